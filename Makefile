@@ -1,0 +1,66 @@
+# make demo, make run, make test: everything is set up in .venv, nothing outside the clone is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STATE ?= .run
+
+.PHONY: help demo run test lint types imports tests test-cluster lock wheel clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   play a blue-green deployment on this machine, with load, and count lost requests"
+	@echo "make run    start the service on the embedded sandbox, to play with"
+	@echo "make test   lint, types, import rules and tests"
+
+demo: $(VENV)/.run
+	@$(BIN)/deployer demo
+
+run: $(VENV)/.run
+	@$(BIN)/deployer sandbox --data-dir $(STATE)
+
+test: lint types imports tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy -p deployer
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+tests: $(VENV)/.dev
+	$(BIN)/pytest -m "not cluster" $(PYTEST_ARGS)
+
+test-cluster: $(VENV)/.dev
+	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel
+
+# The virtual environment with what the service needs to run ...
+$(VENV)/.run: requirements/run.txt pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "This Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# ... and what it takes to work on it.
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Writes the locks anew from the ranges in pyproject.toml; needs uv.
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml
+lock:
+	$(LOCK) -o requirements/run.txt
+	$(LOCK) --extra dev -c requirements/run.txt -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) $(STATE) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

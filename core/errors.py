@@ -1,0 +1,159 @@
+"""The one tree of errors. A message is a sentence for a person: what, where, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class DeployerError(Exception):
+    """Anything that the Deployer reports. `str(error)` is one clear sentence and never holds a secret."""
+
+
+class SettingsError(DeployerError):
+    """A flag, variable, file or plugin table is wrong; the service does not start."""
+
+
+class PluginError(DeployerError):
+    """A plugin is missing, quarantined, or broke its contract."""
+
+
+# --- what a request can run into ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a document. `path` reads like `podspec.containers[0].image`; empty for the whole."""
+
+    path: str
+    message: str
+
+
+class Invalid(DeployerError):
+    """A document breaks its rules; `problems` names every one of them."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{p.path}: {p.message}" if p.path else p.message for p in self.problems))
+
+
+class NotFound(DeployerError):
+    """There is no such record in this namespace."""
+
+
+class Conflict(DeployerError):
+    """The request contradicts what is there, such as a host that another app owns."""
+
+
+class PreconditionFailed(DeployerError):
+    """`If-Match` named a revision that is no longer current."""
+
+
+class QueueFull(DeployerError):
+    """Too much is waiting; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+# --- the store ----------------------------------------------------------------------------------------------------
+
+
+class StoreError(DeployerError):
+    """Base of what a store raises."""
+
+
+class StaleRevision(StoreError):
+    """A record changed, appeared or went since it was read: read again, then decide again."""
+
+
+class Fenced(StoreError):
+    """The lease under which this was written belongs to somebody else now: step back, write nothing more."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot record anything now (disk full, no quorum, closed). Nothing was written, or it is unknown."""
+
+
+# --- inside an operation ------------------------------------------------------------------------------------------
+
+
+class StepFailed(DeployerError):
+    """A step cannot reach its goal and the deployment fails. `reason` is one CamelCase word, `hint` what to do."""
+
+    def __init__(self, message: str, *, reason: str = "StepFailed", pod: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.pod = pod
+        self.hint = hint
+
+
+class ForeignObject(StepFailed):
+    """An object of our name belongs to somebody else. It is never changed or deleted."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message, reason="ForeignObject", hint="rename the app or version, or remove that object by hand"
+        )
+
+
+class Hold(DeployerError):
+    """Going on and going back are both unsafe: keep everything as it is, say so, and look again later."""
+
+
+class Interrupted(DeployerError):
+    """Base of what ends a step from outside. A step lets it pass."""
+
+
+class Cancelled(Interrupted):
+    """Somebody asked to stop this deployment."""
+
+
+class DeadlineExceeded(Interrupted):
+    """The budget of the step's phase is used up."""
+
+
+class Revoked(Interrupted):
+    """This handle was taken away; nothing was sent. A step that hung past its deadline meets it here."""
+
+
+# --- Kubernetes ---------------------------------------------------------------------------------------------------
+
+
+class KubeError(DeployerError):
+    """The API server refused or could not be asked. `status` is the HTTP status, 0 when there was no answer."""
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class KubeNotFound(KubeError):
+    """404: no such object, or no such namespace."""
+
+
+class KubeAlreadyExists(KubeError):
+    """409 on a POST: the name is taken."""
+
+
+class KubeConflict(KubeError):
+    """409 on a PUT, PATCH or DELETE: the object is not the one that was read."""
+
+
+class KubeForbidden(KubeError):
+    """401 or 403: a right is missing; the message names verb, resource and namespace."""
+
+
+class KubeRejected(KubeError):
+    """400 or 422: the API server will never accept this object; the message is its own words."""
+
+
+class KubeExpired(KubeError):
+    """410: the resourceVersion is older than the server's history; list again."""
+
+
+class KubeUnavailable(KubeError):
+    """No answer, a time-out, 429 or 5xx: the same request may succeed later, and may have had its effect."""

@@ -1,0 +1,123 @@
+"""Revocable permission to act: what a step's handles ask before they do anything that leaves a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from deployer.core.errors import DeadlineExceeded, Interrupted
+
+
+class Gate:
+    """Open until its deadline passes or somebody closes it; then every use raises, and everything that waits wakes up.
+
+    A thread that hangs past its deadline cannot be stopped in Python. Closing the gate makes it harmless: each later
+    request through the handles that share the gate is refused before it is sent, and `settle` tells when the last
+    one that had already been sent is over, so that undoing does not overtake it.
+    """
+
+    def __init__(self, deadline: float | None = None) -> None:
+        """`deadline` is on `time.monotonic()`'s clock; None means no end."""
+        self._lock = threading.Condition()
+        self._deadline = deadline
+        self._reason: Interrupted | None = None
+        self._writes = 0
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._next = 0
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment on `time.monotonic()`'s clock at which it closes by itself."""
+        return self._deadline
+
+    def remaining(self, most: float = float("inf")) -> float:
+        """Seconds until the deadline, never negative, never more than `most`; 0.0 once closed."""
+        with self._lock:
+            if self._reason is not None:
+                return 0.0
+            if self._deadline is None:
+                return most
+            return max(0.0, min(most, self._deadline - time.monotonic()))
+
+    def check(self) -> None:
+        """Return when open. Raises the reason for which it was closed, or DeadlineExceeded."""
+        with self._lock:
+            self._check()
+
+    def _check(self) -> None:
+        if self._reason is not None:
+            raise self._reason
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise DeadlineExceeded("the time for this is used up")
+
+    def close(self, reason: Interrupted) -> None:
+        """Close it for good. The first reason stays."""
+        with self._lock:
+            if self._reason is None:
+                self._reason = reason
+            self._lock.notify_all()
+            callbacks = list(self._callbacks.values())
+        for callback in callbacks:
+            callback()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when it is closed (at once when it is already). Returns the function that unsubscribes.
+
+        A deadline that merely passes calls nobody: who waits passes `remaining()` as the time-out.
+        """
+        with self._lock:
+            number, self._next = self._next, self._next + 1
+            self._callbacks[number] = callback
+            closed = self._reason is not None
+        if closed:
+            callback()
+        return lambda: self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._callbacks.pop(number, None)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Surround a request that changes something outside. Raises instead of entering when closed."""
+        with self._lock:
+            self._check()
+            self._writes += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._writes -= 1
+                self._lock.notify_all()
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until no write is under way; False when one still is after `timeout` seconds."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._writes == 0, timeout)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, for what cannot be waited for by an event. Raises as soon as the gate closes or the deadline passes."""
+        end = time.monotonic() + seconds
+        with self._lock:
+            while (left := end - time.monotonic()) > 0:
+                self._check()
+                if self._deadline is not None:
+                    left = min(left, self._deadline - time.monotonic())
+                self._lock.wait(max(0.0, left))
+            self._check()
+
+    def wait(self, event: threading.Event, timeout: float = float("inf")) -> bool:
+        """Wait for `event`; True when it is set, False after `timeout`. Raises when the gate closes or its time is up.
+
+        The event is set by a closing gate too, so it must be the caller's own.
+        """
+        forget = self.on_close(event.set)
+        try:
+            left = self.remaining(timeout)
+            happened = event.wait(None if left == float("inf") else left)
+        finally:
+            forget()
+        self.check()
+        return happened

@@ -1,0 +1,55 @@
+"""The whole plugin contract: what pluggy calls. A plugin is a module in the entry-point group `deployer.plugins`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pluggy
+
+from deployer.core.providers import (
+    EnvInjector,
+    HealthChecker,
+    IngressProvider,
+    PluginSettings,
+    Schema,
+    Strategy,
+)
+from deployer.core.records import Document
+
+PROJECT = "deployer"
+ENTRY_POINT_GROUP = "deployer.plugins"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Specs:
+    """Every hook, with its exact arguments. A plugin implements those that it wants, marked with `@hookimpl`."""
+
+    @hookspec
+    def settings_schema(self) -> Schema:  # type: ignore[empty-body]
+        """JSON Schema (2020-12) of the plugin's table `[plugins.<entry point name>]`, asked before the others."""
+
+    @hookspec
+    def register_strategies(self, settings: PluginSettings) -> Sequence[Strategy]:  # type: ignore[empty-body]
+        """Strategies that a descriptor can name in `deploymentType`."""
+
+    @hookspec
+    def register_health_checkers(self, settings: PluginSettings) -> Sequence[HealthChecker]:  # type: ignore[empty-body]
+        """Health checkers that a descriptor can name in `healthCheckType`."""
+
+    @hookspec
+    def register_ingress_providers(self, settings: PluginSettings) -> Sequence[IngressProvider]:  # type: ignore[empty-body]
+        """Ingress providers that the setting `ingress` can name."""
+
+    @hookspec
+    def register_env_injectors(self, settings: PluginSettings) -> Sequence[EnvInjector]:  # type: ignore[empty-body]
+        """Injectors, all of which are asked at every deployment."""
+
+    @hookspec
+    def deployment_started(self, deployment: Document) -> None:
+        """A deployment was taken up. Told at least once, in order; `deployment` is what REST shows."""
+
+    @hookspec
+    def deployment_finished(self, deployment: Document) -> None:
+        """A deployment is DEPLOYED, FAILURE or UNDEPLOYED. Told at least once, in order."""

@@ -1,0 +1,315 @@
+"""The classes that a plugin implements: Strategy with its Steps, HealthChecker, IngressProvider, EnvInjector.
+
+Every method takes one context object, so that contexts can grow without breaking anybody. A new method always comes
+with a default.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar
+
+from deployer.core.errors import Problem
+from deployer.core.gate import Gate
+from deployer.core.health import HealthTarget, Verdict
+from deployer.core.kube.owned import OwnedKube
+from deployer.core.records import Document, Json, Plan
+from deployer.core.settings import Settings
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """What a register hook gets: the plugin's own `[plugins.<name>]` table, checked, and the service's settings."""
+
+    table: Mapping[str, Any]
+    core: Settings
+
+
+class Provider(ABC):
+    """Base of everything that a plugin hands in."""
+
+    name: ClassVar[str] | str
+    """What descriptors and settings call it. Unique among its kind."""
+
+    @property
+    def options_schema(self) -> Schema | None:
+        """JSON Schema (2020-12) for this provider's options in a descriptor; None: it takes none."""
+        return None
+
+    def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:
+        """What this provider cannot do for that (normalised) descriptor. Asked before anything is stored."""
+        return ()
+
+
+# --- strategies ---------------------------------------------------------------------------------------------------
+
+
+class Phase(IntEnum):
+    """The part of a deployment that a step belongs to, in order. Budgets and gates are given by phase."""
+
+    START = 1
+    VERIFY = 2
+    EXPOSE = 3
+    CONFIRM = 4
+    RETIRE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The step reached its goal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Nothing to do before `until` (seconds since the epoch): the thread and the lease are freed, then `run` is
+    called again. `reason` goes to the log."""
+
+    until: float
+    reason: str = ""
+
+
+Outcome = Done | Park
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The one object that a step gets. Its handles stop working when the step's time is up or it is cancelled.
+
+    plan         what was pinned when the operation was decided (`records.Plan`)
+    kube         the namespace's objects, bound to this app's and deployment's ownership
+    log          one line (or several) for the deployment's log
+    health       asks the pinned health checker about every pod of the version; keeps the raw answers
+    ingress      the pinned ingress provider, None when there is none
+    remember     keep a JSON value; durable when it returns
+    recall       what was remembered under that key by this step, or the default
+    gate         `gate.check()`, `gate.pause(seconds)`, `gate.remaining()`: cancellation and the deadline
+    """
+
+    plan: Plan
+    kube: OwnedKube
+    log: Callable[[str], None]
+    health: HealthRounds | None
+    ingress: IngressProvider | None
+    remember: Callable[[str, Json], None]
+    recall: Callable[[str, Json], Json]
+    gate: Gate
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
+        self.gate.check()
+
+    def route(self, document: Document | None = None) -> RouteContext:
+        """The context for the ingress provider, for the plan's own route or for another one."""
+        chosen = document if document is not None else self.plan.route
+        if chosen is None:
+            raise ValueError("this plan has no route")
+        return RouteContext(Route.from_document(chosen), self.kube, self.log, self.gate)
+
+
+class Step(ABC):
+    """One step. `run` and `undo` look at the cluster, not at memory, and can be run any number of times.
+
+    The engine records that a step is started before it calls `run`; a step that was started is undone even when `run`
+    never returned. Raise StepFailed when the goal cannot be reached.
+    """
+
+    id: ClassVar[str] | str
+    """Stable across releases of the plugin: a resumed operation finds its steps by it."""
+    phase: ClassVar[Phase] | Phase
+
+    @abstractmethod
+    def run(self, work: Work) -> Outcome:
+        """Reach the goal, or return at once when it is reached."""
+
+    def undo(self, work: Work) -> None:
+        """Take back what `run` may have done. The default is for steps that only look."""
+        return
+
+
+class Strategy(Provider):
+    """How a new version takes over from the old one: a list of steps."""
+
+    @abstractmethod
+    def deploy_steps(self, plan: Plan) -> Sequence[Step]:
+        """Steps up to the commit point, phases in order; none of phase RETIRE."""
+
+    def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
+        """Steps that remove the replaced version; None: the usual ones (`steps.retire_steps`)."""
+        return None
+
+    def undeploy_steps(self, plan: Plan) -> Sequence[Step] | None:
+        """Steps that remove a live version; None: the usual ones (`steps.undeploy_steps`)."""
+        return None
+
+    def rollback_steps(self, plan: Plan) -> Sequence[Step] | None:
+        """Steps that bring the held version back; None: deploy it again like any other."""
+        return None
+
+
+# --- health -------------------------------------------------------------------------------------------------------
+
+
+class HealthChecker(Provider):
+    """Says of one pod whether it is healthy."""
+
+    @abstractmethod
+    def check(self, target: HealthTarget) -> Verdict:
+        """Ask the pod once, within `target`'s deadline. An exception counts as unhealthy, with its text."""
+
+
+class HealthRounds(ABC):
+    """What `work.health` is: rounds of checks over all pods of the version, concurrently, by uid."""
+
+    @abstractmethod
+    def check_all(self, pods: Sequence[Document], gate: Gate) -> Mapping[str, Verdict]:
+        """One round: pod uid -> verdict. Raises what the gate raises."""
+
+    @abstractmethod
+    def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:
+        """Make the raw answers of the last round the deployment's health check data."""
+
+
+# --- ingress ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A Service and its port, with its share of the traffic."""
+
+    service: str
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch."""
+
+    namespace: str
+    app: str
+    host: str
+    version: str
+    deployment: str
+    backend: Backend
+    previous: Backend | None = None
+    tls_secret: str = ""
+    redirect_www: bool = False
+    compression: bool = False
+    sticky: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_document(self) -> Document:
+        """As JSON, for the plan."""
+        out: Document = {name: getattr(self, name) for name in self.__slots__}
+        out["backend"] = _backend_document(self.backend)
+        out["previous"] = _backend_document(self.previous) if self.previous else None
+        out["headers"] = [list(pair) for pair in self.headers]
+        out["options"] = dict(self.options)
+        return out
+
+    @classmethod
+    def from_document(cls, document: Document) -> Route:
+        """The inverse of `to_document`."""
+        values = dict(document)
+        values["backend"] = Backend(**values["backend"])
+        values["previous"] = Backend(**values["previous"]) if values.get("previous") else None
+        values["headers"] = tuple((name, value) for name, value in values.get("headers", ()))
+        return cls(**values)
+
+
+def _backend_document(backend: Backend) -> Document:
+    return {"service": backend.service, "port": backend.port, "weight": backend.weight}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteContext:
+    """What an ingress provider's verbs get."""
+
+    route: Route
+    kube: OwnedKube
+    log: Callable[[str], None]
+    gate: Gate
+
+    def wait(self, event: threading.Event, timeout: float) -> bool:
+        """Wait for an event; False after `timeout` seconds. Raises when the gate closes."""
+        return self.gate.wait(event, timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """Where a route leads now, according to the API server. `objects` are (kind, name) of what makes it up."""
+
+    backends: tuple[Backend, ...]
+    host: str
+    deployment: str = ""
+
+
+class IngressProvider(Provider):
+    """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
+
+    capabilities: frozenset[str] = frozenset()
+    """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `weights`, `preview`."""
+
+    @property
+    def minimum_hold(self) -> float:
+        """Seconds for which the old version must go on serving after the switch, whatever the settings say."""
+        return 10.0
+
+    @abstractmethod
+    def state(self, context: RouteContext) -> RouteState | None:
+        """Where the app's route leads now; None when there is none. Only reads. Raises ForeignObject when an object
+        of the route's name belongs to somebody else."""
+
+    @abstractmethod
+    def prepare(self, context: RouteContext) -> None:
+        """Make the new backend known to the data plane, without public traffic; hold on to the old one."""
+
+    @abstractmethod
+    def switch(self, context: RouteContext) -> None:
+        """One edit that leads the host to `route.backend`. Creates the route when there is none."""
+
+    @abstractmethod
+    def confirm(self, context: RouteContext) -> None:
+        """Return only when every address of the data plane answers with `route.deployment`."""
+
+    @abstractmethod
+    def release(self, context: RouteContext) -> None:
+        """Drop what `prepare` left, after the hold time or on the way back."""
+
+    @abstractmethod
+    def remove(self, context: RouteContext) -> None:
+        """Remove the app's route and everything that belongs to it."""
+
+    @abstractmethod
+    def fence(self, context: RouteContext) -> None:
+        """Raise the epoch annotation of the route's objects to `kube.owner.epoch`, so that an earlier holder of the
+        app's lease can no longer write them."""
+
+
+# --- environment --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EnvContext:
+    """What an injector may know: whose environment it is, where to say something, and how long it may take."""
+
+    namespace: str
+    app: str
+    version: str
+    log: Callable[[str], None]
+    gate: Gate
+
+
+class EnvInjector(Provider):
+    """Adds environment variables to every container. An error of an injector fails the deployment."""
+
+    @abstractmethod
+    def environment(self, context: EnvContext) -> Sequence[Document]:
+        """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`."""

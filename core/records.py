@@ -1,0 +1,365 @@
+"""What the store holds: descriptors, deployments, apps, operations and what hangs on them; and the legal transitions.
+
+Records are frozen. `revision` and `sequence` are the store's: the global revision at which a record was last written
+and first created (0 = not stored yet). Sequence gives the order of arrival.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from deployer.core.errors import Conflict
+
+Json = Any
+Document = dict[str, Any]
+
+
+def new_id() -> str:
+    """A UUID4 in its usual spelling."""
+    return str(uuid.uuid4())
+
+
+def timestamp(now: datetime.datetime | None = None) -> str:
+    """RFC 3339 in UTC with `Z`, whole seconds, as the original wrote it."""
+    moment = now or datetime.datetime.now(datetime.UTC)
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Status(StrEnum):
+    """Where a deployment is on its way. FAILURE and UNDEPLOYED are ends; DEPLOYED is one until it is replaced."""
+
+    DEPLOYING = "DEPLOYING"
+    DEPLOYED = "DEPLOYED"
+    UNDEPLOYING = "UNDEPLOYING"
+    UNDEPLOYED = "UNDEPLOYED"
+    FAILURE = "FAILURE"
+
+    @property
+    def moving(self) -> bool:
+        """True while something is still to be done for the deployment."""
+        return self in (Status.DEPLOYING, Status.UNDEPLOYING)
+
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.DEPLOYING: frozenset({Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYING}),
+    Status.DEPLOYED: frozenset({Status.UNDEPLOYING}),
+    Status.UNDEPLOYING: frozenset({Status.UNDEPLOYED}),
+    Status.UNDEPLOYED: frozenset(),
+    Status.FAILURE: frozenset(),
+}
+
+
+class OperationKind(StrEnum):
+    """What an operation does. A rollback is a deploy whose strategy starts nothing; its steps come from the strategy."""
+
+    DEPLOY = "deploy"
+    UNDEPLOY = "undeploy"
+    RETIRE = "retire"
+    ROLLBACK = "rollback"
+
+
+class OperationState(StrEnum):
+    """QUEUED: not begun (or a retire between two attempts). RUNNING: begun. UNDOING: going back. DONE: closed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    UNDOING = "undoing"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Base of all records. `KIND` and `key` name it in the store; namespace, app and tag are what lists filter by."""
+
+    KIND: ClassVar[str]
+    namespace: str
+    app: str
+    revision: int = 0
+    sequence: int = 0
+
+    @property
+    def key(self) -> str:
+        """The record's name among its kind."""
+        raise NotImplementedError
+
+    @property
+    def tag(self) -> str:
+        """What lists of this kind can be narrowed to; empty when there is nothing."""
+        return ""
+
+    def to_document(self) -> Document:
+        """The record as JSON, without the store's own numbers."""
+        out: Document = {}
+        for f in dataclasses.fields(self):
+            if f.name not in ("revision", "sequence"):
+                out[f.name] = getattr(self, f.name)
+        return out
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
+        """The inverse of `to_document`. Unknown fields, written by a newer release, are ignored."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in document.items() if k in known}, revision=revision, sequence=sequence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDescriptor(Record):
+    """A team's descriptor, normalised (`descriptor.py`), with the identity that the service gave it."""
+
+    KIND: ClassVar[str] = "descriptor"
+    id: str
+    document: Document
+    created: str
+    last_modified: str
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    def public(self) -> Document:
+        """What REST shows."""
+        return {
+            "id": self.id,
+            "created": self.created,
+            "lastModified": self.last_modified,
+            **self.document,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a deployment failed, in the deployment resource. `message` is one sentence."""
+
+    reason: str
+    message: str
+    pod: str = ""
+    hint: str = ""
+
+    def to_document(self) -> Document:
+        """As REST shows it; empty fields are left out."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment(Record):
+    """What REST shows of one deployment; `descriptor` is a copy. `purge`: delete the record when it has ended."""
+
+    KIND: ClassVar[str] = "deployment"
+    id: str
+    descriptor: Document
+    created: str
+    last_modified: str
+    version: str = ""
+    status: Status = Status.DEPLOYING
+    descriptor_id: str = ""
+    failure: Document | None = None
+    created_by: str = ""
+    purge: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    @property
+    def tag(self) -> str:
+        return self.status.value
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {k: v for k, v in document.items() if k in known}
+        values["status"] = Status(values["status"])
+        return cls(**values, revision=revision, sequence=sequence)
+
+    def to(self, status: Status, **changes: Json) -> Deployment:
+        """The same deployment in another status. Raises Conflict when that transition is not legal."""
+        if status is not self.status and status not in TRANSITIONS[self.status]:
+            raise Conflict(f"deployment {self.id} is {self.status} and cannot become {status}")
+        return dataclasses.replace(self, status=status, last_modified=timestamp(), **changes)
+
+    def public(self) -> Document:
+        """What REST shows: the original's fields, then ours."""
+        out: Document = {
+            "id": self.id,
+            "created": self.created,
+            "lastModified": self.last_modified,
+            "version": self.version,
+            "status": self.status.value,
+            "descriptor": self.descriptor,
+        }
+        if self.failure:
+            out["failure"] = self.failure
+        if self.created_by:
+            out["createdBy"] = self.created_by
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App(Record):
+    """One application: which deployment is live, which is held until it retires, and the highest version number used.
+
+    `live_version` is kept beside `live` because the record of a deployment may be deleted while it is live in name
+    only. `highest` counts every number that `#` ever gave or that was asked for, failures included.
+    """
+
+    KIND: ClassVar[str] = "app"
+    live: str = ""
+    live_version: str = ""
+    held: str = ""
+    held_version: str = ""
+    highest: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.app}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostClaim(Record):
+    """`host` belongs to one app, service-wide. The unique key of the store is what makes it a claim."""
+
+    KIND: ClassVar[str] = "host"
+    host: str
+
+    @property
+    def key(self) -> str:
+        return self.host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthData(Record):
+    """The raw answers of a deployment's health checks: `entries` is `[{"podName", "value"}]`."""
+
+    KIND: ClassVar[str] = "health"
+    deployment: str
+    entries: list[Document] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return self.deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event(Record):
+    """A change of status that observers have yet to be told; written in the transaction of that change."""
+
+    KIND: ClassVar[str] = "event"
+    id: str
+    name: str
+    deployment: Document
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Record):
+    """Everything that an operation will need, pinned once and never rendered again. `key` is the operation's id.
+
+    deployment    id of the deployment that the operation is about
+    version       its version
+    previous      `Previous` as a document: what was live when the deployment was decided; None for a first one
+    descriptor    normalised copy
+    strategy, ingress, health   `{"name", "source", "version"}` of the pinned providers ("" name: none)
+    steps         step ids in order
+    objects       `{"controller", "versioned_service", "service"}` rendered, any but the first may be None
+    route         `Route.to_document()` or None
+    budgets       seconds by phase
+    settings      the settings that matter to the steps
+    """
+
+    KIND: ClassVar[str] = "plan"
+    operation: str
+    deployment: str
+    version: str
+    previous: Document | None = None
+    descriptor: Document = field(default_factory=dict)
+    strategy: Document = field(default_factory=dict)
+    ingress: Document = field(default_factory=dict)
+    health: Document = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+    objects: Document = field(default_factory=dict)
+    route: Document | None = None
+    replicas: int = 1
+    budgets: dict[str, float] = field(default_factory=dict)
+    settings: Document = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Record):
+    """One thing to do for an app, and its journal. Only the engine writes it once it exists.
+
+    due         seconds since the epoch before which it is not taken up (retire, retries, parking)
+    steps       step id -> "started" | "done" | "undone"
+    memory      what steps asked to be remembered, by `step id/key`
+    spent       seconds consumed by phase; undo counts as the phase "undo"
+    failure     why it is being undone, once it is
+    attempts    how often it was retried since it last got further
+    target      what a retire or an undeploy removes: `{"version", "deployment", ...}`
+    """
+
+    KIND: ClassVar[str] = "operation"
+    id: str
+    kind: OperationKind
+    deployment: str
+    state: OperationState = OperationState.QUEUED
+    due: float = 0.0
+    steps: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, Json] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+    failure: Document | None = None
+    attempts: int = 0
+    target: Document = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    @property
+    def tag(self) -> str:
+        return "closed" if self.state is OperationState.DONE else "open"
+
+    @property
+    def begun(self) -> bool:
+        """True once it may have changed something and must be brought to its end before another one starts."""
+        return self.state in (OperationState.RUNNING, OperationState.UNDOING)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {k: v for k, v in document.items() if k in known}
+        values["kind"] = OperationKind(values["kind"])
+        values["state"] = OperationState(values["state"])
+        return cls(**values, revision=revision, sequence=sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a deployment's log. `number` counts from 1 without gaps; `time` is RFC 3339 with milliseconds."""
+
+    number: int
+    time: str
+    text: str
+
+
+RECORDS: tuple[type[Record], ...] = (
+    StoredDescriptor,
+    Deployment,
+    App,
+    HostClaim,
+    HealthData,
+    Event,
+    Plan,
+    Operation,
+)

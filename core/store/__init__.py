@@ -1,0 +1,1 @@
+"""Where records live. `base.py` is the interface, `sqlite.py` the embedded default."""
