@@ -1,0 +1,284 @@
+"""What a health checker sees of a pod, and the guarded way to ask it: only that pod, bounded in time and size."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import ipaddress
+import re
+import select
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployer.core.errors import DeployerError
+from deployer.core.gate import Gate
+
+BODY_LIMIT = 64 * 1024
+"""Bytes of an answer that are read and kept; the rest is never fetched."""
+CONNECT_TIMEOUT = 3.0
+"""Seconds. A SYN on a pod network is answered within milliseconds or, when it is dropped, not at all."""
+
+# The original's checks were POSTs; apps made for it answer a GET with one of these.
+_TRY_POST = frozenset({404, 405, 501})
+
+# Metadata services that are not in a link-local range (AWS over IPv6, Alibaba).
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
+_PATH = re.compile(r"/(?!/)[\x21-\x7e]*|/")
+_METHOD = re.compile(r"[A-Z]{1,20}")
+
+
+class PodUnreachable(DeployerError):
+    """The pod may not be asked, or gave no complete answer in time. Counts as unhealthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a checker says of a pod. `message` is a sentence for the log, `body` the pod's raw answer."""
+
+    healthy: bool
+    message: str
+    body: str = ""
+
+    def __post_init__(self) -> None:
+        raw = self.body.encode("utf-8", "replace")
+        object.__setattr__(self, "body", raw[:BODY_LIMIT].decode("utf-8", "ignore"))
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An answer as it came. Names of `headers` are in lower case; `truncated`: there was more than BODY_LIMIT."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    truncated: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.status <= 299
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8; what is none becomes U+FFFD. Never decompressed."""
+        return self.body.decode("utf-8", "replace")
+
+
+class GuardedSocket(socket.socket):
+    """A TCP socket with one deadline for everything that it does, which a closing gate ends at once.
+
+    A plain time-out starts anew with every byte, so one byte a second would hold a checker for ever.
+    """
+
+    def __init__(self, family: int, gate: Gate, deadline: float) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self._deadline = deadline
+        self._guard = threading.Lock()
+        self._forget = gate.on_close(self._interrupt)
+
+    def _interrupt(self) -> None:
+        # shutdown wakes a thread that sleeps in connect or recv; close would not. The lock keeps the descriptor ours.
+        with self._guard, contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it and let go of the gate."""
+        self._forget()
+        with self._guard:
+            super().close()
+
+    def dial(self, address: tuple[str, int], gate: Gate) -> None:
+        """Connect. Raises OSError, TimeoutError, or what the gate raises."""
+        end = min(self._deadline, time.monotonic() + CONNECT_TIMEOUT)
+        self.setblocking(False)
+        code = self.connect_ex(address)
+        # A gate that closed before the connect began had nothing to shut down; one that closes later wakes the poll.
+        gate.check()
+        if code == errno.EINPROGRESS:
+            poll = select.poll()
+            poll.register(self, select.POLLOUT)
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                raise TimeoutError
+            gate.check()
+            code = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, errno.errorcode.get(code, ""))
+
+    def _arm(self) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+
+    def recv(self, *args: Any) -> bytes:
+        """`socket.recv` within the deadline."""
+        self._arm()
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        """`socket.recv_into` within the deadline."""
+        self._arm()
+        return super().recv_into(*args)
+
+    def send(self, *args: Any) -> int:
+        """`socket.send` within the deadline."""
+        self._arm()
+        return super().send(*args)
+
+    def sendall(self, *args: Any) -> None:
+        """`socket.sendall` within the deadline."""
+        self._arm()
+        super().sendall(*args)
+
+
+@dataclass(slots=True, kw_only=True)
+class HealthTarget:
+    """One pod and the one port on which its health may be asked, for one check.
+
+    name, uid, namespace   the pod
+    address                its own IP address, a literal
+    port                   the resolved health port
+    path                   what `http` asks for when it is given no path
+    host_network           true for a pod on its node's network, which is never dialled
+    options                the descriptor's options for the checker
+    timeout                seconds for everything that is done with this target, from the first use on
+    allow_loopback         pods on 127.0.0.0/8, as in a sandbox
+    """
+
+    name: str
+    uid: str
+    namespace: str
+    address: str
+    port: int
+    path: str
+    gate: Gate
+    host_network: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 10.0
+    allow_loopback: bool = False
+    _deadline: float | None = field(default=None, init=False, repr=False)
+
+    @property
+    def where(self) -> str:
+        """The pod and its port, for a sentence."""
+        return f"pod {self.name} at {self._authority()}"
+
+    def remaining(self) -> float:
+        """Seconds left for this check, never negative. The first call starts the clock."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self.timeout
+        return self.gate.remaining(max(0.0, self._deadline - time.monotonic()))
+
+    def connect(self) -> socket.socket:
+        """A connection to the health port, to be closed by the caller; every use of it keeps the deadline.
+
+        Raises PodUnreachable when the pod may not be dialled or does not answer, and what the gate raises.
+        """
+        self.gate.check()
+        address = self._dialable()
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        sock = GuardedSocket(family, self.gate, time.monotonic() + self.remaining())
+        try:
+            sock.dial((str(address), self.port), self.gate)
+        except OSError as error:
+            sock.close()
+            raise self._failed(error) from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def http(
+        self, method: str = "GET", path: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """One HTTP/1.1 request without a body on a connection of its own. Redirects are answers like any other.
+
+        Raises PodUnreachable as `connect` does, for an incomplete answer, and for a method, path or header that
+        cannot be sent; and what the gate raises.
+        """
+        request = self._request(method, path, headers)
+        with self.connect() as sock:
+            try:
+                sock.sendall(request)
+                with contextlib.closing(http.client.HTTPResponse(sock, method=method)) as response:
+                    response.begin()
+                    body = response.read(BODY_LIMIT + 1)
+                    short = len(body) <= BODY_LIMIT and bool(response.length)
+                    names = {name.lower() for name in response.headers}
+                    found = {name: ", ".join(response.headers.get_all(name, ())) for name in names}
+                    status = response.status
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise self._failed(error) from None
+        self.gate.check()
+        if short:
+            raise PodUnreachable(f"{self.where} closed the connection in the middle of its answer")
+        return HttpAnswer(status, found, body[:BODY_LIMIT], len(body) > BODY_LIMIT)
+
+    def ask(self) -> HttpAnswer:
+        """The answer of the health path: GET first, and POST when that answers 404, 405 or 501."""
+        answer = self.http("GET")
+        return self.http("POST") if answer.status in _TRY_POST else answer
+
+    def _request(self, method: str, path: str | None, headers: Mapping[str, str] | None) -> bytes:
+        target = path if path is not None else self.path
+        target = target if target.startswith("/") else f"/{target}"
+        if not _METHOD.fullmatch(method) or not _PATH.fullmatch(target):
+            raise PodUnreachable(f"{self.where} is not asked: {method!r} {target!r} is no plain method and path")
+        # Host belongs to the pod: it cannot be set to something else.
+        lines = {"Host": self._authority(), "User-Agent": "deployer-health", "Accept": "*/*"}
+        fixed = {"Accept-Encoding": "identity", "Connection": "close"}
+        if method not in ("GET", "HEAD"):
+            fixed["Content-Length"] = "0"
+        own = {name: value for name, value in (headers or {}).items() if name.title() not in {"Host", *fixed}}
+        head = [f"{method} {target} HTTP/1.1", *(f"{n}: {v}" for n, v in (lines | own | fixed).items())]
+        if not all(re.fullmatch(r"[\x20-\x7e]*", line) for line in head):
+            raise PodUnreachable(f"{self.where} is not asked: a header holds control or other than ASCII characters")
+        return ("\r\n".join(head) + "\r\n\r\n").encode("ascii")
+
+    def _authority(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    def _dialable(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """The address to dial. Raises PodUnreachable for every address that cannot be the pod's own."""
+        if self.host_network:
+            raise PodUnreachable(f"pod {self.name} is on its node's network and is never asked: remove hostNetwork")
+        if not 1 <= self.port <= 65_535:
+            raise PodUnreachable(f"pod {self.name} has no health port: {self.port} is not between 1 and 65535")
+        try:
+            address = ipaddress.ip_address(self.address)
+        except ValueError:
+            raise PodUnreachable(f"pod {self.name} has no address: {self.address!r} is no IP address") from None
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if address.is_loopback and self.allow_loopback:
+            return address
+        if (
+            address.is_loopback
+            or address.is_link_local
+            or address.is_multicast
+            or address.is_unspecified
+            or address.is_reserved
+            or address in _METADATA
+            or "%" in self.address
+        ):
+            raise PodUnreachable(f"pod {self.name} is not asked: {self.address} cannot be a pod's own address")
+        return address
+
+    def _failed(self, error: Exception) -> PodUnreachable:
+        """Why no answer came. Raises what the gate raises when that is the reason."""
+        self.gate.check()
+        if isinstance(error, TimeoutError):
+            limit = self.timeout if self.remaining() <= 0 else CONNECT_TIMEOUT
+            return PodUnreachable(f"{self.where} gave no complete answer within {limit:g} s")
+        if isinstance(error, ConnectionRefusedError):
+            return PodUnreachable(f"{self.where} refused the connection: does the app listen on that port?")
+        if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | ConnectionError):
+            return PodUnreachable(f"{self.where} closed the connection before its answer was complete")
+        if isinstance(error, OSError):
+            return PodUnreachable(f"{self.where} cannot be reached: {error.strerror or error}")
+        return PodUnreachable(f"{self.where} did not answer in HTTP ({type(error).__name__})")
