@@ -1,0 +1,484 @@
+"""Descriptors: reading them strictly, checking every rule at once, and bringing them into one normal form.
+
+`descriptor.schema.json` is the one definition of their shape. What a schema cannot say (names that go together, what
+is installed, Pod Security) follows here. A normalised descriptor is a plain dict, and normalising it again changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import ipaddress
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, NoReturn
+
+import jsonschema
+import referencing
+from jsonschema.protocols import Validator
+
+from deployer.core import podsecurity
+from deployer.core.errors import Invalid, Problem
+from deployer.core.records import Document
+from deployer.core.settings import Settings
+
+SCHEMA: Mapping[str, Any] = json.loads(
+    resources.files(__package__).joinpath("descriptor.schema.json").read_text("utf-8")
+)
+"""JSON Schema (2020-12) of a descriptor as users send it."""
+
+AUTOINCREMENT = "#"
+DEFAULT_STRATEGY = "blue-green"
+DEFAULT_HEALTH_PORT = 9999
+HEALTH_PORT_NAME = "healthcheck"
+
+MAX_BODY = 1 << 20
+"""Bytes."""
+MAX_NESTING = 64
+MAX_NAME = 63
+"""Length of a label value and of a Service's name, in Kubernetes."""
+MAX_PROBLEMS = 200
+MAX_UNKNOWN = 30
+"""Unknown fields named of one object; as the bound above, so that answers and the time they take are bounded."""
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_BOOLEANS = tuple(name for name, rule in SCHEMA["properties"].items() if rule.get("$ref") == "#/$defs/flag")
+_SET_BY_SERVICE = ("id", "created", "lastModified", "password")
+# Clients of the original send empty texts for what is not set; a schema of ours would have to refuse them.
+_EMPTY_IS_ABSENT = ("deploymentType", "frontend", "tlsSecretName", "healthCheckPath", "healthCheckType")
+# Their content is others' business: Kubernetes', or nobody's.
+_UNTOUCHED = ("podspec", "environment")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What descriptors are checked against, besides the schema: the settings and what is installed.
+
+    strategies       name -> schema of `strategyOptions`; None: the strategy takes none
+    health_checkers  names
+    ingress          name of the provider in use and the schema of `ingressOptions`; None: it takes none
+    """
+
+    settings: Settings
+    strategies: Mapping[str, Mapping[str, Any] | None]
+    health_checkers: Collection[str]
+    ingress: tuple[str, Mapping[str, Any] | None]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def parse(body: bytes) -> Document:
+    """The JSON object in `body`. Raises Invalid for whatever is not strictly one, or too large or deep."""
+    if len(body) > MAX_BODY:
+        _refuse(f"the document is larger than {MAX_BODY} bytes")
+    try:
+        document = json.loads(
+            body.decode("utf-8-sig"),
+            object_pairs_hook=_unique,
+            parse_constant=lambda word: _refuse(f"{word} is not a JSON value"),
+            parse_int=_integer,
+            parse_float=_float,
+        )
+    except UnicodeDecodeError as error:
+        _refuse(f"the document is not UTF-8: byte {error.start} is wrong")
+    except json.JSONDecodeError as error:
+        _refuse(f"the document is not JSON: line {error.lineno} column {error.colno}: {error.msg}")
+    except RecursionError:
+        _refuse(_TOO_DEEP)
+    if not isinstance(document, dict):
+        _refuse("the document is not a JSON object")
+    _inspect(document)
+    return document
+
+
+_TOO_DEEP = f"the document is nested more than {MAX_NESTING} levels deep"
+
+
+def _refuse(message: str) -> NoReturn:
+    raise Invalid([Problem("", message)])
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in out:
+            _refuse(f"the key {_shown(name)} appears twice in one object")
+        out[name] = value
+    return out
+
+
+def _integer(digits: str) -> int:
+    # What does not fit into 64 bits fits nowhere in Kubernetes either, and Python refuses very long numbers itself.
+    if len(digits) > 20 or not -(1 << 63) <= int(digits) < 1 << 63:
+        _refuse(f"the number {digits[:20]}... is too large")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        _refuse(f"the number {digits[:20]} is too large")
+    return value
+
+
+def _inspect(document: Document) -> None:
+    """Refuse lone surrogates, which nothing can encode, and deep nesting. Goes level by level, without recursion."""
+    level: list[Any] = [document]
+    for _ in range(MAX_NESTING):
+        texts = [t for thing in level for t in _parts(thing) if isinstance(t, str)]
+        if any(_SURROGATE.search(text) for text in texts):
+            _refuse("the document contains half of a surrogate pair, which is not a character")
+        level = [part for thing in level for part in _parts(thing) if isinstance(part, dict | list)]
+        if not level:
+            return
+    _refuse(_TOO_DEEP)
+
+
+def _parts(thing: Any) -> Iterable[Any]:
+    return itertools.chain(thing, thing.values()) if isinstance(thing, dict) else thing
+
+
+# --- schemas ------------------------------------------------------------------------------------------------------
+
+
+def _pattern(_: Validator, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    """The keyword as ECMAScript has it: Python's `$` would also match before a newline at the end."""
+    strict = pattern[:-1] + r"\Z" if pattern.endswith("$") and not pattern.endswith("\\$") else pattern
+    if isinstance(instance, str) and not re.search(strict, instance):
+        yield jsonschema.ValidationError("does not have the right form")
+
+
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator, {"pattern": _pattern}
+)
+_KINDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "an object",
+    "array": "a list",
+    "null": "null",
+}
+
+
+def schema_problems(value: Any, schema: Mapping[str, Any], path: str = "") -> list[Problem]:
+    """What is wrong with `value` according to a JSON Schema (2020-12), in words; paths begin with `path`.
+
+    A subschema's `x-rule` is the message for whatever breaks it. References to other documents are never fetched.
+    """
+    validator = _Validator(schema, registry=referencing.Registry())
+    found: list[Problem] = []
+    for error in itertools.islice(validator.iter_errors(value), MAX_PROBLEMS):
+        found += _problems(error, join(path, *error.absolute_path))
+    return found
+
+
+def join(path: str, *parts: str | int) -> str:
+    """`join("podspec", "containers", 0, "name")` is `podspec.containers[0].name`."""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            name = part if re.fullmatch(r"[\w$./-]{1,80}", part) else _shown(part)
+            path += f".{name}" if path else name
+    return path
+
+
+def _problems(error: jsonschema.ValidationError, path: str) -> Iterator[Problem]:
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    limit: Any = error.validator_value
+    instance: Any = error.instance
+    match error.validator:
+        case "required":
+            # jsonschema reports one error for each missing name, and the name only in its message.
+            missing = next(n for n in limit if n not in instance and error.message.startswith(repr(n)))
+            yield Problem(join(path, missing), "is required")
+        case "additionalProperties" if limit is False:
+            known = schema.get("properties", {})
+            for name in itertools.islice((n for n in instance if n not in known), MAX_UNKNOWN):
+                yield Problem(join(path, name), f"is not a known field{_meant(name, known)}")
+        case "type":
+            kinds = [limit] if isinstance(limit, str) else limit
+            yield Problem(path, f"must be {' or '.join(_KINDS[k] for k in kinds if k != 'null')}")
+        case _ if "x-rule" in schema:
+            yield Problem(path, f"{schema['x-rule']}{_not_this(instance)}")
+        case "minimum" | "maximum" if "minimum" in schema and "maximum" in schema:
+            yield Problem(path, f"must be between {schema['minimum']} and {schema['maximum']}")
+        case "enum":
+            yield Problem(path, f"must be one of {', '.join(_shown(choice) for choice in limit)}")
+        case "minItems" | "minLength" if limit == 1:
+            yield Problem(path, "must not be empty")
+        case "maxItems" | "maxLength":
+            yield Problem(
+                path, f"must not have more than {limit} {'items' if error.validator == 'maxItems' else 'characters'}"
+            )
+        case None:
+            yield Problem(path, "is not allowed here")  # a schema that is just `false`
+        case _:
+            yield Problem(path, error.message[:200])
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: in quotes, without control characters, short."""
+    return json.dumps(value if not isinstance(value, str) or len(value) <= 60 else value[:57] + "...")
+
+
+def _not_this(value: Any) -> str:
+    return f", not {_shown(value)}" if isinstance(value, str | int | float | None) else ""
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower()[:100], by_lower, n=1, cutoff=0.7)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+
+
+# --- the normal form ----------------------------------------------------------------------------------------------
+
+
+def normalise(document: Mapping[str, Any], *, namespace: str | None, rules: Rules, stored: bool = False) -> Document:
+    """The descriptor in its normal form. Raises Invalid with every problem at once.
+
+    namespace   what `namespace` must be; None: any
+    stored      true for one that was accepted before, perhaps by the original: it may lack `healthCheckPort`
+    """
+    out = _clean(document)
+    shape = schema_problems(out, SCHEMA)
+    if len(shape) >= MAX_PROBLEMS:
+        raise Invalid([*shape[:MAX_PROBLEMS], Problem("", "there may be more problems")])
+    broken = {re.split(r"[.\[]", problem.path, maxsplit=1)[0] for problem in shape}
+    _fold(out)
+    meaning = [
+        problem
+        for needs, check in _CHECKS
+        # A rule about fields whose shape is wrong would only say so again.
+        if not broken.intersection(needs)
+        for problem in check(out, rules)
+    ]
+    if namespace is not None and "namespace" not in broken and out["namespace"] != namespace:
+        meaning.append(Problem("namespace", f"must be {_shown(namespace)}, the namespace of the request"))
+    if not broken.intersection(_HEALTH):
+        meaning += _health(out, rules, stored)
+    if problems := [*shape, *meaning]:
+        more = [Problem("", f"and {len(problems) - MAX_PROBLEMS} more problems")] if problems[MAX_PROBLEMS:] else []
+        raise Invalid([*problems[:MAX_PROBLEMS], *more])
+    return out
+
+
+def _clean(document: Mapping[str, Any]) -> Document:
+    """A copy without what is ignored and what is absent in other words, with defaults filled in."""
+    out: Document = {}
+    for name, value in document.items():
+        empty = value == "" and name in _EMPTY_IS_ABSENT
+        if value is None or empty or name in _SET_BY_SERVICE:
+            continue
+        out[name] = copy.deepcopy(value) if name in _UNTOUCHED else _without_nulls(value)
+    for name in _BOOLEANS:
+        value = out.get(name, False)
+        out[name] = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+    if out.get("healthCheckPort") == 0 and out["healthCheckPort"] is not False:
+        del out["healthCheckPort"]
+    out.setdefault("deploymentType", DEFAULT_STRATEGY)
+    out.setdefault("replicas", 1)
+    for name in ("replicas", "healthCheckPort", "timeoutSeconds"):
+        # JSON Schema calls 2.0 an integer.
+        if isinstance(out.get(name), float) and out[name].is_integer():
+            out[name] = int(out[name])
+    return out
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_nulls(v) for v in value]
+    return value
+
+
+def _fold(out: Document) -> None:
+    """Bring names into the form in which Kubernetes has them."""
+    for name in ("appName", "newVersion"):
+        if isinstance(out.get(name), str):
+            out[name] = out[name].lower().replace(".", "-").replace("_", "-")
+    if isinstance(out.get("frontend"), str):
+        out["frontend"] = out["frontend"].lower()
+    if type(out["replicas"]) is int and out["replicas"] == 0:
+        out["replicas"] = 1
+
+
+# --- rules that a schema cannot say -------------------------------------------------------------------------------
+
+Check = Callable[[Document, Rules], Iterator[Problem]]
+
+
+def _names(out: Document, _: Rules) -> Iterator[Problem]:
+    version = out["newVersion"]
+    autoincrement = version == AUTOINCREMENT
+    name = f"{out['appName']}-{'1' if autoincrement else version}"
+    if len(name) > MAX_NAME:
+        together = "appName with '-' and a number" if autoincrement else "appName-newVersion"
+        yield Problem("appName" if autoincrement else "newVersion", f"{together} has more than {MAX_NAME} characters")
+
+
+def _protected(out: Document, rules: Rules) -> Iterator[Problem]:
+    if rules.settings.protects(out["namespace"]):
+        yield Problem("namespace", f"{_shown(out['namespace'])} is protected: nobody may deploy there")
+
+
+def _strategy(out: Document, rules: Rules) -> Iterator[Problem]:
+    chosen = out["deploymentType"]
+    if chosen not in rules.strategies:
+        yield Problem("deploymentType", f"{_shown(chosen)} is not installed; there is {_listed(rules.strategies)}")
+    else:
+        schema = rules.strategies[chosen]
+        yield from _options(out.get("strategyOptions", {}), schema, "strategyOptions", f"strategy {chosen}")
+
+
+def _ingress(out: Document, rules: Rules) -> Iterator[Problem]:
+    name, schema = rules.ingress
+    yield from _options(out.get("ingressOptions", {}), schema, "ingressOptions", f"ingress provider {name}")
+
+
+def _options(options: Document, schema: Mapping[str, Any] | None, path: str, whose: str) -> Iterator[Problem]:
+    if schema is not None:
+        yield from schema_problems(options, schema, path)
+    elif options:
+        yield Problem(path, f"the {whose} takes no options")
+
+
+def _frontend(out: Document, rules: Rules) -> Iterator[Problem]:
+    if "frontend" not in out:
+        return
+    host = out["frontend"]
+    if _is_address(host):
+        yield Problem("frontend", "must be a host name, not an IP address")
+    elif not rules.settings.allows_host(out["namespace"], host):
+        yield Problem("frontend", f"{_shown(host)} is not among the hosts that namespace {out['namespace']} may use")
+    if not http_ports(out):
+        yield Problem("frontend", f"needs a TCP container port that is not named {HEALTH_PORT_NAME}")
+
+
+def _headers(out: Document, _: Rules) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for n, header in enumerate(out.get("additionHttpHeaders", ())):
+        name = header["Header"].lower()
+        if name in seen:
+            yield Problem(f"additionHttpHeaders[{n}].Header", f"{_shown(header['Header'])} appears twice")
+        seen.add(name)
+
+
+def _podspec(out: Document, rules: Rules) -> Iterator[Problem]:
+    yield from podsecurity.violations(out["podspec"], rules.settings.pod_security)
+    # The only labels that a podspec can carry are those of volume claims. Ours mark what the service may delete.
+    volumes = out["podspec"].get("volumes")
+    for n, volume in enumerate(volumes if isinstance(volumes, list) else ()):
+        for kind in ("labels", "annotations"):
+            path = ("ephemeral", "volumeClaimTemplate", "metadata", kind)
+            for key in _dig(volume, path):
+                if key.startswith("kube-deployer/") or key == "app.kubernetes.io/managed-by":
+                    yield Problem(join(f"podspec.volumes[{n}]", *path), f"{_shown(key)} is reserved for the service")
+
+
+def _dig(thing: Any, path: Sequence[str]) -> Mapping[str, Any]:
+    for key in path:
+        thing = thing.get(key) if isinstance(thing, Mapping) else None
+    return thing if isinstance(thing, Mapping) else {}
+
+
+_CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
+    (frozenset({"appName", "newVersion"}), _names),
+    (frozenset({"namespace"}), _protected),
+    (frozenset({"deploymentType", "strategyOptions"}), _strategy),
+    (frozenset({"ingressOptions"}), _ingress),
+    (frozenset({"frontend", "namespace", "podspec"}), _frontend),
+    (frozenset({"additionHttpHeaders"}), _headers),
+    (frozenset({"podspec"}), _podspec),
+)
+_HEALTH = frozenset({"useHealthCheck", "healthCheckPort", "healthCheckPath", "healthCheckType", "podspec"})
+
+
+def _health(out: Document, rules: Rules, stored: bool) -> Iterator[Problem]:
+    kind = out.get("healthCheckType")
+    if kind is not None and kind not in rules.health_checkers:
+        yield Problem("healthCheckType", f"{_shown(kind)} is not installed; there is {_listed(rules.health_checkers)}")
+    if not out["useHealthCheck"]:
+        return
+    for name in ("healthCheckPort", "healthCheckPath", "healthCheckType"):
+        if name not in out and not (stored and name == "healthCheckPort"):
+            yield Problem(name, "is required with useHealthCheck")
+    if stored and "healthCheckPort" not in out:
+        try:
+            health_port(out)
+        except Invalid as error:
+            yield from error.problems
+
+
+def _listed(names: Collection[str]) -> str:
+    return " and ".join(sorted(names)) or "none"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+# --- what others read from a normalised descriptor ----------------------------------------------------------------
+
+
+def version_of(descriptor: Mapping[str, Any]) -> str:
+    """The version that was asked for; empty when the service is to count it up."""
+    version: str = descriptor["newVersion"]
+    return "" if version == AUTOINCREMENT else version
+
+
+def containers(descriptor: Mapping[str, Any]) -> list[Document]:
+    """The podspec's containers, without init containers."""
+    found: list[Document] = descriptor["podspec"]["containers"]
+    return found
+
+
+def ports(descriptor: Mapping[str, Any]) -> list[Document]:
+    """The container ports of all containers, first container first."""
+    return [port for container in containers(descriptor) for port in container.get("ports") or ()]
+
+
+def http_ports(descriptor: Mapping[str, Any]) -> list[int]:
+    """Numbers of the ports that a route can lead to: TCP, and not the one named `healthcheck`."""
+    return [
+        int(port["containerPort"])
+        for port in ports(descriptor)
+        if (port.get("protocol") or "TCP") == "TCP" and port.get("name") != HEALTH_PORT_NAME
+    ]
+
+
+def health_port(descriptor: Mapping[str, Any]) -> int:
+    """The port of the health check: `healthCheckPort`, else what the original took, all in the first container.
+
+    That is its only port, else the one named `healthcheck`, else 9999 when it has none. Raises Invalid when it has
+    several and none has that name.
+    """
+    if (given := descriptor.get("healthCheckPort")) is not None:
+        return int(given)
+    found = containers(descriptor)[0].get("ports") or []
+    if not found:
+        return DEFAULT_HEALTH_PORT
+    named = [port for port in found if port.get("name") == HEALTH_PORT_NAME]
+    if len(found) > 1 and not named:
+        message = f"is required: the first container has several ports and none is named {HEALTH_PORT_NAME}"
+        raise Invalid([Problem("healthCheckPort", message)])
+    return int((found if len(found) == 1 else named)[0]["containerPort"])
+
+
+def start_timeout(descriptor: Mapping[str, Any], settings: Settings) -> float:
+    """Seconds that the pods of this app may take to become ready."""
+    return float(descriptor.get("timeoutSeconds") or settings.start_timeout)
