@@ -1,0 +1,268 @@
+"""Kubernetes objects of a deployment: pure functions from a normalised descriptor to plain dicts.
+
+Names, labels and annotations are part of the contract with users and with objects of the original; they are defined
+here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deployer.core.descriptor import MAX_NAME, health_port, http_ports, ports
+from deployer.core.errors import StepFailed
+from deployer.core.records import Document
+
+ANNOTATION_INSTANCE = "kube-deployer/instance"
+ANNOTATION_APP = "kube-deployer/app"
+ANNOTATION_DEPLOYMENT = "kube-deployer/deployment"
+ANNOTATION_ROLE = "kube-deployer/role"
+ANNOTATION_EPOCH = "kube-deployer/epoch"
+"""On shared objects only: the fencing token of the lease under which the object was last written."""
+
+ROLE_CONTROLLER = "controller"
+ROLE_VERSIONED_SERVICE = "versioned-service"
+ROLE_SERVICE = "service"
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "deployer"
+
+IDENTITY_VARIABLES = ("APP_NAME", "APP_VERSION", "POD_NAMESPACE", "POD_NAME")
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What one deployment consists of, without its route. No container port means no Services."""
+
+    controller: Document
+    versioned_service: Document | None
+    service: Document | None
+
+    def to_document(self) -> Document:
+        """As JSON, for the plan."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def versioned_name(app: str, version: str) -> str:
+    """Name of a version's ReplicationController and Service."""
+    return f"{app}-{version}"
+
+
+def service_name(app: str) -> str:
+    """Name of the Service that stays between deployments."""
+    return app
+
+
+def check_name(app: str, version: str) -> None:
+    """Raises StepFailed when app and version together are no name for a Service (RFC 1035 label, 63 characters)."""
+    name = versioned_name(app, version)
+    if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
+        raise StepFailed(
+            f"{name} is not a name that Kubernetes takes: at most {MAX_NAME} of a-z, 0-9 and '-', beginning with a letter",
+            reason="NameTooLong" if len(name) > MAX_NAME else "InvalidName",
+            hint="choose a shorter appName or newVersion",
+        )
+
+
+# --- objects ------------------------------------------------------------------------------------------------------
+
+
+def render(
+    *,
+    descriptor: Document,
+    version: str,
+    deployment_id: str,
+    deployment_ts: str,
+    instance: str,
+    replicas: int,
+    environment: Sequence[Document],
+    image_pull_policy: str,
+    epoch: int,
+) -> Objects:
+    """The objects of one deployment of a normalised descriptor. Shares nothing with its arguments.
+
+    version            as resolved, never `#`
+    deployment_ts      RFC 3339
+    environment        EnvVar dicts of the injectors
+    image_pull_policy  for containers that name none; empty leaves it to Kubernetes
+    epoch              fencing token of the app's lease
+    """
+    app = descriptor["appName"]
+    owner = {ANNOTATION_INSTANCE: instance, ANNOTATION_APP: app, ANNOTATION_DEPLOYMENT: deployment_id}
+    name = versioned_name(app, version)
+    labels = {"name": name, "app": app, "version": version}
+    about = _annotations(descriptor, version, deployment_id, deployment_ts)
+    controller = _object("ReplicationController", descriptor, name, labels, {**about, **owner}, ROLE_CONTROLLER)
+    # The managed-by label is the objects' own: as part of selector or template it would break the contract's "labels =
+    # selector = template labels", by which objects of the original are recognised too.
+    controller["spec"] = {
+        "replicas": replicas,
+        "selector": dict(labels),
+        "template": {
+            "metadata": {"labels": dict(labels)},
+            "spec": _podspec(descriptor, version, environment, image_pull_policy),
+        },
+    }
+    exposed = service_ports(descriptor)
+    if not exposed:
+        return Objects(controller, None, None)
+    versioned = _object("Service", descriptor, name, labels, owner, ROLE_VERSIONED_SERVICE)
+    versioned["spec"] = _service_spec(labels, exposed)
+    shared_labels = {"app": app, "name": service_name(app), "persistent": "true"}
+    shared_owner = {**owner, ANNOTATION_EPOCH: str(epoch)}
+    service = _object("Service", descriptor, service_name(app), shared_labels, shared_owner, ROLE_SERVICE)
+    service["spec"] = _service_spec({"app": app, "version": version}, exposed)
+    return Objects(controller, versioned, service)
+
+
+def _object(
+    kind: str, descriptor: Document, name: str, labels: Mapping[str, str], annotations: Mapping[str, str], role: str
+) -> Document:
+    return {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": descriptor["namespace"],
+            "labels": {**labels, LABEL_MANAGED_BY: MANAGED_BY},
+            "annotations": {**annotations, ANNOTATION_ROLE: role},
+        },
+    }
+
+
+def _annotations(descriptor: Document, version: str, deployment_id: str, deployment_ts: str) -> dict[str, str]:
+    """What the original wrote on its ReplicationControllers, for tools that read it; only what applies to the app."""
+    checked = descriptor["useHealthCheck"]
+    out = {
+        "deploymentId": deployment_id,
+        "deploymentTs": deployment_ts,
+        "appName": descriptor["appName"],
+        "version": version,
+        "useHealthCheck": "true" if checked else "false",
+    }
+    if checked:
+        out["healthCheckPath"] = descriptor["healthCheckPath"]
+        out["healthCheckPort"] = str(health_port(descriptor))
+        out["healthCheckType"] = descriptor["healthCheckType"]
+    if descriptor.get("frontend"):
+        out["frontend"] = descriptor["frontend"]
+    return out
+
+
+def _service_spec(selector: Mapping[str, str], exposed: Sequence[Document]) -> Document:
+    return {
+        "type": "ClusterIP",
+        "sessionAffinity": "None",
+        "selector": dict(selector),
+        "ports": copy.deepcopy(list(exposed)),
+    }
+
+
+# --- pods ---------------------------------------------------------------------------------------------------------
+
+
+def _podspec(descriptor: Document, version: str, environment: Sequence[Document], image_pull_policy: str) -> Document:
+    """The descriptor's podspec with environment, pull policy and pull secrets. Init containers get them as well."""
+    spec: Document = copy.deepcopy(descriptor["podspec"])
+    added = _added(descriptor["appName"], version, environment)
+    for container in _all_containers(spec):
+        own = container.get("env") or []
+        names = {variable["name"] for variable in own}
+        # Ours come first: $(NAME) in a value can only refer to what stands before it.
+        container["env"] = [copy.deepcopy(v) for v in added if v["name"] not in names] + own
+        if image_pull_policy and not container.get("imagePullPolicy"):
+            container["imagePullPolicy"] = image_pull_policy
+    if descriptor.get("imagePullSecrets"):
+        secrets = spec.get("imagePullSecrets") or []
+        have = {secret.get("name") for secret in secrets}
+        more = dict.fromkeys(secret["name"] for secret in descriptor["imagePullSecrets"])
+        spec["imagePullSecrets"] = secrets + [{"name": name} for name in more if name not in have]
+    return spec
+
+
+def _added(app: str, version: str, environment: Iterable[Document]) -> list[Document]:
+    """The variables added to every container: who the pod is, then what was injected. Injectors cannot change the
+    former; of two of one name the first counts."""
+    own: list[Document] = [
+        {"name": "APP_NAME", "value": app},
+        {"name": "APP_VERSION", "value": version},
+        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]
+    by_name: dict[str, Document] = {}
+    for variable in (*own, *environment):
+        by_name.setdefault(variable["name"], variable)
+    return list(by_name.values())
+
+
+def overridden_names(descriptor: Document, environment: Sequence[Document]) -> list[str]:
+    """Names of added variables that some container of the descriptor sets itself (and wins), sorted."""
+    added = {*IDENTITY_VARIABLES, *(variable["name"] for variable in environment)}
+    own = {v["name"] for container in _all_containers(descriptor["podspec"]) for v in container.get("env") or ()}
+    return sorted(added & own)
+
+
+def _all_containers(podspec: Document) -> list[Document]:
+    return [*(podspec.get("initContainers") or ()), *podspec["containers"]]
+
+
+# --- ports --------------------------------------------------------------------------------------------------------
+
+
+def service_ports(descriptor: Document) -> list[Document]:
+    """A Service's ports: one per container port, with its number on both sides and a name of its own.
+
+    The name is the container port's, else `port-<number>`; whoever comes second to a name gets `-udp`, `-tcp` or
+    `-sctp` after it, or finally its number. A number and protocol that appear twice (which Kubernetes refuses in a
+    Service) count once.
+    """
+    out: list[Document] = []
+    seen: set[tuple[int, str]] = set()
+    names: set[str] = set()
+    for port in ports(descriptor):
+        number, protocol = int(port["containerPort"]), port.get("protocol") or "TCP"
+        if (number, protocol) in seen:
+            continue
+        seen.add((number, protocol))
+        given = port.get("name") or f"port-{number}"
+        suffix = protocol.lower()
+        # The last is nobody else's: number and protocol are unique, and container ports' names have 15 characters.
+        candidates = (given, f"{given}-{suffix}", f"port-{number}-{suffix}", f"port-number-{number}-{suffix}")
+        name = next(candidate for candidate in candidates if candidate not in names)
+        names.add(name)
+        out.append({"name": name, "port": number, "targetPort": number, "protocol": protocol})
+    return out
+
+
+def backend_port(descriptor: Document) -> int | None:
+    """The port that a route leads to: the first TCP port not named `healthcheck`, first container first."""
+    return next(iter(http_ports(descriptor)), None)
+
+
+# --- objects of the original --------------------------------------------------------------------------------------
+
+
+def is_original(found: Mapping[str, Any], app: str) -> bool:
+    """True for a ReplicationController or Service of `app` that the original deployer made.
+
+    They are recognised by their exact label shape: `{name, app, version}` for what belongs to a version,
+    `{app, name, persistent: "true"}` for the Service that stays; and by not being marked as anybody's.
+    """
+    metadata = found.get("metadata") or {}
+    labels = metadata.get("labels") or {}
+    name = metadata.get("name")
+    if any(key.startswith("kube-deployer/") for key in metadata.get("annotations") or {}):
+        return False
+    if found.get("kind") in (None, "Service") and name == service_name(app):
+        # Lists carry no kind in their items; the names tell the two apart.
+        return bool(labels == {"app": app, "name": name, "persistent": "true"})
+    version = labels.get("version")
+    versioned = isinstance(version, str) and bool(version) and name == versioned_name(app, version)
+    return versioned and labels == {"app": app, "name": name, "version": version}
