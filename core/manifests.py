@@ -65,7 +65,7 @@ def check_name(app: str, version: str) -> None:
     name = versioned_name(app, version)
     if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
         raise StepFailed(
-            f"{name} is not a name that Kubernetes takes: at most {MAX_NAME} of a-z, 0-9 and '-', beginning with a letter",
+            f"{name} is not a name that Kubernetes takes: at most {MAX_NAME} of a-z, 0-9, '-', beginning with a letter",
             reason="NameTooLong" if len(name) > MAX_NAME else "InvalidName",
             hint="choose a shorter appName or newVersion",
         )
@@ -94,12 +94,12 @@ def render(
     image_pull_policy  for containers that name none; empty leaves it to Kubernetes
     epoch              fencing token of the app's lease
     """
-    app = descriptor["appName"]
+    app, namespace = descriptor["appName"], descriptor["namespace"]
     owner = {ANNOTATION_INSTANCE: instance, ANNOTATION_APP: app, ANNOTATION_DEPLOYMENT: deployment_id}
-    name = versioned_name(app, version)
-    labels = {"name": name, "app": app, "version": version}
+    labels = {"name": versioned_name(app, version), "app": app, "version": version}
     about = _annotations(descriptor, version, deployment_id, deployment_ts)
-    controller = _object("ReplicationController", descriptor, name, labels, {**about, **owner}, ROLE_CONTROLLER)
+    about |= {**owner, ANNOTATION_ROLE: ROLE_CONTROLLER}
+    controller = _object("ReplicationController", namespace, labels, about)
     # The managed-by label is the objects' own: as part of selector or template it would break the contract's "labels =
     # selector = template labels", by which objects of the original are recognised too.
     controller["spec"] = {
@@ -113,26 +113,24 @@ def render(
     exposed = service_ports(descriptor)
     if not exposed:
         return Objects(controller, None, None)
-    versioned = _object("Service", descriptor, name, labels, owner, ROLE_VERSIONED_SERVICE)
+    versioned = _object("Service", namespace, labels, {**owner, ANNOTATION_ROLE: ROLE_VERSIONED_SERVICE})
     versioned["spec"] = _service_spec(labels, exposed)
     shared_labels = {"app": app, "name": service_name(app), "persistent": "true"}
-    shared_owner = {**owner, ANNOTATION_EPOCH: str(epoch)}
-    service = _object("Service", descriptor, service_name(app), shared_labels, shared_owner, ROLE_SERVICE)
+    shared_owner = {**owner, ANNOTATION_ROLE: ROLE_SERVICE, ANNOTATION_EPOCH: str(epoch)}
+    service = _object("Service", namespace, shared_labels, shared_owner)
     service["spec"] = _service_spec({"app": app, "version": version}, exposed)
     return Objects(controller, versioned, service)
 
 
-def _object(
-    kind: str, descriptor: Document, name: str, labels: Mapping[str, str], annotations: Mapping[str, str], role: str
-) -> Document:
+def _object(kind: str, namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> Document:
     return {
         "apiVersion": "v1",
         "kind": kind,
         "metadata": {
-            "name": name,
-            "namespace": descriptor["namespace"],
+            "name": labels["name"],
+            "namespace": namespace,
             "labels": {**labels, LABEL_MANAGED_BY: MANAGED_BY},
-            "annotations": {**annotations, ANNOTATION_ROLE: role},
+            "annotations": dict(annotations),
         },
     }
 
@@ -233,8 +231,9 @@ def service_ports(descriptor: Document) -> list[Document]:
         seen.add((number, protocol))
         given = port.get("name") or f"port-{number}"
         suffix = protocol.lower()
-        # The last is nobody else's: number and protocol are unique, and container ports' names have 15 characters.
-        candidates = (given, f"{given}-{suffix}", f"port-{number}-{suffix}", f"port-number-{number}-{suffix}")
+        # The last is nobody else's: number and protocol are unique, and container ports' names have at most 15
+        # characters.
+        candidates = (given, f"{given}-{suffix}", f"port-{number}-{suffix}", f"container-port-{number}-{suffix}")
         name = next(candidate for candidate in candidates if candidate not in names)
         names.add(name)
         out.append({"name": name, "port": number, "targetPort": number, "protocol": protocol})

@@ -467,8 +467,9 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, [k for k in known if k], n=3, cutoff=0.7)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    by_rest = {k.removeprefix(ENV_PREFIX): k for k in known if k}
+    near = difflib.get_close_matches(word.removeprefix(ENV_PREFIX), by_rest, n=3, cutoff=0.7)
+    return f" (did you mean {' or '.join(by_rest[rest] for rest in near)}?)" if near else ""
 
 
 def _convert(option: Option, value: object, source: str) -> Any:
