@@ -103,9 +103,8 @@ class Logbook:
         """Up to `limit` lines with a number above `after`, in order. Raises StoreUnavailable."""
         return self._store.read_log(deployment_id, after=after, limit=limit)
 
-    def text(self, deployment_id: str) -> Iterator[str]:
+    def text(self, deployment_id: str, after: int = 0) -> Iterator[str]:
         """The log so far as `RFC3339 message` lines, piece by piece; further lines of a message are indented."""
-        after = 0
         while lines := self.read(deployment_id, after, _PAGE):
             for line in lines:
                 yield f"{line.time} {line.text.replace(chr(10), chr(10) + '  ')}\n"

@@ -45,6 +45,7 @@ _SCHEMA = (
          expires REAL NOT NULL, PRIMARY KEY (namespace, app)) WITHOUT ROWID""",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+_GET = "SELECT document, revision, sequence FROM records WHERE kind = ? AND key = ?"
 # Deployments that have a log, found by one seek each rather than by reading every line.
 _LOGS_WITHOUT_DEPLOYMENT = """
     WITH RECURSIVE logged(deployment) AS (
@@ -83,9 +84,7 @@ class SqliteStore(Store):
     # --- records ---------------------------------------------------------------------------------------------
 
     def get(self, kind: type[R], key: str) -> R | None:
-        rows = self._readers.fetch(
-            "SELECT document, revision, sequence FROM records WHERE kind = ? AND key = ?", (kind.KIND, key)
-        )
+        rows = self._readers.fetch(_GET, (kind.KIND, key))
         return _record(kind, rows[0]) if rows else None
 
     def find(

@@ -1,0 +1,255 @@
+"""The logbook: what a message becomes, how logs are read and watched, and what the redactor hides."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployer.core.logbook import MAX_MESSAGE, Logbook, Redactor
+from deployer.core.records import Deployment, Status
+from deployer.core.store.base import Create, Store, Update
+from deployer.core.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = SqliteStore(tmp_path / "deployer.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def redactor() -> Redactor:
+    return Redactor()
+
+
+@pytest.fixture
+def logbook(store: Store, redactor: Redactor) -> Logbook:
+    return Logbook(store, redactor)
+
+
+def only_text(logbook: Logbook) -> str:
+    (line,) = logbook.read("d1")
+    return line.text
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_has_a_number_and_a_time_in_milliseconds(logbook: Logbook) -> None:
+    logbook.append("d1", "first")
+    logbook.append("d1", "second")
+    lines = logbook.read("d1")
+    assert [(line.number, line.text) for line in lines] == [(1, "first"), (2, "second")]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.time) for line in lines)
+    assert lines[0].time <= lines[1].time
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("plain\twith tab", "plain\twith tab"),
+        ("a\r\nb\nc\n\n", "a\nb\nc"),
+        ("10%\r20%", "10%\\x0d20%"),
+        ("\x1b[2Jgone\x07\x00\x7f", "\\x1b[2Jgone\\x07\\x00\\x7f"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u2028b\u202ec\u2066", "a\\u2028b\\u202ec\\u2066"),
+        ("lone \ud800", "lone \\ud800"),
+        ("häße \U0001f600 日本", "häße \U0001f600 日本"),
+        ("", ""),
+    ],
+)
+def test_control_characters_are_escaped(logbook: Logbook, message: str, text: str) -> None:
+    logbook.append("d1", message)
+    assert only_text(logbook) == text
+
+
+def test_no_message_breaks_the_log_or_plays_with_a_terminal(logbook: Logbook) -> None:
+    messages: list[str] = []
+
+    @given(st.text(st.characters(), max_size=200))
+    @settings(max_examples=50, deadline=None, database=None)
+    def check(message: str) -> None:
+        messages.append(message)
+        logbook.append("d1", message)
+        (line,) = logbook.read("d1", after=len(messages) - 1)
+        assert not [c for c in line.text if c not in "\n\t" and (ord(c) < 32 or 127 <= ord(c) < 160)]
+
+    check()
+    assert len(logbook.read("d1")) == len(messages)
+
+
+@pytest.mark.parametrize("character", ["x", "ä", "\U0001f600", "\x1b"])
+def test_a_huge_message_is_cut_with_a_note(logbook: Logbook, character: str) -> None:
+    logbook.append("d1", character * 1_000_000)
+    text = only_text(logbook)
+    note = " [cut here: the message had 1000000 characters]"
+    assert text.endswith(note)
+    assert MAX_MESSAGE - 4 <= len(text.removesuffix(note).encode()) <= MAX_MESSAGE
+
+
+def test_a_message_of_exactly_the_limit_is_whole(logbook: Logbook) -> None:
+    logbook.append("d1", "x" * MAX_MESSAGE)
+    assert only_text(logbook) == "x" * MAX_MESSAGE
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def test_text_indents_further_lines(logbook: Logbook) -> None:
+    logbook.append("d1", "pod failed:\nline 1\nline 2")
+    logbook.append("d1", "next")
+    pieces = list(logbook.text("d1"))
+    times = [line.time for line in logbook.read("d1")]
+    assert pieces == [f"{times[0]} pod failed:\n  line 1\n  line 2\n", f"{times[1]} next\n"]
+    assert list(logbook.text("d1", after=1)) == pieces[1:]
+    assert list(logbook.text("nothing")) == []
+
+
+@pytest.mark.parametrize("number", [999, 1000, 1001, 2500])
+def test_text_goes_through_all_pages(logbook: Logbook, number: int) -> None:
+    for index in range(number):
+        logbook.append("d1", str(index))
+    assert [piece.split(" ")[1] for piece in logbook.text("d1")] == [f"{index}\n" for index in range(number)]
+    assert [line.text for line in logbook.read("d1", after=5, limit=2)] == ["5", "6"]
+
+
+# --- watching -------------------------------------------------------------------------------------------------------
+
+
+def test_a_watcher_wakes_for_lines_and_status_of_its_deployment_only(logbook: Logbook, store: Store) -> None:
+    mine, other = queue.Queue[str](), queue.Queue[str]()
+    stop = logbook.watch("d1", lambda: mine.put("wake"))
+    logbook.watch("d2", lambda: other.put("wake"))
+    logbook.append("d1", "hello")
+    assert mine.get(timeout=5) == "wake"
+    assert [line.text for line in logbook.read("d1")] == ["hello"]
+    record = Deployment(namespace="shop", app="cart", id="d1", descriptor={}, created="c", last_modified="m")
+    store.commit(Create(record))
+    assert mine.get(timeout=5) == "wake"
+    stored = store.get(Deployment, "d1")
+    assert stored is not None
+    store.commit(Update(stored.to(Status.FAILURE)))
+    assert mine.get(timeout=5) == "wake"
+    stop()
+    stop()
+    logbook.append("d1", "nobody hears this")
+    logbook.append("d2", "the store wakes in order: when this is heard, the other was passed")
+    assert other.get(timeout=5) == "wake"
+    assert mine.empty()
+
+
+def test_each_viewer_of_a_deployment_is_woken_whatever_the_others_do(logbook: Logbook) -> None:
+    woken = [threading.Event() for _ in range(3)]
+
+    def broken() -> None:
+        raise RuntimeError("the loop is closed")
+
+    logbook.watch("d1", broken)
+    stops = [logbook.watch("d1", event.set) for event in woken]
+    logbook.append("d1", "x")
+    assert all(event.wait(5) for event in woken)
+    for event in woken:
+        event.clear()
+    stops[1]()
+    logbook.append("d1", "y")
+    assert woken[0].wait(5)
+    assert woken[2].wait(5)
+    assert not woken[1].is_set()
+
+
+def test_a_closed_logbook_wakes_nobody(logbook: Logbook, store: Store) -> None:
+    woken = threading.Event()
+    logbook.watch("d1", woken.set)
+    logbook.close()
+    logbook.append("d1", "still recorded")
+    store.close()
+    assert not woken.is_set()
+
+
+# --- redaction ------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_never_reach_the_store(logbook: Logbook, redactor: Redactor) -> None:
+    redactor.add("hunter22")
+    logbook.append("d1", "password=hunter22, again hunter22")
+    logbook.append("d1", "x" * (MAX_MESSAGE - 4) + "hunter22")  # the cut would have left a half
+    first, second = logbook.read("d1")
+    assert first.text == "password=***, again ***"
+    assert second.text.startswith("x" * (MAX_MESSAGE - 4) + "***")
+    assert "hunt" not in second.text
+
+
+@pytest.mark.parametrize(
+    ("secrets", "text", "clean"),
+    [
+        (["abcd", "abcdef"], "abcdefg abcd", "***g ***"),
+        (["abcd", "cdefgh"], "abcdefgh", "***"),
+        (["abab"], "ababab", "***"),
+        (["abcd", "efgh"], "abcdefgh", "***"),
+        (["1", "no", "abc", ""], "1 no abc", "1 no abc"),
+        (["a.*b"], "axxb a.*b", "axxb ***"),
+        (['say "hi"'], r'{"value": "say \"hi\""}', '{"value": "***"}'),
+        (["gr\u00fc\u00dfe"], '"gr\\u00fc\\u00dfe"', '"***"'),
+        (["first line\nsecond line\nx"], "second line", "***"),
+        (["first\r\nsecond"], "a first\r\nsecond b", "a *** b"),
+        ([], "nothing to hide", "nothing to hide"),
+    ],
+)
+def test_clean(redactor: Redactor, secrets: list[str], text: str, clean: str) -> None:
+    for secret in secrets:
+        redactor.add(secret)
+    assert redactor.clean(text) == clean
+
+
+def test_a_value_stays_hidden_until_its_last_user_lets_go(redactor: Redactor) -> None:
+    redactor.remove("never added")
+    redactor.add("hunter22")
+    redactor.add("hunter22")
+    redactor.remove("hunter22")
+    assert redactor.clean("hunter22") == "***"
+    redactor.remove("hunter22")
+    redactor.remove("hunter22")
+    assert redactor.clean("hunter22") == "hunter22"
+    redactor.add("hunter22")
+    assert redactor.clean("hunter22") == "***"
+
+
+@given(st.lists(st.text("abc", min_size=4, max_size=6), min_size=1, max_size=4), st.text("abc", max_size=60))
+@settings(max_examples=200, deadline=None, database=None)
+def test_no_secret_is_left(secrets: list[str], text: str) -> None:
+    redactor = Redactor()
+    for secret in secrets:
+        redactor.add(secret)
+    cleaned = redactor.clean(text)
+    hidden = {i for s in secrets for at in range(len(text)) if text.startswith(s, at) for i in range(at, at + len(s))}
+    assert cleaned.replace("***", "") == "".join(c for i, c in enumerate(text) if i not in hidden)
+    assert not any(secret in cleaned for secret in secrets)
+
+
+def test_adding_while_others_clean(redactor: Redactor) -> None:
+    redactor.add("always-secret")
+    stop = threading.Event()
+    seen: set[str] = set()
+
+    def clean() -> None:
+        while not stop.is_set():
+            seen.add(redactor.clean("always-secret"))
+
+    threads = [threading.Thread(target=clean) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(500):
+        redactor.add(f"secret-{number}")
+        redactor.remove(f"secret-{number}")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert seen <= {"***"}

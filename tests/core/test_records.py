@@ -1,0 +1,201 @@
+"""Records: legal transitions, and every type through JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import typing
+from collections import deque
+from types import UnionType
+from typing import Any
+
+import pytest
+
+from deployer.core.errors import Conflict
+from deployer.core.records import (
+    RECORDS,
+    TRANSITIONS,
+    Deployment,
+    Failure,
+    Operation,
+    OperationKind,
+    OperationState,
+    Record,
+    Status,
+    StoredDescriptor,
+    timestamp,
+)
+
+ENDS = {Status.FAILURE, Status.UNDEPLOYED}
+
+
+def a_deployment(status: Status = Status.DEPLOYING) -> Deployment:
+    return Deployment(
+        namespace="shop",
+        app="cart",
+        id="d1",
+        descriptor={"appName": "cart"},
+        created="2026-01-01T00:00:00Z",
+        last_modified="2026-01-01T00:00:00Z",
+        version="7",
+        status=status,
+        descriptor_id="s1",
+        revision=4,
+        sequence=2,
+    )
+
+
+def an_operation(state: OperationState) -> Operation:
+    return Operation(namespace="shop", app="cart", id="o1", kind=OperationKind.DEPLOY, deployment="d1", state=state)
+
+
+def filled(kind: type[Record]) -> Record:
+    """A record of that type in which no field has its default."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind).items()
+    return kind(**{name: sample(annotation, name) for name, annotation in hints if name in names})
+
+
+def sample(annotation: object, name: str) -> Any:
+    by_type: dict[object, object] = {
+        str: f"some {name} ä\u2028",
+        int: 3,
+        float: 2.5,
+        bool: True,
+        dict: {"a": [1, None, {"b": "c"}]},
+        list: ["x", "y"],
+        Status: Status.UNDEPLOYING,
+        OperationKind: OperationKind.RETIRE,
+        OperationState: OperationState.UNDOING,
+    }
+    if isinstance(annotation, UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    return by_type[typing.get_origin(annotation) or annotation]
+
+
+# --- transitions ----------------------------------------------------------------------------------------------------
+
+
+def test_transitions_are_exactly_those_of_the_contract() -> None:
+    assert {(a.value, b.value) for a, after in TRANSITIONS.items() for b in after} == {
+        ("DEPLOYING", "DEPLOYED"),
+        ("DEPLOYING", "FAILURE"),
+        ("DEPLOYING", "UNDEPLOYING"),
+        ("DEPLOYED", "UNDEPLOYING"),
+        ("UNDEPLOYING", "UNDEPLOYED"),
+    }
+
+
+def test_every_status_leads_to_an_end() -> None:
+    for begin in Status:
+        reached, todo = {begin}, deque([begin])
+        while todo:
+            new = TRANSITIONS[todo.popleft()] - reached
+            reached |= new
+            todo.extend(new)
+        assert reached & ENDS
+        assert begin not in ENDS or reached == {begin}
+
+
+@pytest.mark.parametrize("before", Status)
+@pytest.mark.parametrize("after", Status)
+def test_a_deployment_changes_status_only_legally(before: Status, after: Status) -> None:
+    deployment = a_deployment(before)
+    if after is before or after in TRANSITIONS[before]:
+        changed = deployment.to(after, failure={"reason": "x"})
+        assert (changed.status, changed.failure, changed.revision, changed.sequence) == (after, {"reason": "x"}, 4, 2)
+        assert changed.last_modified > deployment.last_modified
+        assert deployment.status is before
+    else:
+        with pytest.raises(Conflict, match=f"is {before} and cannot become {after}"):
+            deployment.to(after)
+
+
+def test_moving_means_that_something_is_to_be_done() -> None:
+    assert {status for status in Status if status.moving} == {Status.DEPLOYING, Status.UNDEPLOYING}
+
+
+# --- documents ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_record_survives_json(kind: type[Record]) -> None:
+    record = filled(kind)
+    document = json.loads(json.dumps(record.to_document()))
+    assert "revision" not in document
+    assert "sequence" not in document
+    again = kind.from_document(document, revision=record.revision, sequence=record.sequence)
+    assert again == record
+    for field in dataclasses.fields(record):
+        assert type(getattr(again, field.name)) is type(getattr(record, field.name))
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_fields_of_a_newer_release_are_ignored(kind: type[Record]) -> None:
+    record = filled(kind)
+    document = {**record.to_document(), "field_of_the_future": {"x": 1}}
+    assert kind.from_document(document, revision=record.revision, sequence=record.sequence) == record
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_documents_of_an_older_release_get_defaults(kind: type[Record]) -> None:
+    record = filled(kind)
+    optional = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+    }
+    # A deployment's status and an operation's state were there from the first release on.
+    document = {k: v for k, v in record.to_document().items() if k not in optional - {"status", "state"}}
+    old = kind.from_document(document, revision=1, sequence=1)
+    assert (old.key, old.namespace) == (record.key, record.namespace)
+
+
+def test_kinds_are_unique() -> None:
+    assert len({kind.KIND for kind in RECORDS}) == len(RECORDS)
+
+
+def test_tags_narrow_lists_to_what_is_still_to_do() -> None:
+    assert a_deployment(Status.DEPLOYED).tag == "DEPLOYED"
+    assert {state: an_operation(state).tag for state in OperationState} == {
+        OperationState.QUEUED: "open",
+        OperationState.RUNNING: "open",
+        OperationState.UNDOING: "open",
+        OperationState.DONE: "closed",
+    }
+    assert {s for s in OperationState if an_operation(s).begun} == {OperationState.RUNNING, OperationState.UNDOING}
+
+
+# --- what REST shows ------------------------------------------------------------------------------------------------
+
+
+def test_a_deployment_shows_the_fields_of_the_original() -> None:
+    assert a_deployment().public() == {
+        "id": "d1",
+        "created": "2026-01-01T00:00:00Z",
+        "lastModified": "2026-01-01T00:00:00Z",
+        "version": "7",
+        "status": "DEPLOYING",
+        "descriptor": {"appName": "cart"},
+    }
+
+
+def test_a_failed_deployment_shows_why_and_who_asked() -> None:
+    failure = Failure(reason="ImagePull", message="the image does not exist", pod="cart-7-x").to_document()
+    shown = dataclasses.replace(a_deployment(Status.FAILURE), failure=failure, created_by="ann").public()
+    assert shown["failure"] == {"reason": "ImagePull", "message": "the image does not exist", "pod": "cart-7-x"}
+    assert shown["createdBy"] == "ann"
+
+
+def test_a_descriptor_shows_its_identity_beside_its_document() -> None:
+    stored = StoredDescriptor(
+        namespace="shop", app="cart", id="s1", document={"appName": "cart"}, created="c", last_modified="m"
+    )
+    assert stored.public() == {"id": "s1", "created": "c", "lastModified": "m", "appName": "cart"}
+
+
+def test_timestamps_are_utc_with_z() -> None:
+    eastern = datetime.timezone(datetime.timedelta(hours=-5))
+    assert timestamp(datetime.datetime(2026, 1, 1, 20, 30, 1, 999_999, tzinfo=eastern)) == "2026-01-02T01:30:01Z"
+    assert datetime.datetime.fromisoformat(timestamp()).tzinfo == datetime.UTC

@@ -1,0 +1,930 @@
+"""The store: a contract for every store (the `store` fixture), then what only the SQLite store promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import queue
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from deployer.core import failpoints
+from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
+from deployer.core.records import App, Deployment, Event, HostClaim, Status
+from deployer.core.store import sqlite, writer
+from deployer.core.store.base import Create, Delete, Expect, Store, Update
+from deployer.core.store.sqlite import SqliteStore
+
+NOON = "2026-01-01T12:00:00.000Z"
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    opened = SqliteStore(tmp_path / "deployer.db", clock=clock)
+    yield opened
+    opened.close()
+
+
+def a_deployment(
+    id: str, *, namespace: str = "shop", app: str = "cart", status: Status = Status.DEPLOYING, size: int = 1
+) -> Deployment:
+    return Deployment(
+        namespace=namespace,
+        app=app,
+        id=id,
+        descriptor={"appName": app, "text": "ä" * size},
+        created="2026-01-01T00:00:00Z",
+        last_modified="2026-01-01T00:00:00Z",
+        status=status,
+    )
+
+
+def ids(found: list[Deployment]) -> list[str]:
+    return [record.id for record in found]
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+def test_created_record_comes_back_with_its_revision(store: Store) -> None:
+    revision = store.commit(Create(a_deployment("d1")))
+    assert store.get(Deployment, "d1") == dataclasses.replace(a_deployment("d1"), revision=revision, sequence=revision)
+
+
+def test_what_is_not_there_is_none(store: Store) -> None:
+    store.commit(Create(a_deployment("d1")))
+    assert store.get(Deployment, "d2") is None
+    assert store.get(Event, "d1") is None
+    assert store.find(Event) == []
+    assert store.count(Event) == 0
+
+
+def test_update_keeps_the_place_in_the_order_of_arrival(store: Store) -> None:
+    first = store.commit(Create(a_deployment("d1")))
+    store.commit(Create(a_deployment("d2")))
+    stored = store.get(Deployment, "d1")
+    assert stored is not None
+    second = store.commit(Update(stored.to(Status.FAILURE)))
+    assert second > first
+    again = store.get(Deployment, "d1")
+    assert again is not None
+    assert (again.status, again.revision, again.sequence) == (Status.FAILURE, second, first)
+    assert ids(store.find(Deployment)) == ["d1", "d2"]
+
+
+def test_every_commit_raises_the_revision_and_its_records_share_it(store: Store) -> None:
+    one = store.commit(Create(a_deployment("b")), Create(a_deployment("a")))
+    found = store.find(Deployment)
+    assert [(r.id, r.revision, r.sequence) for r in found] == [("a", one, one), ("b", one, one)]
+    assert store.commit(Expect(found[0])) == one + 1
+    assert store.get(Deployment, "a") == found[0]
+
+
+@pytest.mark.parametrize("change", [Update, Delete, Expect])
+def test_a_change_with_an_old_revision_is_refused(store: Store, change: type[Update | Delete | Expect]) -> None:
+    first = dataclasses.replace(a_deployment("d1"), revision=store.commit(Create(a_deployment("d1"))))
+    store.commit(Update(first))
+    current = store.get(Deployment, "d1")
+    with pytest.raises(StaleRevision, match="d1"):
+        store.commit(change(first))
+    assert store.get(Deployment, "d1") == current
+
+
+@pytest.mark.parametrize("change", [Update, Delete, Expect])
+def test_a_change_of_what_is_gone_is_refused(store: Store, change: type[Update | Delete | Expect]) -> None:
+    stored = dataclasses.replace(a_deployment("d1"), revision=store.commit(Create(a_deployment("d1"))))
+    store.commit(Delete(stored))
+    with pytest.raises(StaleRevision, match="not there"):
+        store.commit(change(stored))
+    assert store.get(Deployment, "d1") is None
+
+
+def test_a_host_is_claimed_once(store: Store) -> None:
+    store.commit(Create(HostClaim(namespace="shop", app="cart", host="shop.example")))
+    with pytest.raises(StaleRevision, match=r"shop\.example exists"):
+        store.commit(Create(HostClaim(namespace="other", app="blog", host="shop.example")))
+    claim = store.get(HostClaim, "shop.example")
+    assert claim is not None
+    assert claim.app == "cart"
+
+
+def test_one_refused_change_undoes_the_whole_commit(store: Store) -> None:
+    stored = dataclasses.replace(a_deployment("d1"), revision=store.commit(Create(a_deployment("d1"))))
+    with pytest.raises(StaleRevision):
+        store.commit(
+            Create(App(namespace="shop", app="cart")),
+            Update(stored.to(Status.DEPLOYED)),
+            Delete(dataclasses.replace(a_deployment("d1"), revision=99)),
+        )
+    assert store.get(App, "shop/cart") is None
+    assert store.get(Deployment, "d1") == dataclasses.replace(stored, sequence=stored.revision)
+
+
+def test_a_record_moves_between_lists_when_its_tag_changes(store: Store) -> None:
+    for number in range(4):
+        store.commit(Create(a_deployment(f"d{number}")))
+    moved = store.get(Deployment, "d1")
+    assert moved is not None
+    store.commit(Update(moved.to(Status.DEPLOYED)))
+    assert ids(store.find(Deployment, tag="DEPLOYING")) == ["d0", "d2", "d3"]
+    assert ids(store.find(Deployment, tag="DEPLOYED")) == ["d1"]
+    assert store.count(Deployment) == 4
+    assert store.count(Deployment, tag="DEPLOYING") == 3
+
+
+def test_find_narrows_to_namespace_app_and_tag(store: Store) -> None:
+    store.commit(Create(a_deployment("a", namespace="one", app="x")))
+    store.commit(Create(a_deployment("b", namespace="one", app="y")))
+    store.commit(Create(a_deployment("c", namespace="two", app="x")))
+    store.commit(Create(a_deployment("d", namespace="one", app="x", status=Status.DEPLOYED)))
+    assert ids(store.find(Deployment, namespace="one")) == ["a", "b", "d"]
+    assert ids(store.find(Deployment, namespace="one", app="x", newest_first=True)) == ["d", "a"]
+    assert ids(store.find(Deployment, namespace="one", app="x", tag="DEPLOYING")) == ["a"]
+    assert ids(store.find(Deployment, namespace="none")) == []
+    with pytest.raises(ValueError, match="namespace"):
+        store.find(Deployment, app="x")
+
+
+def test_limit_per_app_keeps_the_newest_of_each(store: Store) -> None:
+    for number in range(4):
+        for app in ("x", "y"):
+            store.commit(Create(a_deployment(f"{app}{number}", app=app)))
+    store.commit(Create(a_deployment("other", app="x", namespace="else")))
+    assert ids(store.find(Deployment, namespace="shop", limit_per_app=2)) == ["x2", "y2", "x3", "y3"]
+    newest = store.find(Deployment, limit_per_app=1, newest_first=True)
+    assert ids(newest) == ["other", "y3", "x3"]
+    assert ids(store.find(Deployment, namespace="shop", app="x", limit_per_app=3, newest_first=True)) == [
+        "x3",
+        "x2",
+        "x1",
+    ]
+    assert store.find(Deployment, limit_per_app=0) == []
+
+
+def test_any_text_survives(store: Store) -> None:
+    text = "ä\x00\u2028\U0001f600 \ud800 'quote' \"double\" \\"
+    record = dataclasses.replace(a_deployment("d1"), descriptor={"text": text})
+    store.commit(Create(record))
+    stored = store.get(Deployment, "d1")
+    assert stored is not None
+    assert stored.descriptor == {"text": text}
+
+
+def test_a_record_that_is_no_json_fails_alone(store: Store) -> None:
+    with pytest.raises(TypeError):
+        store.commit(Create(dataclasses.replace(a_deployment("d1"), descriptor={"no": object()})))
+    store.commit(Create(a_deployment("d1")))
+    assert store.count(Deployment) == 1
+
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_numbered_from_one_per_deployment(store: Store) -> None:
+    store.append_log("d1", [(NOON, "a"), (NOON, "b\nmore of b")])
+    store.append_log("d2", [(NOON, "x")])
+    store.append_log("d1", [(NOON, "c")])
+    assert [(line.number, line.time, line.text) for line in store.read_log("d1")] == [
+        (1, NOON, "a"),
+        (2, NOON, "b\nmore of b"),
+        (3, NOON, "c"),
+    ]
+    assert [line.number for line in store.read_log("d2")] == [1]
+    assert store.read_log("d3") == []
+
+
+def test_reading_goes_on_after_a_number(store: Store) -> None:
+    store.append_log("d1", [(NOON, str(number)) for number in range(1, 26)])
+    seen: list[str] = []
+    while lines := store.read_log("d1", after=len(seen), limit=10):
+        assert len(lines) <= 10
+        seen += [line.text for line in lines]
+    assert seen == [str(number) for number in range(1, 26)]
+    assert store.read_log("d1", limit=0) == []
+
+
+def test_a_lone_surrogate_does_not_stop_the_log(store: Store) -> None:
+    store.append_log("d1", [(NOON, "bad \ud800 text")])
+    store.append_log("d1", [(NOON, "good")])
+    assert [line.text for line in store.read_log("d1")] == ["bad \\ud800 text", "good"]
+
+
+def test_deleting_a_deployment_takes_its_log(store: Store) -> None:
+    stored = dataclasses.replace(a_deployment("d1"), revision=store.commit(Create(a_deployment("d1"))))
+    store.append_log("d1", [(NOON, "mine")])
+    store.append_log("d2", [(NOON, "not mine")])
+    store.commit(Delete(stored))
+    assert store.read_log("d1") == []
+    assert [line.text for line in store.read_log("d2")] == ["not mine"]
+
+
+def test_appending_never_raises_even_after_close(store: Store) -> None:
+    store.close()
+    store.append_log("d1", [(NOON, "late")])
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_refused_until_it_expires_and_its_token_grows(store: Store, clock: Clock) -> None:
+    lease = store.acquire("shop", "cart", "one", 10)
+    assert lease is not None
+    assert (lease.holder, lease.token) == ("one", 1)
+    assert store.acquire("shop", "cart", "two", 10) is None
+    assert store.acquire("shop", "blog", "two", 10) is not None
+    clock.now += 10.1
+    taken = store.acquire("shop", "cart", "two", 10)
+    assert taken is not None
+    assert (taken.holder, taken.token) == ("two", 2)
+    back = store.acquire("shop", "cart", "one", 10)
+    assert back is None
+
+
+def test_renewing_extends_and_acquiring_again_keeps_the_token(store: Store, clock: Clock) -> None:
+    lease = store.acquire("shop", "cart", "one", 10)
+    assert lease is not None
+    clock.now += 8
+    renewed = store.renew(lease, 10)
+    assert renewed.expires > lease.expires
+    clock.now += 8
+    assert store.acquire("shop", "cart", "two", 10) is None
+    again = store.acquire("shop", "cart", "one", 10)
+    assert again is not None
+    assert again.token == lease.token
+
+
+def test_a_released_lease_is_free_at_once(store: Store) -> None:
+    lease = store.acquire("shop", "cart", "one", 1000)
+    assert lease is not None
+    store.release(lease)
+    taken = store.acquire("shop", "cart", "two", 1000)
+    assert taken is not None
+    assert taken.token == lease.token + 1
+    store.release(lease)  # of a stale holder: without effect
+    assert store.acquire("shop", "cart", "three", 10) is None
+    with pytest.raises(Fenced):
+        store.renew(lease, 10)
+
+
+def test_the_writes_of_a_stale_holder_are_refused(store: Store, clock: Clock) -> None:
+    old = store.acquire("shop", "cart", "one", 10)
+    assert old is not None
+    store.commit(Create(a_deployment("d1")), fence=old)
+    clock.now += 20
+    store.commit(Create(a_deployment("d2")), fence=old)  # late, but nobody else has it: still the current token
+    new = store.acquire("shop", "cart", "two", 10)
+    assert new is not None
+    with pytest.raises(Fenced, match="two with token 2"):
+        store.commit(Create(a_deployment("d3")), fence=old)
+    store.commit(Create(a_deployment("d4")), fence=new)
+    clock.now += 20
+    back = store.acquire("shop", "cart", "one", 10)
+    assert back is not None
+    assert back.token == 3
+    with pytest.raises(Fenced):  # the same holder, but of an earlier term
+        store.commit(Create(a_deployment("d5")), fence=old)
+    assert ids(store.find(Deployment)) == ["d1", "d2", "d4"]
+
+
+def test_a_fence_of_a_lease_that_was_never_given_is_refused(store: Store) -> None:
+    lease = store.acquire("shop", "cart", "one", 10)
+    assert lease is not None
+    with pytest.raises(Fenced, match="nobody"):
+        store.commit(Create(a_deployment("d1")), fence=dataclasses.replace(lease, app="blog"))
+
+
+# --- subscriptions, closing -----------------------------------------------------------------------------------------
+
+
+def test_subscribers_hear_of_each_commit_and_of_lines(store: Store) -> None:
+    heard: queue.Queue[tuple[str, str]] = queue.Queue()
+    unsubscribe = store.subscribe(lambda kind, key: heard.put((kind, key)))
+    revision = store.commit(Create(a_deployment("d1")), Create(App(namespace="shop", app="cart")))
+    assert {heard.get(timeout=5), heard.get(timeout=5)} == {("deployment", "d1"), ("app", "shop/cart")}
+    store.append_log("d1", [(NOON, "a"), (NOON, "b")])
+    assert heard.get(timeout=5) == ("log", "d1")
+    assert [line.text for line in store.read_log("d1")] == ["a", "b"]
+    with pytest.raises(StaleRevision):
+        store.commit(Create(a_deployment("d1")))
+    store.commit(Delete(dataclasses.replace(a_deployment("d1"), revision=revision)))
+    assert heard.get(timeout=5) == ("deployment", "d1")
+    unsubscribe()
+    unsubscribe()
+    store.commit(Create(a_deployment("d2")))
+    store.close()
+    assert heard.empty()
+
+
+def test_a_subscriber_that_fails_does_not_disturb_the_others(store: Store) -> None:
+    heard: queue.Queue[str] = queue.Queue()
+
+    def broken(kind: str, key: str) -> None:
+        raise RuntimeError("a viewer's loop is closed")
+
+    store.subscribe(broken)
+    store.subscribe(lambda kind, key: heard.put(key))
+    store.commit(Create(a_deployment("d1")))
+    assert heard.get(timeout=5) == "d1"
+    store.commit(Create(a_deployment("d2")))
+    assert heard.get(timeout=5) == "d2"
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    lease = store.acquire("shop", "cart", "one", 10)
+    assert lease is not None
+    store.close()
+    store.close()
+    calls: list[Callable[[], object]] = [
+        lambda: store.get(Deployment, "d1"),
+        lambda: store.find(Deployment),
+        lambda: store.count(Deployment),
+        lambda: store.commit(Create(a_deployment("d1"))),
+        lambda: store.read_log("d1"),
+        lambda: store.acquire("shop", "cart", "one", 10),
+        lambda: store.renew(lease, 10),
+        lambda: store.release(lease),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailable, match="closed"):
+            call()
+
+
+def test_racing_writers_lose_no_update(store: Store) -> None:
+    """Optimistic counters: every StaleRevision means that somebody else's increment is in, and none gets lost."""
+    store.commit(Create(App(namespace="shop", app="cart")))
+
+    def increment() -> None:
+        for _ in range(10):
+            for _attempt in range(10_000):
+                app = store.get(App, "shop/cart")
+                assert app is not None
+                try:
+                    store.commit(Update(dataclasses.replace(app, highest=app.highest + 1)))
+                    break
+                except StaleRevision:
+                    continue
+
+    in_threads(8, lambda number: increment())
+    final = store.get(App, "shop/cart")
+    assert final is not None
+    assert final.highest == 80
+
+
+def in_threads(number: int, work: Callable[[int], object]) -> None:
+    """Run work(0..number-1) at once; the first error is raised here."""
+    errors: list[BaseException] = []
+
+    def run(index: int) -> None:
+        try:
+            work(index)
+        except BaseException as error:  # noqa: BLE001 - raised below, in the test's thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    if errors:
+        raise errors[0]
+
+
+# --- a model --------------------------------------------------------------------------------------------------------
+
+KEYS = st.sampled_from(["a", "b", "c", "d"])
+
+
+class AgainstModel(RuleBasedStateMachine):
+    """Random commits, logs and restarts, compared with dictionaries after each."""
+
+    folder: Path
+
+    @initialize()
+    def begin(self) -> None:
+        for file in self.folder.iterdir():
+            file.unlink()
+        self.store = SqliteStore(self.folder / "model.db")
+        self.records: dict[str, Deployment] = {}
+        self.revision = 0
+        self.lines: dict[str, list[str]] = {}
+
+    @rule(key=KEYS, app=st.sampled_from(["x", "y"]))
+    def create(self, key: str, app: str) -> None:
+        record = a_deployment(key, app=app)
+        if key in self.records:
+            with pytest.raises(StaleRevision):
+                self.store.commit(Create(record))
+            return
+        self.revision += 1
+        assert self.store.commit(Create(record)) == self.revision
+        self.records[key] = dataclasses.replace(record, revision=self.revision, sequence=self.revision)
+
+    @rule(key=KEYS, other=KEYS, behind=st.integers(0, 1), status=st.sampled_from(list(Status)))
+    def update_and_expect(self, key: str, other: str, behind: int, status: Status) -> None:
+        mine, seen = self.records.get(key), self.records.get(other)
+        if mine is None or seen is None:
+            return
+        changed = dataclasses.replace(mine, status=status)
+        changes = (Expect(dataclasses.replace(seen, revision=seen.revision - behind)), Update(changed))
+        if behind:
+            with pytest.raises(StaleRevision):
+                self.store.commit(*changes)
+            return
+        self.revision += 1
+        assert self.store.commit(*changes) == self.revision
+        self.records[key] = dataclasses.replace(changed, revision=self.revision)
+
+    @rule(key=KEYS)
+    def delete(self, key: str) -> None:
+        record = self.records.pop(key, None)
+        if record is not None:
+            self.revision += 1
+            assert self.store.commit(Delete(record)) == self.revision
+            self.lines.pop(key, None)
+
+    @rule(key=KEYS, texts=st.lists(st.text(max_size=5), min_size=1, max_size=3))
+    def log(self, key: str, texts: list[str]) -> None:
+        if key in self.records:
+            self.store.append_log(key, [(NOON, text) for text in texts])
+            self.lines.setdefault(key, []).extend(texts)
+
+    @precondition(lambda self: self.revision % 4 == 3)
+    @rule()
+    def restart(self) -> None:
+        self.store.close()
+        self.store = SqliteStore(self.folder / "model.db")
+
+    @invariant()
+    def same(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        in_order = sorted(self.records.values(), key=lambda r: (r.sequence, r.key))
+        assert self.store.find(Deployment) == in_order
+        for app in ("x", "y"):
+            mine = [r for r in reversed(in_order) if r.app == app]
+            assert self.store.find(Deployment, namespace="shop", app=app, newest_first=True) == mine
+        for status in Status:
+            assert self.store.count(Deployment, tag=status) == sum(r.status is status for r in in_order)
+        for key in "abcd":
+            assert [(n.number, n.text) for n in self.store.read_log(key)] == list(enumerate(self.lines.get(key, []), 1))
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+
+
+def test_against_a_model(tmp_path: Path) -> None:
+    AgainstModel.folder = tmp_path
+    checks = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+    run_state_machine_as_test(
+        AgainstModel,
+        settings=settings(
+            max_examples=25, stateful_step_count=20, deadline=None, database=None, suppress_health_check=checks
+        ),
+    )
+
+
+# --- SQLite: opening ------------------------------------------------------------------------------------------------
+
+OPEN_ELSEWHERE = """
+import sys
+from pathlib import Path
+from deployer.core.errors import SettingsError
+from deployer.core.store.sqlite import SqliteStore
+try:
+    SqliteStore(Path(sys.argv[1])).close()
+except SettingsError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_second_process_is_told_who_has_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "deployer.db"
+    opened = SqliteStore(path)
+    command = [sys.executable, "-c", OPEN_ELSEWHERE, str(path)]
+    try:
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert refused.returncode == 1
+        assert str(path) in refused.stderr
+        assert f"process {os.getpid()}" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        with pytest.raises(SettingsError, match="in use"):
+            SqliteStore(path)
+    finally:
+        opened.close()
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deployer.db"
+    SqliteStore(path).close()
+    with_sqlite(path, "PRAGMA user_version = 99")
+    for _ in range(2):  # the second time shows that the first let go of the lock
+        with pytest.raises(SettingsError, match="newer release"):
+            SqliteStore(path)
+    assert with_sqlite(path, "PRAGMA user_version") == [(99,)]
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    foreign, garbage = tmp_path / "foreign.db", tmp_path / "garbage.db"
+    with_sqlite(foreign, "CREATE TABLE theirs (a)")
+    garbage.write_bytes(b"not a database, though long enough to look like one\n" * 100)
+    for path in (foreign, garbage, tmp_path, garbage / "below-a-file.db"):
+        with pytest.raises(SettingsError, match=path.name):
+            SqliteStore(path)
+    assert with_sqlite(foreign, "SELECT name FROM sqlite_master") == [("theirs",)]
+    assert garbage.read_bytes().startswith(b"not a database")
+
+
+def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+    opened = SqliteStore(tmp_path / "new" / "deployer.db")
+    opened.commit(Create(a_deployment("d1")))
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "new").iterdir()}
+    opened.close()
+    assert modes.keys() >= {"deployer.db", "deployer.db-wal", "deployer.db.lock"}
+    assert set(modes.values()) == {0o600}
+
+
+def test_opening_again_finds_everything_and_ends_the_leases_of_the_dead(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "deployer.db"
+    first = SqliteStore(path, clock=clock)
+    revision = first.commit(Create(a_deployment("d1")))
+    first.append_log("d1", [(NOON, "kept")])
+    first.append_log("gone", [(NOON, "of a deployment that has no record")])
+    lease = first.acquire("shop", "cart", "one", 1000)
+    assert lease is not None
+    first.close()
+
+    second = SqliteStore(path, clock=clock)
+    try:
+        assert ids(second.find(Deployment)) == ["d1"]
+        assert [line.text for line in second.read_log("d1")] == ["kept"]
+        assert second.read_log("gone") == []
+        second.append_log("d1", [(NOON, "next")])
+        assert [line.number for line in second.read_log("d1")] == [1, 2]
+        successor = second.acquire("shop", "cart", "two", 10)
+        assert successor is not None
+        assert successor.token == lease.token + 1
+        with pytest.raises(Fenced):
+            second.commit(Create(a_deployment("d2")), fence=lease)
+        assert second.commit(Create(a_deployment("d2")), fence=successor) == revision + 1
+    finally:
+        second.close()
+
+
+def test_closing_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    opened = SqliteStore(tmp_path / "deployer.db")
+    opened.commit(Create(a_deployment("d1")))
+    in_threads(20, lambda number: [opened.get(Deployment, "d1") for _ in range(20)])
+    opened.append_log("d1", [(NOON, "written by close")])
+    opened.close()
+    assert set(Path("/proc/self/fd").iterdir()) <= before
+    assert with_sqlite(tmp_path / "deployer.db", "SELECT text FROM log") == [("written by close",)]
+
+
+def with_sqlite(path: Path, statement: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+# --- SQLite: speed by construction ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ((sqlite._GET, ["deployment", "d1"]), "records_key"),
+        (sqlite._find_query({"kind": "k", "namespace": "n", "app": "a"}, False, None), "records_app"),
+        (sqlite._find_query({"kind": "k", "namespace": "n", "app": "a"}, True, None), "records_app"),
+        (sqlite._find_query({"kind": "k", "tag": "t"}, False, None), "records_tag"),
+        (sqlite._find_query({"kind": "k", "tag": "t"}, True, None), "records_tag"),
+        ((writer._LAST_LINE, ["d1"]), "PRIMARY KEY"),
+    ],
+)
+def test_queries_use_an_index_and_need_no_sorting(tmp_path: Path, query: tuple[str, list[object]], index: str) -> None:
+    path = tmp_path / "deployer.db"
+    SqliteStore(path).close()
+    connection = sqlite3.connect(path)
+    try:
+        plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query[0], query[1])]
+    finally:
+        connection.close()
+    assert len(plan) == 1
+    assert plan[0].startswith("SEARCH")
+    assert index in plan[0]
+
+
+def test_the_limit_per_app_reads_documents_only_of_what_it_keeps(tmp_path: Path) -> None:
+    path = tmp_path / "deployer.db"
+    SqliteStore(path).close()
+    sql, values = sqlite._find_query({"kind": "k", "namespace": "n"}, True, 3)
+    connection = sqlite3.connect(path)
+    try:
+        plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + sql, values)]
+    finally:
+        connection.close()
+    assert any("COVERING INDEX records_app" in line for line in plan)
+    assert not any(line.startswith("SCAN records") for line in plan)
+
+
+# --- SQLite: group commit -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Iterator[None]:
+    failpoints.configure({"DEPLOYER_FAILPOINT_COUNT": str(tmp_path / "counts.json")})
+    yield
+    failpoints.configure({})
+
+
+def test_sixteen_threads_share_commits(store: Store, counted: None) -> None:
+    def work(index: int) -> None:
+        for number in range(20):
+            store.commit(Create(a_deployment(f"{index}-{number}")))
+
+    in_threads(16, work)
+    assert store.count(Deployment) == 320
+    assert len({record.revision for record in store.find(Deployment)}) == 320
+    commits = failpoints.counts()
+    assert commits["store.before"] == commits["store.after"] < 320
+
+
+def test_lines_alone_pass_no_failpoint(store: Store, counted: None) -> None:
+    store.append_log("d1", [(NOON, "a")])
+    assert len(store.read_log("d1")) == 1
+    store.acquire("shop", "cart", "one", 10)
+    assert failpoints.counts() == {}
+    with pytest.raises(StaleRevision):
+        store.commit(Update(a_deployment("d1")))
+    assert failpoints.counts() == {}
+
+
+class Held:
+    """Keeps the writer's thread busy (in a subscriber), so that what a test queues stays queued."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._busy = threading.Event()
+        self._go_on = threading.Event()
+
+    def __enter__(self) -> None:
+        self._unsubscribe = self._store.subscribe(self._hold)
+        self._store.commit(Create(Event(namespace="", app="", id="held", name="", deployment={})))
+        assert self._busy.wait(10)
+
+    def _hold(self, kind: str, key: str) -> None:
+        self._busy.set()
+        assert self._go_on.wait(60)
+
+    def __exit__(self, *_: object) -> None:
+        self._unsubscribe()
+        self._go_on.set()
+
+
+def test_a_caller_does_not_wait_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Held(store):
+        monkeypatch.setattr(writer, "WAIT", 0.05)
+        with pytest.raises(StoreUnavailable, match="nothing was written"):
+            store.commit(Create(a_deployment("d1")))
+        monkeypatch.undo()
+    store.commit(Create(a_deployment("d2")))
+    assert ids(store.find(Deployment)) == ["d2"]
+
+
+def test_lines_beyond_the_buffer_are_counted_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_LOG_BUFFER", 1000)
+    with Held(store):
+        for number in range(20):
+            store.append_log("d1", [(NOON, f"{number} " + "x" * 100)])
+    store.commit(Create(a_deployment("d1")))
+    store.append_log("d1", [(NOON, "after")])
+    texts = [line.text for line in store.read_log("d1")]
+    kept = len(texts) - 2
+    assert 0 < kept < 20
+    assert texts[kept:] == [f"[{20 - kept} lines were lost: the store could not record them in time]", "after"]
+
+
+# --- SQLite: crashes ------------------------------------------------------------------------------------------------
+
+WRITE_ONE_AFTER_ANOTHER = """
+import sys
+from pathlib import Path
+from deployer.core.records import Event
+from deployer.core.store.base import Create
+from deployer.core.store.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]))
+for number in range(20):
+    store.append_log("d1", [("t", str(number))])
+    store.commit(Create(Event(namespace="n", app="a", id=f"e{number:02}", name="x", deployment={})))
+    print(f"e{number:02}", flush=True)
+"""
+
+WRITE_FROM_EIGHT_THREADS = """
+import sys, threading
+from pathlib import Path
+from deployer.core.records import Event
+from deployer.core.store.base import Create
+from deployer.core.store.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]))
+def work(index):
+    for number in range(100_000):
+        store.commit(Create(Event(namespace="n", app="a", id=f"{index}-{number}", name="x" * 500, deployment={})))
+        sys.stdout.write(f"{index}-{number}\\n")
+        sys.stdout.flush()
+threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.parametrize(("point", "written"), [("store.before", 6), ("store.after", 7)])
+def test_killed_around_a_commit(tmp_path: Path, point: str, written: int) -> None:
+    path = tmp_path / "deployer.db"
+    killed = subprocess.run(
+        [sys.executable, "-c", WRITE_ONE_AFTER_ANOTHER, str(path)],
+        env={**os.environ, "DEPLOYER_FAILPOINT": f"{point}:7"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert killed.returncode == failpoints.EXIT_CODE, killed.stderr
+    assert killed.stdout.split() == [f"e{number:02}" for number in range(6)]
+    assert with_sqlite(path, "PRAGMA integrity_check") == [("ok",)]
+    opened = SqliteStore(path)
+    try:
+        assert [event.id for event in opened.find(Event)] == [f"e{number:02}" for number in range(written)]
+        assert opened.commit(Create(a_deployment("d9"))) == written + 1
+    finally:
+        opened.close()
+
+
+def test_a_line_is_durable_before_a_later_commit_returns(tmp_path: Path) -> None:
+    path = tmp_path / "deployer.db"
+    subprocess.run(
+        [sys.executable, "-c", WRITE_ONE_AFTER_ANOTHER, str(path)],
+        env={**os.environ, "DEPLOYER_FAILPOINT": "store.after:4"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert with_sqlite(path, "SELECT number, text FROM log ORDER BY number") == [(n + 1, str(n)) for n in range(4)]
+
+
+def test_killed_in_the_middle_of_group_commits(tmp_path: Path) -> None:
+    path = tmp_path / "deployer.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITE_FROM_EIGHT_THREADS, str(path)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        acknowledged = [child.stdout.readline().strip() for _ in range(300)]
+        child.send_signal(signal.SIGKILL)
+        *rest, _cut = child.stdout.read().split("\n")
+    assert with_sqlite(path, "PRAGMA integrity_check") == [("ok",)]
+    opened = SqliteStore(path)
+    try:
+        stored = [event.id for event in opened.find(Event)]
+    finally:
+        opened.close()
+    assert set(acknowledged + rest) <= set(stored)
+    for index in range(8):  # nothing half-written either: each thread's events without a gap
+        mine = [int(id.partition("-")[2]) for id in stored if id.startswith(f"{index}-")]
+        assert mine == list(range(len(mine)))
+
+
+# --- SQLite: a disk that refuses ------------------------------------------------------------------------------------
+
+
+def fill_until_refused(store: SqliteStore) -> list[str]:
+    """Commit until the store refuses; returns what it acknowledged."""
+    acknowledged: list[str] = []
+    for number in range(500):
+        try:
+            store.commit(Create(a_deployment(f"d{number:03}", size=20_000)))
+        except StoreUnavailable as error:
+            assert "\n" not in str(error)
+            assert "cannot record anything now" in str(error)
+            return acknowledged
+        acknowledged.append(f"d{number:03}")
+    pytest.fail("the store never ran out of space")
+
+
+def refuses_then_recovers(
+    path: Path, make_full: Callable[[SqliteStore], object], make_room: Callable[[], object]
+) -> None:
+    store = SqliteStore(path)
+    try:
+        make_full(store)
+        try:
+            acknowledged = fill_until_refused(store)
+            assert ids(store.find(Deployment)) == acknowledged  # reads go on, and nothing is half-written
+            store.append_log("d000", [(NOON, "x" * 60_000), (NOON, "while the disk was full")])
+            with pytest.raises(StoreUnavailable):
+                store.commit(Create(a_deployment("not this one", size=20_000)))
+        finally:
+            make_room()
+        store.commit(Create(a_deployment("room again")))
+        assert ids(store.find(Deployment)) == [*acknowledged, "room again"]
+        assert [line.text for line in store.read_log("d000")] == ["x" * 60_000, "while the disk was full"]
+    finally:
+        store.close()
+    assert with_sqlite(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_database_full(tmp_path: Path) -> None:
+    opened: list[sqlite3.Connection] = []
+
+    def make_full(store: SqliteStore) -> None:
+        connection = store._writer._connection
+        assert connection is not None
+        opened.append(connection)
+        connection.execute("PRAGMA max_page_count = 60")
+
+    refuses_then_recovers(
+        tmp_path / "deployer.db", make_full, lambda: opened[0].execute("PRAGMA max_page_count = 1000000")
+    )
+
+
+def test_write_refused_by_the_system(tmp_path: Path) -> None:
+    """A file size limit: write(2) itself fails, as it does on a broken disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    refuses_then_recovers(
+        tmp_path / "deployer.db",
+        lambda store: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1])),
+        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before),
+    )
+
+
+def test_no_space_left_on_device(tmp_path: Path) -> None:
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount program")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted: {mounted.stderr.strip()}")
+    ballast = folder / "ballast"
+    try:
+        ballast.write_bytes(bytes(1_000_000))
+        refuses_then_recovers(folder / "deployer.db", lambda store: None, ballast.unlink)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_the_retry_writes_waiting_lines_without_another_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_RETRY", 0.05)
+    store = SqliteStore(tmp_path / "deployer.db")
+    written = threading.Event()
+    store.subscribe(lambda kind, key: written.set() if kind == "log" else None)
+    connection = store._writer._connection
+    assert connection is not None
+    try:
+        connection.execute("PRAGMA max_page_count = 20")
+        store.append_log("d1", [(NOON, "x" * 200_000)])
+        with pytest.raises(StoreUnavailable):
+            store.read_log("d1")
+        connection.execute("PRAGMA max_page_count = 1000000")
+        assert written.wait(10)
+        assert len(store.read_log("d1")) == 1
+    finally:
+        store.close()
