@@ -93,18 +93,16 @@ def test_every_option_can_be_given_in_every_way(toml):
 def test_the_table_is_the_dataclass():
     assert [o.name for o in OPTIONS] == [f.name for f in dataclasses.fields(Settings)]
     assert all(o.help.endswith(".") for o in OPTIONS)
-    assert {o.original for o in OPTIONS if o.original} == set(
-        [
-            "kubernetes",
-            "etcd",
-            "deployport",
-            "kubernetesusername",
-            "kubernetespassword",
-            "timeout",
-            "proxysleep",
-            "skipServerCertValidation",
-        ]
-    )
+    assert {o.original for o in OPTIONS if o.original} == {
+        "kubernetes",
+        "etcd",
+        "deployport",
+        "kubernetesusername",
+        "kubernetespassword",
+        "timeout",
+        "proxysleep",
+        "skipServerCertValidation",
+    }
 
 
 def test_tables_come_from_the_file_and_cannot_be_changed(toml):
