@@ -1,0 +1,69 @@
+"""`/`, `/healthz`, `/readyz`, `/plugins`: what this service is and how it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import falcon
+
+import deployer
+from deployer.api import wire
+from deployer.api.errors import MEDIA_TYPE, problem
+from deployer.core.errors import Problem
+from deployer.core.records import Document
+
+_LINKS = {
+    "descriptors": "/descriptors/?namespace={namespace}",
+    "validate": "/descriptors/validate?namespace={namespace}",
+    "deployments": "/deployments/?namespace={namespace}",
+    "logs": "/deployments/{id}/logs?namespace={namespace}",
+    "healthcheckdata": "/deployments/{id}/healthcheckdata?namespace={namespace}",
+    "stream": "/stream/deployments/{id}/logs?namespace={namespace}",
+    "plugins": "/plugins",
+    "health": "/healthz",
+    "readiness": "/readyz",
+}
+
+
+class Start(wire.Resource):
+    """The service itself."""
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Name, version and where to go from here; the links are templates (RFC 6570, level 1)."""
+        wire.send(resp, {"service": "deployer", "version": deployer.__version__, "links": _LINKS})
+
+
+class Healthz(wire.Resource):
+    """Liveness: the process answers. It asks nothing, so that a slow store gets nobody restarted."""
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """Always 200."""
+        wire.send(resp, {"status": "ok"})
+
+
+class Readyz(wire.Resource):
+    """Readiness: deployments can be taken and carried out."""
+
+    def __init__(self, health: Callable[[], Sequence[str]]) -> None:
+        self._health = health
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """200, or 503 with every reason."""
+        reasons = self._health()
+        if not reasons:
+            wire.send(resp, {"status": "ready"})
+            return
+        resp.status = 503
+        resp.content_type = MEDIA_TYPE
+        resp.data = problem(503, "; ".join(reasons), [Problem("", reason) for reason in reasons])
+
+
+class Plugins(wire.Resource):
+    """The plugins that were found, quarantined ones with the reason."""
+
+    def __init__(self, describe: Callable[[], list[Document]]) -> None:
+        self._describe = describe
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """All of them, in the order of loading."""
+        wire.send(resp, self._describe())

@@ -1,0 +1,129 @@
+"""`/deployments/`: what was, is and will be running, with logs and health data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import falcon
+
+from deployer.api import wire
+from deployer.core.errors import Invalid, Problem
+from deployer.core.records import Deployment as Record
+from deployer.core.records import Status
+from deployer.core.service import Service
+
+# Characters up to which a log is answered in one piece, with its length; a longer one is streamed.
+_WHOLE = 256 * 1024
+
+
+class Deployments(wire.Resource):
+    """The collection."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Newest first, narrowed to `appname` and `status`; at most `limit` of each app."""
+        found = self._service.deployments(
+            wire.namespace(req), wire.text(req, "appname"), wire.number(req, "limit", least=1), _status(req)
+        )
+        wire.send(resp, [deployment.public() for deployment in found])
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Queue a deployment of the descriptor `descriptorId`."""
+        namespace, descriptor = wire.namespace(req), wire.required(req, "descriptorId")
+        _accepted(resp, self._service.deploy(namespace, descriptor))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
+        namespace, app = wire.namespace(req), wire.required(req, "appname")
+        undeploy = wire.flag(req, "undeploy", default=False)
+        wire.send(resp, {"deleted": self._service.delete_deployments(namespace, app, undeploy)}, 202)
+
+
+class Deployment(wire.Resource):
+    """One deployment."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show it."""
+        _show(resp, self._service.deployment(wire.namespace(req), id))
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Queue a new deployment of the same descriptor copy."""
+        _accepted(resp, self._service.redeploy(wire.namespace(req), id))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
+        namespace, purge = wire.namespace(req), wire.flag(req, "deleteDeployment", default=False)
+        _show(resp, self._service.undeploy(namespace, id, purge), 202)
+
+
+class Logs(wire.Resource):
+    """A deployment's log as text."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """The lines so far; those after line number `after`, when it is given."""
+        pieces = self._service.log(wire.namespace(req), id, wire.number(req, "after", least=0) or 0)
+        resp.content_type = "text/plain; charset=utf-8"
+        start: list[str] = []
+        size = 0
+        for piece in pieces:
+            start.append(piece)
+            size += len(piece)
+            if size >= _WHOLE:
+                resp.stream = _encoded(itertools.chain(start, pieces))
+                return
+        resp.data = "".join(start).encode()
+
+
+class HealthCheckData(wire.Resource):
+    """What the health checks of a deployment's pods answered."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """`[{"podName", "value"}]`."""
+        wire.send(resp, self._service.health_data(wire.namespace(req), id))
+
+
+def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
+    """The pieces as blocks of at least 16 KiB: a line at a time would be a chunk of HTTP each."""
+    block: list[str] = []
+    size = 0
+    for piece in pieces:
+        block.append(piece)
+        size += len(piece)
+        if size >= 16 * 1024:
+            yield "".join(block).encode()
+            block.clear()
+            size = 0
+    yield "".join(block).encode()
+
+
+def _status(req: falcon.Request) -> Status | None:
+    value = wire.text(req, "status")
+    if value is None:
+        return None
+    try:
+        return Status(value)
+    except ValueError:
+        known = ", ".join(status.value for status in Status)
+        raise Invalid([Problem("status", f"{value!r} is not one of {known}")]) from None
+
+
+def _accepted(resp: falcon.Response, deployment: Record) -> None:
+    resp.set_header("Location", wire.location("deployments", deployment.id, deployment.namespace))
+    _show(resp, deployment, 202)
+
+
+def _show(resp: falcon.Response, deployment: Record, status: int = 200) -> None:
+    wire.send(resp, deployment.public(), status)
+    wire.set_revision(resp, deployment.revision)

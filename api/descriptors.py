@@ -1,0 +1,73 @@
+"""`/descriptors/`: what teams want to have deployed."""
+
+from __future__ import annotations
+
+import falcon
+
+from deployer.api import wire
+from deployer.core.records import StoredDescriptor
+from deployer.core.service import Service
+
+
+class Descriptors(wire.Resource):
+    """The collection."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """All of a namespace, or of `appname`."""
+        found = self._service.descriptors(wire.namespace(req), wire.text(req, "appname"))
+        wire.send(resp, [descriptor.public() for descriptor in found])
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Store a new one."""
+        namespace = wire.namespace(req)
+        descriptor = self._service.create_descriptor(namespace, wire.body(req))
+        resp.set_header("Location", wire.location("descriptors", descriptor.id, namespace))
+        _show(resp, descriptor, 201)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Delete those of `appname`, all but the latest unless told."""
+        namespace, app = wire.namespace(req), wire.required(req, "appname")
+        keep_latest = wire.flag(req, "keepLatest", default=True)
+        wire.send(resp, {"deleted": self._service.delete_descriptors(namespace, app, keep_latest)})
+
+
+class Descriptor(wire.Resource):
+    """One descriptor."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show it."""
+        _show(resp, self._service.descriptor(wire.namespace(req), id))
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Replace it, if it still has the revision that `If-Match` names."""
+        namespace, revision = wire.namespace(req), wire.if_match(req)
+        descriptor = self._service.update_descriptor(namespace, id, wire.body(req), revision)
+        resp.status = 204
+        wire.set_revision(resp, descriptor.revision)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Delete it; what was deployed from it stays."""
+        self._service.delete_descriptor(wire.namespace(req), id)
+        resp.status = 200
+
+
+class Validation(wire.Resource):
+    """Checks a descriptor and stores nothing."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200 with what would be stored, or 400 with everything that is wrong."""
+        wire.send(resp, self._service.validate(wire.namespace(req), wire.body(req)))
+
+
+def _show(resp: falcon.Response, descriptor: StoredDescriptor, status: int = 200) -> None:
+    wire.send(resp, descriptor.public(), status)
+    wire.set_revision(resp, descriptor.revision)

@@ -1,0 +1,106 @@
+"""Errors as `application/problem+json` (RFC 9457), and the one table from domain errors to HTTP statuses."""
+
+from __future__ import annotations
+
+import http
+import logging
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import falcon
+
+from deployer.api.wire import TooLarge, render
+from deployer.core.errors import (
+    Conflict,
+    DeployerError,
+    Fenced,
+    Invalid,
+    KubeError,
+    KubeUnavailable,
+    NotFound,
+    PreconditionFailed,
+    Problem,
+    QueueFull,
+    StaleRevision,
+    StoreUnavailable,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+# The most specific class wins; what is not here is a 500.
+_STATUS: dict[type[DeployerError], int] = {
+    Invalid: 400,
+    NotFound: 404,
+    Conflict: 409,
+    StaleRevision: 409,
+    PreconditionFailed: 412,
+    TooLarge: 413,
+    QueueFull: 429,
+    KubeError: 502,
+    KubeUnavailable: 503,
+    StoreUnavailable: 503,
+    Fenced: 503,
+}
+
+_log = logging.getLogger(__name__)
+
+
+def problem(status: int, detail: str, errors: Iterable[Problem] = ()) -> bytes:
+    """The body of an error. `about:blank` means that the status says what kind of problem it is (RFC 9457, 4.2.1)."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if listed := [{"path": p.path, "message": p.message} for p in errors]:
+        document["errors"] = listed
+    return render(document)
+
+
+def install(app: falcon.App[falcon.Request, falcon.Response]) -> None:
+    """Make the app answer every error as a problem, whoever raised it."""
+    app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler(DeployerError, _domain)
+    app.add_error_handler(falcon.HTTPError, _http)
+
+
+def _answer(resp: falcon.Response, status: int, detail: str, errors: Iterable[Problem] = ()) -> None:
+    resp.status = status
+    resp.content_type = MEDIA_TYPE
+    resp.data = problem(status, detail, errors)
+
+
+def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _params: dict[str, Any]) -> None:
+    status = status_of(error)
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        resp.set_header("Retry-After", str(max(1, math.ceil(retry_after))))
+    if status >= 500:
+        _log.error("%s %s: %s", req.method, req.path, error, exc_info=error if status == 500 else None)
+    _answer(resp, status, str(error), error.problems if isinstance(error, Invalid) else ())
+
+
+def status_of(error: DeployerError) -> int:
+    """The HTTP status of a domain error."""
+    return next((_STATUS[cls] for cls in type(error).__mro__ if cls in _STATUS), 500)
+
+
+def _http(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]) -> None:
+    """What the framework itself refuses: unknown routes, methods, unreadable headers."""
+    status = error.status_code
+    resp.set_headers(error.headers or {})
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        allowed = resp.get_header("Allow") or "nothing"
+        detail = f"{req.method} is not possible for {req.path}; possible: {allowed}"
+    elif isinstance(error, falcon.HTTPNotFound):
+        detail = f"there is nothing at {req.path}; GET / lists what there is"
+    else:
+        detail = error.description or error.title or f"{req.method} {req.path} cannot be understood"
+    _answer(resp, status, detail)
+
+
+def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]) -> None:
+    _log.error("%s %s failed", req.method, req.path, exc_info=error)
+    _answer(resp, 500, "the Deployer met an error of its own; its log says more")

@@ -1,0 +1,346 @@
+"""One port for REST and the log stream: waitress, which hands a connection that asks for a stream to the log server."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import threading
+import time
+from typing import Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher
+
+from deployer.api.app import App
+from deployer.api.errors import MEDIA_TYPE, problem
+from deployer.api.stream import LogStream, descriptors
+from deployer.api.wire import MAX_BODY
+from deployer.core.errors import SettingsError
+
+MAX_HEADERS = 64 * 1024
+"""Bytes of a request's headers."""
+IDLE = 120
+"""Seconds after which a connection without a request is closed."""
+REQUEST = 60.0
+"""Seconds in which a request must have arrived, headers and body."""
+STALLED = 30.0
+"""Seconds after which a client that takes nothing of its answer is cut off."""
+_BACKLOG = 1024
+_LINGER = 5.0  # seconds for which the rest of a refused body is read, and how much of it at most
+_LINGER_BYTES = 16 * MAX_BODY
+_STREAM = b"GET /stream/"
+_PEEK = 64
+
+_log = logging.getLogger(__name__)
+# waitress warns whenever a request waits for a thread, which is what its queue is for.
+_queue_log = logging.getLogger(f"{__name__}.queue")
+_queue_log.setLevel(logging.ERROR)
+
+
+class Server:
+    """REST and log stream on `host` and `port` (0: any free one) from `start` to `stop`."""
+
+    def __init__(
+        self, app: App, logs: LogStream, host: str, port: int, *, threads: int = 8, connections: int = 1000
+    ) -> None:
+        """
+        threads      how many requests are worked on at once; the others wait in a queue
+        connections  how many REST connections are kept; never more than a quarter of the process's file descriptors.
+                     A new one beyond that takes the place of the one that has been idle for longest.
+        """
+        self._app = app
+        self._logs = logs
+        self._address = (host, port)
+        self._threads = threads
+        self._connections = min(connections, descriptors() // 4)
+        self._rest: _Rest | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._grace = 0.0
+
+    @property
+    def port(self) -> int:
+        """The port, from `start` on."""
+        assert self._rest is not None, "the server has not been started"
+        return self._rest.port
+
+    def start(self) -> None:
+        """Listen and serve, in threads of their own. Raises SettingsError when the address cannot be had."""
+        sock = _listen(*self._address)
+        try:
+            self._logs.start()
+        except BaseException:
+            sock.close()
+            raise
+        self._rest = _Rest(self._app, self._logs, sock, self._threads, self._connections)
+        self._thread = threading.Thread(target=self._run, args=(self._rest,), name="http", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Finish the requests under way for at most `timeout` seconds, take no more, close the streams. Idempotent."""
+        deadline = time.monotonic() + timeout
+        if self._thread is not None and self._rest is not None and not self._stopping.is_set():
+            self._grace = timeout
+            self._stopping.set()
+            self._rest.pull_trigger()
+            self._thread.join()
+        self._logs.stop(max(1.0, deadline - time.monotonic()))
+
+    def _run(self, rest: _Rest) -> None:
+        while not self._stopping.is_set():
+            try:
+                rest.turn(1.0)
+            except Exception:  # noqa: BLE001 - logged; a port that nobody serves any more would be worse
+                _log.exception("the HTTP server met an error")
+                self._stopping.wait(0.5)
+        rest.finish(self._grace)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host or 'any address'}, port {port}: {error.strerror or error}; "
+            "choose another with --deployhost and --deployport"
+        ) from None
+
+
+class _ProblemTask(ErrorTask):
+    """Answers what waitress itself refuses."""
+
+    request: Any
+    channel: _Channel
+    response_headers: list[tuple[str, str]]
+
+    def execute(self) -> None:
+        refusal = self.request.error
+        detail = {
+            413: f"the body is larger than {MAX_BODY} bytes",
+            431: f"the headers are larger than {MAX_HEADERS} bytes",
+            500: "the Deployer met an error of its own; its log says more",
+        }.get(refusal.code, f"the request cannot be understood: {refusal.body}")
+        body = problem(refusal.code, detail)
+        self.status = f"{refusal.code} {refusal.reason}"
+        self.response_headers.append(("Content-Type", MEDIA_TYPE))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.channel.linger = True
+        self.write(body)
+
+
+class _Channel(HTTPChannel):
+    """A connection that looks at the first bytes of each request before it reads them.
+
+    Undecided bytes stay in the kernel, so that whoever gets the connection finds the whole request there.
+    """
+
+    error_task_class = _ProblemTask
+    server: _Rest
+    socket: Any  # None once it was handed over or closed
+    requests: list[Any]
+
+    linger = False  # set when an answer was given before the request had been read
+    _draining: int | None = None  # bytes thrown away so far, once closing
+    _peeked = 0  # bytes that were seen and told nothing yet
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.since = time.time()  # since when it has waited for a request, or for the rest of one
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being received, worked on or sent."""
+        return not (self.requests or self.total_outbufs_len or self.request or self.close_when_flushed)
+
+    def overdue(self, now: float) -> bool:
+        """True when the client takes too long to send a request, to take an answer or to say goodbye."""
+        if self._draining is not None:
+            return now - self.since > _LINGER
+        if self.request is not None and not self.requests:
+            return now - self.since > REQUEST
+        return bool(self.total_outbufs_len) and now - self.last_activity > STALLED
+
+    def service(self) -> None:
+        """In a worker's thread: one request."""
+        super().service()
+        self.since = time.time()
+
+    def handle_read(self) -> None:
+        """A stream's connection leaves; everything else is waitress' business."""
+        if self._draining is not None:
+            self._drain()
+        elif self.request is not None or not self._leaves():
+            super().handle_read()
+
+    def _leaves(self) -> bool:
+        """True when there is nothing to do here (any more): handed over, or too little seen to decide."""
+        try:
+            data = self.socket.recv(_PEEK, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # waitress meets it again and closes
+        start = data.lstrip(b"\r\n")
+        if not self._peeked:
+            self.since = time.time()
+        if start.startswith(_STREAM):
+            self._wake_at(1)
+            sock, self.socket = self.socket, None
+            self.del_channel()
+            self.connected = False
+            self.server.logs.adopt(sock, self.addr)
+            return True
+        if len(data) > self._peeked and _STREAM.startswith(start):
+            # Sleep until there is more than this; the end of the connection wakes up too, with nothing new to see.
+            self._peeked = len(data)
+            self._wake_at(self._peeked + 1)
+            return True
+        if self._peeked:
+            self._peeked = 0
+            self._wake_at(1)
+        return False
+
+    def _wake_at(self, count: int) -> None:
+        """Count as readable from `count` bytes on (socket(7), SO_RCVLOWAT)."""
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+    # A connection that is closed while its client still sends is reset, and the client never reads why it was refused.
+    # So after such an answer: say that nothing more will come, and read on for a moment.
+
+    def handle_close(self) -> None:
+        """Close it, after lingering if there is a reason to."""
+        if self.linger and self.connected:
+            self.linger = False
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the client is gone; so are we
+            else:
+                self._draining = 0
+                self.since = time.time()
+                self.will_close = self.close_when_flushed = False
+                return
+        super().handle_close()
+
+    def _drain(self) -> None:
+        try:
+            data = self.socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._draining = (self._draining or 0) + len(data)
+        if not data or self._draining > _LINGER_BYTES:
+            super().handle_close()
+
+
+class _Workers(ThreadedTaskDispatcher):
+    queue_logger = _queue_log
+
+
+class _Rest(TcpWSGIServer):
+    """waitress with our limits, turned by `turn` instead of by a loop that nobody can end."""
+
+    channel_class = _Channel
+    active_channels: dict[int, _Channel]  # type: ignore[assignment]
+    effective_port: str
+    _map: dict[int, Any]
+
+    def __init__(self, app: App, logs: LogStream, sock: socket.socket, threads: int, connections: int) -> None:
+        self.logs = logs
+        self._most = connections
+        self._pause_until = 0.0
+        workers = _Workers()
+        workers.set_thread_count(threads)
+        adjustments = Adjustments(
+            sockets=[sock],
+            threads=threads,
+            backlog=_BACKLOG,
+            # `handle_accept` makes room before this is reached; it is the end when all of them are busy.
+            connection_limit=connections + 64,
+            channel_timeout=IDLE,
+            cleanup_interval=5,
+            max_request_header_size=MAX_HEADERS,
+            # waitress refuses a body of exactly this length too.
+            max_request_body_size=MAX_BODY + 1,
+            # select() cannot watch file descriptors above 1023.
+            asyncore_use_poll=True,
+            clear_untrusted_proxy_headers=True,
+            log_socket_errors=False,
+            expose_tracebacks=False,
+            ident=None,
+        )
+        info = (sock.family, sock.type, sock.proto, sock.getsockname())
+        super().__init__(app, {}, True, sock, dispatcher=workers, adj=adjustments, sockinfo=info, bind_socket=False)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.effective_port)
+
+    def turn(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for something to happen, and handle it."""
+        wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+
+    def finish(self, timeout: float) -> None:
+        """Stop listening, let requests under way end, close everything."""
+        deadline = time.monotonic() + timeout
+        self.accepting = False
+        while time.monotonic() < deadline:
+            for channel in list(self.active_channels.values()):
+                if channel.idle:
+                    channel.handle_close()
+            if not self.active_channels:
+                break
+            self.turn(0.1)
+        self.task_dispatcher.shutdown(timeout=max(1, round(deadline - time.monotonic())))
+        for channel in list(self.active_channels.values()):
+            channel.linger = False
+            channel.handle_close()
+        wasyncore.close_all(self._map)
+
+    def accept(self) -> tuple[socket.socket, Any] | None:
+        """waitress' own, but out of file descriptors it makes room and waits instead of spinning."""
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            _log.warning("a connection has to wait: %s", error.strerror)
+            self._pause_until = time.monotonic() + 0.5
+            self._make_room()
+            return None
+
+    def readable(self) -> bool:
+        """Also the place from which waitress calls `maintenance`."""
+        return bool(super().readable()) and time.monotonic() >= self._pause_until
+
+    def handle_accept(self) -> None:
+        """Accept one, and close the one that has waited for longest when there are too many."""
+        super().handle_accept()
+        if len(self.active_channels) > self._most:
+            self._make_room()
+
+    def handle_error(self) -> None:
+        """Something went wrong while accepting: it must not close the port, which waitress would do."""
+        _log.exception("a connection could not be accepted")
+
+    def maintenance(self, now: float) -> None:
+        """Close what is idle, what trickles in and what is not taken."""
+        super().maintenance(int(now))
+        for channel in self.active_channels.values():
+            if channel.overdue(now):
+                channel.will_close = True
+
+    def _make_room(self) -> None:
+        idle = [channel for channel in self.active_channels.values() if not channel.requests and not channel.will_close]
+        if idle:
+            min(idle, key=lambda channel: channel.since).will_close = True

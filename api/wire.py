@@ -1,0 +1,132 @@
+"""What goes over the wire: JSON for people, query parameters, bodies, entity tags."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from typing import Any
+
+import falcon
+
+from deployer.core.errors import DeployerError, Invalid, PreconditionFailed, Problem
+
+MAX_BODY = 1024 * 1024
+"""Bytes of a request's body."""
+
+_TAG = re.compile(r'"?([0-9]{1,18})"?')
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+class TooLarge(DeployerError):
+    """The body of a request exceeds the limit."""
+
+
+class Resource:
+    """Base of all resources: HEAD is GET without its body, which the framework leaves out."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "on_get"):
+            cls.on_head = cls.on_get  # type: ignore[attr-defined]
+
+
+def render(document: Any) -> bytes:
+    """JSON indented by two spaces and ended by a newline.
+
+    Text stays readable instead of being escaped to ASCII. A lone surrogate, which UTF-8 cannot express and which a
+    message may echo, becomes `\\udc80`, its spelling in JSON.
+    """
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def send(resp: falcon.Response, document: Any, status: int = 200) -> None:
+    """Answer with JSON."""
+    resp.status = status
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = render(document)
+
+
+def location(kind: str, id: str, namespace: str) -> str:
+    """The relative address of a descriptor or deployment, as the original gave it."""
+    return f"/{kind}/{id}/?namespace={urllib.parse.quote(namespace, safe='')}"
+
+
+def body(req: falcon.Request) -> bytes:
+    """The request's body, whatever its Content-Type says. Raises TooLarge."""
+    data: bytes = req.stream.read(MAX_BODY + 1)
+    if len(data) > MAX_BODY:
+        raise TooLarge(f"the body is larger than {MAX_BODY} bytes")
+    return data
+
+
+# --- query parameters: each raises Invalid, so that the answer names the parameter ------------------------------------
+
+
+def namespace(req: falcon.Request) -> str:
+    """The parameter that every descriptor and deployment needs."""
+    return required(req, "namespace")
+
+
+def required(req: falcon.Request, name: str) -> str:
+    """The parameter's text."""
+    value = text(req, name)
+    if value is None:
+        raise _wrong(name, f"is missing; add ?{name}=... to the address")
+    return value
+
+
+def text(req: falcon.Request, name: str) -> str | None:
+    """The parameter's text; None when it is absent or empty."""
+    value = req.params.get(name)
+    if isinstance(value, list):
+        raise _wrong(name, "is given more than once; give it once")
+    return value or None
+
+
+def flag(req: falcon.Request, name: str, default: bool) -> bool:
+    """`true` or `false`."""
+    value = text(req, name)
+    if value is None:
+        return default
+    if value.lower() not in ("true", "false"):
+        raise _wrong(name, f"{value!r} is neither true nor false")
+    return value.lower() == "true"
+
+
+def number(req: falcon.Request, name: str, least: int) -> int | None:
+    """A whole number from `least` on; None when absent."""
+    value = text(req, name)
+    if value is None:
+        return None
+    if not _NUMBER.fullmatch(value) or int(value) < least:
+        raise _wrong(name, f"{value!r} is not a whole number from {least} on")
+    return int(value)
+
+
+def _wrong(name: str, message: str) -> Invalid:
+    return Invalid([Problem(name, message)])
+
+
+# --- entity tags: the revision in quotes ------------------------------------------------------------------------------
+
+
+def set_revision(resp: falcon.Response, revision: int) -> None:
+    """Name the revision that the answer shows."""
+    resp.set_header("ETag", f'"{revision}"')
+
+
+def if_match(req: falcon.Request) -> int | None:
+    """The revision that `If-Match` names; None for `*` or no such header.
+
+    Raises PreconditionFailed for what cannot be a tag of ours: it matches nothing (RFC 9110, 13.1.1). Quotes may be
+    left out, since shells eat them.
+    """
+    header = req.get_header("If-Match")
+    if header is None or header.strip() == "*":
+        return None
+    match = _TAG.fullmatch(header.strip())
+    if match is None:
+        raise PreconditionFailed(f"If-Match: {header!r} is no revision; send the ETag of the last GET")
+    return int(match.group(1))
