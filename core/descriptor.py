@@ -207,6 +207,10 @@ def _problems(error: jsonschema.ValidationError, path: str) -> Iterator[Problem]
         case "type":
             kinds = [limit] if isinstance(limit, str) else limit
             yield Problem(path, f"must be {' or '.join(_KINDS[k] for k in kinds if k != 'null')}")
+        case "maxItems" | "maxLength":
+            yield Problem(
+                path, f"must not have more than {limit} {'items' if error.validator == 'maxItems' else 'characters'}"
+            )
         case _ if "x-rule" in schema:
             yield Problem(path, f"{schema['x-rule']}{_not_this(instance)}")
         case "minimum" | "maximum" if "minimum" in schema and "maximum" in schema:
@@ -215,10 +219,6 @@ def _problems(error: jsonschema.ValidationError, path: str) -> Iterator[Problem]
             yield Problem(path, f"must be one of {', '.join(_shown(choice) for choice in limit)}")
         case "minItems" | "minLength" if limit == 1:
             yield Problem(path, "must not be empty")
-        case "maxItems" | "maxLength":
-            yield Problem(
-                path, f"must not have more than {limit} {'items' if error.validator == 'maxItems' else 'characters'}"
-            )
         case None:
             yield Problem(path, "is not allowed here")  # a schema that is just `false`
         case _:
