@@ -147,10 +147,6 @@ class Strategy(Provider):
         """Steps that remove a live version; None: the usual ones (`steps.undeploy_steps`)."""
         return None
 
-    def rollback_steps(self, plan: Plan) -> Sequence[Step] | None:
-        """Steps that bring the held version back; None: deploy it again like any other."""
-        return None
-
 
 # --- health -------------------------------------------------------------------------------------------------------
 

@@ -56,12 +56,11 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 
 
 class OperationKind(StrEnum):
-    """What an operation does. A rollback is a deploy whose strategy starts nothing; its steps come from the strategy."""
+    """What an operation does. Retire is what follows a switch: releasing, dropping, removing the replaced version."""
 
     DEPLOY = "deploy"
     UNDEPLOY = "undeploy"
     RETIRE = "retire"
-    ROLLBACK = "rollback"
 
 
 class OperationState(StrEnum):
@@ -261,22 +260,26 @@ class Event(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Record):
-    """Everything that an operation will need, pinned once and never rendered again. `key` is the operation's id.
+    """Everything that a deployment's operations will need, pinned once and never rendered again.
 
-    deployment    id of the deployment that the operation is about
+    It lives from the decision until the deployment has ended: deploying, undeploying and retiring read the same plan.
+
+    deployment    id of the deployment
     version       its version
-    previous      `Previous` as a document: what was live when the deployment was decided; None for a first one
+    previous      what was live when it was decided: `{"deployment", "version", "controller", "service", "route",
+                  "original"}`, names of objects or None; None for a first deployment
     descriptor    normalised copy
     strategy, ingress, health   `{"name", "source", "version"}` of the pinned providers ("" name: none)
     steps         step ids in order
-    objects       `{"controller", "versioned_service", "service"}` rendered, any but the first may be None
+    phases        phase name by step id
+    objects       `{"controller", "versioned_service", "service"}` rendered; any but the first may be None
     route         `Route.to_document()` or None
-    budgets       seconds by phase
+    environment   what the injectors gave, as core/v1 EnvVar
+    budgets       seconds by phase name
     settings      the settings that matter to the steps
     """
 
     KIND: ClassVar[str] = "plan"
-    operation: str
     deployment: str
     version: str
     previous: Document | None = None
@@ -285,15 +288,17 @@ class Plan(Record):
     ingress: Document = field(default_factory=dict)
     health: Document = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
+    phases: dict[str, str] = field(default_factory=dict)
     objects: Document = field(default_factory=dict)
     route: Document | None = None
     replicas: int = 1
+    environment: list[Document] = field(default_factory=list)
     budgets: dict[str, float] = field(default_factory=dict)
     settings: Document = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        return self.operation
+        return self.deployment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +311,8 @@ class Operation(Record):
     spent       seconds consumed by phase; undo counts as the phase "undo"
     failure     why it is being undone, once it is
     attempts    how often it was retried since it last got further
-    target      what a retire or an undeploy removes: `{"version", "deployment", ...}`
+    target      what a retire is for: `{"by": id of the deployment that took over, "drop": ["route", "service"],
+                "previous": the `previous` of its plan}`, each optional
     """
 
     KIND: ClassVar[str] = "operation"

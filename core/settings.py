@@ -308,6 +308,9 @@ class Settings:
     image_pull_attempts: int = _option(
         "integer", 3, "Failed image pulls that make a deployment fail.", check=_between(1, 1000)
     )
+    loopback_pods: bool = _option(
+        "switch", False, "Ask pods on loopback addresses for their health too, as the sandbox's are."
+    )
     log_level: str = _option(
         "text", "info", "What the service logs of itself.", choices=("debug", "info", "warning", "error")
     )

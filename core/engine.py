@@ -1,0 +1,298 @@
+"""Takes operations in their order, app by app, each under its lease; resumes what a crash left; tells observers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StoreError
+from deployer.core.records import Deployment, Event, Operation, OperationState, Status, new_id
+from deployer.core.runner import Hung, Runner, Tools
+from deployer.core.store.base import Delete, Lease
+
+logger = logging.getLogger(__name__)
+
+LEASE = 15.0
+"""Seconds for which a lease is good without being renewed; a successor waits that long after a crash."""
+
+TOO_MANY_HUNG = 8
+"""Threads that hang past their deadline before the service calls itself unready."""
+
+RETRY = 1.0
+"""The first pause, in seconds, after an operation had to be left as it is; doubled up to a minute."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What is open for one app, by operation id, and what is running."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+    runner: Runner | None = None
+    busy: bool = False
+    not_before: float = 0.0
+    failures: int = 0
+
+    def next(self) -> Operation | None:
+        """What has begun comes first, alone; else the lowest that is due."""
+        if self.busy or not self.operations:
+            return None
+        ordered = sorted(self.operations.values(), key=lambda o: (o.sequence, o.id))
+        begun = next((o for o in ordered if o.begun), None)
+        if begun is not None:
+            return begun
+        now = time.time()
+        return next((o for o in ordered if o.due <= now), ordered[0] if len(ordered) == 1 else _soonest(ordered))
+
+    def due(self, operation: Operation) -> float:
+        """Seconds since the epoch at which it may be taken up."""
+        return max(operation.due, self.not_before)
+
+
+def _soonest(operations: list[Operation]) -> Operation:
+    return min(operations, key=lambda o: o.due)
+
+
+class Engine:
+    """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._store = tools.store
+        self.holder = new_id()
+        self.hung = Hung()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._changed: set[tuple[str, str]] = set()
+        self._apps: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
+        self._leases: dict[tuple[str, str], tuple[Lease, Runner]] = {}
+        self._fenced: dict[tuple[str, str], int] = {}
+        self._slots = threading.Semaphore(tools.settings.workers)
+        self._threads: set[threading.Thread] = set()
+        self._observe = threading.Event()
+        self._service: list[threading.Thread] = []
+        self._unsubscribe = lambda: None
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, with what is open. Raises StoreUnavailable."""
+        self._unsubscribe = self._store.subscribe(self._on_change)
+        for operation in self._store.find(Operation, tag="open"):
+            self._apps[operation.namespace, operation.app].operations[operation.id] = operation
+        for name, target in (("engine", self._dispatch), ("leases", self._renew), ("observers", self._tell)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._service.append(thread)
+        self._observe.set()
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Take up nothing more, let go of what is running within `grace` seconds; all of it is resumed later."""
+        self._stopping.set()
+        self._wake.set()
+        self._observe.set()
+        end = time.monotonic() + grace
+        with self._lock:
+            runners = [queue.runner for queue in self._apps.values() if queue.runner]
+            threads = list(self._threads)
+        for runner in runners:
+            runner.stop(Revoked("the service is stopping"))
+        for thread in [*threads, *self._service]:
+            thread.join(max(0.1, end - time.monotonic()))
+        self._unsubscribe()
+
+    @property
+    def problem(self) -> str:
+        """Why the service should get no more work; empty when all is well."""
+        hung = self.hung.count()
+        return f"{hung} steps hang past their deadline; restart the service" if hung >= TOO_MANY_HUNG else ""
+
+    def idle(self) -> bool:
+        """True when nothing is open; for tests and for a quiet shutdown."""
+        return not self._store.find(Operation, tag="open") and not self._store.count(Event)
+
+    # --- dispatching ---------------------------------------------------------------------------------------------
+
+    def _on_change(self, kind: str, key: str) -> None:
+        if kind in (Operation.KIND, Deployment.KIND):
+            with self._lock:
+                self._changed.add((kind, key))
+            self._wake.set()
+        elif kind == Event.KIND:
+            self._observe.set()
+
+    def _dispatch(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._take_in()
+                pause = self._start_due()
+            except StoreError as error:
+                logger.error("the store cannot be read: %s", error)
+                pause = RETRY
+            except Exception:
+                logger.exception("dispatching failed; trying again")
+                pause = RETRY
+            self._wake.wait(pause)
+
+    def _take_in(self) -> None:
+        """Look at what changed: operations that came or moved, deployments that somebody cancelled."""
+        with self._lock:
+            changed, self._changed = self._changed, set()
+        for kind, key in changed:
+            if kind == Deployment.KIND:
+                deployment = self._store.get(Deployment, key)
+                if deployment is not None and deployment.status is Status.UNDEPLOYING:
+                    self._cancel(deployment)
+                continue
+            operation = self._store.get(Operation, key)
+            with self._lock:
+                if operation is None or operation.state is OperationState.DONE:
+                    for queue in self._apps.values():
+                        queue.operations.pop(key, None)
+                else:
+                    self._apps[operation.namespace, operation.app].operations[key] = operation
+
+    def _cancel(self, deployment: Deployment) -> None:
+        with self._lock:
+            queue = self._apps.get((deployment.namespace, deployment.app))
+            runner = queue.runner if queue else None
+        if runner is not None and runner.operation.deployment == deployment.id:
+            runner.cancel()
+
+    def _start_due(self) -> float | None:
+        """Start what is due and return the seconds until something else is, None when nothing waits."""
+        pause: float | None = None
+        with self._lock:
+            for app, queue in list(self._apps.items()):
+                operation = queue.next()
+                if operation is None:
+                    if not queue.operations and not queue.busy:
+                        del self._apps[app]
+                    continue
+                left = queue.due(operation) - time.time()
+                if left > 0:
+                    pause = left if pause is None else min(pause, left)
+                    continue
+                if not self._slots.acquire(blocking=False):
+                    return RETRY if pause is None else min(pause, RETRY)
+                queue.busy = True
+                thread = threading.Thread(
+                    target=self._work, args=(app, queue, operation), name=f"operation-{operation.app}", daemon=True
+                )
+                self._threads.add(thread)
+                thread.start()
+        return pause
+
+    # --- one operation -------------------------------------------------------------------------------------------
+
+    def _work(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> None:
+        pause = 0.0
+        try:
+            pause = self._under_lease(app, queue, operation)
+        except Interrupted as error:
+            logger.info("operation %s of %s is left as it is: %s", operation.id, operation.app, error)
+            pause = self._failed(queue)
+        except Fenced as error:
+            logger.warning("operation %s of %s belongs to another process now: %s", operation.id, operation.app, error)
+            pause = LEASE
+        except StoreError as error:
+            logger.error("operation %s of %s waits for the store: %s", operation.id, operation.app, error)
+            pause = self._failed(queue)
+        except DeployerError as error:
+            logger.error("operation %s of %s is tried again: %s", operation.id, operation.app, error)
+            pause = self._failed(queue)
+        except Exception:
+            logger.exception("operation %s of %s failed by a mistake of ours; trying again", operation.id, operation.app)
+            pause = self._failed(queue)
+        finally:
+            self._done(app, queue, operation, pause)
+
+    def _failed(self, queue: _Queue) -> float:
+        queue.failures += 1
+        return min(60.0, RETRY * 2 ** min(queue.failures - 1, 6))
+
+    def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
+        """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
+        with self._lock:
+            queue.runner = None
+            queue.not_before = time.time() + pause if pause else 0.0
+            self._leases.pop(app, None)
+            self._threads.discard(threading.current_thread())
+        self._slots.release()
+        try:
+            now = self._store.get(Operation, operation.id)
+        except StoreError:
+            now = operation
+        with self._lock:
+            queue.busy = False
+            if now is None or now.state is OperationState.DONE:
+                queue.operations.pop(operation.id, None)
+            else:
+                queue.operations[now.id] = now
+        self._wake.set()
+
+    def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
+        """Run it and return how long the app should be left alone (0 unless another process has the lease)."""
+        lease = self._store.acquire(*app, self.holder, LEASE)
+        if lease is None:
+            return LEASE / 3
+        try:
+            # Read under the lease: whoever had it before may have gone on with it.
+            current = self._store.get(Operation, operation.id)
+            if current is None or current.state is OperationState.DONE:
+                return 0.0
+            fenced = self._fenced.get(app) == lease.token
+            runner = Runner(self._tools, current, lease, self.hung, fenced=fenced)
+            with self._lock:
+                queue.runner = runner
+                self._leases[app] = (lease, runner)
+            if self._stopping.is_set():
+                return 0.0
+            # A cancellation that came before the runner was known is seen by its own look at the deployment.
+            self._check_cancelled(runner)
+            runner.run()
+            self._fenced[app] = lease.token
+            queue.failures = 0
+            return 0.0
+        finally:
+            try:
+                self._store.release(lease)
+            except StoreError as error:
+                logger.warning("the lease of %s/%s could not be given back: %s", *app, error)
+
+    def _check_cancelled(self, runner: Runner) -> None:
+        deployment = self._store.get(Deployment, runner.operation.deployment)
+        if deployment is not None and deployment.status is Status.UNDEPLOYING:
+            runner.cancel()
+
+    # --- leases and observers ------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        while not self._stopping.wait(LEASE / 3):
+            with self._lock:
+                held = list(self._leases.values())
+            for lease, runner in held:
+                try:
+                    self._store.renew(lease, LEASE)
+                except Fenced as error:
+                    runner.stop(Revoked(f"the lease is lost: {error}"))
+                except StoreError as error:
+                    logger.error("the lease of %s/%s could not be renewed: %s", lease.namespace, lease.app, error)
+
+    def _tell(self) -> None:
+        """Tell observers what was committed, in order, each at least once."""
+        while not self._stopping.is_set():
+            self._observe.wait()
+            self._observe.clear()
+            try:
+                for event in self._store.find(Event):
+                    if self._stopping.is_set():
+                        return
+                    self._tools.registry.notify(event.name, event.deployment)
+                    self._store.commit(Delete(event))
+            except StoreError as error:
+                logger.error("observers are told later: %s", error)

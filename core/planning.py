@@ -1,0 +1,416 @@
+"""Deciding a deployment: what is live, which version comes next, and everything that is pinned before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deployer.core import manifests
+from deployer.core.errors import Interrupted, KubeError, StepFailed
+from deployer.core.gate import Gate
+from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
+from deployer.core.kube.owned import OwnedKube
+from deployer.core.logbook import Redactor
+from deployer.core.plugins import Registry
+from deployer.core.providers import (
+    Backend,
+    EnvContext,
+    IngressProvider,
+    Phase,
+    Route,
+    RouteContext,
+    RouteState,
+    Step,
+    Strategy,
+)
+from deployer.core.records import App, Deployment, Document, Plan, Status
+from deployer.core.settings import Settings
+from deployer.core.store.base import Store
+
+AUTOINCREMENT = "#"
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Decides deployments of one app. Reads the cluster and the store; writes nothing."""
+
+    store: Store
+    registry: Registry
+    settings: Settings
+    redactor: Redactor
+    kube: OwnedKube
+    log: Callable[[str], None]
+    gate: Gate
+
+    def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
+        """The pinned plan, and the app with the version counted. Raises StepFailed with the reason in one sentence."""
+        descriptor = deployment.descriptor
+        strategy = self._strategy(descriptor)
+        ingress = self._ingress()
+        live = self._live(app, ingress)
+        version = self._version(deployment, app, live)
+        replicas = self._replicas(descriptor, live)
+        environment = self._environment(deployment, version)
+        objects = manifests.render(
+            descriptor=descriptor,
+            version=version,
+            deployment_id=deployment.id,
+            deployment_ts=deployment.created,
+            instance=self.settings.instance,
+            replicas=replicas,
+            environment=environment,
+            image_pull_policy=self.settings.image_pull_policy,
+            epoch=self.kube.owner.epoch,
+        )
+        plan = Plan(
+            namespace=deployment.namespace,
+            app=deployment.app,
+            deployment=deployment.id,
+            version=version,
+            previous=live.document() if live else None,
+            descriptor=descriptor,
+            strategy=self.registry.ref("strategy", strategy.name),
+            ingress=self.registry.ref("ingress", ingress.name) if ingress else {},
+            health=self._health(descriptor),
+            objects=objects.to_document(),
+            route=self._route(deployment, version, ingress, live),
+            replicas=replicas,
+            environment=environment,
+            budgets=self._budgets(descriptor),
+            settings=self._pinned_settings(),
+        )
+        steps = check_steps(strategy.deploy_steps(plan), strategy.name)
+        highest = max(app.highest, int(version) if version.isdigit() else 0)
+        plan = dataclasses.replace(
+            plan, steps=[s.id for s in steps], phases={s.id: Phase(s.phase).name for s in steps}
+        )
+        return plan, dataclasses.replace(app, highest=highest)
+
+    # --- providers -----------------------------------------------------------------------------------------------
+
+    def _strategy(self, descriptor: Document) -> Strategy:
+        return self.registry.strategy(descriptor["deploymentType"])
+
+    def _ingress(self) -> IngressProvider | None:
+        return self.registry.ingress()
+
+    def _health(self, descriptor: Document) -> Document:
+        if not descriptor.get("useHealthCheck"):
+            return {}
+        checker = self.registry.health_checker(descriptor["healthCheckType"])
+        return self.registry.ref("health", checker.name)
+
+    # --- what is live --------------------------------------------------------------------------------------------
+
+    def _live(self, app: App, ingress: IngressProvider | None) -> Live | None:
+        """What the Service and the route select now. The cluster is the judge; a store that disagrees stops here."""
+        plan = self.store.get(Plan, app.live) if app.live else None
+        service = self.kube.get(SERVICE, manifests.service_name(app.app))
+        if service is not None and not (
+            self.kube.is_ours(service) or manifests.is_original(service, app.app)
+        ):
+            self.kube.refuse_foreign(SERVICE, service)
+        selected = ((service or {}).get("spec", {}).get("selector") or {}).get("version", "")
+        state = self._route_state(app, ingress)
+        routed = self._routed_version(app, state)
+        if app.live:
+            self._agree(app, plan, service, selected, routed, ingress)
+        elif service is not None and self.kube.is_ours(service):
+            raise StepFailed(
+                f"service {app.app} selects version {selected or '(none)'}, but this deployer's store knows of no live "
+                f"version: it may have been restored from an old backup, or be another instance's",
+                reason="StoreDisagrees",
+                hint=f"restore the store, or remove service {app.app} and what it selects by hand",
+            )
+        version = app.live_version or selected
+        if not version:
+            return None
+        controller = self.kube.get(CONTROLLER, manifests.versioned_name(app.app, version))
+        if not app.live:
+            self.log(f"adopting version {version}, which the original deployer made")
+        return Live(
+            deployment=app.live,
+            version=version,
+            plan=plan,
+            controller=controller,
+            service=service,
+            route=state,
+        )
+
+    def _agree(
+        self,
+        app: App,
+        plan: Plan | None,
+        service: Document | None,
+        selected: str,
+        routed: str,
+        ingress: IngressProvider | None,
+    ) -> None:
+        """Raise StepFailed when the Service or the route selects something else than the store's live version."""
+        had_service = plan is not None and plan.objects.get("service") is not None
+        same_provider = plan is not None and ingress is not None and plan.ingress.get("name") == ingress.name
+        had_route = same_provider and plan is not None and plan.route is not None
+        wrong = ""
+        if (had_service or service is not None) and selected != app.live_version:
+            wrong = f"service {app.app} " + (f"selects version {selected}" if service is not None else "is missing")
+        elif (had_route and routed != app.live_version) or (routed and routed != app.live_version):
+            wrong = f"the route of {app.app} " + (f"leads to version {routed}" if routed else "is missing")
+        if wrong:
+            raise StepFailed(
+                f"{wrong}, but version {app.live_version} was deployed last: somebody changed it, or the store is old",
+                reason="StoreDisagrees",
+                hint=f"lead it back to version {app.live_version}, or undeploy that version first",
+            )
+
+    def _route_state(self, app: App, ingress: IngressProvider | None) -> RouteState | None:
+        if ingress is None:
+            return None
+        return ingress.state(RouteContext(blank_route(app.namespace, app.app), self.kube, self.log, self.gate))
+
+    def _routed_version(self, app: App, state: RouteState | None) -> str:
+        used = [b.service for b in state.backends if b.weight > 0] if state else []
+        return used[0].removeprefix(f"{app.app}-") if used else ""
+
+    # --- what comes next -----------------------------------------------------------------------------------------
+
+    def _version(self, deployment: Deployment, app: App, live: Live | None) -> str:
+        wanted = str(deployment.descriptor["newVersion"])
+        if wanted == AUTOINCREMENT:
+            if live is not None and not live.version.isdigit():
+                raise StepFailed(
+                    f"the live version {live.version} is not a number, so '#' cannot count on from it",
+                    reason="VersionNotANumber",
+                    hint="name the new version in newVersion",
+                )
+            version = str(max([app.highest, *self._numbers(app), int(live.version) if live else 0]) + 1)
+            manifests.check_name(app.app, version)
+            return version
+        for other in self.store.find(Deployment, namespace=app.namespace, app=app.app):
+            if other.id == deployment.id or other.version != wanted:
+                continue
+            if other.status.moving or other.status is Status.DEPLOYED:
+                what = {Status.DEPLOYED: "is live", Status.UNDEPLOYING: "is still held or being removed"}.get(
+                    other.status, "is being deployed"
+                )
+                raise StepFailed(
+                    f"version {wanted} of {app.app} {what} (deployment {other.id})",
+                    reason="VersionInUse",
+                    hint="choose another newVersion, or '#' to count on",
+                )
+        if live is not None and live.version == wanted:
+            raise StepFailed(
+                f"version {wanted} of {app.app} is live", reason="VersionInUse", hint="choose another newVersion"
+            )
+        return wanted
+
+    def _numbers(self, app: App) -> Iterable[int]:
+        """Version numbers that the cluster knows for this app."""
+        for controller in self.kube.list(CONTROLLER, {"app": app.app}):
+            version = (controller["metadata"].get("labels") or {}).get("version", "")
+            if version.isdigit():
+                yield int(version)
+
+    def _replicas(self, descriptor: Document, live: Live | None) -> int:
+        """The live number is carried over when the descriptor's did not change since: somebody scaled by hand."""
+        wanted = int(descriptor["replicas"])
+        if live is None or live.plan is None or live.controller is None:
+            return wanted
+        if live.plan.descriptor["replicas"] != descriptor["replicas"]:
+            return wanted
+        running = max(1, int(live.controller["spec"].get("replicas", 1)))
+        if running != wanted:
+            self.log(f"carrying over {running} replicas from version {live.version}, which was scaled to that")
+        return running
+
+    # --- environment ---------------------------------------------------------------------------------------------
+
+    def _environment(self, deployment: Deployment, version: str) -> list[Document]:
+        given: dict[str, tuple[Document, str]] = {}
+        context = EnvContext(deployment.namespace, deployment.app, version, self.log, self.gate)
+        for injector in self.registry.injectors:
+            for variable in self._ask(injector, context):
+                if isinstance(variable.get("value"), str):
+                    self.redactor.add(variable["value"])
+                name = variable["name"]
+                if name in given and given[name][0] != variable:
+                    raise StepFailed(
+                        f"environment variable {name} is given differently by {given[name][1]} and {injector.name}",
+                        reason="EnvironmentConflict",
+                        hint="let only one of them give it",
+                    )
+                given[name] = (variable, str(injector.name))
+        environment = [variable for variable, _ in given.values()]
+        if environment:
+            self.log("injected environment: " + ", ".join(sorted(given)))
+        overridden = manifests.overridden_names(deployment.descriptor, environment)
+        if overridden:
+            self.log("the descriptor overrides: " + ", ".join(overridden))
+        return environment
+
+    def _ask(self, injector: Any, context: EnvContext) -> list[Document]:
+        try:
+            answer = list(injector.environment(context))
+        except (StepFailed, Interrupted):
+            raise
+        except Exception as error:
+            # The text of a foreign exception may hold the value that it choked on.
+            raise StepFailed(
+                f"environment injector {injector.name} failed with {type(error).__name__}",
+                reason="EnvironmentFailed",
+                hint="the service's log has the details",
+            ) from error
+        for variable in answer:
+            if not isinstance(variable, dict) or not re.fullmatch(r"[-._a-zA-Z][-._a-zA-Z0-9]*", variable.get("name", "")):
+                raise StepFailed(
+                    f"environment injector {injector.name} gave something that is no environment variable",
+                    reason="EnvironmentFailed",
+                )
+        return answer
+
+    # --- route ---------------------------------------------------------------------------------------------------
+
+    def _route(
+        self, deployment: Deployment, version: str, ingress: IngressProvider | None, live: Live | None
+    ) -> Document | None:
+        descriptor = deployment.descriptor
+        host = descriptor.get("frontend")
+        if not host:
+            return None
+        if ingress is None:
+            self.log(f"no ingress provider is configured: {host} is not led anywhere")
+            return None
+        port = manifests.backend_port(descriptor)
+        if port is None:
+            raise StepFailed(f"there is no container port that {host} could lead to", reason="NoPort")
+        previous = live.route.backends[0] if live and live.route and live.route.backends else None
+        route = Route(
+            namespace=deployment.namespace,
+            app=deployment.app,
+            host=host,
+            version=version,
+            deployment=deployment.id,
+            backend=Backend(manifests.versioned_name(deployment.app, version), port),
+            previous=previous,
+            tls_secret=self._tls_secret(host, descriptor, live),
+            redirect_www=bool(descriptor.get("redirectWww")),
+            compression=bool(descriptor.get("useCompression")),
+            sticky=bool(descriptor.get("useStickySessions")),
+            headers=tuple((h["Header"], h["Value"]) for h in descriptor.get("additionHttpHeaders") or ()),
+            options=descriptor.get("ingressOptions") or {},
+        )
+        return route.to_document()
+
+    def _tls_secret(self, host: str, descriptor: Document, live: Live | None) -> str:
+        """The descriptor's, else the settings', else a TLS Secret named like the host or its domain, else none."""
+        if descriptor.get("tlsSecretName"):
+            return str(descriptor["tlsSecretName"])
+        domains = [host, *parent_domains(host)]
+        for domain in domains:
+            if domain in self.settings.tls_secrets:
+                return str(self.settings.tls_secrets[domain])
+        before = ""
+        if live and live.plan and live.plan.route and live.plan.route["host"] == host:
+            before = str(live.plan.route.get("tls_secret") or "")
+        for name in domains:
+            try:
+                secret = self.kube.get(SECRET, name)
+            except KubeError as error:
+                if before:
+                    self.log(f"TLS secret {before} is kept, as looking for another one failed: {error}")
+                    return before
+                self.log(f"no TLS for {host}: looking for a secret named {name} failed: {error}")
+                return ""
+            if secret is not None and secret.get("type") == "kubernetes.io/tls":
+                return name
+        self.log(f"no TLS for {host}: there is no TLS secret named {' or '.join(domains)}")
+        return ""
+
+    # --- pinned numbers ------------------------------------------------------------------------------------------
+
+    def _budgets(self, descriptor: Document) -> dict[str, float]:
+        expose = self.settings.expose_timeout
+        return {
+            Phase.START.name: float(descriptor.get("timeoutSeconds") or self.settings.start_timeout),
+            Phase.VERIFY.name: self.settings.timeout,
+            Phase.EXPOSE.name: expose,
+            Phase.CONFIRM.name: expose,
+        }
+
+    def _pinned_settings(self) -> Document:
+        names = (
+            "proxysleep",
+            "undo_timeout",
+            "max_restarts",
+            "image_pull_attempts",
+            "unschedulable_grace",
+            "admission_grace",
+        )
+        return {name: getattr(self.settings, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The live version as the cluster has it. `deployment` and `plan` are unknown for one that the original made."""
+
+    deployment: str
+    version: str
+    plan: Plan | None
+    controller: Document | None
+    service: Document | None
+    route: RouteState | None
+
+    def document(self) -> Document:
+        """What the plan pins of it."""
+        name = str(self.controller["metadata"]["name"]) if self.controller else ""
+        return {
+            "deployment": self.deployment,
+            "version": self.version,
+            "controller": name,
+            "service": name,
+            "route": self.plan.route if self.plan and self.route else None,
+            "service_object": _our_fields(self.service) if self.service else None,
+            "original": not self.deployment,
+        }
+
+
+def _our_fields(service: Document) -> Document:
+    """What moving the unversioned Service back needs."""
+    metadata = service["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": metadata["name"], "labels": dict(metadata.get("labels") or {})},
+        "spec": {"selector": service["spec"].get("selector"), "ports": service["spec"].get("ports")},
+    }
+
+
+def blank_route(namespace: str, app: str) -> Route:
+    """A route that only names the app, for a provider's verbs that ask no more: `state` and `fence`."""
+    return Route(namespace=namespace, app=app, host="", version="", deployment="", backend=Backend("", 0))
+
+
+def parent_domains(host: str) -> list[str]:
+    """The domains above a host, nearest first, without the top-level one: `a.b.example.com` has two."""
+    parts = host.split(".")
+    return [".".join(parts[i:]) for i in range(1, len(parts) - 1)]
+
+
+def check_steps(steps: Sequence[Step], strategy: str) -> Sequence[Step]:
+    """The steps of a strategy, when they can be carried out. Raises StepFailed naming what is wrong."""
+    ids = [step.id for step in steps]
+    phases = [step.phase for step in steps]
+    wrong = ""
+    if not steps:
+        wrong = "gave no steps"
+    elif len(set(ids)) != len(ids):
+        wrong = "gave two steps of the same id"
+    elif phases != sorted(phases) or Phase.RETIRE in phases:
+        wrong = "gave steps whose phases are out of order"
+    if wrong:
+        raise StepFailed(f"strategy {strategy} {wrong}", reason="BadStrategy", hint="ask the plugin's author")
+    return steps
+
+

@@ -1,0 +1,290 @@
+"""What users ask for, as transactions on the store. The API translates HTTP into these calls and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from deployer.core import descriptor as descriptors
+from deployer.core.changes import claim_host, purge_changes, release_host
+from deployer.core.errors import Conflict, Invalid, NotFound, PreconditionFailed, Problem, QueueFull, StaleRevision
+from deployer.core.logbook import Logbook
+from deployer.core.plugins import Registry
+from deployer.core.providers import Provider
+from deployer.core.records import (
+    Deployment,
+    Document,
+    HealthData,
+    Operation,
+    OperationKind,
+    Status,
+    StoredDescriptor,
+    new_id,
+    timestamp,
+)
+from deployer.core.settings import Settings
+from deployer.core.store.base import Change, Create, Delete, Store, Update
+
+T = TypeVar("T")
+
+ATTEMPTS = 20
+"""How often a transaction is decided again when somebody else's came first."""
+
+
+class Service:
+    """Descriptors and deployments of all namespaces. Authorisation is the caller's business; existence is ours."""
+
+    def __init__(self, store: Store, logbook: Logbook, registry: Registry, settings: Settings) -> None:
+        self.store = store
+        self.logbook = logbook
+        self._registry = registry
+        self._settings = settings
+        self._rules = rules(registry, settings)
+
+    # --- descriptors ---------------------------------------------------------------------------------------------
+
+    def check(self, namespace: str, document: Document, *, stored: bool = False) -> Document:
+        """The normalised descriptor. Raises Invalid with every problem, the providers' own included.
+
+        `stored`: it was accepted before, perhaps by the original, whose rules were fewer.
+        """
+        normal = descriptors.normalise(document, namespace=namespace, rules=self._rules, stored=stored)
+        problems = [problem for provider in self._chosen(normal) for problem in provider.check_descriptor(normal)]
+        if problems:
+            raise Invalid(problems)
+        return normal
+
+    def _chosen(self, descriptor: Document) -> list[Provider]:
+        """The providers that the descriptor will be deployed with. Raises PluginError when the ingress is not there."""
+        chosen: list[Provider] = [self._registry.strategy(descriptor["deploymentType"])]
+        if descriptor["useHealthCheck"]:
+            chosen.append(self._registry.health_checker(descriptor["healthCheckType"]))
+        ingress = self._registry.ingress() if descriptor.get("frontend") else None
+        return [*chosen, ingress] if ingress else chosen
+
+    def validate(self, namespace: str, body: bytes) -> Document:
+        """The normalised descriptor, or Invalid."""
+        return self.check(namespace, descriptors.parse(body))
+
+    def create_descriptor(self, namespace: str, body: bytes) -> StoredDescriptor:
+        """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""
+        document = self.validate(namespace, body)
+        now = timestamp()
+        record = StoredDescriptor(
+            namespace=namespace,
+            app=document["appName"],
+            id=new_id(),
+            document=document,
+            created=now,
+            last_modified=now,
+        )
+
+        def attempt() -> StoredDescriptor:
+            revision = self.store.commit(Create(record), *self._claim(namespace, record.app, document))
+            return dataclasses.replace(record, revision=revision, sequence=revision)
+
+        return _decide_again(attempt)
+
+    def descriptors(self, namespace: str, app: str | None = None) -> list[StoredDescriptor]:
+        """All of a namespace or of an app, in order of arrival."""
+        return self.store.find(StoredDescriptor, namespace=namespace, app=app)
+
+    def descriptor(self, namespace: str, id: str) -> StoredDescriptor:
+        """One descriptor. Raises NotFound, also for one of another namespace."""
+        found = self.store.get(StoredDescriptor, id)
+        if found is None or found.namespace != namespace:
+            raise NotFound(f"there is no descriptor {id} in namespace {namespace}")
+        return found
+
+    def update_descriptor(self, namespace: str, id: str, body: bytes, if_match: int | None = None) -> StoredDescriptor:
+        """Replace a descriptor. Raises NotFound, Invalid, Conflict, PreconditionFailed."""
+        self.descriptor(namespace, id)
+        document = self.validate(namespace, body)
+
+        def attempt() -> StoredDescriptor:
+            old = self.descriptor(namespace, id)
+            if if_match is not None and if_match != old.revision:
+                raise PreconditionFailed(
+                    f"descriptor {id} has revision {old.revision} by now, not {if_match}; read it again"
+                )
+            if document["appName"] != old.app:
+                raise Invalid(
+                    [Problem("appName", f"is {old.app!r} and cannot change; create another descriptor instead")]
+                )
+            new = dataclasses.replace(old, document=document, last_modified=timestamp())
+            changes: list[Change] = [Update(new), *self._claim(namespace, old.app, document)]
+            if old.document.get("frontend") != document.get("frontend"):
+                changes += self._unclaim(namespace, old.app, old.document.get("frontend"), without=id)
+            return dataclasses.replace(new, revision=self.store.commit(*changes))
+
+        return _decide_again(attempt)
+
+    def delete_descriptor(self, namespace: str, id: str) -> None:
+        """Delete a descriptor; what it deployed stays. Raises NotFound."""
+
+        def attempt() -> None:
+            old = self.descriptor(namespace, id)
+            self.store.commit(
+                Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id)
+            )
+
+        _decide_again(attempt)
+
+    def delete_descriptors(self, namespace: str, app: str, keep_latest: bool = True) -> int:
+        """Delete an app's descriptors, all but the newest by default; returns how many."""
+        found = self.descriptors(namespace, app)
+        doomed = found[:-1] if keep_latest else found
+        for record in doomed:
+            self.delete_descriptor(namespace, record.id)
+        return len(doomed)
+
+    def _claim(self, namespace: str, app: str, document: Document) -> list[Change]:
+        """The change that makes the descriptor's host the app's; touched anew so that no `_unclaim` misses it."""
+        host = document.get("frontend")
+        return [] if not host else [claim_host(self.store, namespace, app, host)]
+
+    def _unclaim(self, namespace: str, app: str, host: str | None, without: str) -> list[Change]:
+        if not host:
+            return []
+        return release_host(self.store, namespace, app, host, without_descriptor=without)
+
+    # --- deployments ---------------------------------------------------------------------------------------------
+
+    def deploy(self, namespace: str, descriptor_id: str, by: str = "") -> Deployment:
+        """Queue a deployment of a stored descriptor. Raises NotFound, Invalid, QueueFull, StoreUnavailable."""
+        stored = self.descriptor(namespace, descriptor_id)
+        return self._queue(namespace, self.check(namespace, stored.document, stored=True), stored.id, by)
+
+    def redeploy(self, namespace: str, id: str, by: str = "") -> Deployment:
+        """Queue a new deployment of the descriptor copy of an earlier one."""
+        earlier = self.deployment(namespace, id)
+        return self._queue(namespace, self.check(namespace, earlier.descriptor, stored=True), earlier.descriptor_id, by)
+
+    def _queue(self, namespace: str, document: Document, descriptor_id: str, by: str) -> Deployment:
+        waiting = self.store.count(Deployment, tag=Status.DEPLOYING.value)
+        if waiting >= self._settings.queue_limit:
+            raise QueueFull(f"{waiting} deployments are waiting or running already; try again in a while", 5)
+        now = timestamp()
+        version = document["newVersion"]
+        deployment = Deployment(
+            namespace=namespace,
+            app=document["appName"],
+            id=new_id(),
+            descriptor={"id": descriptor_id, **document} if descriptor_id else document,
+            created=now,
+            last_modified=now,
+            version="" if version == "#" else version,
+            descriptor_id=descriptor_id,
+            created_by=by,
+        )
+        operation = Operation(
+            namespace=namespace,
+            app=deployment.app,
+            id=new_id(),
+            kind=OperationKind.DEPLOY,
+            deployment=deployment.id,
+        )
+        self.logbook.append(deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}")
+        revision = self.store.commit(Create(deployment), Create(operation))
+        return dataclasses.replace(deployment, revision=revision, sequence=revision)
+
+    def deployments(
+        self, namespace: str, app: str | None = None, limit: int | None = None, status: Status | None = None
+    ) -> list[Deployment]:
+        """Newest first; `limit` counts per app."""
+        return self.store.find(
+            Deployment,
+            namespace=namespace,
+            app=app,
+            tag=status.value if status else None,
+            newest_first=True,
+            limit_per_app=limit,
+        )
+
+    def deployment(self, namespace: str, id: str) -> Deployment:
+        """One deployment. Raises NotFound, also for one of another namespace."""
+        found = self.store.get(Deployment, id)
+        if found is None or found.namespace != namespace:
+            raise NotFound(f"there is no deployment {id} in namespace {namespace}")
+        return found
+
+    def undeploy(self, namespace: str, id: str, purge: bool = False) -> Deployment:
+        """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`."""
+
+        def attempt() -> Deployment:
+            old = self.deployment(namespace, id)
+            status = Status.UNDEPLOYING if old.status in (Status.DEPLOYING, Status.DEPLOYED) else old.status
+            new = old.to(status, purge=old.purge or purge)
+            changes: list[Change] = [Update(new)]
+            if not old.status.moving:
+                # A deployment under way is finished by the operation that it has; any other needs one.
+                changes.append(
+                    Create(
+                        Operation(
+                            namespace=namespace,
+                            app=old.app,
+                            id=new_id(),
+                            kind=OperationKind.UNDEPLOY,
+                            deployment=id,
+                        )
+                    )
+                )
+            revision = self.store.commit(*changes)
+            if old.status is Status.DEPLOYING:
+                self.logbook.append(id, "cancelled by request")
+            elif old.status is Status.DEPLOYED:
+                self.logbook.append(id, "queued: undeployment")
+            return dataclasses.replace(new, revision=revision)
+
+        return _decide_again(attempt)
+
+    def delete_deployments(self, namespace: str, app: str, undeploy: bool = False) -> int:
+        """Delete the records of an app's ended deployments; with `undeploy` end and delete the others too."""
+        count = 0
+        for deployment in self.deployments(namespace, app):
+            if deployment.status in (Status.FAILURE, Status.UNDEPLOYED):
+                _decide_again(lambda id=deployment.id: self._purge(id))  # type: ignore[misc]
+            elif undeploy:
+                self.undeploy(namespace, deployment.id, purge=True)
+            else:
+                continue
+            count += 1
+        return count
+
+    def _purge(self, id: str) -> None:
+        deployment = self.store.get(Deployment, id)
+        if deployment is not None and not deployment.status.moving:
+            self.store.commit(*purge_changes(self.store, deployment))
+
+    def health_data(self, namespace: str, id: str) -> list[Document]:
+        """`[{"podName", "value"}]`, empty before the checks have ended."""
+        self.deployment(namespace, id)
+        found = self.store.get(HealthData, id)
+        return found.entries if found else []
+
+    def log(self, namespace: str, id: str, after: int = 0) -> Iterator[str]:
+        """The log as text, piece by piece. Raises NotFound at once."""
+        self.deployment(namespace, id)
+        return self.logbook.text(id, after=after)
+
+
+def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
+    """What descriptors are checked against: the settings and what is installed."""
+    ingress = registry.ingress()
+    return descriptors.Rules(
+        settings=settings,
+        strategies={name: entry.provider.options_schema for name, entry in registry.strategies.items()},
+        health_checkers=list(registry.health_checkers),
+        ingress=(settings.ingress, ingress.options_schema if ingress else None),
+    )
+
+
+def _decide_again(attempt: Callable[[], T]) -> T:
+    """Run a read-decide-commit until nobody else came first. Raises Conflict when that never happens."""
+    for _ in range(ATTEMPTS):
+        try:
+            return attempt()
+        except StaleRevision:
+            continue
+    raise Conflict("too many changes at once; try again")

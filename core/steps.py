@@ -1,0 +1,467 @@
+"""The steps that strategies share. Each looks at the cluster, so it can be run and undone any number of times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deployer.core import manifests
+from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
+from deployer.core.health import Verdict
+from deployer.core.kube import diagnose
+from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
+from deployer.core.kube.owned import OwnedKube
+from deployer.core.providers import Backend, Done, Outcome, Phase, Step, Work
+from deployer.core.records import Document, Plan
+
+HEALTH_INTERVAL = 1.0
+"""Seconds between two rounds of health checks once the first, quick ones have not passed."""
+
+HEALTH_PASSES = 2
+"""Rounds in a row that every pod must pass, so that an app that flaps is not switched to."""
+
+
+# --- start --------------------------------------------------------------------------------------------------------
+
+
+class StartWorkload(Step):
+    """Create the versioned Service and the ReplicationController."""
+
+    id = "start-workload"
+    phase = Phase.START
+
+    def run(self, work: Work) -> Outcome:
+        objects = work.plan.objects
+        if objects["versioned_service"]:
+            work.kube.create(SERVICE, objects["versioned_service"])
+        controller = work.kube.create(CONTROLLER, objects["controller"])
+        work.log(f"created {name_of(controller)} with {work.plan.replicas} replicas")
+        return Done()
+
+    def undo(self, work: Work) -> None:
+        remove_workload(work.kube, work.plan.objects, work.plan.deployment)
+        work.log(f"removed {name_of(work.plan.objects['controller'])}")
+
+
+class AwaitReady(Step):
+    """Wait until as many pods of this very ReplicationController are Ready as it wants."""
+
+    id = "await-ready"
+    phase = Phase.START
+
+    def run(self, work: Work) -> Outcome:
+        settings = work.plan.settings
+        controller = own_controller(work)
+        pods = diagnose.await_ready(
+            work.kube,
+            name_of(controller),
+            controller["metadata"]["uid"],
+            work.log,
+            max_restarts=settings["max_restarts"],
+            image_pull_attempts=settings["image_pull_attempts"],
+            unschedulable_grace=settings["unschedulable_grace"],
+            admission_grace=settings["admission_grace"],
+        )
+        work.log(f"{len(pods)} of {len(pods)} pods ready")
+        return Done()
+
+
+# --- verify -------------------------------------------------------------------------------------------------------
+
+
+class VerifyHealth(Step):
+    """Ask the health checker about every pod until all are healthy, several rounds in a row.
+
+    With `ignoreHealthCheck` one round is asked and recorded, whatever it says.
+    """
+
+    id = "verify-health"
+    phase = Phase.VERIFY
+
+    def run(self, work: Work) -> Outcome:
+        if work.health is None:
+            return Done()
+        if work.plan.descriptor.get("ignoreHealthCheck"):
+            pods = self._pods(work)
+            verdicts = work.health.check_all(pods, work.gate)
+            work.health.keep(pods, verdicts)
+            work.log(f"health checks ignored: {_verdict_text(pods, verdicts)}")
+            return Done()
+        passed: dict[str, int] = {}
+        said, rounds = "", 0
+        pods: list[Document] = []
+        verdicts: dict[str, Verdict] = {}
+        try:
+            while True:
+                pods = self._pods(work)
+                verdicts = dict(work.health.check_all(pods, work.gate))
+                rounds += 1
+                # Counted by uid: a pod that was replaced starts again at nothing.
+                passed = {uid: passed.get(uid, 0) + 1 if v.healthy else 0 for uid, v in verdicts.items()}
+                if pods and all(count >= HEALTH_PASSES for count in passed.values()):
+                    break
+                if not (pods and all(v.healthy for v in verdicts.values())):
+                    text = _verdict_text(pods, verdicts)
+                    if text != said:
+                        work.log(f"not healthy yet: {text}")
+                        said = text
+                    work.gate.pause(min(HEALTH_INTERVAL, 0.1 * rounds))
+        except DeadlineExceeded:
+            unhealthy = next((p for p in pods if not _healthy(p, verdicts)), None)
+            pod = name_of(unhealthy) if unhealthy else ""
+            raise StepFailed(
+                f"the health checks did not pass in time: {_verdict_text(pods, verdicts)}",
+                reason="Unhealthy",
+                pod=pod,
+                hint="look at healthcheckdata and at the pod's log",
+            ) from None
+        finally:
+            if verdicts:
+                work.health.keep(pods, verdicts)
+        work.log(f"healthy: {len(pods)} of {len(pods)} pods")
+        return Done()
+
+    def _pods(self, work: Work) -> list[Document]:
+        """The pods to ask: those that the controller wants, ready or not, but none that is on its way out."""
+        controller = own_controller(work)
+        labels = {"name": name_of(controller)}
+        uid = controller["metadata"]["uid"]
+        wanted = controller["spec"].get("replicas", 1)
+
+        def enough(pods: list[Document]) -> list[Document] | None:
+            live = [p for p in pods if controlled_by(p, uid) and not p["metadata"].get("deletionTimestamp")]
+            return live if len(live) >= wanted and all(p.get("status", {}).get("podIP") for p in live) else None
+
+        return work.kube.wait(POD, enough, labels=labels)
+
+
+def _healthy(pod: Document, verdicts: dict[str, Verdict]) -> bool:
+    verdict = verdicts.get(pod["metadata"]["uid"])
+    return verdict is not None and verdict.healthy
+
+
+def _verdict_text(pods: Sequence[Document], verdicts: object) -> str:
+    table: dict[str, Verdict] = dict(verdicts)  # type: ignore[call-overload]
+    parts = []
+    for pod in pods:
+        verdict = table.get(pod["metadata"]["uid"])
+        parts.append(f"{name_of(pod)} {verdict.message if verdict else 'was not asked yet'}")
+    return "; ".join(parts) or "there is no pod to ask"
+
+
+# --- expose -------------------------------------------------------------------------------------------------------
+
+
+class AwaitEndpoints(Step):
+    """Wait until the versioned Service's EndpointSlices hold every pod, ready."""
+
+    id = "await-endpoints"
+    phase = Phase.EXPOSE
+
+    def run(self, work: Work) -> Outcome:
+        service = work.plan.objects["versioned_service"]
+        if service is None:
+            return Done()
+        controller = own_controller(work)
+        labels = {"name": name_of(controller)}
+        uid = controller["metadata"]["uid"]
+        pods = [
+            p
+            for p in work.kube.items(POD, labels)
+            if controlled_by(p, uid) and not p["metadata"].get("deletionTimestamp")
+        ]
+        diagnose.await_endpoints(work.kube, name_of(service), [p["metadata"]["uid"] for p in pods], work.log)
+        return Done()
+
+
+class PrepareRoute(Step):
+    """Make the new version known to the data plane while the old one still has the public host."""
+
+    id = "prepare-route"
+    phase = Phase.EXPOSE
+
+    def run(self, work: Work) -> Outcome:
+        if work.ingress and work.plan.route:
+            work.ingress.prepare(work.route())
+        return Done()
+
+    def undo(self, work: Work) -> None:
+        if work.ingress and work.plan.route:
+            work.ingress.release(work.route())
+
+
+class SwitchRoute(Step):
+    """One edit that leads the public host to the new version."""
+
+    id = "switch-route"
+    phase = Phase.EXPOSE
+
+    def run(self, work: Work) -> Outcome:
+        if work.ingress and work.plan.route:
+            work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
+            work.ingress.switch(work.route())
+        return Done()
+
+    def undo(self, work: Work) -> None:
+        """Move back, confirm the way back, and hold the new version until nobody is led to it any more."""
+        if not (work.ingress and work.plan.route):
+            return
+        state = work.ingress.state(work.route())
+        if state is None or not leads_to(state.backends, work.plan.route["backend"]["service"]):
+            return
+        back = route_back(work.plan)
+        if back is None:
+            work.ingress.remove(work.route())
+            return
+        require_ready(work.kube, back["backend"]["service"], work.plan)
+        work.log(f"moving {back['host']} back to version {back['version']}")
+        context = work.route(back)
+        work.ingress.switch(context)
+        work.ingress.confirm(context)
+        work.gate.pause(work.ingress.minimum_hold)
+        work.log(f"{back['host']} is led to version {back['version']} again")
+
+
+class ConfirmRoute(Step):
+    """Return only when every address of the data plane answers with the new version."""
+
+    id = "confirm-route"
+    phase = Phase.CONFIRM
+
+    def run(self, work: Work) -> Outcome:
+        if work.ingress and work.plan.route:
+            began = time.monotonic()
+            work.ingress.confirm(work.route())
+            taken = time.monotonic() - began
+            work.log(f"{work.plan.route['host']} answers with version {work.plan.version} after {taken:.2f} s")
+        return Done()
+
+
+class MoveService(Step):
+    """Lead the unversioned Service to the new version: ports and selector in one write."""
+
+    id = "move-service"
+    phase = Phase.CONFIRM
+
+    def run(self, work: Work) -> Outcome:
+        wanted = work.plan.objects["service"]
+        if wanted is None:
+            return Done()
+        put_service(work.kube, wanted)
+        work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
+        return Done()
+
+    def undo(self, work: Work) -> None:
+        wanted = work.plan.objects["service"]
+        if wanted is None:
+            return
+        found = work.kube.get(SERVICE, name_of(wanted))
+        if found is None or found["spec"].get("selector") != wanted["spec"]["selector"]:
+            return
+        previous = work.plan.previous
+        before = previous and previous.get("service_object")
+        if not before:
+            work.kube.delete_shared(SERVICE, name_of(wanted))
+            return
+        require_ready(work.kube, str((previous or {}).get("service")), work.plan)
+        put_service(work.kube, before)
+        work.log(f"service {name_of(wanted)} selects version {(previous or {}).get('version')} again")
+
+
+# --- retire and undeploy ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRoute(Step):
+    """Drop what the switch needed to lose nothing, before the pods of the old version go."""
+
+    id = "release-route"
+    phase = Phase.RETIRE
+
+    def run(self, work: Work) -> Outcome:
+        if work.ingress and work.plan.route:
+            work.ingress.release(work.route())
+        return Done()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRoute(Step):
+    """Remove the app's route, for an undeployment or because the new descriptor has no frontend."""
+
+    id = "remove-route"
+    phase = Phase.RETIRE
+
+    def run(self, work: Work) -> Outcome:
+        if work.ingress and work.plan.route:
+            work.ingress.remove(work.route())
+            work.log(f"removed the route of {work.plan.route['host']}")
+        return Done()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService(Step):
+    """Remove the unversioned Service."""
+
+    id = "remove-service"
+    phase = Phase.RETIRE
+
+    def run(self, work: Work) -> Outcome:
+        if work.kube.delete_shared(SERVICE, manifests.service_name(work.plan.app)):
+            work.log(f"removed service {manifests.service_name(work.plan.app)}")
+        return Done()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckUnused(Step):
+    """Refuse to go on while the Service or the route still selects the version that is to be removed."""
+
+    id = "check-unused"
+    phase = Phase.RETIRE
+
+    def run(self, work: Work) -> Outcome:
+        plan = work.plan
+        service = work.kube.get(SERVICE, manifests.service_name(plan.app))
+        if service and (service["spec"].get("selector") or {}).get("version") == plan.version:
+            raise Hold(f"service {plan.app} still selects version {plan.version}, which is to be removed; it stays")
+        versioned = manifests.versioned_name(plan.app, plan.version)
+        if work.ingress and plan.route:
+            state = work.ingress.state(work.route())
+            if state and leads_to(state.backends, versioned):
+                raise Hold(f"the route of {state.host} still leads to {versioned}, which is to be removed; it stays")
+        return Done()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveWorkload(Step):
+    """Remove the ReplicationController, wait for its pods, and last the versioned Service."""
+
+    id = "remove-workload"
+    phase = Phase.RETIRE
+
+    def run(self, work: Work) -> Outcome:
+        remove_workload(
+            work.kube, work.plan.objects, work.plan.deployment, original_ok=bool(work.plan.settings.get("original"))
+        )
+        work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
+        return Done()
+
+
+def deploy_steps() -> list[Step]:
+    """Blue-green, in the order that loses nothing: the route first, then the Service, nothing removed yet."""
+    return [
+        StartWorkload(),
+        AwaitReady(),
+        VerifyHealth(),
+        AwaitEndpoints(),
+        PrepareRoute(),
+        SwitchRoute(),
+        ConfirmRoute(),
+        MoveService(),
+    ]
+
+
+def undeploy_steps() -> list[Step]:
+    """The live version goes: first what leads to it, then what it consists of."""
+    return [RemoveRoute(), RemoveService(), RemoveWorkload()]
+
+
+def retire_steps() -> list[Step]:
+    """The replaced version goes, once nothing selects it."""
+    return [CheckUnused(), RemoveWorkload()]
+
+
+# --- what the steps share -----------------------------------------------------------------------------------------
+
+
+def name_of(obj: Document) -> str:
+    """`metadata.name`."""
+    return str(obj["metadata"]["name"])
+
+
+def controlled_by(obj: Document, uid: str) -> bool:
+    """True when the controller of `obj` is the object with this uid."""
+    return any(ref.get("controller") and ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
+
+
+def own_controller(work: Work) -> Document:
+    """This deployment's ReplicationController as it is now. Raises StepFailed when somebody removed or replaced it."""
+    name = name_of(work.plan.objects["controller"])
+    found = work.kube.get(CONTROLLER, name)
+    if found is None or not work.kube.owned_by(found, work.plan.deployment):
+        raise StepFailed(
+            f"replicationcontroller {name} was removed or replaced by somebody while it was being deployed",
+            reason="ObjectGone",
+            hint="deploy again",
+        )
+    return found
+
+
+def put_service(kube: OwnedKube, wanted: Document) -> None:
+    """Write our fields of the unversioned Service, and only those, in one edit."""
+
+    def change(found: Document | None) -> Document:
+        if found is None:
+            return wanted
+        found["spec"]["selector"] = wanted["spec"]["selector"]
+        found["spec"]["ports"] = keep_node_ports(found["spec"].get("ports") or [], wanted["spec"]["ports"])
+        labels = found["metadata"].setdefault("labels", {})
+        labels.update(wanted["metadata"]["labels"])
+        return found
+
+    kube.put_shared(SERVICE, name_of(wanted), change, role=manifests.ROLE_SERVICE)
+
+
+def keep_node_ports(old: list[Document], new: list[Document]) -> list[Document]:
+    """Carry over `nodePort` by port name, which the API server or an operator chose."""
+    numbers = {port.get("name"): port["nodePort"] for port in old if "nodePort" in port}
+    return [{**p, "nodePort": numbers[p["name"]]} if p.get("name") in numbers else p for p in new]
+
+
+def leads_to(backends: Sequence[Backend], service: str) -> bool:
+    """True when any traffic may go to that Service."""
+    return any(b.service == service and b.weight > 0 for b in backends)
+
+
+def route_back(plan: Plan) -> Document | None:
+    """The route as it was before the switch, or None when there was none.
+
+    What the previous deployment had pinned is used where it is known; an adopted original has only its backend.
+    """
+    previous = plan.previous
+    if plan.route is None or previous is None or not plan.route.get("previous"):
+        return None
+    if previous.get("route"):
+        return {**previous["route"], "previous": plan.route["backend"]}
+    return {
+        **plan.route,
+        "backend": plan.route["previous"],
+        "previous": plan.route["backend"],
+        "version": previous["version"],
+        "deployment": previous["deployment"],
+    }
+
+
+def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
+    """Raise Hold unless the Service has a ready endpoint: nothing is moved back onto a version that is not there."""
+    slices = kube.list(ENDPOINT_SLICE, {"kubernetes.io/service-name": service})
+    ready = any(
+        (endpoint.get("conditions") or {}).get("ready") for s in slices for endpoint in s.get("endpoints") or ()
+    )
+    if not ready:
+        raise Hold(
+            f"version {plan.version} failed after the switch, but {service} has no ready pod to go back to: "
+            f"everything is kept as it is; repair one of the two versions"
+        )
+
+
+def remove_workload(kube: OwnedKube, objects: Document, deployment: str, *, original_ok: bool = False) -> None:
+    """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
+    name = name_of(objects["controller"])
+    found = kube.get(CONTROLLER, name)
+    uid = found["metadata"]["uid"] if found else ""
+    kube.delete(CONTROLLER, name, deployment=deployment, original_ok=original_ok)
+    if uid:
+        diagnose.await_pods_gone(kube, uid, {"name": name})
+    if objects.get("versioned_service"):
+        kube.delete(SERVICE, name, deployment=deployment, original_ok=original_ok)
