@@ -1,0 +1,582 @@
+"""Verbs on plain dicts, with time-outs, a retry budget that honours Retry-After, and our own errors."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import email.utils
+import json
+import os
+import random
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlencode
+
+import urllib3
+
+from deployer import __version__
+from deployer.core import failpoints
+from deployer.core.errors import (
+    DeadlineExceeded,
+    KubeAlreadyExists,
+    KubeConflict,
+    KubeError,
+    KubeExpired,
+    KubeForbidden,
+    KubeNotFound,
+    KubeRejected,
+    KubeUnavailable,
+    SettingsError,
+)
+from deployer.core.gate import Gate
+from deployer.core.kube.kinds import POD, Kind
+from deployer.core.kube.transport import (
+    Answer,
+    Basic,
+    Call,
+    Credentials,
+    FromClient,
+    Lost,
+    NotSent,
+    TokenFile,
+    Transport,
+)
+from deployer.core.records import Document
+from deployer.core.settings import Settings
+
+POOL_SIZE = 256
+"""Connections that are kept open at most: one for each of 128 workers, the rest for mirrors and REST."""
+
+RETRY_BUDGET = 30.0
+"""Seconds for which a call without a deadline of its own goes on retrying."""
+
+BACKOFF_FIRST, BACKOFF_MOST = 0.2, 4.0
+"""Bounds of the exponential backoff in seconds; what is waited is a random part of it ("full jitter")."""
+
+WATCH_SILENCE = 75.0
+"""Seconds of silence that end a watch. The API server sends a bookmark about once a minute."""
+
+LOG_BYTES = 64 * 1024
+MESSAGE_MOST = 2000
+LINE_MOST = 64 * 1024 * 1024
+
+UNDECODABLE = "UNDECODABLE"
+"""Type of the event that `watch` gives for a line that is no event."""
+
+_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+
+Labels = Mapping[str, str] | str | None
+Documents = list[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked, and what may be repeated."""
+
+    verb: str
+    method: str
+    target: str
+    where: str
+    body: bytes | None = None
+    content_type: str = _JSON
+    writes: bool = False
+    repeatable: bool = True
+    """May be sent again although the first one may have had its effect."""
+
+
+class KubeClient:
+    """The verbs. Thread-safe.
+
+    Every verb takes a `gate`: reads end with it, writes do not begin once it is closed, waits between attempts go
+    through it. All raise KubeError subclasses, and what the gate raises. Without a gate, or when it has no deadline,
+    a call retries for `RETRY_BUDGET` seconds.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._counts: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    @property
+    def address(self) -> str:
+        """URL of the API server."""
+        return self._transport.address
+
+    @property
+    def requests(self) -> Counter[str]:
+        """HTTP requests sent so far, by verb; a copy."""
+        with self._counting:
+            return self._counts.copy()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._transport.close()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, kind: Kind, name: str, namespace: str | None = None, *, gate: Gate | None = None) -> Document:
+        """The object. Raises KubeNotFound."""
+        return self._json(_request("get", "GET", kind, namespace, name), gate)
+
+    def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: Labels = None,
+        field_selector: str | None = None,
+        *,
+        gate: Gate | None = None,
+        retry: bool = True,
+    ) -> tuple[Documents, str]:
+        """The objects (with `apiVersion` and `kind`, which the server leaves out) and the list's resourceVersion.
+
+        `namespace` None means all of them; `retry` False makes it a single attempt.
+        """
+        query = {"labelSelector": _selector(labels), "fieldSelector": field_selector}
+        document = self._json(_request("list", "GET", kind, namespace, query=query), gate, retry=retry)
+        items = document.get("items") or []
+        for item in items:
+            item.setdefault("apiVersion", kind.api_version)
+            item.setdefault("kind", kind.kind)
+        return items, document.get("metadata", {}).get("resourceVersion", "")
+
+    def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        resource_version: str,
+        *,
+        gate: Gate | None = None,
+        silence: float = WATCH_SILENCE,
+    ) -> Generator[tuple[str, Document], None, None]:
+        """Changes after `resource_version` as (type, object), until the server ends the stream; bookmarks included.
+
+        Closing the gate breaks it off at once. A line that cannot be decoded comes as `(UNDECODABLE, {})`. One
+        attempt. Raises KubeExpired on 410 in either form, KubeUnavailable when nothing came for `silence` seconds.
+        """
+        query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
+        query["timeoutSeconds"] = str(random.randint(300, 600))
+        request = _request("watch", "GET", kind, namespace, query=query)
+        self._count("watch")
+        with self._abortable(gate) as call:
+            try:
+                answer = self._transport.stream(request.target, call, silence)
+                if isinstance(answer, Answer):
+                    if answer.status == 401:
+                        self._transport.renew()
+                    _refuse(request, answer)
+                with answer:
+                    yield from _events(request, answer)
+            except (NotSent, Lost) as error:
+                if gate is not None:
+                    gate.check()
+                raise KubeUnavailable(f"the watch of {request.where} broke off: {error}") from error
+
+    def pod_log(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        tail_lines: int = 20,
+        previous: bool = False,
+        *,
+        gate: Gate | None = None,
+    ) -> str:
+        """The last lines of a container's log, at most 64 KiB; `previous`: of the run before the last restart."""
+        query = {
+            "container": container,
+            "tailLines": str(tail_lines),
+            "limitBytes": str(LOG_BYTES),
+            "previous": "true" if previous else None,
+        }
+        request = _request("log", "GET", POD, namespace, pod, query=query, subresource="log")
+        return self._send(request, gate).body[-LOG_BYTES:].decode("utf-8", "replace")
+
+    def version(self, *, gate: Gate | None = None) -> Document:
+        """The API server's answer to `/version`."""
+        return self._json(_Request("version", "GET", "/version", "the server's version"), gate)
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        kind: Kind,
+        body: Document,
+        namespace: str | None = None,
+        dry_run: bool = False,
+        *,
+        gate: Gate | None = None,
+    ) -> Document:
+        """POST with strict field validation. Raises KubeAlreadyExists, KubeRejected.
+
+        Not repeated when the answer was lost (KubeUnavailable): repeat it and decide what an AlreadyExists means.
+        """
+        query = {"fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
+        request = _request("create", "POST", kind, namespace, query=query, body=body, writes=not dry_run)
+        return self._json(request, gate)
+
+    def replace(
+        self, kind: Kind, name: str, body: Document, namespace: str | None = None, *, gate: Gate | None = None
+    ) -> Document:
+        """PUT with strict field validation. Raises KubeConflict when `body` has an old resourceVersion."""
+        repeatable = bool(body.get("metadata", {}).get("resourceVersion"))
+        query = {"fieldValidation": "Strict"}
+        return self._json(
+            _request(
+                "replace", "PUT", kind, namespace, name, query=query, body=body, writes=True, repeatable=repeatable
+            ),
+            gate,
+        )
+
+    def patch(
+        self, kind: Kind, name: str, patch: Document, namespace: str | None = None, *, gate: Gate | None = None
+    ) -> Document:
+        """JSON merge patch (RFC 7396). With a resourceVersion in it, KubeConflict when the object has changed."""
+        repeatable = bool((patch.get("metadata") or {}).get("resourceVersion"))
+        query = {"fieldValidation": "Strict"}
+        return self._json(
+            _request(
+                "patch", "PATCH", kind, namespace, name, query=query, body=patch, writes=True, repeatable=repeatable
+            ),
+            gate,
+        )
+
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        """Delete exactly that object. Raises KubeNotFound, and KubeConflict when the name is somebody else's now."""
+        preconditions = {"uid": uid}
+        if resource_version is not None:
+            preconditions["resourceVersion"] = resource_version
+        body: Document = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": preconditions,
+            "propagationPolicy": propagation,
+        }
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
+        self._json(_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), gate)
+
+    # --- one request ----------------------------------------------------------------------------------------------
+
+    def _json(self, request: _Request, gate: Gate | None, *, retry: bool = True) -> Document:
+        answer = self._send(request, gate, retry=retry)
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise KubeUnavailable(
+                f"{self.address} answered {answer.status} to {request.verb} {request.where}, but not as an API server "
+                "does: is the address right?",
+                status=answer.status,
+            )
+        return document
+
+    def _send(self, request: _Request, gate: Gate | None, *, retry: bool = True) -> Answer:
+        """The answer, a 2xx. Retries what may be retried within the time that there is."""
+        end = time.monotonic() + RETRY_BUDGET
+        attempt = 0
+        while True:
+            try:
+                return self._attempt(request, gate)
+            except _Retry as again:
+                attempt += 1
+                wait = max(again.after, random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**attempt)))
+                # A gate's deadline is the caller's word on how long to go on; only without one there is ours.
+                own_limit = gate is None or gate.deadline is None
+                if not retry or (again.renew and attempt > 3) or (own_limit and time.monotonic() + wait > end):
+                    raise again.error from again.error.__cause__
+                _pause(gate, wait, again.error)
+
+    def _attempt(self, request: _Request, gate: Gate | None) -> Answer:
+        """One exchange. Raises _Retry when the same request may be sent again, else KubeError."""
+        try:
+            answer = self._exchange(request, gate)
+        except NotSent as error:
+            text = f"the API server at {self.address} cannot be reached: {error}"
+            raise _Retry(KubeUnavailable(text)) from error
+        except Lost as error:
+            if gate is not None and not request.writes:
+                gate.check()
+            text = f"the API server did not answer to {request.verb} {request.where}: {error}"
+            lost = KubeUnavailable(text)
+            if request.repeatable:
+                raise _Retry(lost) from error
+            raise lost from error
+        if 200 <= answer.status < 300:
+            return answer
+        try:
+            _refuse(request, answer)
+        except KubeUnavailable as error:
+            # 429 and 503 are given before anything is done; after another 5xx that is unknown.
+            if request.repeatable or answer.status in (429, 503):
+                raise _Retry(error, after=error.retry_after or 0.0) from None
+            raise
+        except KubeForbidden as error:
+            if answer.status != 401:
+                raise
+            # Nothing was done. The credentials may just be changing hands.
+            self._transport.renew()
+            raise _Retry(error, renew=True) from None
+
+    def _exchange(self, request: _Request, gate: Gate | None) -> Answer:
+        args = (request.method, request.target, request.body, request.content_type)
+        if request.writes:
+            # Sent to its end even when the gate closes meanwhile: `gate.settle` waits for it.
+            with gate.writing() if gate is not None else contextlib.nullcontext():
+                failpoints.hit("kube.before")
+                self._count(request.verb)
+                answer = self._transport.send(*args, call=Call(), timeout=self._transport.read_timeout)
+                failpoints.hit("kube.after")
+                return answer
+        with self._abortable(gate) as call:
+            self._count(request.verb)
+            timeout = self._transport.read_timeout
+            if gate is not None:
+                timeout = max(0.05, gate.remaining(timeout))
+            return self._transport.send(*args, call=call, timeout=timeout)
+
+    @contextlib.contextmanager
+    def _abortable(self, gate: Gate | None) -> Iterator[Call]:
+        """A call that is broken off when the gate closes."""
+        call = Call()
+        if gate is None:
+            yield call
+            return
+        gate.check()
+        forget = gate.on_close(call.abort)
+        try:
+            yield call
+        finally:
+            forget()
+
+    def _count(self, verb: str) -> None:
+        with self._counting:
+            self._counts[verb] += 1
+
+
+class _Retry(Exception):
+    """The same request may be sent again after `after` seconds. `renew`: the credentials were refused."""
+
+    def __init__(self, error: KubeError, *, after: float = 0.0, renew: bool = False) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after = after
+        self.renew = renew
+
+
+def _pause(gate: Gate | None, seconds: float, error: KubeError) -> None:
+    """Wait before the next attempt; a deadline that passes meanwhile says what stood in the way."""
+    if gate is None:
+        time.sleep(seconds)
+        return
+    try:
+        gate.pause(seconds)
+    except DeadlineExceeded as over:
+        raise DeadlineExceeded(f"{over}; last: {error}") from error
+
+
+def _request(
+    verb: str,
+    method: str,
+    kind: Kind,
+    namespace: str | None,
+    name: str | None = None,
+    *,
+    query: Mapping[str, str | None] | None = None,
+    body: Document | None = None,
+    writes: bool = False,
+    repeatable: bool | None = None,
+    subresource: str = "",
+) -> _Request:
+    for segment in (namespace, name):
+        if segment is not None and not _SEGMENT.fullmatch(segment):
+            raise KubeRejected(f"{segment!r} cannot be the name of an object", status=400)
+    target = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
+    parameters = urlencode({k: v for k, v in (query or {}).items() if v})
+    where = kind.plural + (f" {name}" if name else "")
+    if kind.namespaced:
+        where += f" in namespace {namespace}" if namespace else " in all namespaces"
+    return _Request(
+        verb=verb,
+        method=method,
+        target=f"{target}?{parameters}" if parameters else target,
+        where=where,
+        body=None if body is None else json.dumps(body).encode(),
+        content_type=_MERGE_PATCH if method == "PATCH" else _JSON,
+        writes=writes,
+        repeatable=method != "POST" if repeatable is None else repeatable,
+    )
+
+
+def _selector(labels: Labels) -> str | None:
+    if labels is None or isinstance(labels, str):
+        return labels
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def _refuse(request: _Request, answer: Answer) -> NoReturn:
+    """Raise what an answer other than 2xx means."""
+    try:
+        status = json.loads(answer.body)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict) or status.get("kind") != "Status":
+        status = {}
+    _raise_status(request, answer.status, status, _retry_after(answer.headers.get("Retry-After"), status))
+
+
+def _raise_status(request: _Request, code: int, status: Document, retry_after: float | None) -> NoReturn:
+    reason = str(status.get("reason") or "")
+    message = str(status.get("message") or f"the API server answered {code}")[:MESSAGE_MOST]
+    text = f"{request.verb} {request.where}: {message}"
+    kind: type[KubeError] = KubeError
+    if code == 404:
+        kind = KubeNotFound
+    elif code == 409:
+        taken = request.method == "POST" and reason in ("AlreadyExists", "")
+        kind = KubeAlreadyExists if taken else KubeConflict
+    elif code == 410:
+        kind = KubeExpired
+    elif code in (401, 403):
+        kind = KubeForbidden
+        text = f"the API server refused to {request.verb} {request.where}: {message}"
+    elif code in (400, 405, 406, 413, 415, 422):
+        kind, text = KubeRejected, message
+    elif code in (408, 429) or code >= 500:
+        kind = KubeUnavailable
+    raise kind(text, status=code, reason=reason, retry_after=retry_after)
+
+
+def _retry_after(header: str | None, status: Document) -> float | None:
+    """Seconds from the header (a number or an HTTP date) or from the Status."""
+    value: Any = header
+    if not header:
+        details = status.get("details")
+        value = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+    with contextlib.suppress(TypeError, ValueError):
+        return max(0.0, float(value))
+    with contextlib.suppress(TypeError, ValueError):
+        moment = email.utils.parsedate_to_datetime(str(value))
+        return max(0.0, (moment - datetime.datetime.now(datetime.UTC)).total_seconds())
+    return None
+
+
+def _events(request: _Request, chunks: Iterator[bytes] | Any) -> Iterator[tuple[str, Document]]:
+    """The events of a watch's stream: one JSON document a line."""
+    buffer = b""
+    for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield _event(request, line)
+        if len(buffer) > LINE_MOST:
+            raise Lost("a line that does not end")
+
+
+def _event(request: _Request, line: bytes) -> tuple[str, Document]:
+    try:
+        event = json.loads(line)
+        type_, object_ = event["type"], event["object"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return UNDECODABLE, {}
+    if not isinstance(type_, str) or not isinstance(object_, dict):
+        return UNDECODABLE, {}
+    if type_ == "ERROR":
+        code = object_.get("code")
+        _raise_status(request, code if isinstance(code, int) else 500, object_, _retry_after(None, object_))
+    return type_, object_
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
+
+
+def connect(settings: Settings) -> KubeClient:
+    """A client for the cluster that the settings name: an address, else the pod's own account, else the kubeconfig.
+
+    Sends nothing yet. Raises SettingsError.
+    """
+    # Imported here: it takes longer than everything else together, and `deployer plugins` does without.
+    from kubernetes.client import ApiClient, Configuration
+
+    configuration = Configuration()
+    credentials = _configure(settings, configuration)
+    if settings.kubernetes_ca_file:
+        configuration.ssl_ca_cert = settings.kubernetes_ca_file
+    if settings.kubernetes_token_file:
+        credentials = _token_file(settings.kubernetes_token_file)
+    if settings.kubernetes_username:
+        credentials = Basic(settings.kubernetes_username, settings.kubernetes_password)
+    if settings.skip_server_cert_validation:
+        configuration.verify_ssl = False
+        configuration.assert_hostname = False
+    if not configuration.verify_ssl:
+        # Somebody said so; a warning for every request would only bury the log.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    if re.match(r"https?://(localhost|127\.|\[::1\])", configuration.host):
+        configuration.proxy = None
+    configuration.connection_pool_maxsize = POOL_SIZE
+    try:
+        transport = Transport(ApiClient(configuration), credentials, f"kube-deployer/{__version__}")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"no connection to Kubernetes can be made with these settings: {error}") from error
+    return KubeClient(transport)
+
+
+def _configure(settings: Settings, configuration: Any) -> Credentials:
+    """Where the API server is, and the credentials that come with it."""
+    from kubernetes.config import ConfigException, load_kube_config
+
+    if settings.kubernetes:
+        address = settings.kubernetes if "://" in settings.kubernetes else f"http://{settings.kubernetes}"
+        configuration.host = address.rstrip("/")
+        return FromClient(configuration)
+    explicit = bool(settings.kubeconfig or settings.kube_context)
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
+    if host and port and not explicit and (_ACCOUNT / "token").exists():
+        configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        configuration.ssl_ca_cert = str(_ACCOUNT / "ca.crt")
+        return _token_file(str(_ACCOUNT / "token"))
+    try:
+        load_kube_config(  # type: ignore[no-untyped-call, unused-ignore]
+            config_file=settings.kubeconfig or os.environ.get("KUBECONFIG") or None,
+            context=settings.kube_context or None,
+            client_configuration=configuration,
+            persist_config=False,
+        )
+    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"there is no Kubernetes to connect to: --kubernetes is not given, this is not a pod, and the kubeconfig "
+            f"does not help ({error})"
+        ) from error
+    return FromClient(configuration)
+
+
+def _token_file(path: str) -> TokenFile:
+    credentials = TokenFile(Path(path))
+    if credentials.header() is None:
+        raise SettingsError(f"the token file {path} cannot be read or is empty")
+    return credentials

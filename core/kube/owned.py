@@ -1,0 +1,413 @@
+"""What steps and plugins get of the cluster: one namespace, bound to an app's and a deployment's ownership, fenced."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deployer.core.errors import (
+    Fenced,
+    ForeignObject,
+    KubeAlreadyExists,
+    KubeConflict,
+    KubeForbidden,
+    KubeNotFound,
+    KubeUnavailable,
+    StepFailed,
+)
+from deployer.core.gate import Gate
+from deployer.core.kube.client import KubeClient
+from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, SERVICE, Kind
+from deployer.core.kube.mirror import Mirrors
+from deployer.core.manifests import (
+    ANNOTATION_APP,
+    ANNOTATION_DEPLOYMENT,
+    ANNOTATION_EPOCH,
+    ANNOTATION_INSTANCE,
+    ANNOTATION_ROLE,
+    LABEL_MANAGED_BY,
+    MANAGED_BY,
+    ROLE_CONTROLLER,
+    ROLE_VERSIONED_SERVICE,
+    is_original,
+)
+from deployer.core.records import Document
+
+T = TypeVar("T")
+Documents = list[Document]
+Change = Callable[[Document | None], Document | None]
+
+ATTEMPTS = 6
+"""How often an edit is made anew when somebody else was quicker."""
+
+VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
+"""Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """For whom objects are handled.
+
+    instance    which Deployer (setting)
+    deployment  id of the deployment that is being carried out or removed
+    epoch       fencing token of the app's lease
+    keep        ids of deployments that are live or held: their objects are never leftovers
+    """
+
+    instance: str
+    namespace: str
+    app: str
+    deployment: str
+    epoch: int
+    keep: frozenset[str] = frozenset()
+
+
+class OwnedKube:
+    """Reads freely; writes only what belongs to `owner`, only in its namespace, and only while the gate is open.
+
+    Every method raises KubeError and what the gate raises.
+    """
+
+    def __init__(self, client: KubeClient, mirrors: Mirrors, owner: Owner, gate: Gate) -> None:
+        self.owner = owner
+        self.gate = gate
+        self._client = client
+        self._mirrors = mirrors
+
+    def with_gate(self, gate: Gate) -> OwnedKube:
+        """The same, bound to another gate."""
+        return OwnedKube(self._client, self._mirrors, self.owner, gate)
+
+    def for_deployment(self, deployment: str) -> OwnedKube:
+        """The same for another deployment of the app."""
+        owner = dataclasses.replace(self.owner, deployment=deployment)
+        return OwnedKube(self._client, self._mirrors, owner, self.gate)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, kind: Kind, name: str, namespace: str | None = None) -> Document | None:
+        """The object as it is now; None when it is not there."""
+        try:
+            return self._client.get(kind, name, self._place(kind, namespace), gate=self.gate)
+        except KubeNotFound:
+            return None
+
+    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        """The objects with these labels as they are now."""
+        return self._client.list(kind, self._place(kind, namespace), labels, gate=self.gate)[0]
+
+    def items(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        """Like `list`, from the shared mirror: no request, perhaps some milliseconds old. Never change the dicts."""
+        return self._mirrors.get(kind, self._place(kind, namespace)).items(labels, self.gate)
+
+    def wait(
+        self,
+        kind: Kind,
+        condition: Callable[[Documents], T | None],
+        *,
+        labels: Mapping[str, str] | None = None,
+        recheck: float | None = None,
+        namespace: str | None = None,
+    ) -> T:
+        """The first truthy answer of `condition` about the objects with these labels, asked again whenever one of
+        them changes, and every `recheck` seconds. No polling. Never change the dicts."""
+        mirror = self._mirrors.get(kind, self._place(kind, namespace))
+        return mirror.wait(condition, self.gate, labels=labels, recheck=recheck)
+
+    def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
+        """The last lines of a container's log; `previous`: of the run before its last restart."""
+        return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, gate=self.gate)
+
+    def events(self, uid: str) -> Documents:
+        """The Events about the object with that uid, oldest first."""
+        selector = f"involvedObject.uid={uid}"
+        found = self._client.list(EVENT, self.owner.namespace, None, selector, gate=self.gate)[0]
+        return sorted(found, key=event_time)
+
+    def _place(self, kind: Kind, namespace: str | None) -> str | None:
+        return (namespace or self.owner.namespace) if kind.namespaced else None
+
+    # --- ownership ------------------------------------------------------------------------------------------------
+
+    def annotations(self, role: str) -> dict[str, str]:
+        """The ownership annotations of an object of this deployment."""
+        return {
+            ANNOTATION_INSTANCE: self.owner.instance,
+            ANNOTATION_APP: self.owner.app,
+            ANNOTATION_DEPLOYMENT: self.owner.deployment,
+            ANNOTATION_ROLE: role,
+        }
+
+    def is_ours(self, found: Document) -> bool:
+        """True when this instance made it for this app."""
+        notes = _annotations(found)
+        return (notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)) == (self.owner.instance, self.owner.app)
+
+    def owned_by(self, found: Document, deployment: str) -> bool:
+        """True when it is ours and of that deployment."""
+        return self.is_ours(found) and _annotations(found).get(ANNOTATION_DEPLOYMENT) == deployment
+
+    def _foreign(self, kind: Kind, found: Document) -> ForeignObject:
+        """Whose it is, in one sentence."""
+        notes = _annotations(found)
+        instance, app = notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)
+        deployment = notes.get(ANNOTATION_DEPLOYMENT)
+        if is_original(found, self.owner.app):
+            whose = f"to app {self.owner.app} as the original deployer left it, and may be live"
+        elif not instance:
+            whose = "to nobody that is known: no deployer made it"
+        elif instance != self.owner.instance:
+            whose = f"to another deployer, instance {instance}"
+        elif app != self.owner.app:
+            whose = f"to another app, {app}"
+        else:
+            whose = f"to deployment {deployment} of this app, which still runs"
+        place = f"in namespace {self.owner.namespace}"
+        return ForeignObject(f"{kind.kind} {_name(found)} {place} exists already and belongs {whose}")
+
+    def _check_epoch(self, kind: Kind, found: Document) -> None:
+        if (epoch := epoch_of(found)) > self.owner.epoch:
+            raise Fenced(
+                f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} was written under epoch {epoch}, "
+                f"this process holds {self.owner.epoch}: another one carries on with app {self.owner.app}"
+            )
+
+    # --- versioned objects ----------------------------------------------------------------------------------------
+
+    def create(self, kind: Kind, body: Document) -> Document:
+        """Create an object that belongs to this deployment alone; what is there already from it is returned as it is.
+
+        A leftover of another deployment of this app is removed first. Raises ForeignObject, KubeRejected.
+        """
+        name = body["metadata"]["name"]
+        body = copy.deepcopy(body)
+        body["metadata"].setdefault("annotations", {})[ANNOTATION_EPOCH] = str(self.owner.epoch)
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict):
+                with contextlib.suppress(KubeAlreadyExists):
+                    return self._client.create(kind, body, self.owner.namespace, gate=self.gate)
+                found = self.get(kind, name)
+                if found is None:
+                    continue
+                if self.owned_by(found, self.owner.deployment) and not _deleting(found):
+                    return found
+                if not self.is_ours(found) or _annotations(found).get(ANNOTATION_DEPLOYMENT) in self.owner.keep:
+                    raise self._foreign(kind, found)
+                self._check_epoch(kind, found)
+                self._remove(kind, found, "Background")
+                self._await_gone(kind, found)
+        raise self._contended(kind, name)
+
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        deployment: str | None = None,
+        propagation: str = "Background",
+        wait_gone: bool = True,
+        original_ok: bool = False,
+    ) -> bool:
+        """Delete an object of `deployment` (this one, unless said otherwise); `original_ok`: or of the original.
+
+        True when there is none (any more); False when the name belongs to somebody else, who keeps it.
+        """
+        wanted = deployment or self.owner.deployment
+
+        def ours(found: Document) -> bool:
+            return self.owned_by(found, wanted) or (original_ok and is_original(found, self.owner.app))
+
+        return self._delete(kind, name, ours, propagation, wait_gone, fenced=False)
+
+    # --- shared objects -------------------------------------------------------------------------------------------
+
+    def put_shared(self, kind: Kind, name: str, change: Change, *, role: str) -> Document | None:
+        """Edit an object that outlives a deployment (unversioned Service, route), or create it.
+
+        `change` gets a copy of what is there (None: nothing), and returns what should be; None or no difference means
+        no write. It is called again when somebody else wrote meanwhile, so it must change our fields only. Returns
+        the object as it is then. Raises ForeignObject, Fenced, KubeRejected.
+        """
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeAlreadyExists, KubeNotFound):
+                found = self.get(kind, name)
+                if found is not None:
+                    if not self.is_ours(found) and not is_original(found, self.owner.app):
+                        raise self._foreign(kind, found)
+                    self._check_epoch(kind, found)
+                    if _deleting(found):
+                        self._await_gone(kind, found)
+                        continue
+                wanted = change(copy.deepcopy(found))
+                if wanted is None or wanted == found:
+                    return found
+                return self._write_shared(kind, name, found, copy.deepcopy(wanted), role)
+        raise self._contended(kind, name)
+
+    def _write_shared(self, kind: Kind, name: str, found: Document | None, wanted: Document, role: str) -> Document:
+        metadata = wanted.setdefault("metadata", {})
+        metadata["name"], metadata["namespace"] = name, self.owner.namespace
+        metadata["annotations"] = {
+            **(metadata.get("annotations") or {}),
+            **self.annotations(role),
+            ANNOTATION_EPOCH: str(self.owner.epoch),
+        }
+        metadata["labels"] = {**(metadata.get("labels") or {}), LABEL_MANAGED_BY: MANAGED_BY}
+        if found is None:
+            return self._client.create(kind, wanted, self.owner.namespace, gate=self.gate)
+        metadata["resourceVersion"] = found["metadata"]["resourceVersion"]
+        metadata["uid"] = found["metadata"]["uid"]
+        return self._client.replace(kind, name, wanted, self.owner.namespace, gate=self.gate)
+
+    def delete_shared(self, kind: Kind, name: str, *, wait_gone: bool = True, original_ok: bool = False) -> bool:
+        """Delete the app's own shared object. True when there is none (any more); False when it is somebody else's.
+
+        Raises Fenced.
+        """
+
+        def ours(found: Document) -> bool:
+            return self.is_ours(found) or (original_ok and is_original(found, self.owner.app))
+
+        return self._delete(kind, name, ours, "Background", wait_gone, fenced=True)
+
+    def raise_epoch(self, kind: Kind, name: str) -> bool:
+        """Write our epoch on a shared object of ours, so that earlier holders of the lease can no longer write it.
+
+        False when there is nothing of ours to write on. Raises Fenced.
+        """
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeNotFound):
+                found = self.get(kind, name)
+                if found is None or not self.is_ours(found):
+                    return False
+                self._check_epoch(kind, found)
+                if epoch_of(found) < self.owner.epoch:
+                    version = found["metadata"]["resourceVersion"]
+                    notes = {ANNOTATION_EPOCH: str(self.owner.epoch)}
+                    patch = {"metadata": {"resourceVersion": version, "annotations": notes}}
+                    self._client.patch(kind, name, patch, self.owner.namespace, gate=self.gate)
+                return True
+        raise self._contended(kind, name)
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _delete(
+        self,
+        kind: Kind,
+        name: str,
+        ours: Callable[[Document], bool],
+        propagation: str,
+        wait_gone: bool,
+        *,
+        fenced: bool,
+    ) -> bool:
+        for _ in range(ATTEMPTS):
+            found = self.get(kind, name)
+            if found is None:
+                return True
+            if not ours(found):
+                return False
+            if fenced:
+                self._check_epoch(kind, found)
+            with contextlib.suppress(KubeConflict):
+                self._remove(kind, found, propagation, fenced=fenced)
+                if wait_gone:
+                    self._await_gone(kind, found)
+                return True
+        raise self._contended(kind, name)
+
+    def _remove(self, kind: Kind, found: Document, propagation: str, *, fenced: bool = False) -> None:
+        """Delete exactly what was read; `fenced`: only if nobody has written to it since. Raises KubeConflict."""
+        metadata = found["metadata"]
+        if _deleting(found):
+            return
+        with contextlib.suppress(KubeNotFound):
+            self._client.delete(
+                kind,
+                metadata["name"],
+                self.owner.namespace,
+                uid=metadata["uid"],
+                resource_version=metadata["resourceVersion"] if fenced else None,
+                propagation=propagation,
+                gate=self.gate,
+            )
+
+    def _await_gone(self, kind: Kind, found: Document) -> None:
+        """Wait until that object is away. Most are at once; the mirror, which may lag, is only asked for the others."""
+        name, uid = _name(found), found["metadata"]["uid"]
+        pause = 0.02
+        while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
+            self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
+            self.gate.pause(pause)
+            pause = min(1.0, pause * 2)
+
+    @contextlib.contextmanager
+    def _again_when_lost(self, attempt: int) -> Iterator[None]:
+        """Let the loop go on after a write whose answer was lost: the next round finds out what became of it."""
+        try:
+            yield
+        except KubeUnavailable:
+            if attempt == ATTEMPTS - 1:
+                raise
+            self.gate.pause(min(4.0, 0.2 * 2**attempt))
+
+    def _contended(self, kind: Kind, name: str) -> StepFailed:
+        return StepFailed(
+            f"{kind.kind} {name} in namespace {self.owner.namespace} was changed by somebody else "
+            f"{ATTEMPTS} times while it was being written",
+            reason="Conflict",
+            hint="find out what else writes it, then deploy again",
+        )
+
+
+def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> list[tuple[Kind, str, str]]:
+    """(kind, name, uid) of everything that belongs to exactly `owner.deployment`, in the order of removal."""
+    out: list[tuple[Kind, str, str]] = []
+    notes = {
+        ANNOTATION_INSTANCE: owner.instance,
+        ANNOTATION_APP: owner.app,
+        ANNOTATION_DEPLOYMENT: owner.deployment,
+    }.items()
+    for kind in (CONTROLLER, INGRESS, SERVICE, CONFIG_MAP):
+        try:
+            items = client.list(kind, owner.namespace, {LABEL_MANAGED_BY: MANAGED_BY}, gate=gate)[0]
+        except (KubeForbidden, KubeNotFound):
+            if kind in (CONTROLLER, SERVICE):
+                raise
+            continue  # no right to see them means none to have made one
+        for item in items:
+            role = _annotations(item).get(ANNOTATION_ROLE, "")
+            versioned = role in VERSIONED_ROLES or role.startswith("versioned-")
+            if versioned and notes <= _annotations(item).items():
+                out.append((kind, _name(item), item["metadata"]["uid"]))
+    return out
+
+
+def epoch_of(found: Document) -> int:
+    """The epoch under which the object was last written; 0 when it says none."""
+    value = _annotations(found).get(ANNOTATION_EPOCH, "")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def event_time(event: Document) -> str:
+    """When an Event happened last, in a form that sorts."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    created: str = event.get("metadata", {}).get("creationTimestamp") or ""
+    return next((str(time) for time in times if time), created)
+
+
+def _annotations(found: Document) -> dict[str, str]:
+    return found.get("metadata", {}).get("annotations") or {}
+
+
+def _name(found: Document) -> str:
+    return str(found["metadata"]["name"])
+
+
+def _deleting(found: Document) -> bool:
+    return bool(found["metadata"].get("deletionTimestamp"))

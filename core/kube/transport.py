@@ -1,0 +1,284 @@
+"""One HTTP exchange with the API server: pool, credentials, time-outs, and how to break off a call that hangs.
+
+The official client reads the configuration and keeps the pool; its own retries, deserialisers and exceptions are not
+used. What goes wrong below HTTP arrives as `NotSent` (nothing reached the server) or `Lost` (it may have).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    ReadTimeoutError,
+)
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to connect, TLS included."""
+
+READ_TIMEOUT = 10.0
+"""Seconds of silence after which an ordinary request is given up."""
+
+BODY_TIMEOUT = 60.0
+"""Seconds for the whole of an ordinary answer, so that a server that trickles does not hold a thread for ever."""
+
+
+class NotSent(Exception):
+    """No connection: the request has had no effect."""
+
+
+class Lost(Exception):
+    """The connection broke or fell silent after the request was on its way: whether it had an effect is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+
+class Credentials(Protocol):
+    """Gives the value of the Authorization header."""
+
+    def header(self, *, fresh: bool = False) -> str | None:
+        """None for no credentials. `fresh`: the last ones were refused, look again."""
+
+
+class Basic:
+    """User name and password."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self._header = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+
+    def header(self, *, fresh: bool = False) -> str | None:  # noqa: ARG002 - nothing to renew
+        return self._header
+
+
+class TokenFile:
+    """A bearer token in a file that is rotated under our hands; while it is empty or away the last one is used."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int, int] | None = None
+        self._token = ""
+
+    def header(self, *, fresh: bool = False) -> str | None:
+        with self._lock, contextlib.suppress(OSError, UnicodeDecodeError):
+            stat = self._path.stat()
+            seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if fresh or seen != self._seen:
+                token = self._path.read_text(encoding="ascii").strip()
+                if token:
+                    self._token, self._seen = token, seen
+        return f"Bearer {self._token}" if self._token else None
+
+
+class FromClient:
+    """What the official client found in a kubeconfig; its hook renews tokens of exec and OIDC plugins."""
+
+    def __init__(self, configuration: Any) -> None:
+        self._configuration = configuration
+        self._lock = threading.Lock()
+
+    def header(self, *, fresh: bool = False) -> str | None:  # noqa: ARG002 - the hook knows when a token expires
+        with self._lock:
+            setting = self._configuration.auth_settings().get("BearerToken") or {}
+        return setting.get("value") or None
+
+
+# --- breaking off a call ------------------------------------------------------------------------------------------
+
+
+class Call:
+    """A request under way. `abort` makes its thread return at once with `Lost`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: Any = None
+        self.begun = False
+        """True as soon as something may have reached the server."""
+
+    def attach(self, connected: Any) -> None:
+        """The socket on which the answer will arrive."""
+        with self._lock:
+            self._socket = connected
+
+    def detach(self) -> None:
+        """The answer is complete: the socket may belong to the next request."""
+        self.attach(None)
+
+    def abort(self) -> None:
+        """Break it off; harmless when it is over. Callable from any thread."""
+        with self._lock:
+            if isinstance(self._socket, socket.socket):
+                # Not SSLSocket.shutdown: that one takes the TLS state away from under the thread that is reading.
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+_running = threading.local()
+
+
+class _Attaching:
+    """Mixed into urllib3's connections: tells the thread's call how far it is, and its socket before the long wait."""
+
+    sock: Any
+
+    def putrequest(self, *args: Any, **kwargs: Any) -> Any:
+        _running.call.begun = True
+        return super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
+        _running.call.attach(self.sock)
+        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
+
+
+def _make_abortable(manager: Any) -> None:
+    """Let the pool manager make pools whose connections can be broken off."""
+    pools = {}
+    for scheme, pool in manager.pool_classes_by_scheme.items():
+        connection = type(pool.ConnectionCls.__name__, (_Attaching, pool.ConnectionCls), {})
+        pools[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": connection})
+    manager.pool_classes_by_scheme = pools
+
+
+# --- the transport ------------------------------------------------------------------------------------------------
+
+
+class Transport:
+    """Sends requests to one API server. Thread-safe. Never retries, never follows a redirect."""
+
+    def __init__(self, api_client: Any, credentials: Credentials, user_agent: str) -> None:
+        """`api_client` is a `kubernetes.client.ApiClient`; it is closed with this."""
+        self._api_client = api_client
+        self._manager = api_client.rest_client.pool_manager
+        _make_abortable(self._manager)
+        self._base = str(api_client.configuration.host).rstrip("/")
+        self._credentials = credentials
+        self._user_agent = user_agent
+        self.read_timeout = READ_TIMEOUT
+        self.connect_timeout = CONNECT_TIMEOUT
+
+    @property
+    def address(self) -> str:
+        """URL of the API server."""
+        return self._base
+
+    def send(
+        self, method: str, target: str, body: bytes | None, content_type: str, *, call: Call, timeout: float
+    ) -> Answer:
+        """One exchange; `timeout` is the seconds of silence that are borne. Raises NotSent or Lost."""
+        response = self._request(method, target, body, content_type, call=call, timeout=timeout)
+        end = time.monotonic() + max(timeout, BODY_TIMEOUT)
+        chunks = []
+        try:
+            with _translation(call):
+                for chunk in response.stream(1 << 16):
+                    chunks.append(chunk)
+                    if time.monotonic() > end:
+                        raise Lost("the answer does not come to an end")
+        except BaseException:
+            call.detach()
+            response.close()
+            raise
+        call.detach()
+        response.release_conn()
+        return Answer(response.status, response.headers, b"".join(chunks))
+
+    def stream(self, target: str, call: Call, silence: float) -> Answer | Stream:
+        """A GET whose answer goes on, or the whole answer when it is not a 200.
+
+        `silence` seconds without a byte count as a dead connection. Raises NotSent or Lost.
+        """
+        response = self._request("GET", target, None, "", call=call, timeout=silence)
+        if response.status == 200:
+            return Stream(response, call)
+        with Stream(response, call) as rest:
+            return Answer(response.status, response.headers, b"".join(rest))
+
+    def renew(self) -> None:
+        """Read the credentials again: the server has refused the last ones."""
+        self._credentials.header(fresh=True)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._api_client.close()
+
+    def _request(
+        self, method: str, target: str, body: bytes | None, content_type: str, *, call: Call, timeout: float
+    ) -> Any:
+        """Send it and wait for the head of the answer."""
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        if authorization := self._credentials.header():
+            headers["Authorization"] = authorization
+        _running.call = call
+        with _translation(call):
+            return self._manager.urlopen(
+                method,
+                self._base + target,
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=min(self.connect_timeout, timeout), read=timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+
+
+class Stream:
+    """The chunks of an answer as they arrive; iteration raises Lost. Closed by `with`."""
+
+    def __init__(self, response: Any, call: Call) -> None:
+        self._response = response
+        self._call = call
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call.detach()
+        self._response.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _translation(self._call):
+            yield from self._response.stream(1 << 16)
+
+
+@contextlib.contextmanager
+def _translation(call: Call) -> Iterator[None]:
+    """urllib3's and the socket's errors as NotSent or Lost, with a reason that a person can read."""
+    try:
+        yield
+    except (ConnectTimeoutError, LocationValueError) as error:
+        raise NotSent(_reason(error)) from error
+    except ReadTimeoutError as error:
+        raise (Lost if call.begun else NotSent)("no answer in time") from error
+    except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        # ValueError: reading from a TLS socket that is being shut down.
+        raise (Lost if call.begun else NotSent)(f"the connection failed: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in short; urllib3 wraps and prefixes with object addresses."""
+    seen = 0
+    while (inner := error.__cause__ or (error.__context__ if isinstance(error, HTTPError) else None)) and seen < 5:
+        error, seen = inner, seen + 1
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()[:200]
