@@ -19,7 +19,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher
 from deployer.api.app import App
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.api.stream import LogStream, descriptors
-from deployer.api.wire import MAX_BODY
+from deployer.core.descriptor import MAX_BODY
 from deployer.core.errors import SettingsError
 
 MAX_HEADERS = 64 * 1024

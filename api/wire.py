@@ -9,10 +9,8 @@ from typing import Any
 
 import falcon
 
+from deployer.core.descriptor import MAX_BODY
 from deployer.core.errors import DeployerError, Invalid, PreconditionFailed, Problem
-
-MAX_BODY = 1024 * 1024
-"""Bytes of a request's body."""
 
 _TAG = re.compile(r'"?([0-9]{1,18})"?')
 _NUMBER = re.compile(r"[0-9]{1,9}")
