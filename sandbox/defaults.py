@@ -1,0 +1,98 @@
+"""What the API server fills in where an object leaves it open (the parts that readers notice)."""
+
+import base64
+
+from deployer.sandbox.kinds import ENDPOINT_SLICE, NAMESPACE, POD, RC, SECRET, SERVICE, Kind, Object
+from deployer.sandbox.status import ApiError
+
+
+def fill(kind: Kind, obj: Object) -> None:
+    """Fills the defaults in, in place."""
+    obj["apiVersion"], obj["kind"] = kind.api_version, kind.name
+    if kind is POD:
+        _pod_spec(obj.setdefault("spec", {}))
+    elif kind is RC:
+        _replication_controller(obj)
+    elif kind is SERVICE:
+        _service(obj.setdefault("spec", {}))
+    elif kind is NAMESPACE:
+        obj.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+        obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
+    elif kind is SECRET:
+        _secret(obj)
+    elif kind is ENDPOINT_SLICE:
+        for port in obj.get("ports") or ():
+            port.setdefault("name", "")
+            port.setdefault("protocol", "TCP")
+
+
+def _replication_controller(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    template = spec.get("template")
+    if template is None:
+        return
+    labels = template.setdefault("metadata", {}).get("labels") or {}
+    if labels:
+        if not spec.get("selector"):
+            spec["selector"] = dict(labels)
+        if not obj["metadata"].get("labels"):
+            obj["metadata"]["labels"] = dict(labels)
+    _pod_spec(template.setdefault("spec", {}))
+
+
+def _service(spec: Object) -> None:
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("sessionAffinity", "None")
+    spec.setdefault("internalTrafficPolicy", "Cluster")
+    spec.setdefault("ipFamilies", ["IPv4"])
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        if "port" in port:
+            port.setdefault("targetPort", port["port"])
+
+
+def _secret(obj: Object) -> None:
+    obj.setdefault("type", "Opaque")
+    data = obj.setdefault("data", {})
+    data |= {key: base64.b64encode(text.encode()).decode() for key, text in (obj.pop("stringData", None) or {}).items()}
+    for key, value in data.items():
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError:
+            message = f'Secret in version "v1" cannot be handled as a Secret: illegal base64 data in data.{key}'
+            raise ApiError(400, "BadRequest", message) from None
+
+
+def _pod_spec(spec: Object) -> None:
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    spec.setdefault("dnsPolicy", "ClusterFirst")
+    spec.setdefault("securityContext", {})
+    spec.setdefault("schedulerName", "default-scheduler")
+    for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
+        _container(container)
+
+
+def _container(container: Object) -> None:
+    image = container.get("image", "")
+    tag = image.rpartition("/")[2].partition(":")[2]
+    moving = "@" not in image and tag in ("", "latest")
+    container.setdefault("imagePullPolicy", "Always" if moving else "IfNotPresent")
+    container.setdefault("terminationMessagePath", "/dev/termination-log")
+    container.setdefault("terminationMessagePolicy", "File")
+    container.setdefault("resources", {})
+    for port in container.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+    for variable in container.get("env") or ():
+        if field := (variable.get("valueFrom") or {}).get("fieldRef"):
+            field.setdefault("apiVersion", "v1")
+    for name in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if probe := container.get(name):
+            for field, value in {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1}.items():
+                probe.setdefault(field, value)
+            probe.setdefault("failureThreshold", 3)
+            if get := probe.get("httpGet"):
+                get.setdefault("scheme", "HTTP")
+                get.setdefault("path", "/")

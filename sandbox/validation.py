@@ -1,0 +1,405 @@
+"""Validation of objects with the API server's sentences: everything that is wrong, as one 422."""
+
+import ipaddress
+import json
+import re
+from typing import Any
+
+from deployer.sandbox import status
+from deployer.sandbox.kinds import (
+    CONFIG_MAP,
+    ENDPOINT_SLICE,
+    INGRESS,
+    NAMESPACE,
+    POD,
+    RC,
+    SECRET,
+    SERVICE,
+    Kind,
+    Object,
+    selects,
+)
+
+LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
+QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+LABEL_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
+TEXTS: dict[str, tuple[int, str]] = {
+    LABEL: (
+        63,
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
+        f"alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')",
+    ),
+    LABEL_1035: (
+        63,
+        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
+        f"with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '{LABEL_1035}')",
+    ),
+    SUBDOMAIN: (
+        253,
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with "
+        f"an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN}')",
+    ),
+    rf"({QUALIFIED})?": (
+        63,
+        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
+        "an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+        "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+    ),
+    QUALIFIED: (
+        63,
+        "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
+        f"(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED}')",
+    ),
+}
+LABEL_VALUE = rf"({QUALIFIED})?"
+PORT_RANGE = "must be between 1 and 65535, inclusive"
+PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
+
+
+class Problems:
+    """What is wrong with one object, field by field."""
+
+    def __init__(self) -> None:
+        self.causes: list[Object] = []
+
+    def _add(self, reason: str, field: str, message: str) -> None:
+        self.causes.append({"reason": f"FieldValue{reason}", "message": message, "field": field})
+
+    def required(self, field: str, detail: str = "") -> None:
+        self._add("Required", field, "Required value" + (f": {detail}" if detail else ""))
+
+    def invalid(self, field: str, value: Any, detail: str) -> None:
+        self._add("Invalid", field, f"Invalid value: {_text(value)}: {detail}")
+
+    def duplicate(self, field: str, value: Any) -> None:
+        self._add("Duplicate", field, f"Duplicate value: {_text(value)}")
+
+    def unsupported(self, field: str, value: Any, known: tuple[str, ...]) -> None:
+        names = ", ".join(f'"{name}"' for name in known)
+        self._add("NotSupported", field, f"Unsupported value: {_text(value)}: supported values: {names}")
+
+    def forbidden(self, field: str, detail: str) -> None:
+        self._add("Forbidden", field, f"Forbidden: {detail}")
+
+    def name(self, field: str, value: str, pattern: str) -> None:
+        """Checks a name, label value or label key against one of `TEXTS`."""
+        longest, sentence = TEXTS[pattern]
+        if len(value) > longest:
+            self.invalid(field, value, f"must be no more than {longest} characters")
+        elif not re.fullmatch(pattern, value, re.ASCII):
+            self.invalid(field, value, sentence)
+
+    def port(self, field: str, value: Any) -> None:
+        if not isinstance(value, int) or not 1 <= value <= 65535:
+            self.invalid(field, value, PORT_RANGE)
+
+    def raise_for(self, kind: Kind, name: str) -> None:
+        """Raises the 422 if there are any."""
+        if not self.causes:
+            return
+        lines = [f"{cause['field']}: {cause['message']}" for cause in self.causes]
+        told = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
+        about = {"name": name, "group": kind.group, "kind": kind.name, "causes": self.causes}
+        about = {key: value for key, value in about.items() if value}
+        raise status.ApiError(422, "Invalid", f'{kind.name} "{name}" is invalid: {told}', about)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def validate(kind: Kind, obj: Object, old: Object | None = None) -> None:
+    """Checks a decoded object with its defaults filled in; `old` for an update. Raises a 422, or a 501 for what the sandbox lacks."""
+    problems = Problems()
+    _metadata(kind, obj["metadata"], problems)
+    if kind is SERVICE:
+        _service(obj.get("spec") or {}, problems)
+    elif kind is POD:
+        pod_spec(obj.get("spec") or {}, "spec", problems)
+    elif kind is RC:
+        _replication_controller(obj.get("spec") or {}, problems)
+    elif kind is INGRESS:
+        _ingress(obj.get("spec") or {}, problems)
+    elif kind is ENDPOINT_SLICE and obj.get("addressType") not in ("IPv4", "IPv6", "FQDN"):
+        problems.unsupported("addressType", obj.get("addressType", ""), ("FQDN", "IPv4", "IPv6"))
+    if old is not None:
+        _unchanged(kind, obj, old, problems)
+    problems.raise_for(kind, obj["metadata"]["name"])
+
+
+def _metadata(kind: Kind, meta: Object, problems: Problems) -> None:
+    pattern = {SERVICE: LABEL_1035, NAMESPACE: LABEL}.get(kind, SUBDOMAIN)
+    problems.name("metadata.name", meta["name"], pattern)
+    labels(meta.get("labels") or {}, "metadata.labels", problems)
+    for key in meta.get("annotations") or {}:
+        _qualified(key.lower(), "metadata.annotations", problems)
+    if sum(len(key) + len(value) for key, value in (meta.get("annotations") or {}).items()) > 256 * 1024:
+        problems._add("TooLong", "metadata.annotations", "Too long: may not be more than 262144 bytes")
+    for i, reference in enumerate(meta.get("ownerReferences") or ()):
+        for field in ("apiVersion", "kind", "name", "uid"):
+            if not reference.get(field):
+                problems.invalid(f"metadata.ownerReferences[{i}].{field}", "", f"{field} must not be empty")
+
+
+def labels(found: dict[str, str], field: str, problems: Problems) -> None:
+    for key, value in found.items():
+        _qualified(key, field, problems)
+        problems.name(field, value, LABEL_VALUE)
+
+
+def _qualified(key: str, field: str, problems: Problems) -> None:
+    prefix, slash, name = key.rpartition("/")
+    if slash:
+        problems.name(field, prefix, SUBDOMAIN)
+    problems.name(field, name, QUALIFIED)
+
+
+def _service(spec: Object, problems: Problems) -> None:
+    kind = spec["type"]
+    if kind not in ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName"):
+        problems.unsupported("spec.type", kind, ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"))
+    elif kind != "ClusterIP":
+        raise status.not_supported(f"Services of type {kind}, only ClusterIP")
+    labels(spec.get("selector") or {}, "spec.selector", problems)
+    ports = spec.get("ports") or []
+    if not ports and spec.get("clusterIP") != "None":
+        problems.required("spec.ports")
+    names: set[str] = set()
+    numbers: set[tuple[int, str]] = set()
+    for i, port in enumerate(ports):
+        at, name = f"spec.ports[{i}]", port.get("name", "")
+        if name:
+            problems.name(f"{at}.name", name, LABEL)
+        elif len(ports) > 1:
+            problems.required(f"{at}.name")
+        if name and name in names:
+            problems.duplicate(f"{at}.name", name)
+        problems.port(f"{at}.port", port.get("port", 0))
+        _protocol(at, port, problems)
+        _target(f"{at}.targetPort", port.get("targetPort"), problems)
+        number = (port.get("port", 0), port["protocol"])
+        if number in numbers:
+            problems.duplicate(at, {"port": number[0], "protocol": number[1]})
+        names.add(name)
+        numbers.add(number)
+
+
+def _protocol(at: str, port: Object, problems: Problems) -> None:
+    if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
+        problems.unsupported(f"{at}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
+
+
+def _target(field: str, target: Any, problems: Problems) -> None:
+    if isinstance(target, str):
+        _port_name(field, target, problems)
+    elif target is not None:
+        problems.port(field, target)
+
+
+def _port_name(field: str, name: str, problems: Problems) -> None:
+    if len(name) > 15:
+        problems.invalid(field, name, "must be no more than 15 characters")
+    if not re.fullmatch(r"[a-z0-9-]*", name):
+        problems.invalid(field, name, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+    elif not re.search(r"[a-z]", name):
+        problems.invalid(field, name, "must contain at least one letter (a-z)")
+    elif "--" in name:
+        problems.invalid(field, name, "must not contain consecutive hyphens")
+    elif name[0] == "-" or name[-1] == "-":
+        problems.invalid(field, name, "must not begin or end with a hyphen")
+
+
+def _replication_controller(spec: Object, problems: Problems) -> None:
+    if spec["replicas"] < 0:
+        problems.invalid("spec.replicas", spec["replicas"], "must be greater than or equal to 0")
+    if not spec.get("selector"):
+        problems.required("spec.selector")
+    template = spec.get("template")
+    if template is None:
+        problems.required("spec.template")
+        return
+    found = template.get("metadata", {}).get("labels") or {}
+    labels(found, "spec.template.metadata.labels", problems)
+    if spec.get("selector") and not selects(spec["selector"], found):
+        problems.invalid("spec.template.metadata.labels", found, "`selector` does not match template `labels`")
+    pod = template.get("spec") or {}
+    pod_spec(pod, "spec.template.spec", problems)
+    if pod.get("restartPolicy") in ("OnFailure", "Never"):
+        problems.unsupported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",))
+
+
+def pod_spec(spec: Object, at: str, problems: Problems) -> None:
+    if not spec.get("containers"):
+        problems.required(f"{at}.containers")
+    if spec["restartPolicy"] not in ("Always", "OnFailure", "Never"):
+        problems.unsupported(f"{at}.restartPolicy", spec["restartPolicy"], ("Always", "OnFailure", "Never"))
+    if spec["terminationGracePeriodSeconds"] < 0:
+        problems.invalid(
+            f"{at}.terminationGracePeriodSeconds",
+            spec["terminationGracePeriodSeconds"],
+            "must be greater than or equal to 0",
+        )
+    names: set[str] = set()
+    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    for group in ("containers", "initContainers"):
+        for i, container in enumerate(spec.get(group) or ()):
+            here, name = f"{at}.{group}[{i}]", container.get("name", "")
+            if not name:
+                problems.required(f"{here}.name")
+            elif name in names:
+                problems.duplicate(f"{here}.name", name)
+            else:
+                problems.name(f"{here}.name", name, LABEL)
+            names.add(name)
+            _container(container, here, volumes, problems)
+
+
+def _container(container: Object, at: str, volumes: set[str], problems: Problems) -> None:
+    image = container.get("image", "")
+    if not image:
+        problems.required(f"{at}.image")
+    elif image != image.strip():
+        problems.invalid(f"{at}.image", image, "must not have leading or trailing whitespace")
+    if container["imagePullPolicy"] not in ("Always", "IfNotPresent", "Never"):
+        problems.unsupported(f"{at}.imagePullPolicy", container["imagePullPolicy"], ("Always", "IfNotPresent", "Never"))
+    names: set[str] = set()
+    for i, port in enumerate(container.get("ports") or ()):
+        here, name = f"{at}.ports[{i}]", port.get("name", "")
+        if name:
+            _port_name(f"{here}.name", name, problems)
+            if name in names:
+                problems.duplicate(f"{here}.name", name)
+        names.add(name)
+        if "containerPort" not in port:
+            problems.required(f"{here}.containerPort")
+        else:
+            problems.port(f"{here}.containerPort", port["containerPort"])
+        _protocol(here, port, problems)
+    for i, variable in enumerate(container.get("env") or ()):
+        _variable(variable, f"{at}.env[{i}]", problems)
+    for i, mount in enumerate(container.get("volumeMounts") or ()):
+        if mount.get("name") not in volumes:
+            problems._add("NotFound", f"{at}.volumeMounts[{i}].name", f"Not found: {_text(mount.get('name', ''))}")
+    for name in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if name in container:
+            _probe(container[name], f"{at}.{name}", problems)
+
+
+def _variable(variable: Object, at: str, problems: Problems) -> None:
+    name = variable.get("name", "")
+    if not name:
+        problems.required(f"{at}.name")
+    elif not re.fullmatch(r"[ -<>-~]+", name):
+        problems.invalid(
+            f"{at}.name",
+            name,
+            "a valid environment variable name must consist only of printable ASCII characters other than '='",
+        )
+    source = variable.get("valueFrom")
+    if source is not None and variable.get("value"):
+        problems.invalid(f"{at}.valueFrom", "", "may not be specified when `value` is not empty")
+    if source is not None and len(source) != 1:
+        problems.invalid(
+            f"{at}.valueFrom",
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+        )
+
+
+def _probe(probe: Object, at: str, problems: Problems) -> None:
+    handlers = [name for name in ("exec", "httpGet", "tcpSocket", "grpc") if name in probe]
+    if not handlers:
+        problems.required(at, "must specify a handler type")
+    for extra in handlers[1:]:
+        problems.forbidden(f"{at}.{extra}", "may not specify more than 1 handler type")
+    for name in ("httpGet", "tcpSocket"):
+        if name in probe:
+            _target(f"{at}.{name}.port", probe[name].get("port", 0), problems)
+    for field in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
+        if probe.get(field, 0) < 0:
+            problems.invalid(f"{at}.{field}", probe[field], "must be greater than or equal to 0")
+
+
+def _ingress(spec: Object, problems: Problems) -> None:
+    if not spec.get("rules") and not spec.get("defaultBackend"):
+        problems.invalid("spec", spec, "either `defaultBackend` or `rules` must be specified")
+    if "defaultBackend" in spec:
+        _backend(spec["defaultBackend"], "spec.defaultBackend", problems)
+    for i, rule in enumerate(spec.get("rules") or ()):
+        at, host = f"spec.rules[{i}]", rule.get("host", "")
+        if _is_address(host):
+            problems.invalid(f"{at}.host", host, "must be a DNS name, not an IP address")
+        elif host:
+            problems.name(f"{at}.host", host.removeprefix("*."), SUBDOMAIN)
+        if "http" in rule and not rule["http"].get("paths"):
+            problems.required(f"{at}.http.paths")
+        for j, path in enumerate(rule.get("http", {}).get("paths") or ()):
+            _path(path, f"{at}.http.paths[{j}]", problems)
+
+
+def _path(path: Object, at: str, problems: Problems) -> None:
+    kind, value = path.get("pathType"), path.get("path", "")
+    if kind is None:
+        problems.required(f"{at}.pathType", "pathType must be specified")
+    elif kind not in PATH_TYPES:
+        problems.unsupported(f"{at}.pathType", kind, PATH_TYPES)
+    elif not value.startswith("/") and (value or kind != "ImplementationSpecific"):
+        problems.invalid(f"{at}.path", value, "must be an absolute path")
+    elif kind != "ImplementationSpecific":
+        for part in ("//", "/./", "/../", "%2f", "%2F"):
+            if part in value:
+                problems.invalid(f"{at}.path", value, f"must not contain '{part}'")
+    _backend(path.get("backend") or {}, f"{at}.backend", problems)
+
+
+def _backend(backend: Object, at: str, problems: Problems) -> None:
+    if "resource" in backend:
+        raise status.not_supported("Ingress backends other than Services")
+    service = backend.get("service")
+    if service is None:
+        problems.required(at, "port name or number is required for .Service" if backend else "")
+        return
+    if not service.get("name"):
+        problems.required(f"{at}.service.name")
+    else:
+        problems.name(f"{at}.service.name", service["name"], LABEL_1035)
+    port = service.get("port") or {}
+    if port.get("name") and port.get("number"):
+        problems.invalid(at, "", "cannot set both port name & port number")
+    elif port.get("name"):
+        _port_name(f"{at}.service.port.name", port["name"], problems)
+    elif port.get("number"):
+        problems.port(f"{at}.service.port.number", port["number"])
+    else:
+        problems.required(at, "port name or number is required")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _unchanged(kind: Kind, obj: Object, old: Object, problems: Problems) -> None:
+    immutable = "field is immutable"
+    if kind is SERVICE and obj["spec"].get("clusterIP") != old["spec"].get("clusterIP"):
+        problems.invalid("spec.clusterIP", obj["spec"].get("clusterIP"), immutable)
+    elif kind is POD and _fixed(obj["spec"]) != _fixed(old["spec"]):
+        problems.forbidden("spec", "pod updates may not change fields other than the containers' images")
+    elif kind in (CONFIG_MAP, SECRET) and old.get("immutable"):
+        for field in ("data", "binaryData", "immutable"):
+            if obj.get(field) != old.get(field):
+                problems.forbidden(field, f"{immutable} when `immutable` is set")
+    elif kind is SECRET and obj["type"] != old["type"]:
+        problems.invalid("type", obj["type"], immutable)
+    elif kind is ENDPOINT_SLICE and obj["addressType"] != old["addressType"]:
+        problems.invalid("addressType", obj["addressType"], immutable)
+
+
+def _fixed(spec: Object) -> Object:
+    """The part of a pod spec that an update may not touch."""
+    containers = [{key: value for key, value in c.items() if key != "image"} for c in spec["containers"]]
+    return {**spec, "containers": containers, "nodeName": None}
