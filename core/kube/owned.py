@@ -151,7 +151,7 @@ class OwnedKube:
         """True when it is ours and of that deployment."""
         return self.is_ours(found) and _annotations(found).get(ANNOTATION_DEPLOYMENT) == deployment
 
-    def _foreign(self, kind: Kind, found: Document) -> ForeignObject:
+    def foreign(self, kind: Kind, found: Document) -> ForeignObject:
         """Whose it is, in one sentence."""
         notes = _annotations(found)
         instance, app = notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)
@@ -196,7 +196,7 @@ class OwnedKube:
                 if self.owned_by(found, self.owner.deployment) and not _deleting(found):
                     return found
                 if not self.is_ours(found) or _annotations(found).get(ANNOTATION_DEPLOYMENT) in self.owner.keep:
-                    raise self._foreign(kind, found)
+                    raise self.foreign(kind, found)
                 self._check_epoch(kind, found)
                 self._remove(kind, found, "Background")
                 self._await_gone(kind, found)
@@ -237,7 +237,7 @@ class OwnedKube:
                 found = self.get(kind, name)
                 if found is not None:
                     if not self.is_ours(found) and not is_original(found, self.owner.app):
-                        raise self._foreign(kind, found)
+                        raise self.foreign(kind, found)
                     self._check_epoch(kind, found)
                     if _deleting(found):
                         self._await_gone(kind, found)
