@@ -59,3 +59,19 @@ def finished(deployment: Deployment, name: str = "deployment_finished") -> Chang
         namespace=deployment.namespace, app=deployment.app, id=new_id(), name=name, deployment=deployment.public()
     )
     return Create(event)
+
+
+def ended_changes(store: Store, deployment: Deployment) -> list[Change]:
+    """What ends a deployment: status, event, plan, host claim and, when asked for, the record itself."""
+    end = {Status.DEPLOYING: Status.FAILURE, Status.UNDEPLOYING: Status.UNDEPLOYED}.get(deployment.status)
+    ended = deployment.to(end) if end else deployment
+    changes: list[Change] = [finished(ended)] if end else []
+    host = deployment.descriptor.get("frontend")
+    if host:
+        changes += release_host(store, deployment.namespace, deployment.app, host, without_deployment=deployment.id)
+    if ended.purge:
+        return [*changes, *purge_changes(store, deployment)]
+    plan = store.get(Plan, deployment.id)
+    if plan is not None:
+        changes.append(Delete(plan))
+    return [*changes, Update(ended)] if end else changes

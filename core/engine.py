@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StoreError
-from deployer.core.records import Deployment, Event, Operation, OperationState, Status, new_id
-from deployer.core.runner import Hung, Runner, Tools
-from deployer.core.store.base import Delete, Lease
+from deployer.core.calls import Hung
+from deployer.core.changes import ended_changes
+from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
+from deployer.core.records import Deployment, Event, Operation, OperationKind, OperationState, Status, new_id
+from deployer.core.removal import Removal
+from deployer.core.rollout import Rollout
+from deployer.core.runner import Runner, Tools
+from deployer.core.store.base import Delete, Lease, Update
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +80,7 @@ class Engine:
         self._threads: set[threading.Thread] = set()
         self._observe = threading.Event()
         self._service: list[threading.Thread] = []
-        self._unsubscribe = lambda: None
+        self._unsubscribe: Callable[[], None] = lambda: None
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -157,11 +163,34 @@ class Engine:
                     self._apps[operation.namespace, operation.app].operations[key] = operation
 
     def _cancel(self, deployment: Deployment) -> None:
+        """Somebody wants to be rid of a deployment that may be under way, waiting in the queue, or parked."""
         with self._lock:
             queue = self._apps.get((deployment.namespace, deployment.app))
             runner = queue.runner if queue else None
+            found = [
+                o
+                for o in (queue.operations.values() if queue else ())
+                if o.deployment == deployment.id and o.kind is OperationKind.DEPLOY
+            ]
         if runner is not None and runner.operation.deployment == deployment.id:
             runner.cancel()
+            return
+        for operation in found:
+            if operation.state is OperationState.QUEUED:
+                self._end_queued(operation, deployment)
+            elif queue is not None:
+                with self._lock:
+                    queue.operations[operation.id] = dataclasses.replace(operation, due=0.0)
+
+    def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
+        """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
+        self._tools.logbook.append(deployment.id, "UNDEPLOYED: cancelled before it began")
+        closed = dataclasses.replace(operation, state=OperationState.DONE)
+        try:
+            self._store.commit(Update(closed), *ended_changes(self._store, deployment))
+        except StaleRevision:
+            with self._lock:
+                self._changed.add((Deployment.KIND, deployment.id))
 
     def _start_due(self) -> float | None:
         """Start what is due and return the seconds until something else is, None when nothing waits."""
@@ -198,7 +227,7 @@ class Engine:
             pause = self._failed(queue)
         except Fenced as error:
             logger.warning("operation %s of %s belongs to another process now: %s", operation.id, operation.app, error)
-            pause = LEASE
+            pause = RETRY
         except StoreError as error:
             logger.error("operation %s of %s waits for the store: %s", operation.id, operation.app, error)
             pause = self._failed(queue)
@@ -206,14 +235,16 @@ class Engine:
             logger.error("operation %s of %s is tried again: %s", operation.id, operation.app, error)
             pause = self._failed(queue)
         except Exception:
-            logger.exception("operation %s of %s failed by a mistake of ours; trying again", operation.id, operation.app)
+            logger.exception(
+                "operation %s of %s failed by a mistake of ours; trying again", operation.id, operation.app
+            )
             pause = self._failed(queue)
         finally:
             self._done(app, queue, operation, pause)
 
     def _failed(self, queue: _Queue) -> float:
         queue.failures += 1
-        return min(60.0, RETRY * 2 ** min(queue.failures - 1, 6))
+        return min(60.0, RETRY * 2.0 ** min(queue.failures - 1, 6))
 
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
@@ -246,7 +277,8 @@ class Engine:
             if current is None or current.state is OperationState.DONE:
                 return 0.0
             fenced = self._fenced.get(app) == lease.token
-            runner = Runner(self._tools, current, lease, self.hung, fenced=fenced)
+            chosen = Rollout if current.kind is OperationKind.DEPLOY else Removal
+            runner = chosen(self._tools, current, lease, self.hung, fenced=fenced)
             with self._lock:
                 queue.runner = runner
                 self._leases[app] = (lease, runner)

@@ -1,4 +1,4 @@
-"""Deciding a deployment: what is live, which version comes next, and everything that is pinned before anything starts."""
+"""Deciding a deployment: what is live, which version comes next, and all that is pinned before anything starts."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ class Planner:
         )
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
-        plan = dataclasses.replace(
-            plan, steps=[s.id for s in steps], phases={s.id: Phase(s.phase).name for s in steps}
-        )
+        plan = dataclasses.replace(plan, steps=[s.id for s in steps], phases={s.id: Phase(s.phase).name for s in steps})
         return plan, dataclasses.replace(app, highest=highest)
 
     # --- providers -----------------------------------------------------------------------------------------------
@@ -109,15 +107,22 @@ class Planner:
         """What the Service and the route select now. The cluster is the judge; a store that disagrees stops here."""
         plan = self.store.get(Plan, app.live) if app.live else None
         service = self.kube.get(SERVICE, manifests.service_name(app.app))
-        if service is not None and not (
-            self.kube.is_ours(service) or manifests.is_original(service, app.app)
-        ):
-            self.kube.refuse_foreign(SERVICE, service)
+        if service is not None and not (self.kube.is_ours(service) or manifests.is_original(service, app.app)):
+            raise self.kube.foreign(SERVICE, service)
         selected = ((service or {}).get("spec", {}).get("selector") or {}).get("version", "")
         state = self._route_state(app, ingress)
         routed = self._routed_version(app, state)
         if app.live:
-            self._agree(app, plan, service, selected, routed, ingress)
+            had_route = plan is not None and plan.route is not None and ingress is not None
+            had_route = had_route and plan is not None and plan.ingress.get("name") == self.settings.ingress
+            wrong = _wrong_service(app, plan, service, selected) or _wrong_route(app, had_route, routed)
+            if wrong:
+                raise StepFailed(
+                    f"{wrong}, but version {app.live_version} was deployed last: somebody changed it, or the store is "
+                    f"old",
+                    reason="StoreDisagrees",
+                    hint=f"lead it back to version {app.live_version}, or undeploy that version first",
+                )
         elif service is not None and self.kube.is_ours(service):
             raise StepFailed(
                 f"service {app.app} selects version {selected or '(none)'}, but this deployer's store knows of no live "
@@ -139,31 +144,6 @@ class Planner:
             service=service,
             route=state,
         )
-
-    def _agree(
-        self,
-        app: App,
-        plan: Plan | None,
-        service: Document | None,
-        selected: str,
-        routed: str,
-        ingress: IngressProvider | None,
-    ) -> None:
-        """Raise StepFailed when the Service or the route selects something else than the store's live version."""
-        had_service = plan is not None and plan.objects.get("service") is not None
-        same_provider = plan is not None and ingress is not None and plan.ingress.get("name") == ingress.name
-        had_route = same_provider and plan is not None and plan.route is not None
-        wrong = ""
-        if (had_service or service is not None) and selected != app.live_version:
-            wrong = f"service {app.app} " + (f"selects version {selected}" if service is not None else "is missing")
-        elif (had_route and routed != app.live_version) or (routed and routed != app.live_version):
-            wrong = f"the route of {app.app} " + (f"leads to version {routed}" if routed else "is missing")
-        if wrong:
-            raise StepFailed(
-                f"{wrong}, but version {app.live_version} was deployed last: somebody changed it, or the store is old",
-                reason="StoreDisagrees",
-                hint=f"lead it back to version {app.live_version}, or undeploy that version first",
-            )
 
     def _route_state(self, app: App, ingress: IngressProvider | None) -> RouteState | None:
         if ingress is None:
@@ -263,7 +243,9 @@ class Planner:
                 hint="the service's log has the details",
             ) from error
         for variable in answer:
-            if not isinstance(variable, dict) or not re.fullmatch(r"[-._a-zA-Z][-._a-zA-Z0-9]*", variable.get("name", "")):
+            if not isinstance(variable, dict) or not re.fullmatch(
+                r"[-._a-zA-Z][-._a-zA-Z0-9]*", variable.get("name", "")
+            ):
                 raise StepFailed(
                     f"environment injector {injector.name} gave something that is no environment variable",
                     reason="EnvironmentFailed",
@@ -305,12 +287,10 @@ class Planner:
 
     def _tls_secret(self, host: str, descriptor: Document, live: Live | None) -> str:
         """The descriptor's, else the settings', else a TLS Secret named like the host or its domain, else none."""
-        if descriptor.get("tlsSecretName"):
-            return str(descriptor["tlsSecretName"])
+        chosen = descriptor.get("tlsSecretName") or self.settings.tls_secret(host)
+        if chosen:
+            return str(chosen)
         domains = [host, *parent_domains(host)]
-        for domain in domains:
-            if domain in self.settings.tls_secrets:
-                return str(self.settings.tls_secrets[domain])
         before = ""
         if live and live.plan and live.plan.route and live.plan.route["host"] == host:
             before = str(live.plan.route.get("tls_secret") or "")
@@ -376,6 +356,21 @@ class Live:
         }
 
 
+def _wrong_service(app: App, plan: Plan | None, service: Document | None, selected: str) -> str:
+    """What is wrong with the Service, when it does not select the store's live version; else nothing."""
+    expected = plan is not None and plan.objects.get("service") is not None
+    if service is None:
+        return f"service {app.app} is missing" if expected else ""
+    return f"service {app.app} selects version {selected or '(none)'}" if selected != app.live_version else ""
+
+
+def _wrong_route(app: App, expected: bool, routed: str) -> str:
+    """The same for the route."""
+    if not routed:
+        return f"the route of {app.app} is missing" if expected else ""
+    return f"the route of {app.app} leads to version {routed}" if routed != app.live_version else ""
+
+
 def _our_fields(service: Document) -> Document:
     """What moving the unversioned Service back needs."""
     metadata = service["metadata"]
@@ -412,5 +407,3 @@ def check_steps(steps: Sequence[Step], strategy: str) -> Sequence[Step]:
     if wrong:
         raise StepFailed(f"strategy {strategy} {wrong}", reason="BadStrategy", hint="ask the plugin's author")
     return steps
-
-

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any
 
 from deployer.core.errors import Problem
 from deployer.core.gate import Gate
@@ -34,7 +34,7 @@ class PluginSettings:
 class Provider(ABC):
     """Base of everything that a plugin hands in."""
 
-    name: ClassVar[str] | str
+    name: str
     """What descriptors and settings call it. Unique among its kind."""
 
     @property
@@ -42,7 +42,7 @@ class Provider(ABC):
         """JSON Schema (2020-12) for this provider's options in a descriptor; None: it takes none."""
         return None
 
-    def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:
+    def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:  # noqa: ARG002
         """What this provider cannot do for that (normalised) descriptor. Asked before anything is stored."""
         return ()
 
@@ -119,15 +119,15 @@ class Step(ABC):
     never returned. Raise StepFailed when the goal cannot be reached.
     """
 
-    id: ClassVar[str] | str
+    id: str
     """Stable across releases of the plugin: a resumed operation finds its steps by it."""
-    phase: ClassVar[Phase] | Phase
+    phase: Phase
 
     @abstractmethod
     def run(self, work: Work) -> Outcome:
         """Reach the goal, or return at once when it is reached."""
 
-    def undo(self, work: Work) -> None:
+    def undo(self, work: Work) -> None:  # noqa: ARG002
         """Take back what `run` may have done. The default is for steps that only look."""
         return
 
@@ -139,11 +139,11 @@ class Strategy(Provider):
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """Steps up to the commit point, phases in order; none of phase RETIRE."""
 
-    def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
+    def retire_steps(self, plan: Plan) -> Sequence[Step] | None:  # noqa: ARG002
         """Steps that remove the replaced version; None: the usual ones (`steps.retire_steps`)."""
         return None
 
-    def undeploy_steps(self, plan: Plan) -> Sequence[Step] | None:
+    def undeploy_steps(self, plan: Plan) -> Sequence[Step] | None:  # noqa: ARG002
         """Steps that remove a live version; None: the usual ones (`steps.undeploy_steps`)."""
         return None
 

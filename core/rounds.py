@@ -56,9 +56,7 @@ class Rounds(HealthRounds):
                     return
                 verdicts[pod["metadata"]["uid"]] = self._check(pod, gate)
 
-        threads = [
-            threading.Thread(target=ask, name="health", daemon=True) for _ in range(min(AT_ONCE, len(pods)))
-        ]
+        threads = [threading.Thread(target=ask, name="health", daemon=True) for _ in range(min(AT_ONCE, len(pods)))]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -125,9 +125,7 @@ class Service:
 
         def attempt() -> None:
             old = self.descriptor(namespace, id)
-            self.store.commit(
-                Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id)
-            )
+            self.store.commit(Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id))
 
         _decide_again(attempt)
 

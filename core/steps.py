@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deployer.core import manifests
@@ -12,7 +12,7 @@ from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.owned import OwnedKube
-from deployer.core.providers import Backend, Done, Outcome, Phase, Step, Work
+from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Phase, Step, Work
 from deployer.core.records import Document, Plan
 
 HEALTH_INTERVAL = 1.0
@@ -83,19 +83,15 @@ class VerifyHealth(Step):
         if work.health is None:
             return Done()
         if work.plan.descriptor.get("ignoreHealthCheck"):
-            pods = self._pods(work)
-            verdicts = work.health.check_all(pods, work.gate)
-            work.health.keep(pods, verdicts)
-            work.log(f"health checks ignored: {_verdict_text(pods, verdicts)}")
-            return Done()
+            return self._ask_once(work, work.health)
         passed: dict[str, int] = {}
         said, rounds = "", 0
         pods: list[Document] = []
-        verdicts: dict[str, Verdict] = {}
+        verdicts: Mapping[str, Verdict] = {}
         try:
             while True:
                 pods = self._pods(work)
-                verdicts = dict(work.health.check_all(pods, work.gate))
+                verdicts = work.health.check_all(pods, work.gate)
                 rounds += 1
                 # Counted by uid: a pod that was replaced starts again at nothing.
                 passed = {uid: passed.get(uid, 0) + 1 if v.healthy else 0 for uid, v in verdicts.items()}
@@ -122,6 +118,13 @@ class VerifyHealth(Step):
         work.log(f"healthy: {len(pods)} of {len(pods)} pods")
         return Done()
 
+    def _ask_once(self, work: Work, health: HealthRounds) -> Outcome:
+        pods = self._pods(work)
+        verdicts = health.check_all(pods, work.gate)
+        health.keep(pods, verdicts)
+        work.log(f"health checks ignored: {_verdict_text(pods, verdicts)}")
+        return Done()
+
     def _pods(self, work: Work) -> list[Document]:
         """The pods to ask: those that the controller wants, ready or not, but none that is on its way out."""
         controller = own_controller(work)
@@ -136,16 +139,15 @@ class VerifyHealth(Step):
         return work.kube.wait(POD, enough, labels=labels)
 
 
-def _healthy(pod: Document, verdicts: dict[str, Verdict]) -> bool:
+def _healthy(pod: Document, verdicts: Mapping[str, Verdict]) -> bool:
     verdict = verdicts.get(pod["metadata"]["uid"])
     return verdict is not None and verdict.healthy
 
 
-def _verdict_text(pods: Sequence[Document], verdicts: object) -> str:
-    table: dict[str, Verdict] = dict(verdicts)  # type: ignore[call-overload]
+def _verdict_text(pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> str:
     parts = []
     for pod in pods:
-        verdict = table.get(pod["metadata"]["uid"])
+        verdict = verdicts.get(pod["metadata"]["uid"])
         parts.append(f"{name_of(pod)} {verdict.message if verdict else 'was not asked yet'}")
     return "; ".join(parts) or "there is no pod to ask"
 

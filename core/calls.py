@@ -1,0 +1,147 @@
+"""Calls into steps: each in a thread of its own with a gate, so that one that hangs can be left behind."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked
+from deployer.core.gate import Gate
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+GRACE = 0.5
+"""Seconds that a step gets to come back once its time is up; then its thread is left alone, without its handles."""
+
+SETTLE = 20.0
+"""Seconds to wait for a request that was already sent when the gate closed: connect and read time-out, and some."""
+
+
+class StepCrashed(DeployerError):
+    """A step raised something that is not ours: a mistake in the plugin."""
+
+
+class Hung:
+    """Threads that went on past their deadline. They hold no handle that works; too many make the service unready."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def add(self, thread: threading.Thread) -> None:
+        """Count a thread until it ends."""
+        with self._lock:
+            self._threads.append(thread)
+
+    def count(self) -> int:
+        """How many are still there."""
+        with self._lock:
+            self._threads = [t for t in self._threads if t.is_alive()]
+            return len(self._threads)
+
+
+class Caller:
+    """Makes an operation's calls, one at a time, and ends the one under way when it is stopped or cancelled."""
+
+    def __init__(self, name: str, hung: Hung) -> None:
+        """`name` is for threads and logs."""
+        self._name = name
+        self._hung = hung
+        self._lock = threading.Lock()
+        self._gate: Gate | None = None
+        self._cancellable = False
+        self._stop: Interrupted | None = None
+        self._cancelled = False
+
+    def stop(self, reason: Interrupted) -> None:
+        """End the call under way and refuse every later one."""
+        with self._lock:
+            self._stop = self._stop or reason
+            gate = self._gate
+        if gate is not None:
+            gate.close(reason)
+
+    def cancel(self) -> None:
+        """End the call under way if it can be cancelled, and refuse every later one of that sort."""
+        with self._lock:
+            self._cancelled = True
+            gate = self._gate if self._cancellable else None
+        if gate is not None:
+            gate.close(Cancelled("cancelled by request"))
+
+    def call(self, seconds: float, function: Callable[[Gate], T], *, cancellable: bool = False) -> T:
+        """The result of `function`, for at most `seconds`. When this returns, nothing that it sent is under way.
+
+        Raises what it raises (StepCrashed for what is not a DeployerError), DeadlineExceeded, Cancelled, or the reason
+        of `stop`. A thread that does not come back is counted and loses its handles: the gate is closed.
+        """
+        gate = Gate(time.monotonic() + seconds)
+        self._enter(gate, cancellable)
+        call = _Call(function, gate)
+        thread = threading.Thread(target=call.run, name=f"step-{self._name}", daemon=True)
+        forget = gate.on_close(call.wake.set)
+        thread.start()
+        call.wake.wait(seconds)
+        forget()
+        if not call.done.is_set():
+            gate.close(DeadlineExceeded(f"it did not finish within {seconds:.3g} s"))
+            call.done.wait(GRACE)
+        if not call.done.is_set() and not gate.settle(SETTLE):
+            logger.warning("a request for %s is still under way after %g s", self._name, SETTLE)
+        if not call.done.is_set():
+            self._hung.add(thread)
+            logger.warning("a step of %s hangs past its deadline; it is left behind without its handles", self._name)
+            gate.check()
+        # Whatever the thread left running with its handles is of no use from here on.
+        gate.close(Revoked("this step is over"))
+        return call.result()
+
+    def pause(self, seconds: float, *, cancellable: bool) -> None:
+        """Wait. Raises Cancelled, or the reason of `stop`."""
+        gate = Gate()
+        self._enter(gate, cancellable)
+        gate.pause(seconds)
+
+    def _enter(self, gate: Gate, cancellable: bool) -> None:
+        with self._lock:
+            if self._stop is not None:
+                raise self._stop
+            if cancellable and self._cancelled:
+                raise Cancelled("cancelled by request")
+            self._gate, self._cancellable = gate, cancellable
+
+
+class _Call(Generic[T]):
+    """One function in one thread: its result, or what it raised."""
+
+    def __init__(self, function: Callable[[Gate], T], gate: Gate) -> None:
+        self._function = function
+        self._gate = gate
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+        self.done = threading.Event()
+        self.wake = threading.Event()
+
+    def run(self) -> None:
+        """Call it. A plugin's `sys.exit` ends only this thread."""
+        try:
+            self._value.append(self._function(self._gate))
+        except DeployerError as error:
+            self._error = error
+        except BaseException as error:
+            logger.exception("a step raised %s", type(error).__name__)
+            self._error = StepCrashed(f"it raised {type(error).__name__}; the service's log has the details")
+        finally:
+            self.done.set()
+            self.wake.set()
+
+    def result(self) -> T:
+        """The value. Raises what the function raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value[0]

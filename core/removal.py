@@ -1,0 +1,159 @@
+"""What removes: retiring a replaced version, undeploying a live one. Never undone; tried until it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from deployer.core import manifests, steps
+from deployer.core.changes import ended_changes
+from deployer.core.errors import Cancelled, Hold, PluginError, StaleRevision
+from deployer.core.providers import Step
+from deployer.core.records import App, Deployment, Operation, OperationKind, OperationState, Plan, Status
+from deployer.core.runner import FAILURES, Runner
+from deployer.core.store.base import Change, Update
+
+
+class Removal(Runner):
+    """A retirement or an undeployment."""
+
+    # --- retire, undeploy ----------------------------------------------------------------------------------------
+
+    def _carry_on(self) -> float | None:
+        """Retire or undeploy. Never undone; tried until it is done, saying why it is not."""
+        if self.operation.state is OperationState.QUEUED:
+            self._journal.write(state=OperationState.RUNNING, steps={})
+        waiting = OperationState.QUEUED if self.operation.kind is OperationKind.RETIRE else OperationState.RUNNING
+        try:
+            todo = self._retirement() if self.operation.kind is OperationKind.RETIRE else self._undeployment()
+            if todo is None:
+                self._close()
+                return None
+            parked = self._advance(todo, cancellable=False)
+            if parked is not None:
+                return parked
+        except Hold as error:
+            return self._again(str(error), waiting)
+        except (*FAILURES, Cancelled) as error:
+            what = "retiring" if self.operation.kind is OperationKind.RETIRE else "undeploying"
+            return self._again(f"{what} is not finished: {error}", waiting)
+        self._removed()
+        return None
+
+    def _retirement(self) -> list[tuple[Step, Plan]]:
+        target = self.operation.target
+        todo: list[tuple[Step, Plan]] = []
+        winner = self._store.get(Plan, target["by"]) if target.get("by") else None
+        if winner is not None and winner.route and self._known(winner):
+            todo.append((steps.ReleaseRoute(), winner))
+        plan = self._old_plan()
+        if plan is None:
+            return todo
+        if "drop" in target:
+            if "route" in target["drop"] and self._known(plan):
+                todo.append((steps.RemoveRoute(), plan))
+            if "service" in target["drop"]:
+                todo.append((steps.RemoveService(), plan))
+        elif target.get("previous"):
+            own = self._strategy_steps(plan, "retire_steps")
+            todo += [(step, plan) for step in (own if own is not None else steps.retire_steps())]
+        return todo
+
+    def _undeployment(self) -> list[tuple[Step, Plan]] | None:
+        """None: nothing to do here. An empty list of steps still ends the deployment."""
+        deployment = self._store.get(Deployment, self.operation.deployment)
+        if deployment is None:
+            return None
+        app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
+        plan = self._store.get(Plan, deployment.id)
+        if app is not None and app.live == deployment.id and plan is not None:
+            own = self._strategy_steps(plan, "undeploy_steps")
+            todo = [(step, plan) for step in (own if own is not None else steps.undeploy_steps())]
+            return [(step, plan) for step, plan in todo if not isinstance(step, steps.RemoveRoute) or self._known(plan)]
+        if deployment.status is Status.UNDEPLOYING and self._others(OperationKind.RETIRE):
+            return None
+        seconds = self._tools.settings.undo_timeout
+        self._caller.call(seconds, lambda gate: self._sweep(deployment.id, deployment.version, gate))
+        return []
+
+    def _removed(self) -> None:
+        """The transaction that ends a retirement or an undeployment."""
+        while True:
+            deployment = self._store.get(Deployment, self.operation.deployment)
+            app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
+            over = self.operation.kind is OperationKind.UNDEPLOY or self.operation.target.get("previous")
+            mine = bool(over) and "drop" not in self.operation.target
+            changes: list[Change] = []
+            if app is not None and mine and deployment is not None:
+                changes += self._forget(app, deployment.id)
+            if deployment is not None and mine:
+                changes += ended_changes(self._store, deployment)
+            try:
+                if mine and deployment is not None:
+                    self._log(f"{deployment.app} version {deployment.version} is undeployed")
+                self._journal.write(*changes, state=OperationState.DONE)
+            except StaleRevision:
+                continue
+            return
+
+    def _forget(self, app: App, deployment: str) -> list[Change]:
+        """The app without this deployment; when it was the live one, a held one has nothing to wait for any more."""
+        new = app
+        changes: list[Change] = []
+        if app.live == deployment:
+            new = dataclasses.replace(new, live="", live_version="")
+            changes = [Update(dataclasses.replace(o, due=0.0)) for o in self._others(OperationKind.RETIRE, of_app=True)]
+        if app.held == deployment:
+            new = dataclasses.replace(new, held="", held_version="")
+        return [*changes, Update(new)] if new is not app else changes
+
+    def _others(self, kind: OperationKind, *, of_app: bool = False) -> list[Operation]:
+        """Open operations of this kind, of this deployment or of the whole app, other than this one."""
+        return [
+            o
+            for o in self._store.find(Operation, tag="open", namespace=self.operation.namespace, app=self.operation.app)
+            if o.id != self.operation.id and o.kind is kind and (of_app or o.deployment == self.operation.deployment)
+        ]
+
+    def _old_plan(self) -> Plan | None:
+        """The plan of what is retired; made up from names for a version that the original made."""
+        previous = self.operation.target.get("previous")
+        if not previous:
+            return None
+        plan = self._store.get(Plan, previous["deployment"]) if previous["deployment"] else None
+        if plan is not None or previous["deployment"]:
+            return plan
+        name = manifests.versioned_name(self.operation.app, previous["version"])
+        return Plan(
+            namespace=self.operation.namespace,
+            app=self.operation.app,
+            deployment="",
+            version=previous["version"],
+            objects={
+                "controller": {"metadata": {"name": name}},
+                "versioned_service": {"metadata": {"name": name}},
+                "service": None,
+            },
+            settings={"original": True},
+        )
+
+    def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:
+        """The strategy's own steps, or None for the usual ones; also when the strategy is gone by now."""
+        if not plan.strategy:
+            return None
+        try:
+            found = getattr(self._tools.registry.strategy(plan.strategy["name"]), method)(plan)
+        except PluginError as error:
+            self._log(f"{error}; the usual steps are taken")
+            return None
+        return list(found) if found is not None else None
+
+    def _known(self, plan: Plan) -> bool:
+        """Is the pinned ingress provider there? Without it its objects stay, and the log says so."""
+        if not plan.route:
+            return True
+        try:
+            self._ingress(plan)
+        except PluginError as error:
+            self._log(f"the route of {plan.route['host']} is left as it is: {error}")
+            return False
+        return True

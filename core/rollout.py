@@ -1,0 +1,329 @@
+"""Carries a deployment through: decide, steps, the commit point; or undo."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from deployer.core import manifests, steps
+from deployer.core.calls import StepCrashed
+from deployer.core.changes import claim_host, ended_changes, finished
+from deployer.core.errors import (
+    Cancelled,
+    DeployerError,
+    Hold,
+    KubeConflict,
+    KubeError,
+    PluginError,
+    Revoked,
+    StaleRevision,
+    StepFailed,
+    StoreError,
+)
+from deployer.core.gate import Gate
+from deployer.core.kube.kinds import SERVICE
+from deployer.core.kube.owned import OwnedKube
+from deployer.core.planning import Planner, check_steps
+from deployer.core.providers import Phase, Step
+from deployer.core.records import (
+    App,
+    Deployment,
+    Document,
+    Failure,
+    Operation,
+    OperationKind,
+    OperationState,
+    Plan,
+    Status,
+    new_id,
+)
+from deployer.core.runner import FAILURES, Runner
+from deployer.core.store.base import Change, Create, Update
+
+UNDO_ATTEMPTS = 3
+"""How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
+
+HOLD_INTERVAL = 15.0
+"""Seconds between two looks at something that can neither go on nor back."""
+
+
+class _UndoFailed(DeployerError):
+    """An undo failed for its own reasons and is tried again."""
+
+
+RETRIED = (_UndoFailed, *FAILURES)
+
+
+class Rollout(Runner):
+    """A deployment, from the decision to the commit, or back to where it began."""
+
+    # --- deploy --------------------------------------------------------------------------------------------------
+
+    def _carry_on(self) -> float | None:
+        deployment = self._store.get(Deployment, self.operation.deployment)
+        if deployment is None:
+            self._close()
+            return None
+        if self.operation.state is OperationState.QUEUED:
+            if deployment.status is Status.UNDEPLOYING:
+                self._end(None)
+                return None
+            try:
+                self._decide(deployment)
+            except Cancelled:
+                self._end(None)
+                return None
+            except FAILURES as error:
+                self._end(self._failure(error))
+                return None
+        plan = self._store.get(Plan, self.operation.deployment)
+        if plan is None:
+            raise StoreError(f"the plan of deployment {self.operation.deployment} is missing from the store")
+        for variable in plan.environment:
+            if isinstance(variable.get("value"), str):
+                self._tools.redactor.add(variable["value"])
+        if self.operation.state is OperationState.RUNNING:
+            if self._resumed:
+                self._log("resumed")
+            try:
+                parked = self._advance([(step, plan) for step in self._steps(plan)], cancellable=True)
+                return parked if parked is not None else self._commit(plan)
+            except Cancelled:
+                self._log("stopping, and removing what was started")
+                self._journal.write(state=OperationState.UNDOING, failure=None, spent=self._spent)
+            except FAILURES as error:
+                failure = self._failure(error)
+                self._log(f"failed: {failure.message}")
+                self._journal.write(
+                    state=OperationState.UNDOING, failure=failure.to_document(), spent=self._spent, attempts=0
+                )
+        return self._undo(plan)
+
+    def _decide(self, deployment: Deployment) -> None:
+        """Pin the plan, in the transaction that begins the operation."""
+        self._log(f"deploying {deployment.app} in namespace {deployment.namespace}")
+        app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
+        known = app or App(namespace=deployment.namespace, app=deployment.app)
+
+        def decide(gate: Gate) -> tuple[Plan, App]:
+            planner = Planner(
+                store=self._store,
+                registry=self._tools.registry,
+                settings=self._tools.settings,
+                redactor=self._tools.redactor,
+                kube=self._kube(deployment.id, gate),
+                log=self._log,
+                gate=gate,
+            )
+            return planner.decide(deployment, known)
+
+        plan, counted = self._caller.call(self._tools.settings.expose_timeout, decide, cancellable=True)
+        decided = dataclasses.replace(deployment, version=plan.version)
+        changes: list[Change] = [
+            Create(plan),
+            Create(counted) if app is None else Update(counted),
+            Update(decided),
+            finished(decided, "deployment_started"),
+        ]
+        if plan.route:
+            changes.append(claim_host(self._store, plan.namespace, plan.app, plan.route["host"]))
+        try:
+            self._journal.write(*changes, state=OperationState.RUNNING)
+        except StaleRevision:
+            now = self._store.get(Deployment, deployment.id)
+            if now is not None and now.status is Status.UNDEPLOYING:
+                raise Cancelled("cancelled by request") from None
+            raise KubeConflict("the app was changed at the same moment") from None
+        self._log(f"version {plan.version}" + (f", replacing {plan.previous['version']}" if plan.previous else ""))
+
+    def _steps(self, plan: Plan) -> list[Step]:
+        """The pinned steps. Raises PluginError when the strategy is gone or has other steps now."""
+        strategy = self._tools.registry.strategy(plan.strategy["name"])
+        found = list(check_steps(strategy.deploy_steps(plan), plan.strategy["name"]))
+        if [step.id for step in found] != plan.steps:
+            raise PluginError(f"strategy {plan.strategy['name']} has other steps than when this deployment was decided")
+        if plan.route:
+            self._ingress(plan)
+        return found
+
+    def _commit(self, plan: Plan) -> float | None:
+        """The commit point: live, held, both statuses, and what is left to do, in one transaction."""
+        while True:
+            deployment = self._store.get(Deployment, plan.deployment)
+            app = self._store.get(App, f"{plan.namespace}/{plan.app}")
+            if deployment is None or app is None or deployment.status is not Status.DEPLOYING:
+                raise Cancelled("cancelled by request")
+            done = deployment.to(Status.DEPLOYED)
+            changes: list[Change] = [
+                Update(done),
+                Update(
+                    dataclasses.replace(
+                        app,
+                        live=plan.deployment,
+                        live_version=plan.version,
+                        held=app.live,
+                        held_version=app.live_version,
+                    )
+                ),
+                finished(done),
+            ]
+            replaced = self._store.get(Deployment, app.live) if app.live else None
+            if replaced is not None and replaced.status is Status.DEPLOYED:
+                changes.append(Update(replaced.to(Status.UNDEPLOYING)))
+            changes += [Create(operation) for operation in self._follow_up(plan)]
+            self._log(f"DEPLOYED: version {plan.version} is live")
+            try:
+                self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
+            except StaleRevision:
+                continue
+            if replaced is not None:
+                seconds = self._hold(plan)
+                self._tools.logbook.append(
+                    replaced.id, f"replaced by version {plan.version}; it is removed in {seconds:g} s"
+                )
+            return None
+
+    def _hold(self, plan: Plan) -> float:
+        """Seconds for which the old version goes on serving: the setting, but never below the provider's own."""
+        seconds = float(plan.settings["proxysleep"])
+        ingress = self._ingress(plan) if plan.route else None
+        return max(seconds, ingress.minimum_hold) if ingress else seconds
+
+    def _follow_up(self, plan: Plan) -> list[Operation]:
+        """What is left to do after the commit: drop, release, retire."""
+
+        def retire(deployment: str, due: float, target: Document) -> Operation:
+            return Operation(
+                namespace=plan.namespace,
+                app=plan.app,
+                id=new_id(),
+                kind=OperationKind.RETIRE,
+                deployment=deployment,
+                due=due,
+                target=target,
+            )
+
+        now = time.time()
+        previous = plan.previous
+        if previous is None:
+            return [retire(plan.deployment, now, {"by": plan.deployment})] if plan.route else []
+        operations = []
+        drop = []
+        if previous.get("route") and not plan.route:
+            drop.append("route")
+        if previous.get("service_object") and not plan.objects.get("service"):
+            drop.append("service")
+        if drop:
+            operations.append(retire(plan.deployment, now, {"drop": drop, "previous": previous}))
+        due = now + self._hold(plan)
+        operations.append(retire(previous["deployment"], due, {"by": plan.deployment, "previous": previous}))
+        return operations
+
+    # --- undo ----------------------------------------------------------------------------------------------------
+
+    def _undo(self, plan: Plan) -> float | None:
+        """Go back, step by step, then remove whatever is left of this deployment. Tried until it is done."""
+        try:
+            self._undo_steps(plan)
+            self._caller.call(self._removal_budget(plan), lambda gate: self._sweep(plan.deployment, plan.version, gate))
+        except Hold as error:
+            return self._hold_on(str(error))
+        except RETRIED as error:
+            return self._again(f"undoing is not finished: {error}", OperationState.UNDOING)
+        document = self.operation.failure
+        self._end(Failure(**document) if document else None)
+        return None
+
+    def _undo_steps(self, plan: Plan) -> None:
+        try:
+            found = self._steps(plan)
+        except (PluginError, StepFailed) as error:
+            # Without the plugin the core can still remove objects, but it cannot move traffic back.
+            self._log(f"undoing without the plugin: {error}")
+            self._caller.call(self._tools.settings.undo_timeout, lambda gate: self._refuse_when_exposed(plan, gate))
+            return
+        for step in reversed(found):
+            if self.operation.steps.get(step.id) not in ("started", "done"):
+                continue
+            try:
+                self._caller.call(
+                    self._removal_budget(plan),
+                    lambda gate, step=step: step.undo(self._work(step, plan, gate)),  # type: ignore[misc]
+                )
+            except (Hold, KubeError, StoreError, Revoked):
+                raise
+            except (DeployerError, StepCrashed) as error:
+                if self.operation.attempts < UNDO_ATTEMPTS:
+                    raise _UndoFailed(f"step {step.id}: {error}") from error
+                self._log(f"undoing step {step.id} keeps failing ({error}); the core removes the objects itself")
+                if Phase[plan.phases[step.id]] >= Phase.EXPOSE:
+                    seconds = self._tools.settings.undo_timeout
+                    self._caller.call(seconds, lambda gate: self._refuse_when_exposed(plan, gate))
+            self._journal.write(steps={**self.operation.steps, step.id: "undone"})
+
+    def _refuse_when_exposed(self, plan: Plan, gate: Gate) -> None:
+        """Raise Hold while traffic may be led to the new version: removing it would be an outage."""
+        kube = self._kube(plan.deployment, gate)
+        exposed = [
+            step
+            for step in plan.steps
+            if Phase[plan.phases[step]] >= Phase.EXPOSE and self.operation.steps.get(step) in ("started", "done")
+        ]
+        if self._selected(kube, plan, gate, sure=not exposed):
+            raise Hold(
+                f"version {plan.version} may have traffic already, and the plugin that could move it back is gone: "
+                f"everything is kept as it is; install {plan.strategy.get('source') or plan.strategy['name']} again"
+            )
+
+    def _selected(self, kube: OwnedKube, plan: Plan, gate: Gate, *, sure: bool) -> bool:
+        """Does the Service or the route lead to this version? `sure`: no step that moves traffic was ever started."""
+        if sure:
+            return False
+        service = kube.get(SERVICE, manifests.service_name(plan.app))
+        if service and kube.is_ours(service) and (service["spec"].get("selector") or {}).get("version") == plan.version:
+            return True
+        if not plan.route:
+            return False
+        try:
+            provider = self._ingress(plan)
+        except PluginError:
+            return True
+        assert provider is not None
+        state = provider.state(self._route(plan, kube, gate))
+        return bool(state and steps.leads_to(state.backends, plan.route["backend"]["service"]))
+
+    # --- ends ----------------------------------------------------------------------------------------------------
+
+    def _end(self, failure: Failure | None) -> None:
+        """The deployment did not come to be live: FAILURE, or UNDEPLOYED when it was cancelled."""
+        while True:
+            deployment = self._store.get(Deployment, self.operation.deployment)
+            if deployment is None:
+                self._close()
+                return
+            if deployment.status is Status.UNDEPLOYING:
+                self._log("UNDEPLOYED: the deployment was cancelled")
+            elif failure is not None:
+                deployment = dataclasses.replace(deployment, failure=failure.to_document())
+                self._log(f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else ""))
+            try:
+                self._journal.write(
+                    *ended_changes(self._store, deployment), state=OperationState.DONE, spent=self._spent
+                )
+            except StaleRevision:
+                continue
+            return
+
+    def _hold_on(self, why: str) -> float:
+        due = time.time() + HOLD_INTERVAL
+        self._say_once(why)
+        self._journal.write(due=due, memory={**self.operation.memory, "engine/said": why})
+        return due
+
+    def _failure(self, error: BaseException) -> Failure:
+        """One sentence and a reason, for every way in which a step can fail."""
+        if isinstance(error, StepFailed):
+            return Failure(reason=error.reason, message=str(error), pod=error.pod, hint=error.hint)
+        if isinstance(error, KubeError):
+            return Failure(reason=error.reason or "KubernetesError", message=str(error))
+        return Failure(reason=type(error).__name__.lstrip("_"), message=str(error))
