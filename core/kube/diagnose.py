@@ -48,15 +48,21 @@ _NEVER_HEALS = re.compile(r"PodSecurity|denied the request|is invalid|is forbidd
 # --- verdicts -----------------------------------------------------------------------------------------------------
 
 
+class Judgement:
+    """What the judge says: Ready, Waiting or Hopeless."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Judgement):
     """Enough pods are ready."""
 
     pods: tuple[Document, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Judgement):
     """Not yet. `progress` says how far it is, `troubles` one sentence for each thing that stands in the way."""
 
     progress: str
@@ -66,15 +72,12 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Hopeless:
+class Hopeless(Judgement):
     """Waiting cannot heal it. `container` (of `failure.pod`) is the one whose log tells more; empty when none does."""
 
     failure: StepFailed
     container: str = ""
     previous: bool = False
-
-
-Judgement = Ready | Waiting | Hopeless
 
 
 @dataclass(slots=True)
@@ -279,11 +282,12 @@ def await_ready(
     judge = ReadyJudge(max_restarts, image_pull_attempts, unschedulable_grace, admission_grace)
     watcher = _Watcher(kube, controller_name, controller_uid, log, judge)
     try:
-        end: Ready | Hopeless = kube.wait(POD, watcher.look, labels={CONTROLLED_BY: controller_uid}, recheck=RECHECK)
+        end = kube.wait(POD, watcher.look, labels={CONTROLLED_BY: controller_uid}, recheck=RECHECK)
     except DeadlineExceeded as over:
         raise _missed(kube, watcher, over, log) from over
     if isinstance(end, Ready):
         return list(end.pods)
+    assert isinstance(end, Hopeless)
     if end.container:
         _log_last_lines(kube, end.failure.pod, end.container, log, previous=True)
     raise end.failure
@@ -305,7 +309,7 @@ class _Watcher:
         self._wants: frozenset[str] = frozenset()
         self._said: tuple[str, frozenset[str]] = ("", frozenset())
 
-    def look(self, pods: list[Document]) -> Ready | Hopeless | None:
+    def look(self, pods: list[Document]) -> Judgement | None:
         """Judge what there is now."""
         self.pods = pods
         self.controller = self._find_controller()
@@ -313,11 +317,11 @@ class _Watcher:
         if isinstance(judgement, Waiting) and not self._wants.issuperset(judgement.wants_events):
             self._wants = frozenset(judgement.wants_events)
             judgement = self._judge.judge(self.controller, pods, self._events, time.monotonic())
-        if not isinstance(judgement, Waiting):
-            return judgement
-        self._wants = frozenset(judgement.wants_events)
-        self._say(judgement)
-        return None
+        if isinstance(judgement, Waiting):
+            self._wants = frozenset(judgement.wants_events)
+            self._say(judgement)
+            return None
+        return judgement
 
     def _find_controller(self) -> Document:
         """From the mirror; from the server at first and when the mirror no longer has it."""
