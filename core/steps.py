@@ -10,6 +10,7 @@ from deployer.core import manifests
 from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
 from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
+from deployer.core.kube.diagnose import controlled_by, is_active, name_of, ready_endpoints
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Phase, Step, Work
@@ -36,7 +37,7 @@ class StartWorkload(Step):
         if objects["versioned_service"]:
             work.kube.create(SERVICE, objects["versioned_service"])
         controller = work.kube.create(CONTROLLER, objects["controller"])
-        work.log(f"created {name_of(controller)} with {work.plan.replicas} replicas")
+        work.log(f"created {name_of(controller)}, replicas: {work.plan.replicas}")
         return Done()
 
     def undo(self, work: Work) -> None:
@@ -133,7 +134,7 @@ class VerifyHealth(Step):
         wanted = controller["spec"].get("replicas", 1)
 
         def enough(pods: list[Document]) -> list[Document] | None:
-            live = [p for p in pods if controlled_by(p, uid) and not p["metadata"].get("deletionTimestamp")]
+            live = [p for p in pods if controlled_by(p, uid) and is_active(p)]
             return live if len(live) >= wanted and all(p.get("status", {}).get("podIP") for p in live) else None
 
         return work.kube.wait(POD, enough, labels=labels)
@@ -148,7 +149,8 @@ def _verdict_text(pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> 
     parts = []
     for pod in pods:
         verdict = verdicts.get(pod["metadata"]["uid"])
-        parts.append(f"{name_of(pod)} {verdict.message if verdict else 'was not asked yet'}")
+        message = verdict.message if verdict else "was not asked yet"
+        parts.append(message if name_of(pod) in message else f"pod {name_of(pod)}: {message}")
     return "; ".join(parts) or "there is no pod to ask"
 
 
@@ -168,11 +170,7 @@ class AwaitEndpoints(Step):
         controller = own_controller(work)
         labels = {"name": name_of(controller)}
         uid = controller["metadata"]["uid"]
-        pods = [
-            p
-            for p in work.kube.items(POD, labels)
-            if controlled_by(p, uid) and not p["metadata"].get("deletionTimestamp")
-        ]
+        pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
         diagnose.await_endpoints(work.kube, name_of(service), [p["metadata"]["uid"] for p in pods], work.log)
         return Done()
 
@@ -376,16 +374,6 @@ def retire_steps() -> list[Step]:
 # --- what the steps share -----------------------------------------------------------------------------------------
 
 
-def name_of(obj: Document) -> str:
-    """`metadata.name`."""
-    return str(obj["metadata"]["name"])
-
-
-def controlled_by(obj: Document, uid: str) -> bool:
-    """True when the controller of `obj` is the object with this uid."""
-    return any(ref.get("controller") and ref.get("uid") == uid for ref in obj["metadata"].get("ownerReferences") or ())
-
-
 def own_controller(work: Work) -> Document:
     """This deployment's ReplicationController as it is now. Raises StepFailed when somebody removed or replaced it."""
     name = name_of(work.plan.objects["controller"])
@@ -447,10 +435,7 @@ def route_back(plan: Plan) -> Document | None:
 def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
     """Raise Hold unless the Service has a ready endpoint: nothing is moved back onto a version that is not there."""
     slices = kube.list(ENDPOINT_SLICE, {"kubernetes.io/service-name": service})
-    ready = any(
-        (endpoint.get("conditions") or {}).get("ready") for s in slices for endpoint in s.get("endpoints") or ()
-    )
-    if not ready:
+    if next(ready_endpoints(slices), None) is None:
         raise Hold(
             f"version {plan.version} failed after the switch, but {service} has no ready pod to go back to: "
             f"everything is kept as it is; repair one of the two versions"
