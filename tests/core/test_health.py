@@ -1,0 +1,366 @@
+"""Tests of the guarded way to ask a pod: what is never dialled, and what a hostile pod cannot do."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deployer.core.errors import Cancelled, DeadlineExceeded
+from deployer.core.gate import Gate
+from deployer.core.health import BODY_LIMIT, HealthTarget, PodUnreachable, Verdict
+
+Talk = Callable[[socket.socket, bytes], None]
+
+
+class Pod:
+    """A listener that lets `talk` answer every connection, and keeps the requests that came."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.requests: list[bytes] = []
+        self.over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(10)
+                    request = b""
+                    while b"\r\n\r\n" not in request and (piece := connection.recv(4096)):
+                        request += piece
+                    self.requests.append(request)
+                    self._talk(connection, request)
+                self.over.set()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def pod() -> Iterator[Callable[[Talk], Pod]]:
+    pods: list[Pod] = []
+
+    def start(talk: Talk) -> Pod:
+        pods.append(Pod(talk))
+        return pods[-1]
+
+    yield start
+    for started in pods:
+        started.close()
+
+
+def target(port: int, **changes: object) -> HealthTarget:
+    values: dict[str, object] = {
+        "name": "shop-1-x",
+        "uid": "u1",
+        "namespace": "shop",
+        "address": "127.0.0.1",
+        "port": port,
+        "path": "health",
+        "gate": Gate(),
+        "allow_loopback": True,
+    }
+    return HealthTarget(**(values | changes))  # type: ignore[arg-type]
+
+
+def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def replying(*replies: bytes) -> Talk:
+    left = list(replies)
+    return lambda connection, _: connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+
+
+# --- what is sent and read ----------------------------------------------------------------------------------------
+
+
+def test_the_request_on_the_wire_is_plain_and_asks_for_nothing_compressed(pod, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    listener = pod(replying(answer("200 OK", b"fine", "X-Two: a", "X-Two: b")))
+    got = target(listener.port).http(headers={"X-Extra": "1", "host": "elsewhere", "accept-encoding": "gzip"})
+    assert listener.requests == [
+        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: deployer-health\r\nAccept: */*\r\nX-Extra: 1\r\n"
+        b"Accept-Encoding: identity\r\nConnection: close\r\n\r\n" % listener.port
+    ]
+    assert (got.status, got.text, got.ok, got.truncated, got.headers["x-two"]) == (200, "fine", True, False, "a, b")
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
+def test_an_app_made_for_the_original_is_asked_again_with_post(pod, status):
+    listener = pod(replying(answer(status), answer("200 OK", b"posted")))
+    assert target(listener.port).ask().text == "posted"
+    assert [request.split(b" ")[0] for request in listener.requests] == [b"GET", b"POST"]
+    assert b"Content-Length: 0\r\n" in listener.requests[1]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "301 Moved", "400 Bad", "500 Oops", "503 Busy"])
+def test_other_answers_are_not_asked_again(pod, status):
+    listener = pod(replying(answer(status)))
+    assert target(listener.port).ask().status == int(status[:3])
+    assert len(listener.requests) == 1
+
+
+def test_a_redirect_to_the_metadata_service_is_only_an_answer(pod):
+    listener = pod(replying(answer("302 Found", b"", "Location: http://169.254.169.254/latest/")))
+    got = target(listener.port).ask()
+    assert (got.status, got.headers["location"]) == (302, "http://169.254.169.254/latest/")
+    assert len(listener.requests) == 1
+
+
+def test_a_compressed_answer_is_not_unpacked(pod):
+    bomb = gzip.compress(b"\0" * 10_000_000)
+    got = target(pod(replying(answer("200 OK", bomb, "Content-Encoding: gzip"))).port).ask()
+    assert got.body == bomb[:BODY_LIMIT]
+
+
+def test_of_an_endless_body_only_the_first_64_kib_are_read(pod):
+    sent = 0
+
+    def talk(connection: socket.socket, _: bytes) -> None:
+        nonlocal sent
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        for _ in range(1_000_000_000 // 65_536):
+            sent += connection.send(b"x" * 65_536)
+
+    listener = pod(talk)
+    got = target(listener.port).ask()
+    assert (len(got.body), got.truncated) == (BODY_LIMIT, True)
+    assert listener.over.wait(10)
+    assert sent < 50_000_000
+
+
+def test_an_endless_chunked_body_is_cut_as_well(pod):
+    def talk(connection: socket.socket, _: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10_000):
+            connection.sendall(b"4000\r\n" + b"y" * 0x4000 + b"\r\n")
+
+    got = target(pod(talk).port).ask()
+    assert (got.body, got.truncated) == (b"y" * BODY_LIMIT, True)
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+def drip(connection: socket.socket, _: bytes) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    stop = threading.Event()
+    for _ in range(100):
+        connection.send(b"x")
+        stop.wait(0.05)
+
+
+def drip_headers(connection: socket.socket, _: bytes) -> None:
+    stop = threading.Event()
+    for _ in range(100):
+        connection.send(b"H")
+        stop.wait(0.05)
+
+
+def hang(connection: socket.socket, _: bytes) -> None:
+    connection.recv(1)
+
+
+@pytest.mark.parametrize("talk", [hang, drip, drip_headers])
+def test_neither_silence_nor_dripping_bytes_hold_a_check(pod, talk):
+    began = time.monotonic()
+    with pytest.raises(PodUnreachable, match=r"gave no complete answer within 0\.4 s"):
+        target(pod(talk).port, timeout=0.4).ask()
+    assert 0.3 < time.monotonic() - began < 2
+
+
+def test_the_time_is_for_both_attempts_together(pod):
+    def talk(connection: socket.socket, request: bytes) -> None:
+        if request.startswith(b"GET"):
+            threading.Event().wait(0.4)
+            connection.sendall(answer("404 Not Found"))
+        else:
+            connection.recv(1)
+
+    began = time.monotonic()
+    with pytest.raises(PodUnreachable):
+        target(pod(talk).port, timeout=0.6).ask()
+    assert time.monotonic() - began < 1.5
+
+
+def test_a_closing_gate_ends_a_check_at_once(pod):
+    gate = Gate()
+    listener = pod(lambda connection, _: (gate.close(Cancelled("stop")), connection.recv(1)))
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        target(listener.port, gate=gate, timeout=30).ask()
+    assert time.monotonic() - began < 1
+
+
+def test_a_closing_gate_ends_a_connection_that_is_being_made():
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # a full backlog: further SYNs are dropped
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        gate = Gate()
+        timer = threading.Timer(0.2, gate.close, [Cancelled("stop")])
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            target(full.getsockname()[1], gate=gate).ask()
+        assert time.monotonic() - began < 1
+        timer.join()
+
+
+def test_the_gates_deadline_counts_too(pod):
+    gate = Gate(time.monotonic() + 0.3)
+    with pytest.raises(DeadlineExceeded):
+        target(pod(hang).port, gate=gate, timeout=30).ask()
+
+
+def test_a_closed_gate_dials_nothing(pod):
+    listener = pod(replying(answer("200 OK")))
+    gate = Gate()
+    gate.close(Cancelled("stop"))
+    with pytest.raises(Cancelled):
+        target(listener.port, gate=gate).ask()
+    assert listener.requests == []
+
+
+def test_a_plugins_own_protocol_keeps_the_deadline(pod):
+    listener = pod(hang)
+    with target(listener.port, timeout=0.3).connect() as connection:
+        connection.sendall(b"PING\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            connection.recv(10)
+        with pytest.raises(TimeoutError):
+            connection.send(b"x")
+
+
+# --- broken answers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "closed the connection before its answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "in the middle of its answer"),
+        (b"SSH-2.0-OpenSSH\r\n", "did not answer in HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "did not answer in HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "did not answer in HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "before its answer was complete"),
+    ],
+)
+def test_an_answer_that_is_none_is_a_sentence(pod, raw, said):
+    with pytest.raises(PodUnreachable, match=said):
+        target(pod(replying(raw)).port).ask()
+
+
+def test_a_port_where_nobody_listens(pod):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(PodUnreachable, match="refused the connection"):
+        target(port).ask()
+
+
+# --- what is never dialled ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "localhost",
+        "example.com",
+        "127.0.0.1@169.254.169.254",
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "127.0.0.1",
+        "127.8.9.10",
+        "::1",
+        "::ffff:127.0.0.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fd12::1%eth0",
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "ff02::1",
+        "255.255.255.255",
+        "2130706433",
+    ],
+)
+def test_addresses_that_cannot_be_a_pods_own(monkeypatch, address):
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: pytest.fail("it was dialled"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it was dialled"))
+    with pytest.raises(PodUnreachable):
+        target(80, address=address, allow_loopback=False).ask()
+
+
+def test_a_sandbox_opens_loopback_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: pytest.fail("it was dialled"))
+    for address in ("169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1"):
+        with pytest.raises(PodUnreachable):
+            target(80, address=address, allow_loopback=True).ask()
+
+
+def test_a_pod_on_its_nodes_network(pod):
+    listener = pod(replying(answer("200 OK")))
+    with pytest.raises(PodUnreachable, match="hostNetwork"):
+        target(listener.port, host_network=True).ask()
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/a\r\nX: y", "/a\nb", "/a b", "//169.254.169.254/", "/\x00", "/ümlaut", "http://169.254.169.254/ HTTP/1.1\r\n"],
+)
+def test_paths_that_are_not_plain_are_never_sent(pod, path):
+    listener = pod(replying(answer("200 OK")))
+    with pytest.raises(PodUnreachable, match="is not asked"):
+        target(listener.port, path=path).ask()
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize("path", ["@169.254.169.254/", "http://169.254.169.254/"])
+def test_a_path_that_looks_like_an_address_stays_a_path_of_the_pod(pod, path):
+    listener = pod(replying(answer("200 OK")))
+    assert target(listener.port, path=path).ask().ok
+    assert listener.requests[0].startswith(f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1".encode())
+
+
+def test_methods_and_headers_that_break_the_request(pod):
+    listener = pod(replying(answer("200 OK")))
+    for arguments in ({"method": "GET /x HTTP/1.1\r\n"}, {"headers": {"A": "b\r\nC: d"}}, {"headers": {"A\n": "b"}}):
+        with pytest.raises(PodUnreachable, match="is not asked"):
+            target(listener.port).http(**arguments)
+    assert listener.requests == []
+
+
+def test_a_port_out_of_range():
+    with pytest.raises(PodUnreachable, match="between 1 and 65535"):
+        target(0).ask()
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def test_the_body_of_a_verdict_is_capped_in_bytes():
+    assert len(Verdict(True, "", "é" * BODY_LIMIT).body.encode()) == BODY_LIMIT
+    assert Verdict(True, "", "\ud800").body == "?"
