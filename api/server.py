@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import logging
 import socket
 import threading
@@ -183,21 +184,26 @@ class _Channel(HTTPChannel):
         """True when there is nothing to do here (any more): handed over, or too little seen to decide."""
         try:
             data = self.socket.recv(_PEEK, socket.MSG_PEEK)
+            if blank := len(data) - len(data.lstrip(b"\r\n")):
+                # Empty lines before a request mean nothing (RFC 9112, 2.2), but the log server minds them.
+                self.socket.recv(blank)
+                data = data[blank:]
+                if not data:
+                    return True
         except BlockingIOError:
             return True
         except OSError:
             return False  # waitress meets it again and closes
-        start = data.lstrip(b"\r\n")
         if not self._peeked:
             self.since = time.time()
-        if start.startswith(_STREAM):
+        if data.startswith(_STREAM):
             self._wake_at(1)
             sock, self.socket = self.socket, None
             self.del_channel()
             self.connected = False
             self.server.logs.adopt(sock, self.addr)
             return True
-        if len(data) > self._peeked and _STREAM.startswith(start):
+        if len(data) > self._peeked and _STREAM.startswith(data):
             # Sleep until there is more than this; the end of the connection wakes up too, with nothing new to see.
             self._peeked = len(data)
             self._wake_at(self._peeked + 1)
@@ -229,6 +235,11 @@ class _Channel(HTTPChannel):
                 self.will_close = self.close_when_flushed = False
                 return
         super().handle_close()
+
+    def drop(self) -> None:
+        """Close it now."""
+        self.linger = False
+        self.handle_close()
 
     def _drain(self) -> None:
         try:
@@ -267,7 +278,7 @@ class _Rest(TcpWSGIServer):
             # `handle_accept` makes room before this is reached; it is the end when all of them are busy.
             connection_limit=connections + 64,
             channel_timeout=IDLE,
-            cleanup_interval=5,
+            cleanup_interval=1,
             max_request_header_size=MAX_HEADERS,
             # waitress refuses a body of exactly this length too.
             max_request_body_size=MAX_BODY + 1,
@@ -303,8 +314,7 @@ class _Rest(TcpWSGIServer):
             self.turn(0.1)
         self.task_dispatcher.shutdown(timeout=max(1, round(deadline - time.monotonic())))
         for channel in list(self.active_channels.values()):
-            channel.linger = False
-            channel.handle_close()
+            channel.drop()
         wasyncore.close_all(self._map)
 
     def accept(self) -> tuple[socket.socket, Any] | None:
@@ -314,9 +324,10 @@ class _Rest(TcpWSGIServer):
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
-            _log.warning("a connection has to wait: %s", error.strerror)
-            self._pause_until = time.monotonic() + 0.5
-            self._make_room()
+            # More than one, since others in this process need some too.
+            closed = self._make_room(1 + len(self.active_channels) // 10)
+            _log.warning("%s: %d idle connections were closed", error.strerror, closed)
+            self._pause_until = time.monotonic() + (0.0 if closed else 1.0)
             return None
 
     def readable(self) -> bool:
@@ -327,7 +338,7 @@ class _Rest(TcpWSGIServer):
         """Accept one, and close the one that has waited for longest when there are too many."""
         super().handle_accept()
         if len(self.active_channels) > self._most:
-            self._make_room()
+            self._make_room(1)
 
     def handle_error(self) -> None:
         """Something went wrong while accepting: it must not close the port, which waitress would do."""
@@ -340,7 +351,10 @@ class _Rest(TcpWSGIServer):
             if channel.overdue(now):
                 channel.will_close = True
 
-    def _make_room(self) -> None:
-        idle = [channel for channel in self.active_channels.values() if not channel.requests and not channel.will_close]
-        if idle:
-            min(idle, key=lambda channel: channel.since).will_close = True
+    def _make_room(self, count: int) -> int:
+        """Close the `count` connections that have waited for longest; returns how many there were."""
+        waiting = [channel for channel in self.active_channels.values() if not channel.requests]
+        chosen = heapq.nsmallest(count, waiting, key=lambda channel: channel.since)
+        for channel in chosen:
+            channel.drop()
+        return len(chosen)

@@ -1,0 +1,151 @@
+"""The port itself: what it refuses, how long it is patient, and that it answers when many hold connections."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployer.api import server as server_module
+from deployer.api.server import Server
+from deployer.core.errors import SettingsError
+
+
+@contextlib.contextmanager
+def raw(world: Any, data: bytes = b"") -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+        sock.sendall(data)
+        yield sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := sock.recv(65536):
+            data += piece
+    return data
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"POST /descriptors/ HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /descriptors/ HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (b"POST /descriptors/ HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n" + b"x" * 0xFFFFF + b"\r\n5\r\nxxxxx\r\n",
+            413,
+        ),
+        (b"FOO / HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_request_is_a_problem_too(world: Any, request_bytes: bytes, status: int) -> None:
+    with raw(world, request_bytes) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        head, _, body = read_all(sock).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.") and int(head.split(b" ")[1]) == status
+    assert b"application/problem+json" in head
+    assert b"Server:" not in head
+    document = json.loads(body)
+    assert (document["status"], document["type"]) == (status, "about:blank")
+    assert document["detail"]
+
+
+def test_a_refused_body_does_not_reset_its_sender(world: Any) -> None:
+    """The answer is there to be read although the body never was."""
+    size = 8 * 1024 * 1024
+    head = f"POST /descriptors/?namespace=a HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+    with raw(world, head.encode() + b"x" * size) as sock:
+        assert read_all(sock).startswith(b"HTTP/1.1 413 ")
+
+
+def test_pipelined_requests_are_answered_in_order(world: Any) -> None:
+    requests = b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in (b"/healthz", b"/nothing"))
+    with raw(world, requests + b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as sock:
+        data = read_all(sock)
+    assert [part[:3] for part in data.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
+
+
+class TestManyConnections:
+    @pytest.fixture
+    def server_options(self) -> dict[str, Any]:
+        return {"connections": 30}
+
+    def test_new_ones_take_the_place_of_the_idlest(self, world: Any) -> None:
+        with contextlib.ExitStack() as stack:
+            words = (b"", b"GE", b"GET / HTTP/1.1\r\nX-Slow: ", b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nab")
+            socks = [stack.enter_context(raw(world, words[number % 4])) for number in range(200)]
+            for _ in range(20):
+                assert world.call("GET", "/healthz").status == 200
+            # The first of them was closed long ago.
+            assert read_all(socks[0]) == b""
+
+
+def test_a_request_that_trickles_in_is_cut_off(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "REQUEST", 0.5)
+    with raw(world, b"GET / HTTP/1.1\r\nX-Slow: ") as sock:
+        assert read_all(sock) == b""
+
+
+def test_an_answer_that_is_not_taken_is_given_up(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread, which waits for room in the buffers, becomes free again."""
+    monkeypatch.setattr(server_module, "STALLED", 0.5)
+    id = world.deployment().id
+    for _ in range(500):
+        world.logbook.append(id, "x" * 60_000)
+    request = f"GET /deployments/{id}/logs?namespace=shop-ns HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):  # as many as there are threads
+            stack.enter_context(raw(world, request)).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        assert world.call("GET", "/healthz").status == 200
+
+
+def test_a_port_that_is_taken_is_one_sentence(world: Any) -> None:
+    second = Server(world.server._app, world.logs, "127.0.0.1", world.port)
+    with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1, port {world.port}: .* --deployport"):
+        second.start()
+
+
+def test_without_file_descriptors_the_port_recovers() -> None:
+    """In a process of its own, which has 100 of them."""
+    script = """
+        import resource, sys
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        from deployer.api.app import create_app
+        from deployer.api.server import Server
+        from deployer.api.stream import LogStream
+        logs = LogStream(None)
+        server = Server(create_app(None, list, list), logs, "127.0.0.1", 0)
+        server._connections = 1000  # so that they do run out
+        server.start()
+        print(server.port, flush=True)
+        sys.stdin.read()
+        server.stop()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process, contextlib.ExitStack() as stack:
+        port = int(process.stdout.readline())
+        for _ in range(150):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+        process.stdin.close()
+        assert process.wait(20) == 0

@@ -1,0 +1,383 @@
+"""The log stream: what viewers get, when it ends, and what a bad viewer costs the others."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from deployer.core.errors import StoreUnavailable
+from deployer.core.records import Deployment, Status
+from deployer.core.store.base import Delete
+
+HANDSHAKE = (
+    "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def everything(viewer: ClientConnection) -> tuple[list[str], int, str]:
+    """All messages until the end, the close code and its reason."""
+    lines: list[str] = []
+    try:
+        while True:
+            message = viewer.recv(timeout=30)
+            assert isinstance(message, str)
+            lines.append(message)
+    except ConnectionClosed:
+        return lines, viewer.close_code or 0, viewer.close_reason or ""
+
+
+def stream_path(id: str) -> str:
+    return f"/stream/deployments/{id}/logs?namespace=shop-ns"
+
+
+def texts(lines: list[str]) -> list[str]:
+    return [line.split(" ", 1)[1] for line in lines]
+
+
+@contextlib.contextmanager
+def raw(world: Any) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+        yield sock
+
+
+def until(condition: Any, what: str) -> None:
+    """Wait for what has no event to wait for: the state of another thread."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.01)
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def test_history_then_live_then_the_end(world: Any) -> None:
+    id = world.deployment().id
+    world.logbook.append(id, "two\nlines")
+    with world.watch(id) as viewer:
+        first, second = viewer.recv(timeout=20), viewer.recv(timeout=20)
+        assert first.endswith(" queued: deployment of shop in namespace shop-ns")
+        assert second.split(" ", 1)[1] == "two\n  lines"
+        world.logbook.append(id, "live")
+        assert viewer.recv(timeout=20).endswith("Z live")
+        world.end(id, Status.FAILURE)
+        assert everything(viewer) == ([], 1000, "FAILURE")
+
+
+def test_messages_are_the_lines_of_the_rest_log(world: Any) -> None:
+    id = world.deployment().id
+    for number in range(5):
+        world.logbook.append(id, f"{number}\nmore")
+    world.end(id)
+    with world.watch(id) as viewer:
+        lines, *_ = everything(viewer)
+    log = world.call("GET", f"/deployments/{id}/logs?namespace=shop-ns").body.decode()
+    assert "".join(f"{line}\n" for line in lines) == log
+
+
+@pytest.mark.parametrize("status", [Status.DEPLOYED, Status.FAILURE])
+def test_the_log_of_an_ended_deployment_is_shown_whole(world: Any, status: Status) -> None:
+    id = world.deployment().id
+    for number in range(1000):
+        world.logbook.append(id, str(number))
+    world.end(id, status)
+    with world.watch(id) as viewer:
+        lines, code, reason = everything(viewer)
+    assert texts(lines)[1:] == [str(number) for number in range(1000)]
+    assert (code, reason) == (1000, status.value)
+
+
+def test_viewers_get_every_line_once_while_lines_are_added(world: Any, run: Any) -> None:
+    id = world.deployment().id
+    total = 2000
+    started = threading.Event()
+
+    def write(writer: int) -> None:
+        for number in range(total // 4):
+            world.logbook.append(id, f"{writer}:{number}")
+            if number == 50:
+                started.set()
+
+    writers = [run(write, writer) for writer in range(4)]
+    assert started.wait(20)
+    stack = contextlib.ExitStack()
+    viewers = [stack.enter_context(world.watch(id)) for _ in range(8)]
+    results = [run(everything, viewer) for viewer in viewers]
+    assert [writer.get(timeout=60) for writer in writers] == [None] * 4
+    world.end(id)
+    expected = [line.text for line in world.logbook.read(id, 0, 10_000)]
+    assert len(expected) == total + 1
+    for result in results:
+        lines, code, reason = result.get(timeout=60)
+        assert texts(lines) == expected
+        assert (code, reason) == (1000, "DEPLOYED")
+    stack.close()
+
+
+def test_the_end_comes_without_a_further_line(world: Any) -> None:
+    """The change of status alone wakes the viewers."""
+    id = world.deployment().id
+    with world.watch(id) as viewer:
+        viewer.recv(timeout=20)
+        with pytest.raises(TimeoutError):
+            viewer.recv(timeout=0.2)
+        world.end(id, Status.DEPLOYED)
+        assert everything(viewer) == ([], 1000, "DEPLOYED")
+
+
+def test_a_deleted_deployment_ends_the_stream(world: Any) -> None:
+    record = world.deployment()
+    with world.watch(record.id) as viewer:
+        viewer.recv(timeout=20)
+        world.store.commit(Delete(record))
+        assert everything(viewer)[1:] == (1000, "DELETED")
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_deployments_and_other_namespaces_are_a_4404(world: Any) -> None:
+    id = world.deployment().id
+    for wrong, namespace in (("nobody", "shop-ns"), (id, "other"), ("%ED%A0%80", "shop-ns"), ("x" * 3000, "shop-ns")):
+        with world.watch(wrong, namespace) as viewer:
+            lines, code, reason = everything(viewer)
+        assert (lines, code) == ([], 4404)
+        assert reason.startswith("there is no deployment")
+
+
+@pytest.mark.parametrize("query", ["", "?namespace=", "?namespace=a&namespace=b"])
+def test_a_namespace_is_needed(world: Any, query: str) -> None:
+    id = world.deployment().id
+    path = f"/stream/deployments/{id}/logs{query}"
+    with raw(world) as sock:
+        sock.sendall(HANDSHAKE.format(path=path).encode())
+        data = b""
+        while b"\r\n\r\n" not in data or len(data.partition(b"\r\n\r\n")[2]) < 4:
+            data += sock.recv(4096)
+        frame = data.partition(b"\r\n\r\n")[2]
+        assert data.startswith(b"HTTP/1.1 101")
+        assert (frame[0], int.from_bytes(frame[2:4], "big")) == (0x88, 1008)
+
+
+@pytest.mark.parametrize("path", ["/stream/", "/stream/deployments", "/stream/deployments/x/log", "/stream/x?a=b"])
+def test_an_unknown_stream_is_a_404(world: Any, path: str) -> None:
+    with raw(world) as sock:
+        sock.sendall(HANDSHAKE.format(path=path).encode())
+        head, _, body = read_all(sock).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == 404
+
+
+def test_a_get_that_is_no_websocket_is_told_so(world: Any) -> None:
+    answer = world.call("GET", stream_path("x"))
+    assert answer.status == 426
+    assert answer.headers["Upgrade"] == "websocket"
+    assert answer.problem["title"] == "Upgrade Required"
+    # Other methods never leave REST.
+    assert world.call("POST", stream_path("x")).problem["status"] == 404
+
+
+def test_a_broken_store_is_said(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = world.deployment().id
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(world.store, "read_log", broken)
+    with world.watch(id) as viewer:
+        assert everything(viewer) == ([], 1013, "the disk is full")
+
+
+# --- bad viewers ------------------------------------------------------------------------------------------------------
+
+
+class TestDeadlines:
+    @pytest.fixture
+    def stream_options(self) -> dict[str, Any]:
+        return {"send_timeout": 1.0}
+
+    def test_a_viewer_that_stops_reading_is_dropped_and_another_gets_everything(self, world: Any, run: Any) -> None:
+        id = world.deployment().id
+        with raw(world) as stalled, world.watch(id) as viewer:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.sendall(HANDSHAKE.format(path=stream_path(id)).encode())
+            result = run(everything, viewer)
+            until(lambda: world.logs.viewers == 2, "both are watching")
+            # Twice what the kernel's buffers hold at most.
+            limits = Path("/proc/sys/net/ipv4/tcp_wmem").read_text(encoding="ascii").split()
+            count = 2 * int(limits[2]) // 60_000 + 20
+            sent = time.monotonic()
+            for number in range(count):
+                world.logbook.append(id, f"{number} " + "x" * 60_000)
+            until(lambda: world.logs.viewers == 1, "the stalled one was dropped")
+            assert time.monotonic() - sent < 15
+            world.end(id)
+            lines, code, reason = result.get(timeout=60)
+            assert [line.split(" ")[1] for line in lines[1:]] == [str(number) for number in range(count)]
+            assert (code, reason) == (1000, "DEPLOYED")
+
+
+class TestLimits:
+    @pytest.fixture
+    def stream_options(self) -> dict[str, Any]:
+        return {"viewers": 2}
+
+    def test_too_many_viewers_are_a_503(self, world: Any) -> None:
+        id = world.deployment().id
+        with world.watch(id) as one:
+            with world.watch(id) as two:
+                one.recv(timeout=20), two.recv(timeout=20)
+                with pytest.raises(InvalidStatus) as refused:
+                    world.watch(id)
+                response = refused.value.response
+                assert (response.status_code, response.headers["Retry-After"]) == (503, "10")
+                assert json.loads(response.body)["status"] == 503
+            until(lambda: world.logs.viewers == 1, "one has left")
+            with world.watch(id) as third:
+                assert third.recv(timeout=20)
+
+
+def test_what_a_viewer_says_is_ignored_unless_it_is_too_much(world: Any) -> None:
+    id = world.deployment().id
+    with world.watch(id) as talker, world.watch(id) as shouter:
+        for viewer in (talker, shouter):
+            viewer.recv(timeout=20)
+        for _ in range(200):
+            talker.send("hello")
+        shouter.send("x" * 20_000)
+        assert everything(shouter)[1] == 1009
+        world.logbook.append(id, "still there")
+        assert talker.recv(timeout=20).endswith("still there")
+
+
+def test_viewers_that_leave_leave_nothing_behind(world: Any) -> None:
+    id = world.deployment().id
+    for abrupt in (False, True):
+        for _ in range(5):
+            with world.watch(id) as viewer:
+                viewer.recv(timeout=20)
+                if abrupt:
+                    viewer.socket.shutdown(socket.SHUT_RDWR)
+    until(lambda: world.logs.viewers == 0, "all have left")
+    assert world.logs._feeds == {}
+    assert world.logbook._watchers == {}
+
+
+# --- one port ---------------------------------------------------------------------------------------------------------
+
+
+def test_rest_answers_while_fifty_streams_are_open(world: Any) -> None:
+    id = world.deployment().id
+    with contextlib.ExitStack() as stack:
+        viewers = [stack.enter_context(world.watch(id)) for _ in range(50)]
+        for viewer in viewers:
+            viewer.recv(timeout=20)
+        connection = stack.enter_context(world.connection())
+        for _ in range(50):
+            assert world.call("GET", f"/deployments/{id}?namespace=shop-ns", on=connection).status == 200
+        world.logbook.append(id, "for all")
+        assert all(viewer.recv(timeout=20).endswith("for all") for viewer in viewers)
+        world.end(id)
+        assert {everything(viewer)[1] for viewer in viewers} == {1000}
+
+
+def test_a_stream_on_a_connection_that_was_used_for_rest(world: Any) -> None:
+    id = world.deployment().id
+    with world.connection() as connection:
+        for _ in range(3):
+            assert world.call("GET", "/healthz", on=connection).status == 200
+        sock = connection.sock
+        sock.sendall(HANDSHAKE.format(path=stream_path(id)).encode())
+        world.end(id)
+        data = read_all(sock, to=b"DEPLOYED")
+    assert data.startswith(b"HTTP/1.1 101")
+    assert b"queued: deployment" in data
+
+
+@pytest.mark.parametrize("lead", ["", "\r\n"])
+def test_first_bytes_that_trickle_in(world: Any, lead: str) -> None:
+    id = world.deployment().id
+    world.end(id)
+    requests = [
+        (HANDSHAKE.format(path=stream_path(id)), b"HTTP/1.1 101 "),
+        ("GET /s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"HTTP/1.1 404 "),
+        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200 "),
+    ]
+    for request, expected in requests:
+        with raw(world) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            data = (lead + request).encode()
+            for number in range(16):
+                sock.sendall(data[number : number + 1])
+                # While this one dawdles the port serves others; it also gives every byte a packet of its own.
+                assert world.call("GET", "/healthz").status == 200
+            sock.sendall(data[16:])
+            assert read_all(sock, to=b"DEPLOYED").startswith(expected)
+
+
+def test_connections_that_say_nothing_or_half_a_word(world: Any) -> None:
+    with contextlib.ExitStack() as stack:
+        for word in (b"", b"GE", b"GET /stream", b"\r\n\r\n"):
+            stack.enter_context(raw(world)).sendall(word)
+        with raw(world) as sock:
+            sock.sendall(b"GET /strea")
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == b""
+        before = time.process_time()
+        assert world.call("GET", "/healthz").status == 200
+        threading.Event().wait(0.5)
+        # Nobody spins while they dawdle.
+        assert time.process_time() - before < 0.4
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def test_shutdown_says_goodbye(world: Any, run: Any) -> None:
+    ids = [world.deployment(f"app-{number}").id for number in range(3)]
+    stack = contextlib.ExitStack()
+    viewers = [stack.enter_context(world.watch(id)) for id in ids]
+    for viewer in viewers:
+        viewer.recv(timeout=20)
+    ends: list[queue.Queue[Any]] = [run(everything, viewer) for viewer in viewers]
+    with raw(world) as dawdling:
+        dawdling.sendall(b"GET /str")
+        world.server.stop(5)
+    assert [end.get(timeout=20)[1] for end in ends] == [1001] * 3
+    stack.close()
+    assert world.store.get(Deployment, ids[0]) is not None
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", world.port), timeout=1).close()
+
+
+def test_shutdown_waits_for_nobody_who_is_silent(world: Any) -> None:
+    id = world.deployment().id
+    with raw(world) as silent, raw(world) as opening:
+        silent.sendall(HANDSHAKE.format(path=stream_path(id)).encode())
+        opening.sendall(b"GET /stream/deployments/x/logs HTTP/1.1\r\nHost: ")
+        until(lambda: world.logs.viewers == 1 and len(world.logs._connections) == 2, "both are connected")
+        start = time.monotonic()
+        world.server.stop(1)
+        assert time.monotonic() - start < 5
+
+
+def read_all(sock: socket.socket, to: bytes = b"never") -> bytes:
+    """What the server sends until it closes, or until that ends with `to`."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while not data.endswith(to) and (piece := sock.recv(65536)):
+            data += piece
+    return data
