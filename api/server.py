@@ -347,9 +347,10 @@ class _Rest(TcpWSGIServer):
     def maintenance(self, now: float) -> None:
         """Close what is idle, what trickles in and what is not taken."""
         super().maintenance(int(now))
-        for channel in self.active_channels.values():
+        for channel in list(self.active_channels.values()):
             if channel.overdue(now):
-                channel.will_close = True
+                # waitress would wait until it can write, which is what this client prevents.
+                channel.drop()
 
     def _make_room(self, count: int) -> int:
         """Close the `count` connections that have waited for longest; returns how many there were."""
