@@ -332,7 +332,8 @@ def _guarded(action: Any, what: str) -> Any:
 
 def _check_provider(sort: _Sort, provider: Any) -> None:
     if not isinstance(provider, sort.base):
-        raise _Broken(f"its {sort.hook} returned a {type(provider).__name__}, which is no {sort.base.__name__}")
+        what = f"the class {provider.__name__}" if isinstance(provider, type) else f"a {type(provider).__name__}"
+        raise _Broken(f"its {sort.hook} returned {what}, which is no {sort.base.__name__} object")
     name = getattr(provider, "name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _Broken(
