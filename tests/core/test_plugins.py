@@ -55,9 +55,7 @@ class Shelf:
         self.path = path
         self.modules: list[str] = []
 
-    def install(
-        self, distribution: str, source: str, *, plugin: str = "", version: str = "1.0", value: str = ""
-    ) -> str:
+    def install(self, distribution: str, source: str, *, plugin: str = "", version: str = "1.0", attr: str = "") -> str:
         """Install a distribution with one plugin; returns its module's name."""
         name = plugin or distribution
         module = f"installed_{distribution}_{name}".replace("-", "_")
