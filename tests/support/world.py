@@ -34,14 +34,15 @@ NGINX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_heade
 class World:
     """A Deployer on the sandbox, that can be stopped and started again, and eyes on the cluster."""
 
-    def __init__(self, cluster: sandbox.Sandbox, path: Path, namespace: str, **settings: Any) -> None:
+    def __init__(self, cluster: sandbox.Sandbox | None, path: Path, namespace: str, **settings: Any) -> None:
         self.cluster = cluster
         self.namespace = namespace
+        # Without a sandbox KUBECONFIG says which cluster it is.
+        where = {"kubernetes": cluster.api, "loopback_pods": True} if cluster else {}
         self.settings = Settings(
-            kubernetes=cluster.api,
             data_dir=path,
-            loopback_pods=True,
             own_namespace="",
+            **where,
             **{"proxysleep": 0.0, "timeout": 10.0, "ingress": "nginx", "plugins": {"ingress_nginx": NGINX}, **settings},
         )
         self.eyes: KubeClient = kube_client.connect(self.settings)
@@ -180,9 +181,11 @@ class World:
 def describe(namespace: str, app: str = "shop", **fields: Any) -> Document:
     """A descriptor of the sample app; `env` and `image` go into its container."""
     env = fields.pop("env", {})
+    pull = {"imagePullPolicy": fields.pop("pull")} if "pull" in fields else {}
     container = {
         "name": "web",
         "image": fields.pop("image", "sample/web:1"),
+        **pull,
         "ports": fields.pop("ports", [{"containerPort": 8080, "name": "http"}]),
         "env": [{"name": name, "value": value} for name, value in env.items()],
     }
