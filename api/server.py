@@ -269,6 +269,8 @@ class _Rest(TcpWSGIServer):
         self.logs = logs
         self._most = connections
         self._pause_until = 0.0
+        self._pulling = threading.Lock()
+        self._over = False
         workers = _Workers()
         workers.set_thread_count(threads)
         adjustments = Adjustments(
@@ -315,7 +317,15 @@ class _Rest(TcpWSGIServer):
         self.task_dispatcher.shutdown(timeout=max(1, round(deadline - time.monotonic())))
         for channel in list(self.active_channels.values()):
             channel.drop()
-        wasyncore.close_all(self._map)
+        with self._pulling:
+            self._over = True
+            wasyncore.close_all(self._map)
+
+    def pull_trigger(self) -> None:
+        """Wake the loop, from any thread. Once it is over, the trigger's descriptor may be somebody else's."""
+        with self._pulling:
+            if not self._over:
+                super().pull_trigger()
 
     def accept(self) -> tuple[socket.socket, Any] | None:
         """waitress' own, but out of file descriptors it makes room and waits instead of spinning."""
