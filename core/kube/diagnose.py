@@ -18,6 +18,7 @@ from deployer.core.records import Document
 
 Log = Callable[[str], None]
 EventsOf = Callable[[str], Sequence[Document]]
+Pair = tuple[str, str]
 
 RECHECK = 1.0
 """Seconds between two looks at a workload that is not ready although nothing changed: grace times run out by then."""
@@ -63,10 +64,11 @@ class Ready(Judgement):
 
 @dataclass(frozen=True, slots=True)
 class Waiting(Judgement):
-    """Not yet. `progress` says how far it is, `troubles` one sentence for each thing that stands in the way."""
+    """Not yet. `progress` says how far it is, `troubles` one sentence for each thing that stands in the way, by a key
+    that stays while it is the same thing."""
 
     progress: str
-    troubles: tuple[str, ...] = ()
+    troubles: Mapping[str, str] = field(default_factory=dict)
     wants_events: tuple[str, ...] = ()
     """Uids whose Events would help to judge."""
 
@@ -108,7 +110,7 @@ class ReadyJudge:
             return Ready(tuple(ready))
         progress = f"{len(ready)} of {wanted} pods ready"
         uid = controller["metadata"]["uid"]
-        troubles: list[str] = []
+        troubles: dict[str, str] = {}
         wants: list[str] = []
         present: set[str] = set()
         try:
@@ -116,18 +118,19 @@ class ReadyJudge:
             for pod in active:
                 if is_ready(pod):
                     continue
-                for trouble in self._pod_troubles(pod, events, now, present):
-                    troubles.append(f"pod {name_of(pod)}: {trouble}")
+                for key, trouble in self._pod_troubles(pod, events, now, present):
+                    troubles[f"{pod['metadata']['uid']} {key}"] = f"pod {name_of(pod)}: {trouble}"
                     wants.append(pod["metadata"]["uid"])
             if len(active) < wanted:
                 if self._lasting("missing", now, present) >= RECHECK:
                     wants.append(uid)
-                troubles += self._admission(events(uid), now, present)
+                if refusal := self._admission(events(uid), now, present):
+                    troubles["refused"] = refusal
         except _Hopeless as end:
             return end.judgement
         # What has passed starts again at nothing when it comes back.
         self._since = {key: value for key, value in self._since.items() if key in present}
-        return Waiting(progress, tuple(troubles), tuple(wants))
+        return Waiting(progress, troubles, tuple(wants))
 
     def _lasting(self, key: str, now: float, present: set[str]) -> float:
         """Seconds since this was seen first without a break."""
@@ -143,7 +146,7 @@ class ReadyJudge:
             reason = status.get("reason") or "PodFailed"
             _fail(f"{len(failed)} pods failed one after the other: {_short(why)}", reason, failed[-1])
 
-    def _pod_troubles(self, pod: Document, events: EventsOf, now: float, present: set[str]) -> Iterator[str]:
+    def _pod_troubles(self, pod: Document, events: EventsOf, now: float, present: set[str]) -> Iterator[Pair]:
         uid = pod["metadata"]["uid"]
         if text := _condition(pod, "PodScheduled", reason="Unschedulable"):
             scaling = any(e.get("reason") == "TriggeredScaleUp" for e in events(uid))
@@ -151,13 +154,14 @@ class ReadyJudge:
             if lasting > self.unschedulable_grace and not scaling:
                 hint = "free or add nodes, or ask for less"
                 _fail(f"pod {name_of(pod)} finds no node: {_short(text)}", "Unschedulable", pod, hint=hint)
-            yield f"finds no node{', the cluster is being scaled up' if scaling else ''}: {_short(text)}"
+            more = ", the cluster is being scaled up" if scaling else ""
+            yield f"node{more}", f"finds no node{more}: {_short(text)}"
         for container in container_statuses(pod):
             yield from self._container_trouble(pod, container, events, now, present)
 
     def _container_trouble(
         self, pod: Document, status: Document, events: EventsOf, now: float, present: set[str]
-    ) -> Iterator[str]:
+    ) -> Iterator[Pair]:
         name, state = status.get("name", ""), status.get("state") or {}
         waiting = state.get("waiting") or {}
         reason, message = waiting.get("reason", ""), _short(waiting.get("message") or "")
@@ -170,12 +174,12 @@ class ReadyJudge:
             if pulls >= self.image_pull_attempts:
                 text = f"the image {status.get('image', '')} of {about} could not be pulled {pulls} times: {message}"
                 _fail(text, "ImagePull", pod, hint="check the image's name and tag, and imagePullSecrets")
-            yield f"{reason} in container {name}: {message}"
+            yield f"image {name}", f"{reason} in container {name}: {message}"
         elif reason in _CONFIG:
             if self._lasting(f"config {key}", now, present) > self.admission_grace:
                 hint = "create the ConfigMap, Secret or volume that the podspec refers to"
                 _fail(f"{about} cannot be created: {message or reason}", reason, pod, hint=hint)
-            yield f"{reason} in container {name}: {message}"
+            yield f"config {name}", f"{reason} in container {name}: {message}"
         else:
             self._pulling.pop(key, None)
         restarts = status.get("restartCount", 0)
@@ -185,7 +189,10 @@ class ReadyJudge:
             _fail(text, "CrashLoop", pod, hint="look at the container's last log lines", container=name)
         if restarts and not status.get("ready"):
             ended = (status.get("lastState") or {}).get("terminated") or {}
-            yield f"container {name} was restarted {restarts} times, it ended {_how(ended)}"
+            yield (
+                f"restart {restarts} {name}",
+                f"container {name} was restarted {restarts} times, it ended {_how(ended)}",
+            )
 
     def _count_pulls(self, key: str, container: str, reason: str, events: Iterable[Document]) -> int:
         """Failed pulls: as the Events count them, or as often as the status was seen to change to it."""
@@ -201,11 +208,11 @@ class ReadyJudge:
         )
         return max(told, self._pulls[key])
 
-    def _admission(self, events: Sequence[Document], now: float, present: set[str]) -> list[str]:
+    def _admission(self, events: Sequence[Document], now: float, present: set[str]) -> str:
         """The API server refuses the pods: only the controller's Events say so."""
         refusals = [e for e in events if e.get("reason") == "FailedCreate"]
         if not refusals:
-            return []
+            return ""
         text = _short(max(refusals, key=event_time).get("message") or "no reason given")
         passing = bool(_HEALS.search(text)) or not _NEVER_HEALS.search(text)
         if not passing or self._lasting("admission", now, present) > self.admission_grace:
@@ -213,7 +220,7 @@ class ReadyJudge:
             raise _Hopeless(
                 Hopeless(StepFailed(f"the cluster refuses the pods: {text}", reason="PodsRefused", hint=hint))
             )
-        return [f"the cluster refuses the pods: {text}"]
+        return f"the cluster refuses the pods: {text}"
 
 
 class _Hopeless(Exception):
@@ -307,7 +314,8 @@ class _Watcher:
         self._mirrored = False
         self._blind = False
         self._wants: frozenset[str] = frozenset()
-        self._said: tuple[str, frozenset[str]] = ("", frozenset())
+        self._progress = ""
+        self._said: set[str] = set()
 
     def look(self, pods: list[Document]) -> Judgement | None:
         """Judge what there is now."""
@@ -352,14 +360,14 @@ class _Watcher:
             return ()
 
     def _say(self, judgement: Waiting) -> None:
-        progress, troubles = self._said
-        if judgement.progress != progress:
+        """What was said once is not said again when it comes and goes, as a failed pull and its back-off do."""
+        if judgement.progress != self._progress:
             self._log(judgement.progress)
-        for trouble in judgement.troubles:
-            if trouble not in troubles:
+        self._progress = judgement.progress
+        for key, trouble in judgement.troubles.items():
+            if key not in self._said:
+                self._said.add(key)
                 self._log(trouble)
-        # What was said once is not said again when it comes and goes, as a pull and its back-off do.
-        self._said = (judgement.progress, troubles | frozenset(judgement.troubles))
 
 
 def _missed(kube: OwnedKube, watcher: _Watcher, over: DeadlineExceeded, log: Log) -> StepFailed:

@@ -111,6 +111,7 @@ class Call:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket: Any = None
+        self._aborted = False
         self.begun = False
         """True as soon as something may have reached the server."""
 
@@ -118,18 +119,25 @@ class Call:
         """The socket on which the answer will arrive."""
         with self._lock:
             self._socket = connected
+            if self._aborted:
+                self._shutdown()
 
     def detach(self) -> None:
         """The answer is complete: the socket may belong to the next request."""
-        self.attach(None)
+        with self._lock:
+            self._socket = None
 
     def abort(self) -> None:
-        """Break it off; harmless when it is over. Callable from any thread."""
+        """Break it off, now or as soon as it is sent; harmless when it is over. Callable from any thread."""
         with self._lock:
-            if isinstance(self._socket, socket.socket):
-                # Not SSLSocket.shutdown: that one takes the TLS state away from under the thread that is reading.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            self._aborted = True
+            self._shutdown()
+
+    def _shutdown(self) -> None:
+        if isinstance(self._socket, socket.socket):
+            # Not SSLSocket.shutdown: that one takes the TLS state away from under the thread that is reading.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 _running = threading.local()

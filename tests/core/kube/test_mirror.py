@@ -1,0 +1,384 @@
+"""Mirrors against a server whose watches end, fall silent, expire and send rubbish."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
+from deployer.core.gate import Gate
+from deployer.core.kube import mirror as mirror_module
+from deployer.core.kube.client import KubeClient, connect
+from deployer.core.kube.kinds import POD
+from deployer.core.kube.mirror import CONTROLLED_BY, Mirrors
+from deployer.core.settings import Settings
+
+
+def pod(name: str, version: int, **labels: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "ns", "resourceVersion": str(version), "labels": labels}}
+
+
+def event(kind: str, found: dict[str, Any]) -> dict[str, Any]:
+    return {"type": kind, "object": found}
+
+
+def bookmark(version: int) -> dict[str, Any]:
+    return event("BOOKMARK", {"metadata": {"resourceVersion": str(version)}})
+
+
+def names(found: list[dict[str, Any]]) -> list[str]:
+    return sorted(item["metadata"]["name"] for item in found)
+
+
+class Cluster:
+    """Answers lists from `pods` and hands every watch to `watch`."""
+
+    def __init__(self, server: Any) -> None:
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.version = 1
+        self.lists = 0
+        self.watches: list[Any] = []
+        self.watch: Callable[[Any], None] = lambda request: (request.stream(), request.hang())
+        self._arrived = threading.Condition()
+        server.answer = self.answer
+
+    def answer(self, request: Any) -> None:
+        if request.watches:
+            with self._arrived:
+                self.watches.append(request)
+                self._arrived.notify_all()
+            self.watch(request)
+        else:
+            self.lists += 1
+            request.json({"items": list(self.pods.values()), "metadata": {"resourceVersion": str(self.version)}})
+
+    def nth_watch(self, number: int) -> Any:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.watches) >= number, 10), len(self.watches)
+            return self.watches[number - 1]
+
+
+@pytest.fixture
+def cluster(server: Any) -> Cluster:
+    return Cluster(server)
+
+
+@pytest.fixture
+def mirrors(client: KubeClient) -> Iterator[Mirrors]:
+    made = Mirrors(client)
+    yield made
+    made.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("mirror-")]
+
+
+def soon() -> Gate:
+    return Gate(time.monotonic() + 10)
+
+
+def until(mirrors: Mirrors, *expected: str, labels: dict[str, str] | None = None) -> None:
+    mirrors.get(POD, "ns").wait(lambda found: names(found) == sorted(expected), soon(), labels=labels)
+
+
+def test_list_then_watch(cluster: Cluster, mirrors: Mirrors) -> None:
+    cluster.pods = {"a": pod("a", 1, app="x")}
+    until(mirrors, "a")
+    watch = cluster.nth_watch(1)
+    assert watch.query["resourceVersion"] == "1" and watch.query["allowWatchBookmarks"] == "true"
+    watch.send(event("ADDED", pod("b", 2, app="y")))
+    until(mirrors, "a", "b")
+    watch.send(event("MODIFIED", pod("b", 3, app="x")))
+    until(mirrors, "a", "b", labels={"app": "x"})
+    assert mirrors.get(POD, "ns").items({"app": "y"}) == []
+    watch.send(event("DELETED", pod("a", 4, app="x")))
+    until(mirrors, "b", labels={"app": "x"})
+    assert cluster.lists == 1
+
+
+def test_a_waiter_is_woken_only_by_what_it_waits_for(cluster: Cluster, mirrors: Mirrors) -> None:
+    asked: list[list[str]] = []
+    first = threading.Event()
+
+    def condition(found: list[dict[str, Any]]) -> bool:
+        asked.append(names(found))
+        first.set()
+        return len(found) == 2
+
+    mirror = mirrors.get(POD, "ns")
+    waiting = threading.Thread(target=lambda: mirror.wait(condition, soon(), labels={"app": "x", "tier": "web"}))
+    waiting.start()
+    assert first.wait(10)
+    watch = cluster.nth_watch(1)
+    for number in range(20):
+        watch.send(event("ADDED", pod(f"other-{number}", number + 2, app="y")))
+        watch.send(event("ADDED", pod(f"half-{number}", number + 100, app="x")))
+    until(mirrors, *(f"other-{n}" for n in range(20)), labels={"app": "y"})
+    watch.send(event("ADDED", pod("m", 200, app="x", tier="web")))
+    until(mirrors, "m", labels={"tier": "web"})
+    watch.send(event("MODIFIED", pod("half-3", 201, app="x", tier="web")))
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert asked[0] == [] and asked[-1] == ["half-3", "m"] and len(asked) <= 4
+
+
+def test_an_object_that_leaves_the_selector_wakes(cluster: Cluster, mirrors: Mirrors) -> None:
+    cluster.pods = {"a": pod("a", 1, app="x")}
+    until(mirrors, "a", labels={"app": "x"})
+    threading.Timer(0.05, lambda: cluster.nth_watch(1).send(event("MODIFIED", pod("a", 2, app="y")))).start()
+    until(mirrors, labels={"app": "x"})
+
+
+def test_a_clean_end_goes_on_from_where_it_was(cluster: Cluster, mirrors: Mirrors) -> None:
+    def watch(request: Any) -> None:
+        if len(cluster.watches) == 1:
+            request.stream(event("ADDED", pod("a", 5)), bookmark(9))
+            request.end()
+        else:
+            request.stream(event("ADDED", pod("b", 12)))
+            request.hang()
+
+    cluster.watch = watch
+    until(mirrors, "a", "b")
+    assert cluster.nth_watch(2).query["resourceVersion"] == "9"
+    assert cluster.lists == 1
+
+
+def test_a_silent_watch_is_dead(cluster: Cluster, client: KubeClient) -> None:
+    def watch(request: Any) -> None:
+        request.stream(bookmark(6))
+        if len(cluster.watches) == 2:
+            request.send(event("ADDED", pod("a", 7)))
+        request.hang()
+
+    cluster.watch = watch
+    mirrors = Mirrors(client, silence=0.2)
+    until(mirrors, "a")
+    assert cluster.nth_watch(2).query["resourceVersion"] == "6"
+    mirrors.close()
+
+
+@pytest.mark.parametrize("form", ["status", "event"])
+def test_410_again_and_again_lists_again_with_pauses(cluster: Cluster, mirrors: Mirrors, form: str) -> None:
+    def watch(request: Any) -> None:
+        if len(cluster.watches) > 3:
+            request.stream(event("ADDED", pod("late", 90)))
+            request.hang()
+        elif form == "status":
+            cluster.version += 10
+            request.status(410, "Expired")
+        else:
+            cluster.version += 10
+            request.stream(event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"}))
+            request.end()
+
+    cluster.watch = watch
+    cluster.pods = {"a": pod("a", 1)}
+    began = time.monotonic()
+    until(mirrors, "a", "late")
+    assert [w.query["resourceVersion"] for w in cluster.watches] == ["1", "11", "21", "31"]
+    assert cluster.lists == 4
+    assert time.monotonic() - began > 0.3  # 0.1 + 0.2 + 0.4, less the jitter
+
+
+def test_what_went_while_nobody_looked_is_gone(cluster: Cluster, mirrors: Mirrors) -> None:
+    cluster.pods = {"a": pod("a", 1), "b": pod("b", 1)}
+    until(mirrors, "a", "b")
+    cluster.pods = {"b": pod("b", 1), "c": pod("c", 3)}
+    cluster.nth_watch(1).send(event("ERROR", {"kind": "Status", "code": 410}))
+    until(mirrors, "b", "c")
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"not json\n", b"[1]\n", b'{"type": "ADDED"}\n', {"type": "ADDED", "object": {"metadata": {}}}, {"type": "NEW"}],
+)
+def test_an_undecodable_event_is_skipped_and_made_up_for(cluster: Cluster, mirrors: Mirrors, rubbish: object) -> None:
+    until(mirrors)
+    cluster.pods = {"a": pod("a", 2)}
+    watch = cluster.nth_watch(1)
+    watch.send(rubbish)
+    until(mirrors, "a")
+    assert mirrors.get(POD, "ns").skipped == 1
+    cluster.nth_watch(2).send(event("ADDED", pod("b", 3)))
+    until(mirrors, "a", "b")
+
+
+def test_events_split_over_chunks(cluster: Cluster, mirrors: Mirrors) -> None:
+    until(mirrors)
+    watch = cluster.nth_watch(1)
+    line = b'{"type": "ADDED", "object": {"metadata": {"name": "\xc3\xa4", "resourceVersion": "3"}}}\n'
+    for cut in (line[:10], line[10:52], line[52:], b"\n\n"):
+        watch.send(cut)
+    until(mirrors, "ä")
+
+
+def test_refused_at_most_about_once_a_second_then_resumes(fault_server: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    client = connect(Settings(kubernetes=f"http://127.0.0.1:{port}"))
+    mirrors = Mirrors(client)
+    with pytest.raises(DeadlineExceeded, match="cannot be reached"):
+        mirrors.get(POD, "ns").items(gate=Gate(time.monotonic() + 3))
+    assert 3 <= client.requests["list"] <= 9  # five quick ones, then one a second
+    server = fault_server(port)
+    Cluster(server).pods = {"a": pod("a", 1)}
+    until(mirrors, "a")
+    mirrors.close()
+    server.close()
+    client.close()
+
+
+def test_a_missing_right_fails_the_wait_and_heals(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
+    allowed = server.answer
+    server.answer = lambda request: request.status(403, "Forbidden", "no right to list")
+    began = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(KubeForbidden, match="list pods in namespace ns: no right to list"):
+            mirrors.get(POD, "ns").wait(lambda found: True, soon())
+    assert time.monotonic() - began < 5
+    server.answer = allowed
+    cluster.pods = {"a": pod("a", 1)}
+
+    def healed() -> bool:
+        with contextlib.suppress(KubeForbidden):
+            return names(mirrors.get(POD, "ns").items(gate=soon())) == ["a"]
+        return False
+
+    gate = soon()
+    while not healed():
+        gate.pause(0.05)
+
+
+def test_some_401s_are_a_token_changing_hands(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
+    allowed, refused = server.answer, iter(range(2))
+
+    def answer(request: Any) -> None:
+        if next(refused, None) is None:
+            allowed(request)
+        else:
+            request.status(401, "Unauthorized")
+
+    server.answer = answer
+    cluster.pods = {"a": pod("a", 1)}
+    until(mirrors, "a")
+
+
+def test_a_gate_ends_a_wait(cluster: Cluster, mirrors: Mirrors) -> None:
+    gate = Gate()
+    threading.Timer(0.1, lambda: gate.close(Cancelled("stop"))).start()
+    with pytest.raises(Cancelled):
+        mirrors.get(POD, "ns").wait(lambda found: False, gate)
+    with pytest.raises(DeadlineExceeded):
+        mirrors.get(POD, "ns").wait(lambda found: False, Gate(time.monotonic() + 0.1))
+
+
+def test_recheck_is_for_time(cluster: Cluster, mirrors: Mirrors) -> None:
+    end = time.monotonic() + 0.2
+    assert mirrors.get(POD, "ns").wait(lambda found: time.monotonic() > end, soon(), recheck=0.05)
+
+
+def test_an_exception_of_the_condition_comes_out(cluster: Cluster, mirrors: Mirrors) -> None:
+    def condition(found: list[dict[str, Any]]) -> bool:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        mirrors.get(POD, "ns").wait(condition, soon())
+
+
+def test_close_is_prompt_and_wakes_everybody(cluster: Cluster, server: Any, client: KubeClient) -> None:
+    mirrors = Mirrors(client)
+    ended: list[BaseException] = []
+    ready = threading.Barrier(4)
+
+    def wait() -> None:
+        met = False
+
+        def condition(found: list[dict[str, Any]]) -> bool:
+            nonlocal met
+            if not met:
+                met = True
+                ready.wait(10)
+            return False
+
+        try:
+            mirrors.get(POD, "ns").wait(condition, Gate())
+        except (Revoked, KubeUnavailable) as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ready.wait(10)
+    cluster.nth_watch(1)
+    began = time.monotonic()
+    mirrors.close()
+    for thread in threads:
+        thread.join(10)
+    assert len(ended) == 3 and time.monotonic() - began < 2
+    with pytest.raises(Revoked):
+        mirrors.get(POD, "ns")
+
+
+def test_close_while_the_server_says_nothing_at_all(server: Any, client: KubeClient) -> None:
+    server.answer = lambda request: request.hang()
+    mirrors = Mirrors(client)
+    with pytest.raises(DeadlineExceeded):
+        mirrors.get(POD, "ns").items(gate=Gate(time.monotonic() + 0.1))
+    began = time.monotonic()
+    mirrors.close()
+    assert time.monotonic() - began < 2
+
+
+def test_an_idle_mirror_rests_and_comes_back(cluster: Cluster, client: KubeClient) -> None:
+    cluster.pods = {"a": pod("a", 1)}
+    mirrors = Mirrors(client, idle=0.1, silence=0.3)
+    until(mirrors, "a")
+    thread = next(t for t in threading.enumerate() if t.name == "mirror-pods-ns")
+    thread.join(10)
+    assert not thread.is_alive()
+    cluster.pods = {"b": pod("b", 2)}
+    until(mirrors, "b")
+    assert cluster.lists == 2
+    mirrors.close()
+
+
+def test_one_watch_for_many(cluster: Cluster, mirrors: Mirrors, client: KubeClient) -> None:
+    cluster.pods = {str(n): pod(str(n), 1, app=str(n % 10)) for n in range(100)}
+    threads = [
+        threading.Thread(
+            target=lambda n=n: until(mirrors, *(str(x) for x in range(n, 100, 10)), labels={"app": str(n)})
+        )
+        for n in range(10)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cluster.nth_watch(1)
+    assert client.requests == {"list": 1, "watch": 1}
+
+
+def test_by_controller(cluster: Cluster, mirrors: Mirrors) -> None:
+    owned, other = pod("a", 1), pod("b", 1)
+    owned["metadata"]["ownerReferences"] = [{"uid": "u1", "controller": True}]
+    other["metadata"]["ownerReferences"] = [{"uid": "u1"}]
+    cluster.pods = {"a": owned, "b": other}
+    until(mirrors, "a", labels={CONTROLLED_BY: "u1"})
+    mirrors.get(POD, "ns").synced(soon())
+
+
+def test_a_defect_is_told_to_the_waiters(
+    cluster: Cluster, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(mirror_module.Mirror, "_replace", broken)
+    with pytest.raises(KubeUnavailable, match="broke: defect"):
+        mirrors.get(POD, "ns").items(gate=soon())
+    assert "the mirror of pods in ns broke" in caplog.text
