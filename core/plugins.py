@@ -369,7 +369,7 @@ def _say(error: jsonschema.ValidationError) -> str:
         known = sorted(error.schema.get("properties", {})) if isinstance(error.schema, Mapping) else []
         unknown = sorted(set(error.instance) - set(known))
         said = f"unknown key {', '.join(map(str, unknown))}; known: {', '.join(known) or 'none'}"
-    elif rule == "required":
+    elif rule in ("required", "dependentRequired"):
         said = error.message
     elif rule == "type":
         said = f"must be of type {' or '.join(limit) if isinstance(limit, list) else limit}"

@@ -99,6 +99,8 @@ class EtcdInjector(EnvInjector):
                 end = time.monotonic() + seconds
                 # The client authenticates here, when there is somebody to authenticate.
                 client = pyetcd.MultiEndpointEtcd3Client([node], timeout=seconds, **self._access.login())
+                # It sends the token as metadata too, and gRPC refuses call credentials on a channel without TLS.
+                client.call_credentials = None
                 client.timeout = max(0.001, end - time.monotonic())
                 found = client.get_prefix_response(self._access.prefix)
                 return [(pair.key[len(self._access.prefix.encode()) :], pair.value) for pair in found.kvs]
@@ -141,7 +143,7 @@ def _reason(error: Exception) -> str:
     if code == "DEADLINE_EXCEEDED":
         return "gave no answer in time"
     if code == "UNAVAILABLE":
-        return "cannot be reached or has no quorum"
+        return "cannot be reached, has no quorum, or does not accept the TLS settings"
     if code in _REFUSALS:
         return f"refused: {' '.join(str(cause.details()).split())[:200]}"
     return f"failed ({code})"

@@ -1,0 +1,341 @@
+"""Tests of the etcd injector against a real etcd on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyetcd
+import pytest
+
+from deployer.core import EnvContext, SettingsError, StepFailed
+from deployer.core.errors import Cancelled, DeadlineExceeded
+from deployer.core.gate import Gate
+from deployer.core.plugins import load
+from deployer.core.settings import Settings
+
+PREFIX = "/deployer/environment/"
+
+
+class Etcd:
+    """One member of its own, killed by its process id."""
+
+    def __init__(self, path: Path, **tls: object) -> None:
+        ports = free_ports(3)
+        client, peer, self._metrics = (f"http://127.0.0.1:{port}" for port in ports)
+        client = client.replace("http:", "https:") if tls else client
+        self.url = client
+        arguments = {
+            "name": "test",
+            "data-dir": path / "data",
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"test={peer}",
+            "listen-metrics-urls": self._metrics,
+            "unsafe-no-fsync": "true",
+            "log-level": "error",
+            **{name.replace("_", "-"): value for name, value in tls.items()},
+        }
+        command = ["etcd", *(f"--{name}={value}" for name, value in arguments.items())]
+        self._log = (path / "etcd.log").open("wb")
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        self._await_health()
+
+    def _await_health(self) -> None:
+        end = time.monotonic() + 30
+        pause = threading.Event()
+        while time.monotonic() < end and self._process.poll() is None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection(self._metrics.removeprefix("http://"), timeout=2)
+                with contextlib.closing(connection):
+                    connection.request("GET", "/health")
+                    if b'"true"' in connection.getresponse().read():
+                        return
+            pause.wait(0.05)
+        self.stop()
+        raise AssertionError(f"etcd did not start: {Path(self._log.name).read_text()}")
+
+    def client(self, **login: str) -> Any:
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return pyetcd.client(host=host, port=int(port), timeout=5, **login)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        self._log.close()
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    if not shutil.which("etcd"):
+        pytest.skip("the program etcd is missing; on Debian: apt-get install etcd-server")
+    server = Etcd(tmp_path_factory.mktemp("etcd"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def put(etcd: Etcd) -> Iterator[Callable[..., None]]:
+    """Write keys below the prefix; everything is deleted afterwards."""
+    with etcd.client() as client:
+
+        def write(prefix: str = PREFIX, **values: str) -> None:
+            for key, value in values.items():
+                client.put(prefix + key.replace("__", "-"), value)
+
+        client.delete_prefix("/")
+        yield write
+        client.delete_prefix("/")
+
+
+def environment(*, gate: Gate | None = None, etcd: str = "", log: list[str] | None = None, **table: Any) -> Any:
+    """What the injector gives, with this table of settings."""
+    plugins = {"env_etcd": table} if table else {}
+    registry = load(Settings(own_namespace="", etcd=etcd, plugins=plugins))
+    (injector,) = registry.injectors
+    said = log if log is not None else []
+    return injector.environment(EnvContext("shop", "web", "1", said.append, gate or Gate()))
+
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+def test_keys_become_variables(etcd, put):
+    put(**{"database-url": "postgres://db", "Log_Level": "info", "empty": "", "umlaut": "ü=\n'$(X)"})
+    put("/deployer/environmental/", not_this="1")
+    assert environment(etcd=etcd.url) == [
+        {"name": "DATABASE_URL", "value": "postgres://db"},
+        {"name": "EMPTY", "value": ""},
+        {"name": "LOG_LEVEL", "value": "info"},
+        {"name": "UMLAUT", "value": "ü=\n'$(X)"},
+    ]
+
+
+def test_an_empty_prefix_gives_nothing(etcd, put):
+    assert environment(etcd=etcd.url) == []
+
+
+def test_the_prefix_can_be_set_with_or_without_its_slash(etcd, put):
+    put("/mine/", a="1")
+    put("/mine", b="2")
+    assert environment(endpoints=[etcd.url], prefix="/mine") == [{"name": "A", "value": "1"}]
+
+
+def test_keys_that_are_no_variable_names_are_skipped_by_name(etcd, put):
+    put(**{"1st": "secret-1", "a.b": "secret-2", "x/y": "secret-3", "straße": "secret-4", "": "secret-5", "ok": "1"})
+    log: list[str] = []
+    assert environment(etcd=etcd.url, log=log) == [{"name": "OK", "value": "1"}]
+    assert len(log) == 5
+    assert "the key 'a.b' is skipped" in "".join(log)
+    assert "secret" not in "".join(log)
+
+
+def test_two_keys_of_one_variable(etcd, put):
+    put(**{"a-b": "same", "A_B": "same"})
+    assert environment(etcd=etcd.url) == [{"name": "A_B", "value": "same"}]
+    put(a_b="secret")
+    with pytest.raises(StepFailed, match="both mean the variable A_B") as caught:
+        environment(etcd=etcd.url)
+    assert "secret" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize("value", [b"\xff\xfe-secret", b"nul\x00-secret"])
+def test_a_value_that_is_not_text(etcd, put, value):
+    with etcd.client() as client:
+        client.put(f"{PREFIX}binary", value)
+    with pytest.raises(StepFailed, match="the value of the key 'binary' is not text") as caught:
+        environment(etcd=etcd.url)
+    assert "secret" not in str(caught.value)
+
+
+# --- reaching it --------------------------------------------------------------------------------------------------
+
+
+def test_without_endpoints_there_is_no_injector():
+    assert load(Settings(own_namespace="")).injectors == ()
+    assert load(Settings(own_namespace="", plugins={"env_etcd": {"timeout": 1}})).injectors == ()
+
+
+def test_endpoints_are_tried_in_turn(etcd, put):
+    put(a="1")
+    (closed,) = free_ports(1)
+    assert environment(endpoints=[f"http://127.0.0.1:{closed}", etcd.url]) == [{"name": "A", "value": "1"}]
+    assert environment(etcd=f"http://127.0.0.1:{closed}, {etcd.url}") == [{"name": "A", "value": "1"}]
+
+
+def test_no_endpoint_answers():
+    one, two = free_ports(2)
+    with pytest.raises(StepFailed) as caught:
+        environment(endpoints=[f"http://127.0.0.1:{one}", f"http://127.0.0.1:{two}"])
+    assert caught.value.reason == "InjectorFailed"
+    assert str(caught.value).startswith("the environment cannot be read from etcd: http://127.0.0.1:")
+    assert str(caught.value).count("cannot be reached") == 2
+
+
+def test_an_endpoint_that_hangs_costs_its_share_of_the_time(etcd, put):
+    put(a="1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hanging = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        assert environment(endpoints=[hanging, etcd.url], timeout=1.0) == [{"name": "A", "value": "1"}]
+        with pytest.raises(StepFailed, match="gave no answer in time"):
+            environment(endpoints=[hanging], timeout=0.5)
+        assert time.monotonic() - began < 3
+
+
+def test_cancelling_ends_it_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        gate = Gate()
+        timer = threading.Timer(0.3, gate.close, [Cancelled("stop")])
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            environment(endpoints=[f"http://127.0.0.1:{silent.getsockname()[1]}"], timeout=30, gate=gate)
+        assert time.monotonic() - began < 1.3
+        timer.join()
+
+
+def test_the_gates_deadline_counts():
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DeadlineExceeded):
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment(endpoints=[url], timeout=30, gate=Gate(time.monotonic() + 0.5))
+
+
+# --- authentication -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked(etcd: Etcd, put: Callable[..., None]) -> Iterator[Etcd]:
+    """The same etcd with authentication: `reader` may read the prefix."""
+    put(a="1")
+    with etcd.client() as client:
+        auth = client.authstub
+        etcdrpc = pyetcd.etcdrpc
+        permission = etcdrpc.Permission
+        auth.UserAdd(etcdrpc.AuthUserAddRequest(name="root", password="root-pw"), 5)
+        auth.UserGrantRole(etcdrpc.AuthUserGrantRoleRequest(user="root", role="root"), 5)
+        auth.UserAdd(etcdrpc.AuthUserAddRequest(name="reader", password="canary-pw"), 5)
+        auth.RoleAdd(etcdrpc.AuthRoleAddRequest(name="env"), 5)
+        read = permission(permType=permission.READ, key=PREFIX.encode(), range_end=(PREFIX[:-1] + "0").encode())
+        auth.RoleGrantPermission(etcdrpc.AuthRoleGrantPermissionRequest(name="env", perm=read), 5)
+        auth.UserGrantRole(etcdrpc.AuthUserGrantRoleRequest(user="reader", role="env"), 5)
+        auth.AuthEnable(etcdrpc.AuthEnableRequest(), 5)
+    yield etcd
+    with etcd.client(user="root", password="root-pw") as client:
+        auth, etcdrpc = client.authstub, pyetcd.etcdrpc
+        token = client.metadata
+        auth.AuthDisable(etcdrpc.AuthDisableRequest(), 5, metadata=token)
+        for user in ("root", "reader"):
+            auth.UserDelete(etcdrpc.AuthUserDeleteRequest(name=user), 5)
+        auth.RoleDelete(etcdrpc.AuthRoleDeleteRequest(role="env"), 5)
+
+
+def test_authentication(locked, tmp_path):
+    reader = {"endpoints": [locked.url], "username": "reader"}
+    assert environment(**reader, password="canary-pw") == [{"name": "A", "value": "1"}]
+    file = tmp_path / "password"
+    file.write_text("canary-pw\n")
+    assert environment(**reader, password_file=str(file)) == [{"name": "A", "value": "1"}]
+    file.write_text("canary-wrong")
+    refusals = {
+        "authentication failed": {**reader, "password_file": str(file)},
+        "permission denied": {**reader, "password": "canary-pw", "prefix": "/other"},
+        "user name is empty": {"endpoints": [locked.url]},
+    }
+    for said, table in refusals.items():
+        with pytest.raises(StepFailed, match=said) as caught:
+            environment(**table)
+        assert "canary" not in str(caught.value) + repr(caught.value)
+
+
+def test_a_password_for_an_etcd_without_authentication(etcd, put):
+    with pytest.raises(StepFailed, match="authentication is not enabled"):
+        environment(endpoints=[etcd.url], username="reader", password="canary-pw")
+
+
+# --- TLS ----------------------------------------------------------------------------------------------------------
+
+
+def certificates(path: Path) -> dict[str, Path]:
+    """A self-signed certificate for 127.0.0.1, for both sides, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("the program openssl is missing")
+    key, cert = path / "key.pem", path / "cert.pem"
+    subject = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=60)
+    return {"key": key, "cert": cert}
+
+
+def test_tls_with_certificates_on_both_sides(tmp_path):
+    if not shutil.which("etcd"):
+        pytest.skip("the program etcd is missing; on Debian: apt-get install etcd-server")
+    pair = certificates(tmp_path)
+    files = {"ca_file": str(pair["cert"]), "cert_file": str(pair["cert"]), "key_file": str(pair["key"])}
+    server = Etcd(
+        tmp_path, cert_file=pair["cert"], key_file=pair["key"], trusted_ca_file=pair["cert"], client_cert_auth="true"
+    )
+    try:
+        host, _, port = server.url.removeprefix("https://").rpartition(":")
+        with pyetcd.client(
+            host=host, port=int(port), timeout=5, ca_cert=pair["cert"], cert_cert=pair["cert"], cert_key=pair["key"]
+        ) as client:
+            client.put(f"{PREFIX}a", "1")
+        assert environment(endpoints=[server.url], **files) == [{"name": "A", "value": "1"}]
+        with pytest.raises(StepFailed, match=r"cannot be reached|gave no answer in time"):
+            environment(endpoints=[server.url], ca_file=files["ca_file"], timeout=1)
+        with pytest.raises(StepFailed, match=server.url):
+            environment(endpoints=[server.url], timeout=1)
+    finally:
+        server.stop()
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"endpoints": ["etcd:2379"]}, "is not an address like http://host:2379"),
+        ({"endpoints": ["http://h:1/v2/keys"]}, "is not an address like http://host:2379"),
+        ({"endpoints": ["http://h:0"]}, "is not an address like http://host:2379"),
+        ({"endpoints": ["http://u:canary-pw@h:1"]}, "may not contain credentials"),
+        ({"endpoints": ["http://h:1"], "username": "u"}, "give both or none"),
+        ({"endpoints": ["http://h:1"], "password": "canary-pw"}, "give both or none"),
+        ({"endpoints": ["http://h:1"], "username": "u", "password": "canary-pw", "password_file": "f"}, "either"),
+        (
+            {"endpoints": ["http://h:1"], "cert_file": "f"},
+            "'key_file' is a dependency of 'cert_file'",
+        ),
+        ({"endpoints": "http://h:1"}, "endpoints: must be of type array"),
+        ({"timeout": 0}, "timeout: does not keep the limit"),
+        ({"prefix": "x"}, "prefix: does not keep the limit"),
+        ({"pasword": "canary-pw"}, "unknown key pasword"),
+    ],
+)
+def test_wrong_settings_stop_the_service(table, said):
+    with pytest.raises(SettingsError, match=said) as caught:
+        load(Settings(own_namespace="", plugins={"env_etcd": table}))
+    assert "canary-pw" not in str(caught.value)
+
+
+def test_a_file_that_is_missing(tmp_path):
+    missing = tmp_path / "ca.pem"
+    with pytest.raises(StepFailed, match=f"the file {missing} cannot be read: No such file"):
+        environment(endpoints=["https://127.0.0.1:1"], ca_file=str(missing))

@@ -1,0 +1,112 @@
+"""Tests of the checkers `probe` and `simple`: verdicts for what a real server answers."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deployer.core import HealthTarget
+from deployer.core.gate import Gate
+from deployer.plugins.health_probe import Probe
+from deployer.plugins.health_simple import Simple
+
+Serve = Callable[..., HealthTarget]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a server that answers with this status and body; returns the target for it."""
+    servers: list[tuple[http.server.ThreadingHTTPServer, threading.Thread]] = []
+
+    def start(status: int, body: bytes, **by_method: int) -> HealthTarget:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                self.send_response(by_method.get(self.command, status))
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = answer  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        servers.append((server, thread))
+        return HealthTarget(
+            name="shop-1-x",
+            uid="u",
+            namespace="shop",
+            address="127.0.0.1",
+            port=server.server_port,
+            path="/health",
+            gate=Gate(),
+            allow_loopback=True,
+        )
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"healthy": true}', b' {"healthy":true,"more":[1]} \n', '{"healthy": true, "a": "ü"}'.encode()]
+)
+def test_probe_healthy(serve, body):
+    verdict = Probe().check(serve(200, body))
+    assert verdict.healthy
+    assert verdict.body == body.decode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b'{"healthy": false}', 'says that "healthy" is false, not true'),
+        (200, b'{"healthy": "true"}', 'is "true", not true'),
+        (200, b'{"healthy": 1}', "is 1, not true"),
+        (200, b'{"healthy": null}', "is null, not true"),
+        (200, b"{}", 'with the field "healthy"'),
+        (200, b"[true]", "other than an object"),
+        (200, b"true", "other than an object"),
+        (200, b"", "not JSON"),
+        (200, b"OK", "not JSON"),
+        (200, b'{"healthy": true', "not JSON"),
+        (200, b'\xff{"healthy": true}', "not JSON"),
+        (200, b"[" * 50_000, "not JSON"),
+        (200, b'{"healthy": true}' + b" " * 70_000, "more than 64 KiB"),
+        (500, b'{"healthy": true}', "answered HTTP 500"),
+        (302, b'{"healthy": true}', "answered HTTP 302"),
+    ],
+)
+def test_probe_unhealthy(serve, status, body, said):
+    verdict = Probe().check(serve(status, body))
+    assert not verdict.healthy
+    assert said in verdict.message
+    assert verdict.message.startswith("pod shop-1-x at 127.0.0.1:")
+    assert verdict.body == body[:65_536].decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_simple_healthy(serve, status):
+    verdict = Simple().check(serve(status, b"whatever"))
+    assert (verdict.healthy, verdict.body) == (True, "whatever")
+
+
+@pytest.mark.parametrize("status", [301, 400, 500, 503])
+def test_simple_unhealthy(serve, status):
+    verdict = Simple().check(serve(status, b"no"))
+    assert (verdict.healthy, verdict.body) == (False, "no")
+    assert f"answered HTTP {status} to its health check, not 2xx" in verdict.message
+
+
+@pytest.mark.parametrize("checker", [Probe(), Simple()])
+def test_an_app_that_only_takes_post(serve, checker):
+    assert checker.check(serve(200, b'{"healthy": true}', GET=405)).healthy
+    assert not checker.check(serve(404, b'{"healthy": true}')).healthy
