@@ -1,7 +1,7 @@
 """The log server: WebSockets that show a deployment's log and follow it, on one asyncio loop in a thread of its own.
 
 Nothing is buffered per viewer: each has a cursor and reads on from the store when it is woken, so a slow one costs a
-place in the queue of the kernel and at most one message here.
+full buffer in the kernel and a page of lines here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from deployer.core.service import Service
 ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404
 
 PAGE = 200
-"""Lines that are read at once; a line has at most 64 KiB."""
+"""Lines that are read at once."""
+PAGE_SIZE = 256 * 1024
+"""Characters that a page has at most, but for its last line; this is what a slow viewer holds."""
 OPENING = 200
 """Connections that may be in the opening handshake beside the viewers."""
 _INCOMING = 16 * 1024  # bytes of a message from a viewer; there is nothing to say yet
@@ -164,7 +166,7 @@ class LogStream:
         listener = asyncio.create_task(_ignore_messages(connection))
         listener.add_done_callback(lambda _: wake.set())
         try:
-            code, reason = await self._outcome(connection, wake)
+            code, reason = await self._outcome(connection, listener, wake)
             async with asyncio.timeout(self._send_timeout):
                 await connection.close(code, _shorten(reason))
         except TimeoutError:
@@ -177,7 +179,9 @@ class LogStream:
             listener.cancel()
             self._viewers -= 1
 
-    async def _outcome(self, connection: ServerConnection, wake: asyncio.Event) -> tuple[int, str]:
+    async def _outcome(
+        self, connection: ServerConnection, listener: asyncio.Task[None], wake: asyncio.Event
+    ) -> tuple[int, str]:
         """Send until there is nothing more to come; returns close code and reason."""
         assert connection.request is not None
         url = urllib.parse.urlsplit(connection.request.path)
@@ -191,7 +195,8 @@ class LogStream:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._readers, self._service.deployment, namespaces[0], id)
             with self._feed(namespaces[0], id, wake) as feed:
-                return await self._follow(connection, feed, wake)
+                # When the listener is done, the viewer has left.
+                return await self._follow(connection, feed, wake, listener.done)
         except NotFound as error:
             return UNKNOWN, str(error)
         except StoreUnavailable as error:
@@ -202,9 +207,11 @@ class LogStream:
             _log.exception("the log of deployment %s cannot be shown", id)
             return BROKEN, "the Deployer met an error of its own; its log says more"
 
-    async def _follow(self, connection: ServerConnection, feed: _Feed, wake: asyncio.Event) -> tuple[int, str]:
+    async def _follow(
+        self, connection: ServerConnection, feed: _Feed, wake: asyncio.Event, left: Callable[[], bool]
+    ) -> tuple[int, str]:
         after = 0
-        while connection.close_code is None:
+        while not left():
             wake.clear()
             page = await feed.read(after)
             for message in page.messages:
@@ -287,13 +294,16 @@ class _Feed:
         except NotFound:
             return _Page((), after, more=False, end="DELETED")
         lines = self._service.logbook.read(self._id, after, PAGE)
-        more = len(lines) == PAGE
-        return _Page(
-            messages=tuple(map(format_line, lines)),
-            last=lines[-1].number if lines else after,
-            more=more,
-            end="" if more or status.moving else status.value,
-        )
+        messages: list[str] = []
+        size = 0
+        for line in lines:
+            messages.append(format_line(line))
+            size += len(line.text)
+            after = line.number
+            if size > PAGE_SIZE:
+                break
+        more = len(lines) == PAGE or len(messages) < len(lines)
+        return _Page(tuple(messages), after, more, end="" if more or status.moving else status.value)
 
     def _tell(self) -> None:
         """In the store's thread, after new lines or another status. Many calls become one in the loop."""
