@@ -91,14 +91,16 @@ class Caller:
         if not call.done.is_set():
             gate.close(DeadlineExceeded(f"it did not finish within {seconds:.3g} s"))
             call.done.wait(GRACE)
-        if not call.done.is_set() and not gate.settle(SETTLE):
-            logger.warning("a request for %s is still under way after %g s", self._name, SETTLE)
+        if not call.done.is_set():
+            gate.settle(SETTLE)
         if not call.done.is_set():
             self._hung.add(thread)
             logger.warning("a step of %s hangs past its deadline; it is left behind without its handles", self._name)
             gate.check()
-        # Whatever the thread left running with its handles is of no use from here on.
+        # Whatever the step left running with its handles is of no use from here on.
         gate.close(Revoked("this step is over"))
+        if not gate.settle(SETTLE):
+            logger.warning("a request of a step of %s is still under way after %g s", self._name, SETTLE)
         return call.result()
 
     def pause(self, seconds: float, *, cancellable: bool) -> None:

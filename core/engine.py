@@ -50,15 +50,11 @@ class _Queue:
         if begun is not None:
             return begun
         now = time.time()
-        return next((o for o in ordered if o.due <= now), ordered[0] if len(ordered) == 1 else _soonest(ordered))
+        return next((o for o in ordered if o.due <= now), min(ordered, key=lambda o: o.due))
 
     def due(self, operation: Operation) -> float:
         """Seconds since the epoch at which it may be taken up."""
         return max(operation.due, self.not_before)
-
-
-def _soonest(operations: list[Operation]) -> Operation:
-    return min(operations, key=lambda o: o.due)
 
 
 class Engine:
@@ -184,10 +180,10 @@ class Engine:
 
     def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
         """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
-        self._tools.logbook.append(deployment.id, "UNDEPLOYED: cancelled before it began")
         closed = dataclasses.replace(operation, state=OperationState.DONE)
+        said = self._tools.logbook.line(deployment.id, "UNDEPLOYED: cancelled before it began")
         try:
-            self._store.commit(Update(closed), *ended_changes(self._store, deployment))
+            self._store.commit(Update(closed), said, *ended_changes(self._store, deployment))
         except StaleRevision:
             with self._lock:
                 self._changed.add((Deployment.KIND, deployment.id))
@@ -257,7 +253,7 @@ class Engine:
         try:
             now = self._store.get(Operation, operation.id)
         except StoreError:
-            now = operation
+            now = operation  # read again under the lease anyway
         with self._lock:
             queue.busy = False
             if now is None or now.state is OperationState.DONE:

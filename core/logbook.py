@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from deployer.core.records import Deployment, LogLine
-from deployer.core.store.base import Store
+from deployer.core.store.base import Append, Store
 
 MAX_MESSAGE = 64 * 1024  # bytes of UTF-8; the same cap as for the body of a health check
 SHORTEST_SECRET = 4
@@ -94,10 +94,15 @@ class Logbook:
         Secrets are hidden, control characters escaped (`\\x1b`), and what exceeds 64 KiB is cut with a note. Further
         lines of a message stay in its one LogLine.
         """
+        line = self.line(deployment_id, message)
+        self._store.append_log(deployment_id, [(line.time, line.text)])
+
+    def line(self, deployment_id: str, message: str) -> Append:
+        """The same message as a change, for the transaction that makes it true."""
         # Redact the whole first: a cut or an escape in the middle of a secret would hide it from the redactor.
         text = self._redact.clean(message) if self._redact else message
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._store.append_log(deployment_id, [(now.replace("+00:00", "Z"), _printable(text))])
+        return Append(deployment_id, now.replace("+00:00", "Z"), _printable(text))
 
     def read(self, deployment_id: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
         """Up to `limit` lines with a number above `after`, in order. Raises StoreUnavailable."""

@@ -13,7 +13,6 @@ from deployer.core.errors import Interrupted, KubeError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.kube.owned import OwnedKube
-from deployer.core.logbook import Redactor
 from deployer.core.plugins import Registry
 from deployer.core.providers import (
     Backend,
@@ -40,7 +39,6 @@ class Planner:
     store: Store
     registry: Registry
     settings: Settings
-    redactor: Redactor
     kube: OwnedKube
     log: Callable[[str], None]
     gate: Gate
@@ -212,8 +210,6 @@ class Planner:
         context = EnvContext(deployment.namespace, deployment.app, version, self.log, self.gate)
         for injector in self.registry.injectors:
             for variable in self._ask(injector, context):
-                if isinstance(variable.get("value"), str):
-                    self.redactor.add(variable["value"])
                 name = variable["name"]
                 if name in given and given[name][0] != variable:
                     raise StepFailed(

@@ -24,6 +24,7 @@ class Removal(Runner):
             self._journal.write(state=OperationState.RUNNING, steps={})
         waiting = OperationState.QUEUED if self.operation.kind is OperationKind.RETIRE else OperationState.RUNNING
         try:
+            self._fence()
             todo = self._retirement() if self.operation.kind is OperationKind.RETIRE else self._undeployment()
             if todo is None:
                 self._close()
@@ -83,13 +84,13 @@ class Removal(Runner):
             over = self.operation.kind is OperationKind.UNDEPLOY or self.operation.target.get("previous")
             mine = bool(over) and "drop" not in self.operation.target
             changes: list[Change] = []
-            if app is not None and mine and deployment is not None:
-                changes += self._forget(app, deployment.id)
             if deployment is not None and mine:
+                if deployment.status is Status.UNDEPLOYING:
+                    changes.append(self._line(f"UNDEPLOYED: version {deployment.version} is removed"))
+                if app is not None:
+                    changes += self._forget(app, deployment.id)
                 changes += ended_changes(self._store, deployment)
             try:
-                if mine and deployment is not None:
-                    self._log(f"{deployment.app} version {deployment.version} is undeployed")
                 self._journal.write(*changes, state=OperationState.DONE)
             except StaleRevision:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 
@@ -10,9 +11,9 @@ from deployer.core.calls import StepCrashed
 from deployer.core.changes import claim_host, ended_changes, finished
 from deployer.core.errors import (
     Cancelled,
+    Conflict,
     DeployerError,
     Hold,
-    KubeConflict,
     KubeError,
     PluginError,
     Revoked,
@@ -43,6 +44,9 @@ from deployer.core.store.base import Change, Create, Update
 UNDO_ATTEMPTS = 3
 """How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
 
+DECISIONS = 5
+"""How often a deployment is decided again because a record that it depends on changed in the meantime."""
+
 HOLD_INTERVAL = 15.0
 """Seconds between two looks at something that can neither go on nor back."""
 
@@ -64,24 +68,42 @@ class Rollout(Runner):
         if deployment is None:
             self._close()
             return None
-        if self.operation.state is OperationState.QUEUED:
-            if deployment.status is Status.UNDEPLOYING:
-                self._end(None)
+        secrets: list[str] = []
+        try:
+            if self.operation.state is OperationState.QUEUED and not self._begin(deployment):
                 return None
             try:
-                self._decide(deployment)
-            except Cancelled:
-                self._end(None)
-                return None
+                self._fence()
             except FAILURES as error:
-                self._end(self._failure(error))
-                return None
-        plan = self._store.get(Plan, self.operation.deployment)
-        if plan is None:
-            raise StoreError(f"the plan of deployment {self.operation.deployment} is missing from the store")
-        for variable in plan.environment:
-            if isinstance(variable.get("value"), str):
-                self._tools.redactor.add(variable["value"])
+                return self._again(f"cannot go on yet: {error}", self.operation.state)
+            plan = self._store.get(Plan, self.operation.deployment)
+            if plan is None:
+                raise StoreError(f"the plan of deployment {self.operation.deployment} is missing from the store")
+            secrets = [v["value"] for v in plan.environment if isinstance(v.get("value"), str)]
+            for secret in secrets:
+                self._tools.redactor.add(secret)
+            return self._forward_or_back(plan)
+        finally:
+            for secret in secrets:
+                self._tools.redactor.remove(secret)
+
+    def _begin(self, deployment: Deployment) -> bool:
+        """Decide and pin. False when that ended the deployment already; nothing was written to the cluster then."""
+        if deployment.status is Status.UNDEPLOYING:
+            self._end(None)
+            return False
+        try:
+            self._fence()
+            self._decide()
+        except Cancelled:
+            self._end(None)
+            return False
+        except FAILURES as error:
+            self._end(self._failure(error))
+            return False
+        return True
+
+    def _forward_or_back(self, plan: Plan) -> float | None:
         if self.operation.state is OperationState.RUNNING:
             if self._resumed:
                 self._log("resumed")
@@ -93,15 +115,25 @@ class Rollout(Runner):
                 self._journal.write(state=OperationState.UNDOING, failure=None, spent=self._spent)
             except FAILURES as error:
                 failure = self._failure(error)
-                self._log(f"failed: {failure.message}")
+                said = self._line(f"failed: {failure.message}")
                 self._journal.write(
-                    state=OperationState.UNDOING, failure=failure.to_document(), spent=self._spent, attempts=0
+                    said, state=OperationState.UNDOING, failure=failure.to_document(), spent=self._spent, attempts=0
                 )
         return self._undo(plan)
 
-    def _decide(self, deployment: Deployment) -> None:
-        """Pin the plan, in the transaction that begins the operation."""
-        self._log(f"deploying {deployment.app} in namespace {deployment.namespace}")
+    def _decide(self) -> None:
+        """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""
+        self._log(f"deploying {self.operation.app} in namespace {self.operation.namespace}")
+        for _ in range(DECISIONS):
+            deployment = self._store.get(Deployment, self.operation.deployment)
+            if deployment is None or deployment.status is not Status.DEPLOYING:
+                raise Cancelled("cancelled by request")
+            with contextlib.suppress(StaleRevision):
+                self._pin(deployment)
+                return
+        raise Conflict("the app was changed by others again and again while it was being decided; deploy again")
+
+    def _pin(self, deployment: Deployment) -> None:
         app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
         known = app or App(namespace=deployment.namespace, app=deployment.app)
 
@@ -110,7 +142,6 @@ class Rollout(Runner):
                 store=self._store,
                 registry=self._tools.registry,
                 settings=self._tools.settings,
-                redactor=self._tools.redactor,
                 kube=self._kube(deployment.id, gate),
                 log=self._log,
                 gate=gate,
@@ -127,14 +158,8 @@ class Rollout(Runner):
         ]
         if plan.route:
             changes.append(claim_host(self._store, plan.namespace, plan.app, plan.route["host"]))
-        try:
-            self._journal.write(*changes, state=OperationState.RUNNING)
-        except StaleRevision:
-            now = self._store.get(Deployment, deployment.id)
-            if now is not None and now.status is Status.UNDEPLOYING:
-                raise Cancelled("cancelled by request") from None
-            raise KubeConflict("the app was changed at the same moment") from None
-        self._log(f"version {plan.version}" + (f", replacing {plan.previous['version']}" if plan.previous else ""))
+        text = f"version {plan.version}" + (f", replacing version {plan.previous['version']}" if plan.previous else "")
+        self._journal.write(*changes, self._line(text), state=OperationState.RUNNING)
 
     def _steps(self, plan: Plan) -> list[Step]:
         """The pinned steps. Raises PluginError when the strategy is gone or has other steps now."""
@@ -171,16 +196,14 @@ class Rollout(Runner):
             if replaced is not None and replaced.status is Status.DEPLOYED:
                 changes.append(Update(replaced.to(Status.UNDEPLOYING)))
             changes += [Create(operation) for operation in self._follow_up(plan)]
-            self._log(f"DEPLOYED: version {plan.version} is live")
+            changes.append(self._line(f"DEPLOYED: version {plan.version} is live"))
+            if replaced is not None:
+                text = f"replaced by version {plan.version}; removed in {self._hold(plan):g} s"
+                changes.append(self._tools.logbook.line(replaced.id, text))
             try:
                 self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
             except StaleRevision:
                 continue
-            if replaced is not None:
-                seconds = self._hold(plan)
-                self._tools.logbook.append(
-                    replaced.id, f"replaced by version {plan.version}; it is removed in {seconds:g} s"
-                )
             return None
 
     def _hold(self, plan: Plan) -> float:
@@ -301,15 +324,13 @@ class Rollout(Runner):
             if deployment is None:
                 self._close()
                 return
-            if deployment.status is Status.UNDEPLOYING:
-                self._log("UNDEPLOYED: the deployment was cancelled")
-            elif failure is not None:
+            said = "UNDEPLOYED: the deployment was cancelled"
+            if deployment.status is not Status.UNDEPLOYING and failure is not None:
                 deployment = dataclasses.replace(deployment, failure=failure.to_document())
-                self._log(f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else ""))
+                said = f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else "")
+            changes = [self._line(said), *ended_changes(self._store, deployment)]
             try:
-                self._journal.write(
-                    *ended_changes(self._store, deployment), state=OperationState.DONE, spent=self._spent
-                )
+                self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
             except StaleRevision:
                 continue
             return

@@ -36,7 +36,7 @@ from deployer.core.providers import IngressProvider, Outcome, Park, Phase, Route
 from deployer.core.records import App, Deployment, Operation, OperationState, Plan, Status
 from deployer.core.rounds import Rounds
 from deployer.core.settings import Settings
-from deployer.core.store.base import Lease, Store
+from deployer.core.store.base import Append, Lease, Store
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +92,16 @@ class Runner:
 
     def run(self) -> float | None:
         """Go on from where the journal says. Raises Interrupted or StoreError when it was left as it is."""
-        if not self._fenced:
-            self._caller.call(self._tools.settings.undo_timeout, self._raise_epochs)
         return self._carry_on()
 
     def _carry_on(self) -> float | None:
         raise NotImplementedError
+
+    def _fence(self) -> None:
+        """Raise the epoch of the app's shared objects to the lease's token, once in a process. Raises KubeError."""
+        if not self._fenced:
+            self._caller.call(self._tools.settings.undo_timeout, self._raise_epochs)
+            self._fenced = True
 
     def _raise_epochs(self, gate: Gate) -> None:
         """From here on an earlier holder of the lease can no longer write the app's shared objects."""
@@ -252,6 +256,10 @@ class Runner:
         podspec = plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {})
         grace = podspec.get("terminationGracePeriodSeconds", 30)
         return self._tools.settings.undo_timeout + float(grace if isinstance(grace, int) else 30) + 30.0
+
+    def _line(self, message: str) -> Append:
+        """A log line for the transaction that makes it true."""
+        return self._tools.logbook.line(self.operation.deployment, message)
 
     def _log(self, message: str) -> None:
         if self.operation.deployment:

@@ -183,8 +183,8 @@ class Service:
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
         )
-        self.logbook.append(deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}")
-        revision = self.store.commit(Create(deployment), Create(operation))
+        said = self.logbook.line(deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}")
+        revision = self.store.commit(Create(deployment), Create(operation), said)
         return dataclasses.replace(deployment, revision=revision, sequence=revision)
 
     def deployments(
@@ -228,11 +228,10 @@ class Service:
                         )
                     )
                 )
+            said = {Status.DEPLOYING: "cancelled by request", Status.DEPLOYED: "queued: undeployment"}.get(old.status)
+            if said:
+                changes.append(self.logbook.line(id, said))
             revision = self.store.commit(*changes)
-            if old.status is Status.DEPLOYING:
-                self.logbook.append(id, "cancelled by request")
-            elif old.status is Status.DEPLOYED:
-                self.logbook.append(id, "queued: undeployment")
             return dataclasses.replace(new, revision=revision)
 
         return _decide_again(attempt)

@@ -23,6 +23,10 @@ HEALTH_PASSES = 2
 """Rounds in a row that every pod must pass, so that an app that flaps is not switched to."""
 
 
+SERVICE_HOLD = 10.0
+"""Seconds, at most, for which a failed version stays after the unversioned Service was led away from it."""
+
+
 # --- start --------------------------------------------------------------------------------------------------------
 
 
@@ -208,13 +212,16 @@ class SwitchRoute(Step):
         if not (work.ingress and work.plan.route):
             return
         state = work.ingress.state(work.route())
-        if state is None or not leads_to(state.backends, work.plan.route["backend"]["service"]):
+        moved = state is not None and leads_to(state.backends, work.plan.route["backend"]["service"])
+        # Once the way back was begun it is confirmed and held to its end, however often that takes.
+        if not moved and not work.recall("moving-back", False):
             return
         back = route_back(work.plan)
         if back is None:
             work.ingress.remove(work.route())
             return
         require_ready(work.kube, back["backend"]["service"], work.plan)
+        work.remember("moving-back", True)
         work.log(f"moving {back['host']} back to version {back['version']}")
         context = work.route(back)
         work.ingress.switch(context)
@@ -267,6 +274,8 @@ class MoveService(Step):
         require_ready(work.kube, str((previous or {}).get("service")), work.plan)
         put_service(work.kube, before)
         work.log(f"service {name_of(wanted)} selects version {(previous or {}).get('version')} again")
+        # Nodes and clients inside the cluster follow a little later.
+        work.gate.pause(min(float(work.plan.settings["proxysleep"]), SERVICE_HOLD))
 
 
 # --- retire and undeploy ------------------------------------------------------------------------------------------

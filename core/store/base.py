@@ -40,7 +40,16 @@ class Expect:
     record: Record
 
 
-Change = Create | Update | Delete | Expect
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add a line to a deployment's log, if the commit comes about: for what must not be said when it did not happen."""
+
+    deployment: str
+    time: str
+    text: str
+
+
+Change = Create | Update | Delete | Expect | Append
 
 
 @dataclass(frozen=True, slots=True)

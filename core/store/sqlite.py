@@ -20,8 +20,8 @@ from typing import Any
 
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.records import Deployment, LogLine, Record
-from deployer.core.store.base import Change, Create, Delete, Expect, Lease, R, Store, Update
-from deployer.core.store.writer import WAIT, Subscriber, Transaction, Writer, closed, connect
+from deployer.core.store.base import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
+from deployer.core.store.writer import WAIT, Subscriber, Transaction, Writer, closed, connect, write_lines
 
 SCHEMA_VERSION = 1
 _IDLE_READERS = 8  # connections kept open; two file descriptors each
@@ -122,7 +122,7 @@ class SqliteStore(Store):
             for change, document in prepared:
                 _apply(tx.connection, change, document, revision)
             tx.revision = revision
-            tx.notices.update({(c.record.KIND, c.record.key): None for c in changes if not isinstance(c, Expect)})
+            tx.notices.update(dict.fromkeys(_notice(change) for change in changes if not isinstance(change, Expect)))
             return revision
 
         return self._writer.call(work, commit=True)
@@ -341,8 +341,16 @@ def _document(change: Change) -> str:
     return ""
 
 
+def _notice(change: Change) -> tuple[str, str]:
+    """What subscribers are told of it."""
+    return ("log", change.deployment) if isinstance(change, Append) else (change.record.KIND, change.record.key)
+
+
 def _apply(connection: sqlite3.Connection, change: Change, document: str, revision: int) -> None:
     """One change at its new revision. Raises StaleRevision."""
+    if isinstance(change, Append):
+        write_lines(connection, {change.deployment: [(change.time, change.text)]})
+        return
     record = change.record
     name = (record.KIND, record.key)
     match change:
@@ -368,11 +376,10 @@ def _apply(connection: sqlite3.Connection, change: Change, document: str, revisi
             query = "SELECT 1 FROM records WHERE kind = ? AND key = ? AND revision = ?"
             done = len(connection.execute(query, (*name, record.revision)).fetchall())
     if not done:
-        raise _stale(connection, change)
+        raise _stale(connection, change, record)
 
 
-def _stale(connection: sqlite3.Connection, change: Change) -> StaleRevision:
-    record = change.record
+def _stale(connection: sqlite3.Connection, change: Change, record: Record) -> StaleRevision:
     what = f"{record.KIND} {record.key}"
     row = connection.execute(
         "SELECT revision FROM records WHERE kind = ? AND key = ?", (record.KIND, record.key)

@@ -235,7 +235,7 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         (before,) = connection.execute("SELECT revision FROM meta").fetchone()
         tx = Transaction(connection, before)
-        _write_lines(connection, lines)
+        write_lines(connection, lines)
         for job in jobs:
             self._member(tx, job)
         if tx.revision != before:
@@ -287,7 +287,8 @@ class Writer:
                 _log.exception("a subscriber failed on %s %s", kind, key)
 
 
-def _write_lines(connection: sqlite3.Connection, lines: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+def write_lines(connection: sqlite3.Connection, lines: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Add `(time, text)` lines to logs, numbered on from the last."""
     for deployment, entries in lines.items():
         (last,) = connection.execute(_LAST_LINE, (deployment,)).fetchone()
         connection.executemany(
