@@ -1,4 +1,4 @@
-"""A Kubernetes stand-in on loopback, in a process of its own: for the demo, for tests, for trying things out. See README.md."""
+"""A Kubernetes stand-in on loopback, in a process of its own: for the demo and for tests. See README.md."""
 
 from deployer.sandbox.load import Load, Report
 from deployer.sandbox.process import Sandbox, SandboxError, start

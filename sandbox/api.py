@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from deployer.sandbox import fields, status
-from deployer.sandbox.kinds import BY_PATH, GROUPS, KINDS, NODE, POD, Key, Kind, Object, key_of
+from deployer.sandbox.discovery import about
+from deployer.sandbox.kinds import BY_PATH, POD, Key, Kind, Object, key_of
 from deployer.sandbox.kubelet import Kubelet
 from deployer.sandbox.patches import unsupported_format
 from deployer.sandbox.resources import DeleteOptions, Resources
@@ -20,7 +21,6 @@ log = logging.getLogger("sandbox")
 
 LONGEST_BODY = 3 * 1024 * 1024
 """Bytes; the real server's limit."""
-VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 LOG_OPTIONS = {"container", "previous", "tailLines", "limitBytes", "pretty"}
 TRUE = ("true", "1", "True")
 
@@ -50,17 +50,16 @@ class Api:
         try:
             return await self._route(request)
         except status.ApiError as error:
-            headers = {"Retry-After": "1"} if error.code in (429, 503, 504) else None
-            return _answer(error.status(), error.code, headers)
+            failure = error
         except web.HTTPRequestEntityTooLarge:
-            error = status.ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {LONGEST_BODY}")
-            return _answer(error.status(), error.code)
+            message = f"Request entity too large: limit is {LONGEST_BODY}"
+            failure = status.ApiError(413, "RequestEntityTooLarge", message)
         except Exception:
             log.exception("%s %s", request.method, request.path)
-            error = status.ApiError(
-                500, "InternalError", f"Internal error occurred in the sandbox: {request.method} {request.path}"
-            )
-            return _answer(error.status(), error.code)
+            message = f"Internal error occurred in the sandbox: {request.method} {request.path}"
+            failure = status.ApiError(500, "InternalError", message)
+        headers = {"Retry-After": "1"} if failure.code in (429, 503, 504) else None
+        return _answer(failure.status(), failure.code, headers)
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = [part for part in request.path.split("/") if part]
@@ -73,7 +72,7 @@ class Api:
         return self._about(parts)
 
     def _compact(self, request: web.BaseRequest) -> web.Response:
-        """The administrator's hook: forgets the history; `?as=status` lets old watches get an HTTP 410 instead of an ERROR event."""
+        """The tests' hook: forgets the history. With `?as=status` old watches get an HTTP 410, no ERROR event."""
         self._watches.expire_as_status = request.query.get("as") == "status"
         self._store.compact()
         return _answer({"compacted": str(self._store.compacted)})
@@ -81,23 +80,7 @@ class Api:
     def _about(self, parts: list[str]) -> web.Response:
         if parts in (["healthz"], ["readyz"], ["livez"]):
             return web.Response(text="ok")
-        if parts == ["version"]:
-            version = {"major": "1", "minor": "34", "gitVersion": "v1.34.0+sandbox", "gitCommit": self._instance}
-            unknown = {"gitTreeState": "", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": ""}
-            return _answer(version | unknown | {"platform": "linux/amd64"})
-        if parts == ["api"]:
-            addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}]
-            return _answer({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses})
-        if parts == ["apis"]:
-            return _answer({"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(group) for group in GROUPS]})
-        if parts == ["api", "v1"]:
-            return _answer(_resource_list(""))
-        if parts and parts[0] == "apis" and parts[1:] and parts[1] in GROUPS:
-            if len(parts) == 2:
-                return _answer({"kind": "APIGroup", "apiVersion": "v1", **_group(parts[1])})
-            if parts[2:] == ["v1"]:
-                return _answer(_resource_list(parts[1]))
-        raise status.no_such_path()
+        return _answer(about(parts, self._instance))
 
     async def _resource(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         accept = request.headers.get("Accept", "")
@@ -238,12 +221,14 @@ class Api:
         if target.kind.plural in ("pods", "services") or not gone:
             accepted = not gone and options.policy in ("Background", "Foreground")
             return _answer(obj, 202 if accepted and target.kind is not POD else 200)
-        about = status.details(target.kind, target.name, uid=obj["metadata"]["uid"])
-        return _answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about})
+        gone_object = status.details(target.kind, target.name, uid=obj["metadata"]["uid"])
+        return _answer(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": gone_object}
+        )
 
 
 def parse(parts: list[str]) -> Target | None:
-    """The resource that a path names; None for paths of another kind. Raises a 404 for resources that the sandbox lacks."""
+    """The resource that a path names; None for other paths. Raises a 404 for resources that the sandbox lacks."""
     if parts[:2] == ["api", "v1"]:
         group, rest = "", parts[2:]
     elif len(parts) > 3 and parts[0] == "apis" and parts[2] == "v1":
@@ -271,8 +256,9 @@ def parse(parts: list[str]) -> Target | None:
 def _check_content_type(request: web.BaseRequest) -> None:
     given = request.headers.get("Content-Type")
     if given and request.content_type != "application/json":
-        message = f"the body of the request was in an unknown format ({given}) - accepted media types include: application/json"
-        raise status.ApiError(415, "UnsupportedMediaType", message)
+        message = f"the body of the request was in an unknown format ({given})"
+        accepted = "accepted media types include: application/json"
+        raise status.ApiError(415, "UnsupportedMediaType", f"{message} - {accepted}")
 
 
 def _decode(kind: Kind, raw: Any, request: web.BaseRequest) -> tuple[Object, dict[str, str]]:
@@ -307,30 +293,3 @@ def _number(text: str, name: str) -> int:
 def _answer(body: Object, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     text = json.dumps(body, separators=(",", ":")).encode() + b"\n"
     return web.Response(body=text, status=code, content_type="application/json", headers=headers)
-
-
-def _group(name: str) -> Object:
-    version = {"groupVersion": f"{name}/v1", "version": "v1"}
-    return {"name": name, "versions": [version], "preferredVersion": version}
-
-
-def _resource_list(group: str) -> Object:
-    found = [kind for kind in KINDS if kind.group == group]
-    resources = [
-        {
-            "name": kind.plural,
-            "singularName": kind.name.lower(),
-            "namespaced": kind.namespaced,
-            "kind": kind.name,
-            "verbs": ["get", "list", "watch"] if kind is NODE else VERBS,
-        }
-        for kind in found
-    ]
-    if not group:
-        resources.append({"name": "pods/log", "singularName": "", "namespaced": True, "kind": "Pod", "verbs": ["get"]})
-    return {
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": f"{group}/v1" if group else "v1",
-        "resources": resources,
-    }

@@ -27,7 +27,7 @@ BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 10.0
 START_LAG = 0.15
 """Seconds from a start to the first probe; a kubelet needs up to a second to notice a start."""
 INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH")
-"""All that a sample program's process gets of the sandbox's environment; the container's own travels in its first line of input."""
+"""What a sample's process gets of our environment; the container's own travels in its first line of input."""
 UNSUPPORTED = ("livenessProbe", "startupProbe", "volumeMounts", "volumeDevices", "restartPolicy")
 
 
@@ -49,7 +49,8 @@ class Container:
     """Runs until it is stopped; `status` is its entry in the pod's containerStatuses."""
 
     def __init__(self, pod: "PodWorker", spec: Object, refusal: str) -> None:
-        self.pod, self.spec, self.name = pod, spec, spec["name"]
+        self.pod, self.spec = pod, spec
+        self.name: str = spec["name"]
         self.refusal = refusal or self._refusal()
         self.status: Object = {
             "name": self.name,
@@ -219,7 +220,7 @@ class Container:
         self.pod.publish()
 
     async def stop(self, deadline: Callable[[], float]) -> None:
-        """preStop sleep, SIGTERM, and SIGKILL at the deadline, which may move closer meanwhile (on the loop's clock)."""
+        """preStop sleep, SIGTERM, SIGKILL at the deadline (on the loop's clock), which may move closer meanwhile."""
         self._stopping = True
         process = self.process
         if process is None or process.returncode is not None:

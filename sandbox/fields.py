@@ -1,7 +1,7 @@
 """Strict decoding: which fields each kind has and of what type, from fields.json.
 
-The real server drops fields that it does not know, or refuses them with `fieldValidation=Strict`. fields.json is generated from the
-official client's models by tests/sandbox/fields_generator.py.
+The real server drops fields that it does not know, or refuses them with `fieldValidation=Strict`. fields.json is
+generated from the official client's models by tests/sandbox/fields_generator.py.
 """
 
 import json

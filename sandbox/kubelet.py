@@ -1,4 +1,4 @@
-"""The one node: gives pods an address of their own and runs their containers as local processes, sample programs only."""
+"""The one node: pods get an address of their own, their containers run as local processes (sample programs)."""
 
 import asyncio
 import logging
@@ -93,7 +93,8 @@ class PodWorker:
     """One pod from its creation to its removal."""
 
     def __init__(self, node: Node, pod: Object) -> None:
-        self.node, self.key, self.uid = node, key_of(pod), pod["metadata"]["uid"]
+        self.node, self.key = node, key_of(pod)
+        self.uid: str = pod["metadata"]["uid"]
         self.spec: Object = pod["spec"]
         self.address: str | None = None
         self.containers: list[Container] = []
@@ -124,11 +125,9 @@ class PodWorker:
             if not self._schedule():
                 await self._changed.wait()
                 return
-            if not self._place():
-                await self._changed.wait()
-            else:
+            if self._place():
                 tasks = [asyncio.create_task(container.run()) for container in self.containers]
-                await self._until_deleted(tasks)
+            await self._changed.wait()
             self._stopping = True
             stops = [asyncio.create_task(container.stop(lambda: self.deadline or 0.0)) for container in self.containers]
             tasks += stops
@@ -148,12 +147,6 @@ class PodWorker:
     @property
     def logs(self) -> Path:
         return self.node.logs / self.uid
-
-    async def _until_deleted(self, tasks: list[asyncio.Task[None]]) -> None:
-        """Waits for the deletion mark; a container's end by itself is the end of its task only."""
-        changed = asyncio.create_task(self._changed.wait())
-        tasks.append(changed)
-        await changed
 
     def _schedule(self) -> bool:
         pod = self.pod()

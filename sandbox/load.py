@@ -1,6 +1,7 @@
 """A load generator: constant, paced GET requests over keep-alive and fresh connections, and an honest account of each.
 
-It speaks HTTP/1.1 itself, so that nothing below it repeats a request in silence: a connection that closes before the answer is a failure.
+It speaks HTTP/1.1 itself, so that nothing below it repeats a request in silence: a connection that closes before the
+answer is a failure.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ class Load:
     """Load on one URL until stopped; all methods may be called from any thread."""
 
     def __init__(self, url: str, host: str = "", rate: float = 100.0, keep_alive: int = 4, fresh: int = 2) -> None:
-        """`rate` is requests a second over all connections; `keep_alive` of them stay open, `fresh` are new for each request.
+        """`rate`: requests a second over all connections; `keep_alive` of them stay open, `fresh` are new each time.
 
         Raises ValueError for a target that is not http://127.x.y.z.
         """
@@ -102,7 +103,10 @@ class Load:
             return self._account.report()
 
     def wait_for(self, predicate: Callable[[Report], bool], timeout: float) -> Report:
-        """Returns the first report for which the predicate holds, asked after every request; raises TimeoutError after `timeout` seconds."""
+        """The first report for which the predicate holds, asked after every request.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
         end = time.monotonic() + timeout
         with self._news:
             while not predicate(report := self._account.report()):

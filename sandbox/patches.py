@@ -21,8 +21,9 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
 
 
 def unsupported_format(content_type: str) -> ApiError:
-    message = f"the body of the request was in an unknown format ({content_type}) - accepted media types include: {', '.join(FORMATS)}"
-    return ApiError(415, "UnsupportedMediaType", message)
+    message = f"the body of the request was in an unknown format ({content_type})"
+    accepted = f"accepted media types include: {', '.join(FORMATS)}"
+    return ApiError(415, "UnsupportedMediaType", f"{message} - {accepted}")
 
 
 def apply(content_type: str, obj: Object, patch: Any) -> Object:
@@ -37,7 +38,7 @@ def apply(content_type: str, obj: Object, patch: Any) -> Object:
     elif content_type == STRATEGIC:
         merged = _strategic(obj, patch)
     else:
-        merged = _operations(obj, patch)
+        merged = _operations(obj, list(patch))
     if not isinstance(merged, dict):
         raise _rejected("the patch does not leave an object")
     return merged

@@ -1,4 +1,4 @@
-"""Pod Security admission: the checks of the levels baseline and restricted that the sandbox knows, with the real wording."""
+"""Pod Security admission: those checks of baseline and restricted that the sandbox knows, in the real words."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,8 @@ def _restricted(spec: Object) -> Iterator[str]:
     contexts = [c.get("securityContext") or {} for c in _containers(spec)]
     pod = spec.get("securityContext") or {}
     if names := lacking([context.get("allowPrivilegeEscalation") is False for context in contexts]):
-        yield f"allowPrivilegeEscalation != false ({_named(names)} must set securityContext.allowPrivilegeEscalation=false)"
+        what = "securityContext.allowPrivilegeEscalation=false"
+        yield f"allowPrivilegeEscalation != false ({_named(names)} must set {what})"
     if names := lacking(["ALL" in ((context.get("capabilities") or {}).get("drop") or ()) for context in contexts]):
         yield f'unrestricted capabilities ({_named(names)} must set securityContext.capabilities.drop=["ALL"])'
     if names := lacking([context.get("runAsNonRoot", pod.get("runAsNonRoot")) is True for context in contexts]):
@@ -49,7 +50,8 @@ def _restricted(spec: Object) -> Iterator[str]:
         (context.get("seccompProfile") or pod.get("seccompProfile") or {}).get("type") in good for context in contexts
     ]
     if names := lacking(profiles):
-        yield f'seccompProfile (pod or {_named(names)} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")'
+        what = 'securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
+        yield f"seccompProfile (pod or {_named(names)} must set {what})"
 
 
 def _containers(spec: Object) -> list[Object]:

@@ -60,7 +60,7 @@ class Sandbox:
             return False
 
     def stop(self, timeout: float = 10) -> None:
-        """Ends the sandbox and its pods; one that does not end within `timeout` seconds is killed (its pods end with it)."""
+        """Ends the sandbox and its pods; kills it, and so its pods, when it does not end within `timeout` seconds."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not self.is_alive():
                 break
@@ -97,8 +97,8 @@ def start(
 ) -> Sandbox:
     """Starts a sandbox that survives this process, or finds the one that already runs in the directory.
 
-    `options` are further arguments of `python -m deployer.sandbox`. Returns when the sandbox answers; raises SandboxError with the end of
-    its log when it does not within `timeout` seconds.
+    `options` are further arguments of `python -m deployer.sandbox`. Returns when the sandbox answers; raises
+    SandboxError with the end of its log when it does not within `timeout` seconds.
     """
     state_dir = state_dir.absolute()
     state_dir.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _spawn(command: list[str], state_dir: Path, timeout: float) -> Sandbox:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when it has ended. Tells a process from a later one with its number."""
+    """When a process started, in clock ticks since boot: no later process of that number has it. None when it ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

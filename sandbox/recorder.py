@@ -19,12 +19,12 @@ class Recorder:
         self._swept = time.monotonic()
 
     def normal(self, kind: Kind, obj: Object, reason: str, message: str, field: str = "") -> None:
-        self._record("Normal", kind, obj, reason, message, field)
+        self._record("Normal", kind, obj, reason=reason, message=message, field=field)
 
     def warning(self, kind: Kind, obj: Object, reason: str, message: str, field: str = "") -> None:
-        self._record("Warning", kind, obj, reason, message, field)
+        self._record("Warning", kind, obj, reason=reason, message=message, field=field)
 
-    def _record(self, level: str, kind: Kind, obj: Object, reason: str, message: str, field: str) -> None:
+    def _record(self, level: str, kind: Kind, obj: Object, *, reason: str, message: str, field: str) -> None:
         meta, now = obj["metadata"], timestamp()
         namespace = meta.get("namespace", "default")
         seen = (meta["uid"], reason, message)

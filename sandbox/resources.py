@@ -1,4 +1,4 @@
-"""The verbs on resources: create, update, patch, delete with the API server's rules. Used by the HTTP API and the controllers."""
+"""The verbs that write, with the API server's rules. Used by the HTTP API and by the controllers."""
 
 import random
 import time
@@ -123,7 +123,7 @@ class Resources:
         spec["clusterIP"], spec["clusterIPs"] = wanted, [wanted]
 
     def update(self, kind: Kind, key: Key, obj: Object, *, dry_run: bool = False) -> Object:
-        """Replaces; unconditional when the object carries no resourceVersion, as the real server allows for these kinds."""
+        """Replaces; without a resourceVersion unconditionally, as the real server allows for these kinds."""
         old = self.store.get(kind, *key)
         meta, had = obj["metadata"], old["metadata"]
         _check_names(kind, key, meta)
@@ -229,9 +229,8 @@ def _grace(kind: Kind, obj: Object, wanted: int | None) -> int:
     if kind is not POD or "nodeName" not in obj["spec"] or obj["status"].get("phase") in ("Succeeded", "Failed"):
         return 0
     grace: int = obj["spec"]["terminationGracePeriodSeconds"] if wanted is None else wanted
-    if is_deleting(obj):  # a later delete can only shorten it
-        return min(grace, obj["metadata"].get("deletionGracePeriodSeconds", grace))
-    return grace
+    left: int = obj["metadata"].get("deletionGracePeriodSeconds", grace)
+    return min(grace, left)  # a later delete can only shorten it
 
 
 def _finalizers(kind: Kind, obj: Object, policy: str, *, explicit: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the ingress serves: Ingress objects, Services and EndpointSlices -> hosts, paths and addresses. Pure functions."""
+"""Pure functions: Ingress objects, Services and EndpointSlices -> the hosts, paths and addresses of the ingress."""
 
 import json
 import re
@@ -106,7 +106,8 @@ def _custom_headers(store: Store, place: str) -> tuple[dict[str, str], str]:
         if listed is not None and header.lower() not in listed:
             return (
                 {},
-                f"custom-headers: header {header} is not allowed, defined allowed headers inside {ALLOWED_HEADERS}: {allowed}",
+                f"custom-headers: header {header} is not allowed, defined allowed headers inside "
+                f"{ALLOWED_HEADERS}: {allowed}",
             )
         if not HEADER_NAME.fullmatch(header) or not HEADER_VALUE.fullmatch(value):
             return {}, f"custom-headers: invalid header {header!r} in ConfigMap {place}"
@@ -169,9 +170,11 @@ def _addresses(store: Store, key: Key, wanted: Object, slices: list[Object]) -> 
     name = next((port.get("name", "") for port in ports if port.get(by[0]) == by[1]), None)
     found: set[Address] = set()
     for part in slices if name is not None else ():
-        number = next((port["port"] for port in part.get("ports") or () if port.get("name", "") == name), None)
-        for endpoint in (part.get("endpoints") or ()) if number else ():
-            if (endpoint.get("conditions") or {}).get("ready", True):
+        number: int | None = next(
+            (port["port"] for port in part.get("ports") or () if port.get("name", "") == name), None
+        )
+        for endpoint in part.get("endpoints") or ():
+            if number and (endpoint.get("conditions") or {}).get("ready", True):
                 found |= {(address, number) for address in endpoint["addresses"]}
     return tuple(sorted(found))
 

@@ -1,13 +1,14 @@
 """The sample programs that run as pods, a process each. Standard library only, started as `python -I -S sample.py`.
 
-The first line of stdin is a JSON object: {"address", "program", "env"}. The container's environment comes this way, not as the process's
-own, so that nothing in a descriptor (LD_PRELOAD, PYTHONPATH) reaches an interpreter. stdin then stays open: its end
-means that the sandbox is gone, and the program with it.
+The first line of stdin is a JSON object: {"address", "program", "env"}. The container's environment comes this way, not
+as the process's own, so that nothing in a descriptor (LD_PRELOAD, PYTHONPATH) reaches an interpreter. stdin then stays
+open: its end means that the sandbox is gone, and the program with it.
 
-Program `web`: PORT (8080) answers with its version, `/slow` after two seconds, `/env` with its environment; HEALTH_PORT (9999) has `/health`
-and `/healthy`, `/unhealthy`, `/simple`, `/error`. Environment: APP_VERSION, POD_NAME, FAIL (health says no), SLOW_START (seconds before
-it listens), DRAIN (seconds that it serves on after SIGTERM), CRASH_AFTER (seconds), HEALTH_BODY_BYTES (pads health answers), HEALTH_HANG
-(seconds before a health answer), HEALTH_REDIRECT (health answers 302 to this location). Program `crash`: exits 3 at once.
+Program `web`: PORT (8080) answers with its version, `/slow` after two seconds, `/env` with its environment; HEALTH_PORT
+(9999) has `/health` and `/healthy`, `/unhealthy`, `/simple`, `/error`. Program `crash`: exits 3 at once. Environment:
+APP_VERSION, POD_NAME, FAIL (health says no), SLOW_START (seconds before it listens), DRAIN (seconds that it serves on
+after SIGTERM), CRASH_AFTER (seconds), HEALTH_BODY_BYTES (pads health answers), HEALTH_HANG (seconds before a health
+answer), HEALTH_REDIRECT (health answers 302 to this location).
 """
 
 import json
@@ -17,6 +18,12 @@ import socket
 import sys
 import threading
 import time
+
+TYPE_CHECKING = False  # as in typing, whose import would double the start time
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Answer = tuple[int, dict[str, str], bytes]
 
 LONGEST_HEAD = 64 * 1024
 LONGEST_BODY = 4 * 1024 * 1024
@@ -33,11 +40,11 @@ REASONS = {
 class Web:
     """The answers of program `web`: (code, headers, body) for a path."""
 
-    def __init__(self, env):
+    def __init__(self, env: dict[str, str]) -> None:
         self.env = env
         self.version = env.get("APP_VERSION", "")
 
-    def app(self, path):
+    def app(self, path: str) -> "Answer":
         if path == "/slow":
             time.sleep(2)
             return 200, {}, b"slow\n"
@@ -45,7 +52,7 @@ class Web:
             return 200, {}, "\n".join(f"{key}={value}" for key, value in sorted(self.env.items())).encode()
         return 200, {"X-Version": self.version}, f"version {self.version} on {self.env.get('POD_NAME', '')}\n".encode()
 
-    def health(self, path):
+    def health(self, path: str) -> "Answer":
         env, fail = self.env, bool(self.env.get("FAIL"))
         time.sleep(float(env.get("HEALTH_HANG") or 0))
         if env.get("HEALTH_REDIRECT"):
@@ -63,11 +70,11 @@ class Web:
         return (500 if path == "/error" else 404), {}, b""
 
 
-def listen(address, port, answer):
+def listen(address: str, port: int, answer: "Callable[[str], Answer]") -> None:
     """Serves HTTP/1.1 with keep-alive on one port, a thread for each connection."""
     server = socket.create_server((address, port), backlog=512)
 
-    def accept():
+    def accept() -> None:
         while True:
             connection, _ = server.accept()
             threading.Thread(target=serve, args=(connection, answer), daemon=True).start()
@@ -75,10 +82,10 @@ def listen(address, port, answer):
     threading.Thread(target=accept, daemon=True).start()
 
 
-def serve(connection, answer):
+def serve(connection: socket.socket, answer: "Callable[[str], Answer]") -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection:
-        data = b""
+        data: bytes | None = b""
         try:
             while data is not None:
                 data = serve_one(connection, data, answer)
@@ -86,7 +93,7 @@ def serve(connection, answer):
             return  # the peer is gone, nobody to tell
 
 
-def serve_one(connection, data, answer):
+def serve_one(connection: socket.socket, data: bytes, answer: "Callable[[str], Answer]") -> bytes | None:
     """One request; returns what was read beyond it, None when the connection ends."""
     while b"\r\n\r\n" not in data:
         more = connection.recv(65536)
@@ -101,7 +108,7 @@ def serve_one(connection, data, answer):
     length = headers.get("content-length", "0")
     close = headers.get("connection", "").lower() == "close" or protocol != "HTTP/1.1"
     if not length.isdigit() or "transfer-encoding" in headers:
-        code, extra, body, close = 400, {}, b"a body needs a Content-Length\n", True
+        answer, close = _refuse, True
     else:
         while len(rest) < int(length):
             more = connection.recv(65536)
@@ -109,7 +116,7 @@ def serve_one(connection, data, answer):
                 return None
             rest += more
         rest = rest[int(length) :]
-        code, extra, body = answer(target.partition("?")[0])
+    code, extra, body = answer(target.partition("?")[0])
     fields = {"Content-Type": "text/plain; charset=utf-8", **extra, "Content-Length": str(len(body))}
     if close:
         fields["Connection"] = "close"
@@ -122,22 +129,26 @@ def serve_one(connection, data, answer):
     return None if close else rest
 
 
-def log(text):
+def _refuse(_: str) -> "Answer":
+    return 400, {}, b"a body needs a Content-Length\n"
+
+
+def log(text: str) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-def die_with_the_sandbox():
+def die_with_the_sandbox() -> None:
     sys.stdin.buffer.read()
     os._exit(1)
 
 
-def after(seconds, code, text):
+def after(seconds: float, code: int, text: str) -> None:
     time.sleep(seconds)
     log(text)
     os._exit(code)
 
 
-def main():
+def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())

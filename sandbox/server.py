@@ -120,7 +120,12 @@ async def _run(options: argparse.Namespace) -> None:
 
 async def _listen(servers: list[web.ServerRunner], handler: Handler, port: int, longest: int) -> int:
     """Serves on a loopback port; returns its number."""
-    low_level = web.Server(handler, access_log=None, client_max_size=longest, keepalive_timeout=75.0)
+    loop = asyncio.get_running_loop()
+
+    def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=longest)
+
+    low_level = web.Server(handler, request_factory=request, access_log=None, keepalive_timeout=75.0)
     runner = web.ServerRunner(low_level, shutdown_timeout=2.0)
     await runner.setup()
     servers.append(runner)

@@ -21,38 +21,43 @@ from deployer.sandbox.kinds import (
 )
 
 LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+LABEL_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
 QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-LABEL_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
-TEXTS: dict[str, tuple[int, str]] = {
+LABEL_VALUE = rf"({QUALIFIED})?"
+# For each pattern: the longest text, what it must be, examples.
+TEXTS: dict[str, tuple[int, str, str]] = {
     LABEL: (
         63,
-        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
-        f"alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')",
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
+        "and must start and end with an alphanumeric character",
+        "'my-name',  or '123-abc'",
     ),
     LABEL_1035: (
         63,
-        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
-        f"with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '{LABEL_1035}')",
+        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', "
+        "start with an alphabetic character, and end with an alphanumeric character",
+        "'my-name',  or 'abc-123'",
     ),
     SUBDOMAIN: (
         253,
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with "
-        f"an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN}')",
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
+        "and must start and end with an alphanumeric character",
+        "'example.com'",
     ),
-    rf"({QUALIFIED})?": (
+    LABEL_VALUE: (
         63,
-        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
-        "an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-        "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
+        "and must start and end with an alphanumeric character",
+        "'MyValue',  or 'my_value',  or '12345'",
     ),
     QUALIFIED: (
         63,
-        "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
-        f"(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED}')",
+        "name part must consist of alphanumeric characters, '-', '_' or '.', "
+        "and must start and end with an alphanumeric character",
+        "'MyName',  or 'my.name',  or '123-abc'",
     ),
 }
-LABEL_VALUE = rf"({QUALIFIED})?"
 PORT_RANGE = "must be between 1 and 65535, inclusive"
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 
@@ -84,11 +89,11 @@ class Problems:
 
     def name(self, field: str, value: str, pattern: str) -> None:
         """Checks a name, label value or label key against one of `TEXTS`."""
-        longest, sentence = TEXTS[pattern]
+        longest, sentence, examples = TEXTS[pattern]
         if len(value) > longest:
             self.invalid(field, value, f"must be no more than {longest} characters")
         elif not re.fullmatch(pattern, value, re.ASCII):
-            self.invalid(field, value, sentence)
+            self.invalid(field, value, f"{sentence} (e.g. {examples}, regex used for validation is '{pattern}')")
 
     def port(self, field: str, value: Any) -> None:
         if not isinstance(value, int) or not 1 <= value <= 65535:
@@ -110,7 +115,7 @@ def _text(value: Any) -> str:
 
 
 def validate(kind: Kind, obj: Object, old: Object | None = None) -> None:
-    """Checks a decoded object with its defaults filled in; `old` for an update. Raises a 422, or a 501 for what the sandbox lacks."""
+    """Checks an object with its defaults; `old` for an update. Raises a 422, or a 501 for what the sandbox lacks."""
     problems = Problems()
     _metadata(kind, obj["metadata"], problems)
     if kind is SERVICE:
@@ -256,6 +261,19 @@ def pod_spec(spec: Object, at: str, problems: Problems) -> None:
 
 
 def _container(container: Object, at: str, volumes: set[str], problems: Problems) -> None:
+    _image(container, at, problems)
+    _container_ports(container, at, problems)
+    for i, variable in enumerate(container.get("env") or ()):
+        _variable(variable, f"{at}.env[{i}]", problems)
+    for i, mount in enumerate(container.get("volumeMounts") or ()):
+        if mount.get("name") not in volumes:
+            problems._add("NotFound", f"{at}.volumeMounts[{i}].name", f"Not found: {_text(mount.get('name', ''))}")
+    for name in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if name in container:
+            _probe(container[name], f"{at}.{name}", problems)
+
+
+def _image(container: Object, at: str, problems: Problems) -> None:
     image = container.get("image", "")
     if not image:
         problems.required(f"{at}.image")
@@ -263,6 +281,9 @@ def _container(container: Object, at: str, volumes: set[str], problems: Problems
         problems.invalid(f"{at}.image", image, "must not have leading or trailing whitespace")
     if container["imagePullPolicy"] not in ("Always", "IfNotPresent", "Never"):
         problems.unsupported(f"{at}.imagePullPolicy", container["imagePullPolicy"], ("Always", "IfNotPresent", "Never"))
+
+
+def _container_ports(container: Object, at: str, problems: Problems) -> None:
     names: set[str] = set()
     for i, port in enumerate(container.get("ports") or ()):
         here, name = f"{at}.ports[{i}]", port.get("name", "")
@@ -276,14 +297,6 @@ def _container(container: Object, at: str, volumes: set[str], problems: Problems
         else:
             problems.port(f"{here}.containerPort", port["containerPort"])
         _protocol(here, port, problems)
-    for i, variable in enumerate(container.get("env") or ()):
-        _variable(variable, f"{at}.env[{i}]", problems)
-    for i, mount in enumerate(container.get("volumeMounts") or ()):
-        if mount.get("name") not in volumes:
-            problems._add("NotFound", f"{at}.volumeMounts[{i}].name", f"Not found: {_text(mount.get('name', ''))}")
-    for name in ("readinessProbe", "livenessProbe", "startupProbe"):
-        if name in container:
-            _probe(container[name], f"{at}.{name}", problems)
 
 
 def _variable(variable: Object, at: str, problems: Problems) -> None:
