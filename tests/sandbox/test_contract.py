@@ -300,7 +300,10 @@ def test_watch_from_a_version_tells_what_happened_since(cluster):
     stream = Watch().stream(
         cluster.core.list_namespaced_config_map,
         cluster.namespace,
-        **{"resource_version": version, "timeout_seconds": 1, "label_selector": "app=x", "_request_timeout": 10},
+        resource_version=version,
+        timeout_seconds=1,
+        label_selector="app=x",
+        _request_timeout=10,
     )
     told = [(event["type"], event["object"].metadata.name) for event in stream]
     assert told == [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "a"), ("DELETED", "b")]
@@ -390,7 +393,8 @@ def test_pod_security_refuses_the_pod_and_not_its_controller(cluster, objects, r
     privileged = {"securityContext": {"privileged": True}}
     status = refused(403, lambda: cluster.create(POD, objects.pod("web", **privileged), dry_run="All"))
     assert status["reason"] == "Forbidden"
-    sentence = 'violates PodSecurity "baseline:latest": privileged (container "web" must not set securityContext.privileged=true)'
+    told = 'privileged (container "web" must not set securityContext.privileged=true)'
+    sentence = f'violates PodSecurity "baseline:latest": {told}'
     assert sentence in status["message"]
     cluster.create(RC, objects.rc("web", 1, **privileged))
     event = cluster.event("FailedCreate")
