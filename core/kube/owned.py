@@ -188,10 +188,17 @@ class OwnedKube:
         body["metadata"].setdefault("annotations", {})[ANNOTATION_EPOCH] = str(self.owner.epoch)
         for attempt in range(ATTEMPTS):
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict):
-                with contextlib.suppress(KubeAlreadyExists):
+                lost: KubeUnavailable | None = None
+                try:
                     return self._client.create(kind, body, self.owner.namespace, gate=self.gate)
+                except KubeAlreadyExists:
+                    pass  # by whom is what the rest is about
+                except KubeUnavailable as error:
+                    lost = error  # it may be there all the same
                 found = self.get(kind, name)
                 if found is None:
+                    if lost is not None:
+                        raise lost
                     continue
                 if self.owned_by(found, self.owner.deployment) and not _deleting(found):
                     return found

@@ -1,0 +1,395 @@
+"""Ownership, shared objects and epochs, as the sandbox's objects show them afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from deployer import sandbox as sandbox_package
+from deployer.core.errors import Cancelled, DeadlineExceeded, Fenced, ForeignObject, KubeRejected, StepFailed
+from deployer.core.gate import Gate
+from deployer.core.kube.client import KubeClient, connect
+from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, SERVICE, Kind
+from deployer.core.kube.mirror import Mirrors
+from deployer.core.kube.owned import OwnedKube, Owner, epoch_of, inventory
+from deployer.core.manifests import ANNOTATION_DEPLOYMENT, ANNOTATION_EPOCH, LABEL_MANAGED_BY
+from deployer.core.settings import Settings
+
+Document = dict[str, Any]
+
+
+def as_owner(kube: OwnedKube, **changes: Any) -> OwnedKube:
+    """The same cluster for somebody else."""
+    own = kube.owner
+    values = {name: getattr(own, name) for name in ("instance", "namespace", "app", "deployment", "epoch", "keep")}
+    return OwnedKube(kube._client, kube._mirrors, Owner(**{**values, **changes}), kube.gate)
+
+
+def config(kube: OwnedKube, name: str = "shop-1", role: str = "versioned-config", **data: str) -> Document:
+    labels = {LABEL_MANAGED_BY: "deployer"}
+    metadata = {"name": name, "annotations": kube.annotations(role), "labels": labels}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+def service(kube: OwnedKube, name: str = "shop-1", **metadata: Any) -> Document:
+    spec = {"selector": {"app": "shop", "version": "1"}, "ports": [{"name": "http", "port": 80}]}
+    about = {"name": name, "annotations": kube.annotations("versioned-service"), **metadata}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": spec}
+
+
+def uid(found: Document | None) -> str:
+    assert found is not None
+    return str(found["metadata"]["uid"])
+
+
+def raw(client: KubeClient, kube: OwnedKube, kind: Kind, body: Document) -> Document:
+    return client.create(kind, body, kube.owner.namespace)
+
+
+# --- create -------------------------------------------------------------------------------------------------------
+
+
+def test_create_twice_is_create_once(kube: OwnedKube) -> None:
+    first = kube.create(CONFIG_MAP, config(kube, a="1"))
+    again = kube.create(CONFIG_MAP, config(kube, a="2"))
+    assert uid(first) == uid(again) and again["data"] == {"a": "1"}
+    assert epoch_of(first) == 3
+    assert kube.is_ours(first) and kube.owned_by(first, "d1") and not kube.owned_by(first, "d0")
+
+
+def test_a_leftover_makes_room(kube: OwnedKube) -> None:
+    old = as_owner(kube, deployment="d0", epoch=2)
+    before = old.create(CONFIG_MAP, config(old, a="old"))
+    after = kube.create(CONFIG_MAP, config(kube, a="new"))
+    assert uid(before) != uid(after) and after["data"] == {"a": "new"} and kube.owned_by(after, "d1")
+
+
+def test_a_leftover_of_a_newer_holder_of_the_lease_stays(kube: OwnedKube) -> None:
+    newer = as_owner(kube, deployment="d2", epoch=4)
+    theirs = newer.create(CONFIG_MAP, config(newer))
+    with pytest.raises(Fenced, match="written under epoch 4"):
+        kube.create(CONFIG_MAP, config(kube))
+    assert kube.get(CONFIG_MAP, "shop-1") == theirs
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"deployment": "d0"}, "deployment d0 of this app, which still runs"),
+        ({"app": "shop-api"}, "another app, shop-api"),
+        ({"instance": "staging"}, "another deployer, instance staging"),
+    ],
+)
+def test_somebody_elses_object_is_left_alone(kube: OwnedKube, other: dict[str, str], words: str) -> None:
+    owner = as_owner(kube, **other)
+    theirs = owner.create(SERVICE, service(owner))
+    mine = as_owner(kube, keep=frozenset({"d0"}))
+    with pytest.raises(ForeignObject, match=words) as caught:
+        mine.create(SERVICE, service(mine))
+    assert "Service shop-1 in namespace door-" in str(caught.value)
+    assert mine.delete(SERVICE, "shop-1") is False
+    assert kube.get(SERVICE, "shop-1") == theirs
+
+
+def test_an_object_of_nobody_is_foreign(kube: OwnedKube, sandbox_client: KubeClient) -> None:
+    raw(sandbox_client, kube, SERVICE, service(kube, annotations={}))
+    with pytest.raises(ForeignObject, match="no deployer made it"):
+        kube.create(SERVICE, service(kube))
+    assert kube.delete(SERVICE, "shop-1", original_ok=True) is False
+    assert kube.get(SERVICE, "shop-1") is not None
+
+
+def test_an_object_of_the_original_is_deleted_only_on_request(kube: OwnedKube, sandbox_client: KubeClient) -> None:
+    labels = {"name": "shop-1", "app": "shop", "version": "1"}
+    raw(sandbox_client, kube, SERVICE, service(kube, annotations={}, labels=labels))
+    with pytest.raises(ForeignObject, match="as the original deployer left it"):
+        kube.create(SERVICE, service(kube))
+    assert kube.delete(SERVICE, "shop-1") is False
+    assert kube.delete(SERVICE, "shop-1", original_ok=True) is True
+    assert kube.get(SERVICE, "shop-1") is None
+
+
+def test_strict_validation(kube: OwnedKube) -> None:
+    body = service(kube)
+    body["spec"]["selektor"] = {}
+    with pytest.raises(KubeRejected, match="selektor"):
+        kube.create(SERVICE, body)
+    assert kube.get(SERVICE, "shop-1") is None
+
+
+# --- lost answers -------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Forwards to the sandbox; `drop` chooses the requests whose answer is thrown away."""
+
+    def __init__(self, server: Any, target: str) -> None:
+        self._target = urlsplit(target).netloc
+        self.drop: Callable[[Any], bool] = lambda request: False
+        server.answer = self.answer
+
+    def answer(self, request: Any) -> None:
+        with contextlib.closing(http.client.HTTPConnection(self._target, timeout=10)) as connection:
+            headers = {"Content-Type": request.headers.get("Content-Type") or "application/json"}
+            connection.request(request.method, request.handler.path, request.body or None, headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        if self.drop(request):
+            request.reset()
+        else:
+            request.json(body, answer.status)
+
+
+@pytest.fixture
+def proxy(server: Any, sandbox: sandbox_package.Sandbox) -> Proxy:
+    return Proxy(server, sandbox.api)
+
+
+@pytest.fixture
+def proxied(server: Any, proxy: Proxy, quick: None, kube: OwnedKube) -> Iterator[OwnedKube]:
+    """`kube` by way of the proxy."""
+    client = connect(Settings(kubernetes=server.url))
+    mirrors = Mirrors(client)
+    yield OwnedKube(client, mirrors, kube.owner, kube.gate)
+    mirrors.close()
+    client.close()
+
+
+def once(method: str) -> Callable[[Any], bool]:
+    left = [1]
+    return lambda request: request.method == method and bool(left) and bool(left.pop())
+
+
+def test_a_create_whose_answer_is_lost(proxy: Proxy, proxied: OwnedKube, server: Any) -> None:
+    proxy.drop = lambda request: request.method == "POST"
+    made = proxied.create(CONFIG_MAP, config(proxied, a="1"))
+    assert made["data"] == {"a": "1"} and proxied.owned_by(made, "d1")
+    assert [r.method for r in server.requests] == ["POST", "GET"]
+
+
+def test_an_edit_whose_answer_is_lost(proxy: Proxy, proxied: OwnedKube) -> None:
+    proxied.put_shared(CONFIG_MAP, "shop", lambda found: config(proxied, "shop", a="1"), role="service")
+    proxy.drop = once("PUT")
+    seen: list[object] = []
+
+    def change(found: Document | None) -> Document | None:
+        assert found is not None
+        seen.append(dict(found["data"]))
+        found["data"]["a"] = "2"
+        return found
+
+    after = proxied.put_shared(CONFIG_MAP, "shop", change, role="service")
+    assert after is not None and after["data"] == {"a": "2"}
+    assert seen == [{"a": "1"}, {"a": "2"}]
+
+
+def test_a_delete_whose_answer_is_lost(proxy: Proxy, proxied: OwnedKube) -> None:
+    proxied.create(CONFIG_MAP, config(proxied))
+    proxy.drop = once("DELETE")
+    assert proxied.delete(CONFIG_MAP, "shop-1") is True
+    assert proxied.get(CONFIG_MAP, "shop-1") is None
+
+
+def test_a_create_that_never_arrives_is_tried_again(proxy: Proxy, proxied: OwnedKube, server: Any) -> None:
+    forward, left = server.answer, [1, 1]
+    server.answer = lambda request: (
+        request.reset() if request.method == "POST" and left and left.pop() else forward(request)
+    )
+    made = proxied.create(CONFIG_MAP, config(proxied))
+    assert proxied.get(CONFIG_MAP, "shop-1") == made
+    assert [r.method for r in server.requests] == ["POST", "GET"] * 2 + ["POST", "GET"]
+
+
+def test_a_create_without_any_answer_ends_with_the_gate(proxied: OwnedKube, server: Any) -> None:
+    forward = server.answer
+    server.answer = lambda request: request.reset() if request.method == "POST" else forward(request)
+    with pytest.raises(DeadlineExceeded):
+        proxied.with_gate(Gate(time.monotonic() + 0.3)).create(CONFIG_MAP, config(proxied))
+
+
+# --- shared objects -----------------------------------------------------------------------------------------------
+
+
+def put(kube: OwnedKube, **data: str) -> Document:
+    def change(found: Document | None) -> Document:
+        found = found or config(kube, "shop")
+        found.setdefault("data", {}).update(data)
+        return found
+
+    after = kube.put_shared(CONFIG_MAP, "shop", change, role="service")
+    assert after is not None
+    return after
+
+
+def test_put_shared_creates_edits_and_stamps(kube: OwnedKube) -> None:
+    first = put(kube, a="1")
+    assert first["metadata"]["annotations"] == {**kube.annotations("service"), ANNOTATION_EPOCH: "3"}
+    later = as_owner(kube, deployment="d2", epoch=5)
+    after = put(later, b="2")
+    assert after["data"] == {"a": "1", "b": "2"} and uid(first) == uid(after)
+    assert after["metadata"]["annotations"] == {**later.annotations("service"), ANNOTATION_EPOCH: "5"}
+    assert put(later, b="2") == after  # no difference, no write: same resourceVersion
+    assert later.put_shared(CONFIG_MAP, "shop", lambda found: None, role="service") == after
+    assert later.put_shared(CONFIG_MAP, "none", lambda found: None, role="service") is None
+    with pytest.raises(Fenced, match="written under epoch 5, this process holds 3"):
+        put(kube, a="late")
+    assert kube.get(CONFIG_MAP, "shop") == after
+
+
+def test_edits_of_others_survive_ours(kube: OwnedKube, sandbox_client: KubeClient) -> None:
+    put(kube, a="1")
+    rounds: list[int] = []
+
+    def change(found: Document | None) -> Document | None:
+        assert found is not None
+        if len(rounds) < 5:
+            rounds.append(len(rounds))
+            patch = {"data": {f"theirs{len(rounds)}": "x"}}
+            sandbox_client.patch(CONFIG_MAP, "shop", patch, kube.owner.namespace)
+        found["data"]["a"] = "2"
+        return found
+
+    after = kube.put_shared(CONFIG_MAP, "shop", change, role="service")
+    assert after is not None and len(rounds) == 5
+    assert after["data"] == {"a": "2", **{f"theirs{n}": "x" for n in range(1, 6)}}
+
+
+def test_an_edit_that_always_loses_ends(kube: OwnedKube, sandbox_client: KubeClient) -> None:
+    put(kube, a="1")
+    rounds: list[int] = []
+
+    def change(found: Document | None) -> Document | None:
+        assert found is not None
+        rounds.append(1)
+        sandbox_client.patch(CONFIG_MAP, "shop", {"data": {"n": str(len(rounds))}}, kube.owner.namespace)
+        found["data"]["a"] = "2"
+        return found
+
+    with pytest.raises(StepFailed, match="changed by somebody else") as caught:
+        kube.put_shared(CONFIG_MAP, "shop", change, role="service")
+    assert caught.value.reason == "Conflict" and len(rounds) < 10
+    found = kube.get(CONFIG_MAP, "shop")
+    assert found is not None and found["data"]["a"] == "1"
+
+
+def test_a_successor_fences_an_edit_under_way(kube: OwnedKube) -> None:
+    put(kube, a="1")
+    successor = as_owner(kube, epoch=4)
+
+    def change(found: Document | None) -> Document | None:
+        assert found is not None
+        assert successor.raise_epoch(CONFIG_MAP, "shop")
+        found["data"]["a"] = "late"
+        return found
+
+    with pytest.raises(Fenced):
+        kube.put_shared(CONFIG_MAP, "shop", change, role="service")
+    with pytest.raises(Fenced):
+        kube.delete_shared(CONFIG_MAP, "shop")
+    with pytest.raises(Fenced):
+        kube.raise_epoch(CONFIG_MAP, "shop")
+    found = kube.get(CONFIG_MAP, "shop")
+    assert found is not None and found["data"] == {"a": "1"} and epoch_of(found) == 4
+
+
+def test_put_shared_and_foreign_objects(kube: OwnedKube) -> None:
+    other = as_owner(kube, app="shop-2")
+    theirs = put(other, a="theirs")
+    with pytest.raises(ForeignObject, match="another app, shop-2"):
+        put(kube, a="mine")
+    assert kube.raise_epoch(CONFIG_MAP, "shop") is False
+    assert kube.delete_shared(CONFIG_MAP, "shop") is False
+    assert kube.get(CONFIG_MAP, "shop") == theirs
+
+
+def test_the_originals_service_is_adopted(kube: OwnedKube, sandbox_client: KubeClient) -> None:
+    labels = {"app": "shop", "name": "shop", "persistent": "true"}
+    raw(sandbox_client, kube, SERVICE, service(kube, "shop", annotations={"note": "theirs"}, labels=labels))
+    assert kube.raise_epoch(SERVICE, "shop") is False
+
+    def change(found: Document | None) -> Document | None:
+        assert found is not None
+        found["spec"]["selector"]["version"] = "2"
+        return found
+
+    after = kube.put_shared(SERVICE, "shop", change, role="service")
+    assert after is not None and kube.is_ours(after)
+    assert after["metadata"]["annotations"]["note"] == "theirs"
+    assert after["spec"]["selector"] == {"app": "shop", "version": "2"}
+
+
+def test_raise_epoch(kube: OwnedKube) -> None:
+    assert kube.raise_epoch(CONFIG_MAP, "shop") is False
+    before = put(kube, a="1")
+    successor = as_owner(kube, deployment="d9", epoch=7)
+    assert successor.raise_epoch(CONFIG_MAP, "shop") is True
+    found = kube.get(CONFIG_MAP, "shop")
+    assert found is not None and epoch_of(found) == 7
+    assert found["metadata"]["annotations"][ANNOTATION_DEPLOYMENT] == "d1" and found["data"] == before["data"]
+    assert successor.raise_epoch(CONFIG_MAP, "shop") is True
+    assert kube.get(CONFIG_MAP, "shop") == found
+
+
+# --- delete and inventory -----------------------------------------------------------------------------------------
+
+
+def test_delete(kube: OwnedKube) -> None:
+    assert kube.delete(CONFIG_MAP, "shop-1") is True
+    old = as_owner(kube, deployment="d0")
+    old.create(CONFIG_MAP, config(old))
+    assert kube.delete(CONFIG_MAP, "shop-1") is False
+    assert kube.get(CONFIG_MAP, "shop-1") is not None
+    assert kube.delete(CONFIG_MAP, "shop-1", deployment="d0") is True
+    assert kube.get(CONFIG_MAP, "shop-1") is None
+    again = kube.for_deployment("d0")
+    again.create(CONFIG_MAP, config(again))
+    assert again.delete(CONFIG_MAP, "shop-1") is True
+    assert kube.delete_shared(CONFIG_MAP, "shop") is True
+    put(kube, a="1")
+    assert kube.delete_shared(CONFIG_MAP, "shop") is True
+    assert kube.get(CONFIG_MAP, "shop") is None
+
+
+def test_inventory(kube: OwnedKube, sandbox_client: KubeClient) -> None:
+    made = kube.create(CONFIG_MAP, config(kube))
+    other = as_owner(kube, deployment="d0")
+    other.create(CONFIG_MAP, config(other, "shop-0"))
+    labels = {LABEL_MANAGED_BY: "deployer"}
+    exposed = kube.create(SERVICE, service(kube, labels=labels))
+    put(kube, a="1")
+    selector = {"name": "shop-1"}
+    template = {"metadata": {"labels": selector}, "spec": {"containers": [{"name": "c", "image": "sample/web:1"}]}}
+    about = {"name": "shop-1", "labels": labels, "annotations": kube.annotations("controller")}
+    spec = {"replicas": 0, "selector": selector, "template": template}
+    body = {"apiVersion": "v1", "kind": "ReplicationController", "metadata": about, "spec": spec}
+    controller = kube.create(CONTROLLER, body)
+    assert inventory(sandbox_client, kube.owner) == [
+        (CONTROLLER, "shop-1", uid(controller)),
+        (SERVICE, "shop-1", uid(exposed)),
+        (CONFIG_MAP, "shop-1", uid(made)),
+    ]
+
+
+def test_nothing_is_written_behind_a_closed_gate(kube: OwnedKube) -> None:
+    before = put(kube, a="1")
+    gate = Gate()
+    late = kube.with_gate(gate)
+    gate.close(Cancelled("stop"))
+    for write in (
+        lambda: late.create(CONFIG_MAP, config(kube)),
+        lambda: put(late, a="2"),
+        lambda: late.raise_epoch(CONFIG_MAP, "shop"),
+        lambda: late.delete(CONFIG_MAP, "shop"),
+        lambda: late.delete_shared(CONFIG_MAP, "shop"),
+    ):
+        with pytest.raises(Cancelled):
+            write()
+    assert kube.get(CONFIG_MAP, "shop") == before
+    assert kube.list(CONFIG_MAP, namespace=kube.owner.namespace) == [before]
+    assert kube.items(CONFIG_MAP) == [before]
