@@ -137,6 +137,7 @@ class _Round:
         addresses = self.plane.current(self.context, self.tls)
         self.last = {address: answer for address, answer in self.last.items() if address in addresses}
         for address in addresses:
+            self.last.setdefault(address, Answer(0, body=b"has not answered yet"))
             if address not in self.done and self._answers(address):
                 self.done.add(address)
         return bool(addresses) and self.done.issuperset(addresses)

@@ -1,0 +1,481 @@
+"""Tests of the provider `nginx`: what is rendered, and every verb on the sandbox with a real proxy and real pods."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer import sandbox
+from deployer.core import (
+    CONFIG_MAP,
+    CONTROLLER,
+    ENDPOINT_SLICE,
+    INGRESS,
+    NAMESPACE,
+    SERVICE,
+    Backend,
+    Cancelled,
+    Fenced,
+    ForeignObject,
+    Gate,
+    Route,
+    RouteContext,
+    SettingsError,
+    StepFailed,
+)
+from deployer.core.kube import client as kube_client
+from deployer.core.kube.mirror import Mirrors
+from deployer.core.kube.owned import OwnedKube, Owner
+from deployer.core.plugins import load
+from deployer.core.settings import Settings
+from deployer.plugins.ingress_nginx import Nginx, render
+
+GOLDEN = Path(__file__).parent / "golden"
+ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+SANDBOX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.1}
+
+PLAIN = Route(
+    namespace="web", app="shop", host="shop.example.com", version="1", deployment=ONE, backend=Backend("shop-1", 80)
+)
+FULL = dataclasses.replace(
+    PLAIN,
+    version="2",
+    deployment=TWO,
+    backend=Backend("shop-2", 8080),
+    previous=Backend("shop-1", 80),
+    tls_secret="shop-tls",
+    redirect_www=True,
+    sticky=True,
+    compression=True,
+    headers=(("X-Frame-Options", "DENY"), ("Content-Security-Policy", "default-src 'self'; img-src *")),
+)
+
+
+def nginx(**table: Any) -> Nginx:
+    """The provider as the service gets it, with this table of settings."""
+    found = load(Settings(own_namespace="", plugins={"ingress_nginx": table} if table else {})).ingress()
+    assert isinstance(found, Nginx)
+    return found
+
+
+# --- what is rendered ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "look", "redirect"),
+    [
+        ("plain", PLAIN, render.Look(), False),
+        ("full", FULL, render.Look(ingress_class="edge", revision=True), True),
+    ],
+)
+def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
+    objects = [render.main(None, route, look, redirect_www=redirect), render.headers_config_map(route, look)]
+    if route.previous:
+        objects += [render.helper(route, look, role) for role in (render.ROLE_HOLD, render.ROLE_WARM_UP)]
+    assert [o for o in objects if o] == json.loads((GOLDEN / f"ingress_nginx_{name}.json").read_text())
+
+
+def test_only_our_fields_of_an_ingress_change():
+    found = render.main(None, FULL, render.Look(revision=True), redirect_www=True)
+    found["metadata"] |= {"uid": "u", "labels": {"team": "a"}}
+    theirs = {"cert-manager.io/issuer": "x", render.PREFIX + "proxy-body-size": "8m"}
+    found["metadata"]["annotations"] |= theirs
+    changed = render.main(found, PLAIN, render.Look(), redirect_www=False)
+    assert changed["metadata"]["annotations"] == {
+        "cert-manager.io/issuer": "x",
+        render.PREFIX + "proxy-body-size": "8m",
+    }
+    assert (changed["metadata"]["uid"], changed["metadata"]["labels"]) == ("u", {"team": "a"})
+    assert changed["spec"] == render.main(None, PLAIN, render.Look(), redirect_www=False)["spec"]
+
+
+def test_the_config_map_of_headers_is_named_after_its_contents():
+    look = render.Look(revision=True)
+    names = [
+        render.headers_config_map(route, look)["metadata"]["name"]
+        for route in (FULL, PLAIN, dataclasses.replace(FULL, headers=(("X-Frame-Options", "SAMEORIGIN"),)))
+    ]
+    assert len(set(names)) == 3
+    assert render.headers_config_map(FULL, look)["metadata"]["name"] == names[0]
+    assert render.headers_config_map(PLAIN, render.Look()) is None
+
+
+def test_helpers_cannot_have_the_name_of_an_app():
+    for role in (render.ROLE_HOLD, render.ROLE_WARM_UP):
+        name = render.helper(dataclasses.replace(FULL, app="a" * 63), render.Look(), role)["metadata"]["name"]
+        assert "." in name
+        assert len(name) < 253
+    host = next(iter(render.hosts_of(render.helper(FULL, render.Look(), render.ROLE_HOLD))))
+    assert all(len(label) < 64 for label in host.split("."))
+    assert TWO not in host
+
+
+# --- hostile input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", ['a"b', "a\\b", "a$b", '"; } server { return 200;', "a\nb", "a\r\nB: c", "a\0b", "ü", ""]
+)
+def test_header_values_that_could_leave_their_quotes_are_refused(value):
+    descriptor = {"additionHttpHeaders": [{"Header": "X-Ok", "Value": "1"}, {"Header": "X-Bad", "Value": value}]}
+    assert [p.path for p in nginx().check_descriptor(descriptor)] == ["additionHttpHeaders[1].Value"]
+    with pytest.raises(ValueError, match="cannot be rendered"):
+        render.headers_config_map(dataclasses.replace(PLAIN, headers=(("X-Bad", value),)), render.Look())
+
+
+@pytest.mark.parametrize("name", ["", "X Y", "X:Y", "X\nY", "X.Y", "X'Y", "X$Y", "X`Y", "Ü", "X" * 200])
+def test_header_names_that_the_controller_refuses_are_refused(name):
+    problems = nginx().check_descriptor({"additionHttpHeaders": [{"Header": name, "Value": "1"}]})
+    assert [p.path for p in problems] == ["additionHttpHeaders[0].Header"]
+
+
+def test_semicolons_and_braces_stay_within_the_quotes():
+    headers = [{"Header": "Content-Security-Policy", "Value": "default-src 'self'; report-uri /x{y}#z"}]
+    assert nginx().check_descriptor({"additionHttpHeaders": headers}) == []
+
+
+def test_headers_that_the_controller_does_not_allow():
+    provider = nginx(allowed_headers=["X-Frame-Options"], revision_header=True)
+    headers = [{"Header": h, "Value": "1"} for h in ("x-frame-options", "X-Other", "x-deployer-revision")]
+    problems = provider.check_descriptor({"additionHttpHeaders": headers})
+    assert [p.path for p in problems] == ["additionHttpHeaders[1].Header", "additionHttpHeaders[2].Header"]
+    assert "allowed: x-frame-options" in problems[0].message
+
+
+def test_compression_is_no_reason_to_refuse():
+    assert nginx().check_descriptor({"useCompression": True}) == []
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"ingress_class": "a b"},
+        {"controller": "nowhere"},
+        {"addresses": ["example.com:80"]},
+        {"addresses": ["127.0.0.1"]},
+        {"addresses": ["127.0.0.1:0"]},
+        {"addresses": ["127.0.0.1:80"], "controller": "a/b"},
+        {"confirmations": 0},
+        {"mode": "stable-service"},
+    ],
+)
+def test_wrong_settings_stop_the_service(table):
+    with pytest.raises(SettingsError, match=r"\[plugins\.ingress_nginx\]"):
+        nginx(**table)
+
+
+# --- the verbs, on the sandbox ------------------------------------------------------------------------------------
+
+
+class Site:
+    """A namespace of the sandbox with versions of an app, and handles on it like those of an operation."""
+
+    def __init__(self, cluster: sandbox.Sandbox, namespace: str) -> None:
+        self.cluster, self.namespace, self.host = cluster, namespace, f"{namespace}.example.com"
+        self.client = kube_client.connect(Settings(own_namespace="", kubernetes=cluster.api))
+        self.mirrors = Mirrors(self.client)
+        self.client.create(NAMESPACE, {"metadata": {"name": namespace}}, None)
+        self.log: list[str] = []
+
+    def close(self) -> None:
+        found = self.client.get(NAMESPACE, self.namespace, None)
+        self.client.delete(NAMESPACE, self.namespace, None, uid=found["metadata"]["uid"])
+        self.mirrors.close()
+        self.client.close()
+
+    def run(self, version: str) -> None:
+        """Start a version of the sample app and wait until it is ready."""
+        labels = {"name": f"shop-{version}", "app": "shop", "version": version}
+        container = {"name": "web", "image": "sample/web:1", "ports": [{"containerPort": 8080}]}
+        container["env"] = [{"name": "APP_VERSION", "value": version}]
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+        metadata = {"name": f"shop-{version}", "labels": labels}
+        controller = {"replicas": 1, "selector": labels, "template": template}
+        ports = [{"port": 80, "targetPort": 8080}]
+        self.client.create(CONTROLLER, {"metadata": metadata, "spec": controller}, self.namespace)
+        self.client.create(
+            SERVICE, {"metadata": metadata, "spec": {"selector": labels, "ports": ports}}, self.namespace
+        )
+        of_service = {"kubernetes.io/service-name": f"shop-{version}"}
+        self.kube(ONE, Gate(time.monotonic() + 20)).wait(ENDPOINT_SLICE, _some_ready, labels=of_service)
+
+    def kube(self, deployment: str, gate: Gate, epoch: int = 1) -> OwnedKube:
+        owner = Owner("deployer", self.namespace, "shop", deployment, epoch)
+        return OwnedKube(self.client, self.mirrors, owner, gate)
+
+    def route(self, version: str, **changes: Any) -> Route:
+        """The route to a version; its deployment is ONE or TWO."""
+        values: dict[str, Any] = {
+            "namespace": self.namespace,
+            "app": "shop",
+            "host": self.host,
+            "version": version,
+            "deployment": {"1": ONE, "2": TWO}[version],
+            "backend": Backend(f"shop-{version}", 80),
+            "previous": Backend("shop-1", 80) if version == "2" else None,
+        }
+        return Route(**(values | changes))
+
+    def context(self, route: Route, *, gate: Gate | None = None, epoch: int = 1) -> RouteContext:
+        gate = gate or Gate(time.monotonic() + 20)
+        return RouteContext(route, self.kube(route.deployment, gate, epoch), self.log.append, gate)
+
+    def expose(self, provider: Nginx, version: str, **changes: Any) -> RouteContext:
+        context = self.context(self.route(version, **changes))
+        provider.prepare(context)
+        provider.switch(context)
+        provider.confirm(context)
+        return context
+
+    def fetch(self, host: str = "") -> tuple[int, str, str]:
+        """Status, version and revision of what the ingress answers."""
+        connection = http.client.HTTPConnection(self.cluster.ingress.removeprefix("http://"), timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/", headers={"Host": host or self.host})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, answer.headers.get("X-Version", ""), answer.headers.get("X-Deployer-Revision", "")
+
+    def names(self, kind: Any) -> set[str]:
+        return {found["metadata"]["name"] for found in self.client.list(kind, self.namespace)[0]}
+
+    def everything(self) -> dict[str, str]:
+        """Name to resourceVersion of all that the provider makes, less the ingress' own status writes."""
+        found = [o for kind in (INGRESS, CONFIG_MAP) for o in self.client.list(kind, self.namespace)[0]]
+        return {f"{o['kind']} {o['metadata']['name']}": json.dumps([o.get("spec"), o.get("data")]) for o in found}
+
+
+def _some_ready(slices: list[dict[str, Any]]) -> bool:
+    return any((e.get("conditions") or {}).get("ready") for s in slices for e in s.get("endpoints") or ())
+
+
+@pytest.fixture
+def site(cluster: sandbox.Sandbox, namespace: str) -> Iterator[Site]:
+    made = Site(cluster, namespace)
+    made.run("1")
+    made.run("2")
+    yield made
+    made.close()
+
+
+def test_a_first_version_is_exposed_and_removed(site):
+    provider = nginx(**SANDBOX)
+    assert provider.state(site.context(site.route("1"))) is None
+    context = site.expose(provider, "1", headers=(("X-Frame-Options", "DENY"),))
+    assert site.fetch() == (200, "1", ONE)
+    state = provider.state(context)
+    assert (state.backends, state.host, state.deployment) == ((Backend("shop-1", 80),), site.host, ONE)
+    assert site.names(INGRESS) == {"shop"}  # nothing to hold, so no helpers
+    (config_map,) = site.names(CONFIG_MAP)
+    assert config_map.startswith("shop-headers-")
+    notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
+    assert notes["kube-deployer/role"] == "route"
+    assert notes[render.CUSTOM_HEADERS] == f"{site.namespace}/{config_map}"
+    provider.remove(context)
+    provider.remove(context)
+    assert site.names(INGRESS) | site.names(CONFIG_MAP) == set()
+
+
+def test_a_switch_under_load_loses_nothing_and_leaves_nothing_behind(site):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    (before,) = site.names(CONFIG_MAP)
+    load_ = sandbox.Load(site.cluster.ingress, host=site.host, rate=100)
+    load_.start()
+    context = site.expose(provider, "2")
+    report = load_.stop()
+    assert site.fetch() == (200, "2", TWO)
+    assert (report.failed, set(report.by_version)) == (0, {"1", "2"})
+    helpers = site.names(INGRESS) - {"shop"}
+    assert {name.split(".")[1] for name in helpers} == {"hold", "warm-up"}
+    assert len(site.names(CONFIG_MAP)) == 2
+    provider.release(context)
+    provider.release(context)
+    assert site.names(INGRESS) == {"shop"}
+    assert before not in site.names(CONFIG_MAP)
+    assert len(site.names(CONFIG_MAP)) == 1
+    assert site.fetch() == (200, "2", TWO)
+
+
+def test_helpers_are_known_before_the_public_host_moves(site):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    context = site.context(site.route("2"))
+    provider.prepare(context)
+    hosts = {
+        next(iter(render.hosts_of(found)))
+        for found in site.client.list(INGRESS, site.namespace)[0]
+        if found["metadata"]["name"] != "shop"
+    }
+    assert {site.fetch(host)[:2] for host in hosts} == {(200, "1"), (200, "2")}
+    assert site.fetch() == (200, "1", ONE)
+    provider.release(context)
+    assert site.names(INGRESS) == {"shop"}
+    assert len(site.names(CONFIG_MAP)) == 1
+
+
+def test_the_way_back(site):
+    provider = nginx(**SANDBOX)
+    first = site.expose(provider, "1").route
+    forth = site.expose(provider, "2")
+    back = dataclasses.replace(first, previous=forth.route.backend)
+    # As in an operation: the handle stays that of the deployment that is being taken back.
+    context = dataclasses.replace(forth, route=back)
+    provider.switch(context)
+    provider.confirm(context)
+    assert site.fetch() == (200, "1", ONE)
+    assert provider.state(context).deployment == ONE
+    provider.release(forth)
+    assert site.names(INGRESS) == {"shop"}
+    assert site.fetch() == (200, "1", ONE)
+    (config_map,) = site.client.list(CONFIG_MAP, site.namespace)[0]
+    assert config_map["data"] == {"X-Deployer-Revision": ONE}
+
+
+def test_every_verb_can_be_repeated(site):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    context = site.expose(provider, "2")
+    before = site.everything()
+    # Another process, after a crash, knows nothing of the first one.
+    again = nginx(**SANDBOX)
+    for verb in (again.fence, again.prepare, again.prepare, again.switch, again.switch, again.confirm, again.confirm):
+        verb(context)
+    assert site.everything() == before
+    assert site.fetch() == (200, "2", TWO)
+
+
+def test_a_foreign_ingress_is_never_touched(site):
+    provider = nginx(**SANDBOX)
+    body = render.main(None, site.route("1"), render.Look(), redirect_www=False)
+    site.client.create(INGRESS, body, site.namespace)
+    before = site.everything()
+    context = site.context(site.route("2"))
+    for verb in (provider.state, provider.switch):
+        with pytest.raises(ForeignObject, match="Ingress shop"):
+            verb(context)
+    provider.remove(context)
+    provider.fence(context)
+    assert {k: v for k, v in site.everything().items() if k.startswith("Ingress")} == before
+
+
+def test_a_fenced_holder_writes_no_route(site):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    provider.fence(site.context(site.route("1"), epoch=7))
+    with pytest.raises(Fenced):
+        provider.switch(site.context(site.route("2"), epoch=6))
+    assert site.fetch() == (200, "1", ONE)
+
+
+def test_www_is_redirected_unless_somebody_has_that_host(site):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1", redirect_www=True)
+    assert site.fetch(f"www.{site.host}")[0] == 308
+    other = render.main(None, site.route("2", app="other", host=f"www.{site.host}"), render.Look(), redirect_www=False)
+    site.client.create(INGRESS, other, site.namespace)
+    provider.switch(site.context(site.route("1", redirect_www=True)))
+    assert f"redirectWww is left out: Ingress other has the host www.{site.host}" in site.log
+    notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
+    assert render.PREFIX + "from-to-www-redirect" not in notes
+
+
+def test_compression_is_said_to_be_global(site):
+    site.expose(nginx(**SANDBOX), "1", compression=True)
+    assert "gzip is a setting of the whole ingress-nginx controller" in "".join(site.log)
+
+
+def test_a_route_without_endpoints_is_not_confirmed(site):
+    provider = nginx(**SANDBOX)
+    context = site.context(site.route("1", backend=Backend("nobody", 80)), gate=Gate(time.monotonic() + 1.5))
+    provider.switch(context)
+    with pytest.raises(StepFailed, match=r"127\.0\.0\.1:\d+ answered HTTP 503") as caught:
+        provider.confirm(context)
+    assert caught.value.reason == "RouteNotConfirmed"
+
+
+def test_cancelling_a_confirmation_takes_effect_within_a_second(site):
+    provider = nginx(**SANDBOX)
+    gate = Gate()
+    context = site.context(site.route("1", backend=Backend("nobody", 80)), gate=gate)
+    provider.switch(context)
+    timer = threading.Timer(0.5, gate.close, [Cancelled("stop")])
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        provider.confirm(context)
+    assert time.monotonic() - began < 1.5
+    timer.join()
+
+
+def test_without_the_header_it_waits_and_says_so(site):
+    provider = nginx(controller=SANDBOX["controller"], propagation_seconds=0.3)
+    site.expose(provider, "1")
+    assert site.fetch() == (200, "1", "")
+    assert "no response header names the version" in "".join(site.log)
+    assert "waiting 0.3 s" in "".join(site.log)
+    assert not site.names(CONFIG_MAP)
+    site.expose(nginx(propagation_seconds=0.3), "2")
+    assert "no addresses of the controller are configured" in "".join(site.log)
+
+
+def test_without_the_header_an_unknown_host_is_noticed_all_the_same(site):
+    provider = nginx(controller=SANDBOX["controller"], propagation_seconds=0.1, ingress_class="another")
+    context = site.context(site.route("1"), gate=Gate(time.monotonic() + 1.5))
+    provider.switch(context)
+    with pytest.raises(StepFailed, match="answered HTTP 404"):
+        provider.confirm(context)
+
+
+def test_a_controller_that_is_not_there(site):
+    provider = nginx(controller="ingress-nginx/nothing", revision_header=True)
+    context = site.context(site.route("1"), gate=Gate(time.monotonic() + 0.5))
+    provider.switch(context)
+    with pytest.raises(StepFailed, match="there is no ready address of the controller"):
+        provider.confirm(context)
+
+
+def test_headers_that_the_controller_refuses_show_before_the_public_host_moves(tmp_path, namespace):
+    cluster = sandbox.start(tmp_path, ingress_delay=0.1)
+    try:
+        site = Site(cluster, namespace)
+        try:
+            site.run("1")
+            site.run("2")
+            _allow_only(site, "X-Deployer-Revision")
+            provider = nginx(**SANDBOX)
+            site.expose(provider, "1")
+            context = site.context(site.route("2", headers=(("X-Other", "1"),)))
+            with pytest.raises(StepFailed, match=r"AnnotationParsingFailed: .*X-Other is not allowed") as caught:
+                provider.prepare(context)
+            assert caught.value.reason == "RouteRejected"
+            assert site.fetch() == (200, "1", ONE)
+            provider.release(context)
+            # The same on the public host itself, and the way back is not misled by the Events of the way there.
+            provider.switch(context)
+            with pytest.raises(StepFailed, match="AnnotationParsingFailed"):
+                provider.confirm(context)
+            back = dataclasses.replace(context, route=site.route("1", previous=Backend("shop-2", 80)))
+            provider.switch(back)
+            provider.confirm(back)
+            assert site.fetch() == (200, "1", ONE)
+        finally:
+            site.close()
+    finally:
+        cluster.stop()
+
+
+def _allow_only(site: Site, headers: str) -> None:
+    name = "ingress-nginx-controller"
+    found = site.client.get(CONFIG_MAP, name, "ingress-nginx")
+    found["data"]["global-allowed-response-headers"] = headers
+    site.client.replace(CONFIG_MAP, name, found, "ingress-nginx")
