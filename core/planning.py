@@ -346,7 +346,7 @@ class Live:
             "version": self.version,
             "controller": name,
             "service": name,
-            "route": self.plan.route if self.plan and self.route else None,
+            "route": self.plan.route if self.plan else None,
             "service_object": _our_fields(self.service) if self.service else None,
             "original": not self.deployment,
         }

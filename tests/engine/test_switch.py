@@ -116,3 +116,13 @@ def test_an_undeployment_removes_the_route_with_all_that_belongs_to_it(world: Wo
     world.service.undeploy(world.namespace, deployment.id)
     world.quiet()
     assert (world.names(), world.pods()) == ({}, {})
+
+
+def test_a_route_goes_when_no_ingress_provider_is_configured_any_more(world: World) -> None:
+    world.deployed(**HEALTHY, frontend=HOST)
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, ingress="none")
+    world.start()
+    world.deployed(**HEALTHY, frontend=HOST)
+    world.quiet()
+    assert world.names() == {"replicationcontrollers": {"shop-2"}, "services": {"shop", "shop-2"}}
