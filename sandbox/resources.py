@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployer.sandbox import defaults, patches, podsecurity, status
@@ -163,13 +163,7 @@ class Resources:
         """The object as it was last, and whether it is gone already. Raises 403, 404, 409."""
         obj = self.store.get(kind, *key)
         meta = obj["metadata"]
-        for label, wanted, field in (
-            ("UID", options.uid, "uid"),
-            ("ResourceVersion", options.resource_version, "resourceVersion"),
-        ):
-            if wanted is not None and wanted != meta[field]:
-                why = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {meta[field]}"
-                raise status.conflict(kind, key[1], why)
+        _check_preconditions(kind, obj, options)
         if kind is NAMESPACE and key[1] in ("default", "kube-system", "kube-public"):
             raise status.forbidden(kind, key[1], "this namespace may not be deleted")
         grace = _grace(kind, obj, options.grace)
@@ -206,6 +200,20 @@ def _check_names(kind: Kind, key: Key, meta: Object) -> None:
         raise status.bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"
         )
+
+
+def _check_preconditions(kind: Kind, obj: Object, options: DeleteOptions) -> None:
+    meta = obj["metadata"]
+    checks = (
+        ("UID", options.uid, meta["uid"], "deleted and then recreated"),
+        ("ResourceVersion", options.resource_version, meta["resourceVersion"], "modified"),
+    )
+    for label, wanted, found, guess in checks:
+        if wanted is not None and wanted != found:
+            told = f"the {label} in the precondition ({wanted}) does not match the {label} in record ({found})"
+            # The real server names the kind here, not the resource as everywhere else.
+            named = replace(kind, plural=kind.name)
+            raise status.conflict(named, meta["name"], f"{told}. The object might have been {guess}")
 
 
 def _carry(source: Object, target: Object, field: str) -> None:

@@ -48,8 +48,7 @@ def field_test(kind: Kind, selector: str) -> Test:
         if not operator:
             raise bad_request(f"invalid selector: '{selector}'; can't understand '{term}'")
         if path not in (*EVERYWHERE, *FIELDS.get(kind, ())):
-            known = f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match label selector ""'
-            raise bad_request(f'{known}, field selector "{selector}": field label not supported: {path}')
+            raise bad_request(_unknown_field(kind, selector, path))
         terms.append((path.split("."), value, operator != "!="))
     return lambda obj: all((_field(obj, path) == value) == wanted for path, value, wanted in terms)
 
@@ -58,3 +57,10 @@ def _field(obj: Object, path: list[str]) -> str:
     for part in path:
         obj = obj.get(part) or {}
     return str(obj) if obj else ""
+
+
+def _unknown_field(kind: Kind, selector: str, path: str) -> str:
+    if kind not in FIELDS:
+        return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+    resource = f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match label selector ""'
+    return f'{resource}, field selector "{selector}": field label not supported: {path}'

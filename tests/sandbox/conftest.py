@@ -24,6 +24,7 @@ PATHS = {
     "replication_controller": "api/v1/{}/replicationcontrollers",
     "config_map": "api/v1/{}/configmaps",
     "secret": "api/v1/{}/secrets",
+    "service_account": "api/v1/{}/serviceaccounts",
     "event": "api/v1/{}/events",
     "endpoint_slice": "apis/discovery.k8s.io/v1/{}/endpointslices",
     "ingress": "apis/networking.k8s.io/v1/{}/ingresses",
@@ -144,7 +145,7 @@ class Objects:
         name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
         port = {"name": "http", "containerPort": 8080}
         probe = {"httpGet": {"path": "/simple", "port": 9999}, "periodSeconds": 1}
-        made = {"name": "web", "image": "sample/web:1", "ports": [port], "env": [name], "readinessProbe": probe}
+        made = {"name": "web", "image": "lab/demo:1", "ports": [port], "env": [name], "readinessProbe": probe}
         return {**made, **more}
 
     @classmethod
