@@ -394,13 +394,20 @@ def _missed(kube: OwnedKube, watcher: _Watcher, over: DeadlineExceeded, log: Log
 
 def _log_last_lines(kube: OwnedKube, pod: str, container: str, log: Log, *, previous: bool = False) -> None:
     """The container's last lines for the deployment's log; that they cannot be had is no failure of its own."""
+    if not container:
+        return
+    lines = ""
     try:
-        lines = kube.pod_log(pod, container, LOG_LINES, previous) if container else ""
+        if previous:
+            lines = kube.pod_log(pod, container, LOG_LINES, previous=True).strip()
+        # A node may have cleared away the run before the last one, and says so in the log's place.
+        if not lines or lines.startswith("unable to retrieve container logs"):
+            lines = kube.pod_log(pod, container, LOG_LINES).strip()
     except (KubeError, DeadlineExceeded) as error:
         log(f"the log of container {container} in pod {pod} cannot be read: {error}")
         return
-    if lines.strip():
-        log(f"last lines of container {container} in pod {pod}:\n{lines.rstrip()}")
+    if lines:
+        log(f"last lines of container {container} in pod {pod}:\n{lines}")
 
 
 def await_endpoints(kube: OwnedKube, service_name: str, pod_uids: Iterable[str], log: Log) -> None:
