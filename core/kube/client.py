@@ -316,10 +316,9 @@ class KubeClient:
             text = f"the API server at {self.address} cannot be reached: {error}"
             raise _Retry(KubeUnavailable(text)) from error
         except Lost as error:
-            if gate is not None and not request.writes:
-                gate.check()
-            text = f"the API server did not answer to {request.verb} {request.where}: {error}"
-            lost = KubeUnavailable(text)
+            lost = KubeUnavailable(f"the API server did not answer to {request.verb} {request.where}: {error}")
+            if not request.writes:
+                _pause(gate, 0.0, lost)  # it may have been the gate that broke it off
             if request.repeatable:
                 raise _Retry(lost) from error
             raise lost from error
