@@ -121,19 +121,12 @@ class Planner:
                     reason="StoreDisagrees",
                     hint=f"lead it back to version {app.live_version}, or undeploy that version first",
                 )
-        elif service is not None and self.kube.is_ours(service):
-            raise StepFailed(
-                f"service {app.app} selects version {selected or '(none)'}, but this deployer's store knows of no live "
-                f"version: it may have been restored from an old backup, or be another instance's",
-                reason="StoreDisagrees",
-                hint=f"restore the store, or remove service {app.app} and what it selects by hand",
-            )
         version = app.live_version or selected
         if not version:
             return None
         controller = self.kube.get(CONTROLLER, manifests.versioned_name(app.app, version))
         if not app.live:
-            self.log(f"adopting version {version}, which the original deployer made")
+            self._adopt(app, version, service, controller)
         return Live(
             deployment=app.live,
             version=version,
@@ -142,6 +135,21 @@ class Planner:
             service=service,
             route=state,
         )
+
+    def _adopt(self, app: App, version: str, service: Document | None, controller: Document | None) -> None:
+        """The original's live version is taken over. Ours, unknown to the store, is a mistake that stops here.
+
+        The Service may be marked as ours already when an earlier takeover failed; then the controller decides.
+        """
+        originals = [o for o in (service, controller) if o is not None and manifests.is_original(o, app.app)]
+        if not originals:
+            raise StepFailed(
+                f"service {app.app} selects version {version}, but this deployer's store knows of no live version: it "
+                f"may have been restored from an old backup, or be another instance's",
+                reason="StoreDisagrees",
+                hint=f"restore the store, or remove service {app.app} and what it selects by hand",
+            )
+        self.log(f"adopting version {version}, which the original deployer made")
 
     def _route_state(self, app: App, ingress: IngressProvider | None) -> RouteState | None:
         if ingress is None:

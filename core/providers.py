@@ -42,7 +42,7 @@ class Provider(ABC):
         """JSON Schema (2020-12) for this provider's options in a descriptor; None: it takes none."""
         return None
 
-    def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:  # noqa: ARG002
+    def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:
         """What this provider cannot do for that (normalised) descriptor. Asked before anything is stored."""
         return ()
 
@@ -127,7 +127,7 @@ class Step(ABC):
     def run(self, work: Work) -> Outcome:
         """Reach the goal, or return at once when it is reached."""
 
-    def undo(self, work: Work) -> None:  # noqa: ARG002
+    def undo(self, work: Work) -> None:
         """Take back what `run` may have done. The default is for steps that only look."""
         return
 
@@ -139,11 +139,11 @@ class Strategy(Provider):
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """Steps up to the commit point, phases in order; none of phase RETIRE."""
 
-    def retire_steps(self, plan: Plan) -> Sequence[Step] | None:  # noqa: ARG002
+    def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
         """Steps that remove the replaced version; None: the usual ones (`steps.retire_steps`)."""
         return None
 
-    def undeploy_steps(self, plan: Plan) -> Sequence[Step] | None:  # noqa: ARG002
+    def undeploy_steps(self, plan: Plan) -> Sequence[Step] | None:
         """Steps that remove a live version; None: the usual ones (`steps.undeploy_steps`)."""
         return None
 
