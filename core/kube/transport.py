@@ -65,7 +65,7 @@ class Basic:
     def __init__(self, username: str, password: str) -> None:
         self._header = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
 
-    def header(self, *, fresh: bool = False) -> str | None:  # noqa: ARG002 - nothing to renew
+    def header(self, *, fresh: bool = False) -> str | None:
         return self._header
 
 
@@ -96,7 +96,7 @@ class FromClient:
         self._configuration = configuration
         self._lock = threading.Lock()
 
-    def header(self, *, fresh: bool = False) -> str | None:  # noqa: ARG002 - the hook knows when a token expires
+    def header(self, *, fresh: bool = False) -> str | None:
         with self._lock:
             setting = self._configuration.auth_settings().get("BearerToken") or {}
         return setting.get("value") or None
