@@ -266,14 +266,15 @@ class MoveService(Step):
         found = work.kube.get(SERVICE, name_of(wanted))
         if found is None or found["spec"].get("selector") != wanted["spec"]["selector"]:
             return
-        previous = work.plan.previous
-        before = previous and previous.get("service_object")
+        previous = work.plan.previous or {}
+        before = previous.get("service_object")
         if not before:
             work.kube.delete_shared(SERVICE, name_of(wanted))
             return
-        require_ready(work.kube, str((previous or {}).get("service")), work.plan)
-        put_service(work.kube, before)
-        work.log(f"service {name_of(wanted)} selects version {(previous or {}).get('version')} again")
+        require_ready(work.kube, str(previous.get("service")), work.plan)
+        # It is marked as the previous deployment's again, and not as this one's, of which nothing may stay.
+        put_service(work.kube.for_deployment(str(previous.get("deployment"))), before)
+        work.log(f"service {name_of(wanted)} selects version {previous.get('version')} again")
         # Nodes and clients inside the cluster follow a little later.
         work.gate.pause(min(float(work.plan.settings["proxysleep"]), SERVICE_HOLD))
 
