@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest
 
 from deployer import sandbox
 from support.world import World
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of our own; see `tests/kill/test_kill.py`."""
+    default = "all" if os.environ.get("CI") else "spread"
+    parser.addoption("--kill", default=default, help="kill points: all, spread, or one like redeploy:kube.after:3")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from deployer import sandbox
 from deployer.core import plugins
 from deployer.core.engine import Engine
+from deployer.core.errors import KubeAlreadyExists
 from deployer.core.kube import client as kube_client
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
@@ -46,7 +48,9 @@ class World:
             **{"proxysleep": 0.0, "timeout": 10.0, "ingress": "nginx", "plugins": {"ingress_nginx": NGINX}, **settings},
         )
         self.eyes: KubeClient = kube_client.connect(self.settings)
-        self.eyes.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, None)
+        with contextlib.suppress(KubeAlreadyExists):  # when another process takes up the same world
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+            self.eyes.create(NAMESPACE, body, None)
         self._parts: list[Callable[[], None]] = []
         self.entry_points: Any = None
 

@@ -1,0 +1,373 @@
+"""Kill tests: the service dies before and after every write of a flow, is started again, and all must end well.
+
+A clean run counts how often a flow passes each failpoint: `kube.before` and `kube.after` surround every request that
+changes the cluster, `store.before` and `store.after` every durable commit. Then one case for each hit: the process dies
+there by `os._exit(137)`, a new one is started on the same store, and when that has nothing left to do, everything is
+undeployed. The sandbox is a process of its own and sees none of this.
+
+What must hold is checked on *every* state that the cluster went through (`support/history.py`), by a visitor who asks
+for the page all the time, and on what is left in the end (`check_end`).
+
+By default a spread of the points is tried: of each flow and failpoint some, at the beginning, in the middle and at the
+end. All of them are tried when `CI` is set or with `--kill=all`; `--kill=redeploy:kube.after:3` tries only that one.
+Every other test here kills more than once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer import sandbox
+from deployer.core.failpoints import EXIT_CODE
+from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
+from deployer.core.records import Document, Status
+from support.flows import FLOWS, host
+from support.forkserver import Child, ForkServer
+from support.history import History, Visitor, backend_of, broken, document, ready_pods
+from support.world import World
+
+pytestmark = pytest.mark.timeout(1200)
+
+AT_ONCE = 3
+"""Cases at a time: most of a case is waiting."""
+
+NAMES = ("kube.before", "kube.after", "store.before", "store.after")
+SPREAD = 3
+"""Points of each flow and failpoint that are tried by default."""
+
+RESTARTS = 30
+"""Processes that a flow may take when each of them dies after a few writes."""
+
+Clean = Callable[[str], dict[str, int]]
+APP = "shop"
+FOREIGN = {"foreign"}
+
+
+@dataclasses.dataclass
+class Lab:
+    """Where cases run: the sandbox, the fork server, a directory."""
+
+    cluster: sandbox.Sandbox
+    server: ForkServer
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A sandbox of its own, whose watches tell often how far they are."""
+    path = tmp_path_factory.mktemp("kill")
+    cluster = sandbox.start(path / "sandbox", ingress_delay=0.05, options=("--bookmark-interval", "0.1"))
+    server = ForkServer("support.flows:run", path / "server")
+    yield Lab(cluster, server, path)
+    server.close()
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def clean(lab: Lab) -> Clean:
+    """The hits of each failpoint in a clean run of a flow, which is a case itself."""
+    known: dict[str, dict[str, int]] = {}
+
+    def count(flow: str) -> dict[str, int]:
+        if flow not in known:
+            known[flow] = Case(lab, flow, []).run()
+        return known[flow]
+
+    return count
+
+
+# --- one case -----------------------------------------------------------------------------------------------------
+
+
+class Case:
+    """One flow that is killed once for each of `kills` (`name:N`), and recovers after the last."""
+
+    def __init__(self, lab: Lab, flow: str, kills: Sequence[str]) -> None:
+        self.name = f"{flow} killed at {', then '.join(kills) or 'no point'}"
+        self.flow = FLOWS[flow]
+        self.kills = list(kills)
+        self.died = 0
+        self.done = False
+        self._begun = False
+        self._lab = lab
+        self._namespace = f"kill-{uuid.uuid4().hex[:12]}"
+        self._path = lab.path / self._namespace
+        self._path.mkdir()
+        self._acknowledged: dict[str, str] = {}
+        self._job = {
+            "flow": flow,
+            "cluster": {**dataclasses.asdict(lab.cluster), "state": str(lab.cluster.state)},
+            "path": str(self._path),
+            "namespace": self._namespace,
+        }
+
+    def run(self) -> dict[str, int]:
+        """Run it and check everything. Returns the hits of the last process. Raises AssertionError."""
+        world = World(self._lab.cluster, self._path, self._namespace)
+        foreign = make_foreign(world)
+        history = History(world.eyes, self._namespace)
+        visitor = Visitor(self._lab.cluster.ingress, host(self._namespace))
+        try:
+            return self._run(world, history, visitor, foreign)
+        except AssertionError as error:
+            raise AssertionError(f"{self.name}: {error}\n{self._story(world)}") from error
+        finally:
+            visitor.stop()
+            history.close()
+            world.close()
+
+    def _run(self, world: World, history: History, visitor: Visitor, foreign: list[str]) -> dict[str, int]:
+        for kill in self.kills:
+            if self.done:
+                break
+            with Living(self._start(kill)) as child:
+                # A report means that it has come to the end alive: the failpoint was not reached.
+                self.done = self._listen(child) is not None
+                child.write({})
+                assert self._listen(child) is None
+                assert child.exit == (0 if self.done else EXIT_CODE), f"the service ended with {child.exit}"
+                self.died += not self.done
+        with Living(self._start("")) as child:
+            message = self._listen(child)
+            assert message, f"the service ended with {child.exit} instead of recovering"
+            end = history.now()
+            problems = self._check_end(world, message["report"])
+            failed = visitor.stop()
+            if self.flow.stays:
+                problems += failed[:3]
+                if not visitor.served and self.flow.live:
+                    problems.append("the visitor was never served")
+            # The cluster is empty again at the very end: only here.
+            child.write({"remove": True})
+            after = self._listen(child)
+            assert after, f"the service ended with {child.exit} while undeploying"
+            assert self._listen(child) is None and child.exit == 0, f"the service ended with {child.exit}"
+        history.now()
+        problems += broken(history, APP, end if self.flow.stays else 0)
+        problems += check_empty(world, after["report"])
+        problems += [f"foreign {was} was changed" for was in foreign if was not in foreign_versions(world)]
+        assert not problems, "\n  ".join(["", *problems])
+        return dict(message["counts"])
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _start(self, kill: str) -> Child:
+        child = self._lab.server.fork()
+        part = "recover" if self._begun else "act"
+        self._begun = True
+        child.write({**self._job, "part": part, "kill": kill, "acknowledged": self._acknowledged})
+        return child
+
+    def _listen(self, child: Child) -> dict[str, Any] | None:
+        """The next report; acknowledgements are noted. None when the child has ended."""
+        while (message := child.read()) is not None:
+            assert "error" not in message, message["error"]
+            if "report" in message:
+                return message
+            self._acknowledged |= message["acknowledged"]
+        return None
+
+    def _check_end(self, world: World, report: Document) -> list[str]:
+        """What is wrong once there is nothing left to do."""
+        found = report["deployments"]
+        problems = [f"left open: {report['open']}"] if report["open"] else []
+        if report["events"]:
+            problems.append("observers were not told everything")
+        lost = {v for k, v in self._acknowledged.items()} - {d["id"] for d in found} - set(report["descriptors"])
+        problems += [f"acknowledged, but lost: {id}" for id in lost]
+        # A deployment that was never accepted does not count; the one before it is then what it was.
+        ends = self.flow.ends
+        if len(found) < len(ends):
+            assert "deployment" not in self._acknowledged, "an acknowledged deployment is lost"
+            ends = (Status.DEPLOYED,) if self.flow.live else ()
+        statuses = tuple(Status(d["status"]) for d in found)
+        if statuses != ends:
+            problems.append(f"ended {[s.value for s in statuses]}, not {[s.value for s in ends]}")
+        if found and statuses[-1] is Status.FAILURE and found[-1]["reason"] != self.flow.reason:
+            problems.append(f"failed because of {found[-1]['reason']}, not {self.flow.reason}")
+        live = next((d for d in found if d["status"] == Status.DEPLOYED), None)
+        if (report["live"], report["held"]) != (live["id"] if live else "", ""):
+            problems.append(f"the app's record says live {report['live']!r}, held {report['held']!r}")
+        if sorted(report["plans"]) != ([live["id"]] if live else []):
+            problems.append(f"plans left: {report['plans']}")
+        return problems + check_objects(world, live)
+
+    def _story(self, world: World) -> str:
+        """The logs of the deployments and the namespace's objects."""
+        parts = [f"=== objects of {self._namespace}", document(all_objects(world))]
+        world.start()
+        for deployment in world.service.deployments(self._namespace):
+            parts += [f"=== {deployment.version} {deployment.status} {deployment.failure}", world.log(deployment.id)]
+        service_log = self._path / "service.log"
+        parts += ["=== the service's log", service_log.read_text()[-6000:] if service_log.exists() else ""]
+        return "\n".join([*parts, self._lab.server.log.read_text()[-2000:]])
+
+
+class Living:
+    """A child that is surely gone afterwards."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    def __enter__(self) -> Child:
+        return self._child
+
+    def __exit__(self, *_: object) -> None:
+        self._child.close()
+
+
+# --- what must hold -----------------------------------------------------------------------------------------------
+
+
+def check_objects(world: World, live: Document | None) -> list[str]:
+    """The namespace has exactly the objects of the live deployment, all of them marked as its own."""
+    version = live["version"] if live else ""
+    route = {APP} if live else set()
+    wanted = {CONTROLLER: {f"{APP}-{version}"} if live else set(), INGRESS: route}
+    wanted[SERVICE] = {*route, *wanted[CONTROLLER], *FOREIGN}
+    problems = []
+    for kind, names in wanted.items():
+        if set(world.objects(kind)) != names:
+            problems.append(f"{kind.plural} are {sorted(world.objects(kind))}, not {sorted(names)}")
+    maps = {name for name in world.objects(CONFIG_MAP) if name not in FOREIGN}
+    if len(maps) != len(route):
+        problems.append(f"configmaps are {sorted(maps)}")
+    for found in all_objects(world):
+        name, notes = found["metadata"]["name"], found["metadata"].get("annotations") or {}
+        owner = notes.get("kube-deployer/deployment")
+        if name not in FOREIGN and live and found["kind"] != "Pod" and owner != live["id"]:
+            problems.append(f"{found['kind']} {name} is marked as of deployment {owner}, not of {live['id']}")
+    return problems + (check_live(world, f"{APP}-{version}") if live else check_no_pods(world))
+
+
+def check_live(world: World, name: str) -> list[str]:
+    """Service and route lead to the one version that there is, and it is ready."""
+    services, pods = world.objects(SERVICE), world.pods()
+    if not {APP, name} <= services.keys() or APP not in world.objects(INGRESS):
+        return ["there is no service or no route: the cluster is as good as empty"]
+    problems = []
+    if backend_of(world.objects(INGRESS)[APP]) != name:
+        problems.append(f"the route leads to {backend_of(world.objects(INGRESS)[APP])}, not to {name}")
+    for service in (services[APP], services[name]):
+        if sorted(ready_pods({"pods": pods}, service)) != sorted(pods):
+            problems.append(f"service {service['metadata']['name']} does not select all pods: {sorted(pods)}")
+    return problems if pods else [*problems, "there is no pod"]
+
+
+def check_no_pods(world: World) -> list[str]:
+    """Nothing runs."""
+    return [f"pods are left: {sorted(world.pods())}"] if world.pods() else []
+
+
+def check_empty(world: World, report: Document) -> list[str]:
+    """After everything was undeployed."""
+    problems = [f"left open: {report['open']}"] if report["open"] else []
+    left = [o for o in all_objects(world) if o["metadata"]["name"] not in FOREIGN]
+    return problems + ([f"left after undeploying everything: {document(left)}"] if left else [])
+
+
+def all_objects(world: World) -> list[Document]:
+    """Everything in the namespace that a Deployer could have made."""
+    kinds = (POD, CONTROLLER, SERVICE, INGRESS, CONFIG_MAP)
+    return [{"kind": k.kind, **o} for k in kinds for o in world.eyes.list(k, world.namespace)[0]]
+
+
+def make_foreign(world: World) -> list[str]:
+    """A Service and a ConfigMap of somebody else, with labels that an app of ours could have."""
+    metadata = {"name": "foreign", "labels": {"app": APP, "version": "1", "app.kubernetes.io/managed-by": "deployer"}}
+    service = {"selector": {"app": "foreign"}, "ports": [{"port": 80}]}
+    world.eyes.create(
+        SERVICE, {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service}, world.namespace
+    )
+    world.eyes.create(
+        CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}, world.namespace
+    )
+    return foreign_versions(world)
+
+
+def foreign_versions(world: World) -> list[str]:
+    """Kind and resourceVersion of each."""
+    found = [(kind, world.objects(kind).get("foreign")) for kind in (SERVICE, CONFIG_MAP)]
+    return [f"{kind.kind} {o['metadata']['resourceVersion']}" for kind, o in found if o]
+
+
+# --- the tests ----------------------------------------------------------------------------------------------------
+
+
+def run_all(cases: Sequence[Case]) -> None:
+    """Run them, some at a time; all failures are told."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = [pool.submit(case.run) for case in cases]
+    failures = [str(error) for outcome in outcomes if (error := outcome.exception())]
+    assert not failures, f"{len(failures)} of {len(cases)} cases failed\n\n" + "\n\n".join(failures)
+
+
+def spread(count: int, number: int) -> list[int]:
+    """`number` of 1..count: the first, the last, and some between."""
+    if count <= number:
+        return list(range(1, count + 1))
+    return sorted({1 + round(i * (count - 1) / (number - 1)) for i in range(number)})
+
+
+@pytest.fixture
+def chosen(request: pytest.FixtureRequest) -> str:
+    """Which points to try: `all`, `spread`, or one as `flow:failpoint:N`."""
+    return str(request.config.getoption("--kill"))
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_clean_run_writes_and_ends_well(flow: str, clean: Clean) -> None:
+    hits = clean(flow)
+    assert hits["kube.before"] == hits["kube.after"] >= FLOWS[flow].writes, hits
+    assert hits["store.before"] == hits["store.after"] >= 6, hits
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_kill_at_every_write(lab: Lab, clean: Clean, chosen: str, flow: str, name: str) -> None:
+    count = clean(flow)[name]
+    if chosen in ("all", "spread"):
+        numbers = spread(count, count if chosen == "all" else SPREAD)
+    elif chosen.startswith(f"{flow}:{name}:"):
+        numbers = [int(chosen.rpartition(":")[2])]
+    else:
+        pytest.skip(f"--kill={chosen}")
+    cases = [Case(lab, flow, [f"{name}:{number}"]) for number in numbers]
+    run_all(cases)
+    # Commits of several threads share a batch at times, so the last hits of a clean run need not be there in another.
+    missed = [case.name for case in cases if not case.died]
+    assert len(missed) <= 1 + count // 10, f"most were to die, but did not: {missed}"
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_kills_of_the_recovery_too(lab: Lab, clean: Clean, chosen: str, flow: str) -> None:
+    """Killed in the flow, then in what undoes or finishes it, twice."""
+    if ":" in chosen:
+        pytest.skip(f"--kill={chosen}")
+    hits = clean(flow)
+    more = (("kube.after:3", "kube.before:4"), ("store.before:2", "store.after:3"), ("kube.before:3", "store.after:2"))
+    cases = []
+    for share in (2, 4, 6) if chosen == "all" else (5,):
+        for name, then in zip(("kube.after", "store.after", "kube.before"), more, strict=True):
+            cases.append(Case(lab, flow, [f"{name}:{max(1, hits[name] * share // 7)}", *then]))
+    run_all(cases)
+    assert all(case.died for case in cases), [case.name for case in cases if not case.died]
+    assert any(case.died > 1 for case in cases), "no recovery was ever killed"
+
+
+@pytest.mark.parametrize("kill", ["kube.before:6", "kube.after:6", "store.before:3", "store.after:3"])
+@pytest.mark.parametrize("flow", ["redeploy", "fail-late"])
+def test_a_service_that_dies_again_and_again_gets_there(lab: Lab, chosen: str, flow: str, kill: str) -> None:
+    """A crash loop. Six writes are enough for two epochs and for any one step, so each process must get a step further."""
+    if ":" in chosen:
+        pytest.skip(f"--kill={chosen}")
+    case = Case(lab, flow, [kill] * RESTARTS)
+    run_all([case])
+    assert 2 <= case.died < RESTARTS, f"died {case.died} times"

@@ -1,0 +1,196 @@
+"""What the kill tests do to an app, run by children of the fork server; each may be killed at a failpoint.
+
+A child reads its job: `{"flow", "part", "cluster", "path", "namespace", "kill", "count", "acknowledged"}`. Part `act`
+prepares the app, then arms the failpoint and runs the flow; part `recover` arms it and starts the service on the same
+store. What the service returned is told at once as `{"acknowledged": {what: id}}`. When nothing is left to do the child
+sends a report of the store; asked for, it then undeploys everything and reports again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deployer import sandbox
+from deployer.core import failpoints
+from deployer.core.plugins import ENTRY_POINT_GROUP
+from deployer.core.records import App, Deployment, Event, HostClaim, Operation, Plan, Status, StoredDescriptor
+from support import late
+from support.forkserver import Channel
+from support.world import HEALTHY, World
+
+SETTINGS = {"timeout": 1.0, "undo_timeout": 20.0}
+Tell = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """`prepare` runs undisturbed; `act` may be killed anywhere; `again` is what a client repeats that got no answer.
+
+    live     an earlier version is live before
+    ends     the statuses of version 1, 2 ... in the end, if their deployment was accepted
+    stays    the app, once there, is there until the end
+    reason   of the failure of the last version
+    writes   the least number of writes to the cluster that a clean run makes
+    """
+
+    prepare: Callable[[World], None]
+    act: Callable[[World, Tell], None]
+    ends: tuple[Status, ...]
+    live: bool = True
+    stays: bool = True
+    reason: str = ""
+    again: Callable[[World, Tell], None] = lambda world, tell: None
+    writes: int = 3
+
+
+def host(namespace: str) -> str:
+    """The frontend of the app: the sandbox has one ingress for all namespaces."""
+    return f"{namespace}.example"
+
+
+# --- what is done -------------------------------------------------------------------------------------------------
+
+
+def nothing(world: World) -> None:
+    """An app that was never deployed."""
+
+
+def live(world: World) -> None:
+    """Version 1 is live."""
+    world.deployed(frontend=host(world.namespace), **HEALTHY)
+
+
+def deploy(world: World, tell: Tell, **fields: Any) -> str:
+    """Store a descriptor and deploy it."""
+    stored = world.descriptor(**{"frontend": host(world.namespace), **HEALTHY, **fields})
+    tell("descriptor", stored.id)
+    deployment = world.service.deploy(world.namespace, stored.id)
+    tell("deployment", deployment.id)
+    return deployment.id
+
+
+def deploying(**fields: Any) -> Callable[[World, Tell], None]:
+    """A deployment with these fields."""
+    return lambda world, tell: _let(world, deploy(world, tell, **fields))
+
+
+def _let(world: World, id: str) -> None:
+    world.ended(id)
+
+
+def waiting(line: str, **fields: Any) -> Callable[[World], None]:
+    """Version 1 is live, and version 2 has come to where it logs that line."""
+
+    def prepare(world: World) -> None:
+        live(world)
+        world.quiet()
+        id = deploy(world, lambda *_: None, **fields)
+        world.until(lambda: line in world.log(id), f"the line {line!r}")
+
+    return prepare
+
+
+def undeploy(world: World, tell: Tell) -> None:
+    """Undeploy, or cancel, the newest deployment."""
+    newest = world.service.deployments(world.namespace, "shop")[0]
+    if newest.status in (Status.DEPLOYED, Status.DEPLOYING):
+        world.service.undeploy(world.namespace, newest.id)
+    tell("undeployment", newest.id)
+
+
+UNHEALTHY = {"env": {"FAIL": "1"}}
+D, F, U = Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED
+
+FAILS, WAITS = ({"deploymentType": "late", "strategyOptions": {"end": end}} for end in ("fails", "waits"))
+
+FLOWS: Mapping[str, Flow] = {
+    "first": Flow(nothing, deploying(), (D,), live=False, writes=5),
+    "redeploy": Flow(live, deploying(), (U, D), writes=10),
+    "fail": Flow(live, deploying(**UNHEALTHY), (D, F), reason="Unhealthy", writes=4),
+    "fail-first": Flow(nothing, deploying(**FAILS), (F,), live=False, stays=False, reason="Late", writes=9),
+    "fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12),
+    "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
+    "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, writes=2),
+    "cancel-late": Flow(waiting(late.WAITING, **WAITS), undeploy, (D, U), again=undeploy, writes=6),
+}
+
+
+# --- the child ----------------------------------------------------------------------------------------------------
+
+
+def run(channel: Channel) -> None:
+    """Do the job that comes through the channel. Raises what goes wrong; the fork server logs it."""
+    job = channel.read()
+    flow = FLOWS[job["flow"]]
+    logging.basicConfig(filename=f"{job['path']}/service.log", level=logging.INFO, force=True)
+    cluster = sandbox.Sandbox(**{**job["cluster"], "state": Path(job["cluster"]["state"])})
+    settings = {**SETTINGS, "timeout": 60.0 if job["flow"].startswith("cancel") else 1.0}
+    world = World(cluster, Path(job["path"]), job["namespace"], **settings)
+    world.entry_points = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
+    armed = {"DEPLOYER_FAILPOINT": job["kill"], "DEPLOYER_FAILPOINT_COUNT": f"{job['path']}/counts"}
+
+    def tell(what: str, id: str) -> None:
+        channel.write({"acknowledged": {what: id}})
+
+    try:
+        if job["part"] == "act":
+            world.start()
+            flow.prepare(world)
+            if not job["flow"].startswith("cancel"):
+                world.quiet()
+            failpoints.configure(armed)
+            flow.act(world, tell)
+        else:
+            failpoints.configure(armed)
+            world.start()
+            if "undeployment" not in job["acknowledged"]:
+                flow.again(world, tell)
+        world.quiet()
+        counts = failpoints.counts()
+        failpoints.configure({})
+        channel.write({"report": report(world), "counts": counts})
+        if channel.read().get("remove"):
+            for deployment in world.service.deployments(world.namespace, status=Status.DEPLOYED):
+                world.service.undeploy(world.namespace, deployment.id)
+            world.quiet()
+            channel.write({"report": report(world)})
+        world.stop()
+        world.eyes.close()
+    except AssertionError as error:
+        channel.write({"error": str(error)})
+
+
+def report(world: World) -> dict[str, Any]:
+    """What the store has, oldest first."""
+    store = world.store
+    app = store.get(App, f"{world.namespace}/shop")
+    return {
+        "deployments": [
+            {
+                "id": d.id,
+                "version": d.version,
+                "status": d.status.value,
+                "reason": (d.failure or {}).get("reason", ""),
+                "log": world.log(d.id),
+            }
+            for d in store.find(Deployment, namespace=world.namespace)
+        ],
+        "descriptors": [d.id for d in store.find(StoredDescriptor, namespace=world.namespace)],
+        "open": [repr(o) for o in store.find(Operation, tag="open")],
+        "events": [e.id for e in store.find(Event)],
+        "plans": [p.deployment for p in store.find(Plan, namespace=world.namespace)],
+        "hosts": [c.host for c in store.find(HostClaim, namespace=world.namespace)],
+        "live": app.live if app else "",
+        "held": app.held if app else "",
+    }
+
+
+# What connecting imports only when it comes to that; here once for all children.
+for name in ("kubernetes.client", "kubernetes.config"):
+    importlib.import_module(name)

@@ -1,0 +1,190 @@
+"""Every state that a namespace went through: all changes, by watches, and what must hold in each of them."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from deployer.core.errors import Interrupted, KubeError, Revoked
+from deployer.core.gate import Gate
+from deployer.core.kube.client import KubeClient
+from deployer.core.kube.kinds import ENDPOINT_SLICE, INGRESS, POD, SERVICE, Kind
+from deployer.core.records import Document
+
+KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS)
+State = dict[str, dict[str, Document]]
+"""Objects by plural and name."""
+
+PATIENCE = 20.0
+"""Seconds for the watches to catch up."""
+
+
+class History:
+    """Follows the namespace from an empty start on, a watch for each kind in a thread of its own."""
+
+    def __init__(self, eyes: KubeClient, namespace: str) -> None:
+        self._eyes = eyes
+        self._namespace = namespace
+        self._gate = Gate()
+        self._changed = threading.Condition()
+        self._changes: list[tuple[int, Kind, str, Document]] = []
+        self._seen: dict[Kind, int] = {}
+        self._problem = ""
+        self._threads = [threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in KINDS]
+        for kind, thread in zip(KINDS, self._threads, strict=True):
+            found, version = eyes.list(kind, namespace)
+            self._seen[kind] = int(version)
+            self._changes += [(int(o["metadata"]["resourceVersion"]), kind, "ADDED", o) for o in found]
+            thread.start()
+
+    def _follow(self, kind: Kind) -> None:
+        try:
+            while True:
+                start = str(self._seen[kind])
+                for what, found in self._eyes.watch(kind, self._namespace, start, gate=self._gate):
+                    revision = int(found["metadata"]["resourceVersion"])
+                    with self._changed:
+                        self._seen[kind] = revision
+                        if what != "BOOKMARK":
+                            self._changes.append((revision, kind, what, found))
+                        self._changed.notify_all()
+        except Interrupted:
+            return
+        except (KubeError, KeyError) as error:
+            with self._changed:
+                self._problem = f"the watch of {kind.plural} broke off: {error!r}"
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the watches."""
+        self._gate.close(Revoked("the test is over"))
+        for thread in self._threads:
+            thread.join()
+
+    def now(self) -> int:
+        """The revision as it is now, once all watches have come so far."""
+        revision = max(int(self._eyes.list(kind, self._namespace)[1]) for kind in KINDS)
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: self._problem or all(seen >= revision for seen in self._seen.values()), PATIENCE
+            )
+        assert done, "the watches did not catch up"
+        assert not self._problem, self._problem
+        return revision
+
+    def states(self) -> Iterator[tuple[int, str, State]]:
+        """(revision, what changed, all objects then) after each change, in order. Never change the state."""
+        with self._changed:
+            changes = sorted(self._changes, key=lambda change: change[0])
+        state: State = {kind.plural: {} for kind in KINDS}
+        for revision, kind, what, found in changes:
+            name = found["metadata"]["name"]
+            if what == "DELETED":
+                state[kind.plural].pop(name, None)
+            else:
+                state[kind.plural][name] = found
+            yield revision, f"{revision}: {what} {kind.plural} {name}", state
+
+
+def broken(history: History, app: str, stays_until: int) -> list[str]:
+    """What was ever wrong with the app's Service and route: each selects a ready pod for as long as it exists, and,
+    once there, does not go away before revision `stays_until` (0: it may)."""
+    problems = []
+    served: set[str] = set()
+    for revision, change, state in history.states():
+        for kind, name in ((SERVICE, app), (INGRESS, app)):
+            found = state[kind.plural].get(name)
+            if found is None:
+                if kind.plural in served and revision <= stays_until:
+                    problems.append(f"{change}: {kind.kind} {name} is gone")
+                served.discard(kind.plural)
+                continue
+            served.add(kind.plural)
+            target = found if kind is SERVICE else state["services"].get(backend_of(found), {})
+            if not ready_pods(state, target):
+                problems.append(f"{change}: {kind.kind} {name} selects no ready pod")
+        slices = [s for s in state["endpointslices"].values() if _service_of(s) == app]
+        if any(e["conditions"].get("ready") for s in slices for e in s.get("endpoints") or ()):
+            served.add("endpoints")
+        elif "endpoints" in served and app in state["services"]:
+            problems.append(f"{change}: no endpoint of service {app} is ready")
+    return problems
+
+
+def ready_pods(state: State, service: Document) -> list[str]:
+    """Names of the ready pods that a Service selects, in that state."""
+    selector = service.get("spec", {}).get("selector") or {}
+    return [
+        name
+        for name, pod in state["pods"].items()
+        if selector
+        and selector.items() <= (pod["metadata"].get("labels") or {}).items()
+        and not pod["metadata"].get("deletionTimestamp")
+        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or ())
+    ]
+
+
+def backend_of(ingress: Document) -> str:
+    """The Service that an Ingress leads to."""
+    name: str = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
+    return name
+
+
+def _service_of(found: Document) -> str:
+    return str((found["metadata"].get("labels") or {}).get("kubernetes.io/service-name"))
+
+
+class Visitor:
+    """Asks for the app's page through the ingress, again and again; from the first answer on none may fail."""
+
+    def __init__(self, ingress: str, host: str, interval: float = 0.03) -> None:
+        """`ingress`: URL of the proxy. `interval`: seconds between two requests."""
+        self._place = urlsplit(ingress).netloc
+        self._host = host
+        self._interval = interval
+        self._stop = threading.Event()
+        self.served = 0
+        self.failed: list[str] = []
+        self._thread = threading.Thread(target=self._visit, daemon=True)
+        self._thread.start()
+
+    def _visit(self) -> None:
+        while not self._stop.wait(self._interval):
+            wrong = self._ask()
+            if not wrong:
+                self.served += 1
+            elif self.served:
+                self.failed.append(f"{time.strftime('%T')} {wrong}")
+
+    def _ask(self) -> str:
+        connection = http.client.HTTPConnection(self._place, timeout=10)
+        try:
+            connection.request("GET", "/", headers={"Host": self._host})
+            answer = connection.getresponse()
+            body = answer.read()
+            return "" if answer.status == 200 else f"{answer.status} {body[:80]!r}"
+        except OSError as error:
+            return repr(error)
+        finally:
+            connection.close()
+
+    def stop(self) -> list[str]:
+        """End it, and return what failed."""
+        self._stop.set()
+        self._thread.join()
+        return self.failed
+
+
+def document(state: Any) -> str:
+    """Objects in short, for a failing test."""
+    lines = []
+    for found in state:
+        metadata = found["metadata"]
+        notes = {k.rpartition("/")[2]: v for k, v in (metadata.get("annotations") or {}).items()}
+        spec = {k: found.get("spec", {}).get(k) for k in ("selector", "rules") if k in found.get("spec", {})}
+        lines.append(f"{found.get('kind', '?')} {metadata['name']} {notes} {spec}")
+    return "\n".join(lines)
