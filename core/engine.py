@@ -45,7 +45,8 @@ class _Queue:
         """What has begun comes first, alone; else the lowest that is due."""
         if self.busy or not self.operations:
             return None
-        ordered = sorted(self.operations.values(), key=lambda o: (o.sequence, o.id))
+        # What a new version dropped is still in the way of the next one, so that goes before everything that waits.
+        ordered = sorted(self.operations.values(), key=lambda o: ("drop" not in o.target, o.sequence, o.id))
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun

@@ -162,13 +162,14 @@ class Rollout(Runner):
         self._journal.write(*changes, self._line(text), state=OperationState.RUNNING)
 
     def _steps(self, plan: Plan) -> list[Step]:
-        """The pinned steps. Raises PluginError when the strategy is gone or has other steps now."""
+        """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
         strategy = self._tools.registry.strategy(plan.strategy["name"])
         found = list(check_steps(strategy.deploy_steps(plan), plan.strategy["name"]))
         if [step.id for step in found] != plan.steps:
             raise PluginError(f"strategy {plan.strategy['name']} has other steps than when this deployment was decided")
         if plan.route:
             self._ingress(plan)
+        self._health(plan)
         return found
 
     def _commit(self, plan: Plan) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -227,20 +228,29 @@ class Runner:
         return OwnedKube(self._tools.client, self._tools.mirrors, owner, gate)
 
     def _work(self, step: Step, plan: Plan, gate: Gate) -> Work:
-        health = None
-        if plan.health:
-            checker = self._tools.registry.health_checker(plan.health["name"])
-            health = Rounds(checker, plan, self._tools.store, self._tools.settings)
+        """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""
+        ingress = health = None
+        with contextlib.suppress(PluginError):
+            ingress = self._ingress(plan) if plan.route else None
+        with contextlib.suppress(PluginError):
+            health = self._health(plan)
         return Work(
             plan=plan,
             kube=self._kube(plan.deployment, gate),
             log=self._log,
             health=health,
-            ingress=self._ingress(plan) if plan.route else None,
+            ingress=ingress,
             remember=lambda key, value: self._journal.remember(step.id, key, value, gate),
             recall=lambda key, default: self._journal.recall(step.id, key, default),
             gate=gate,
         )
+
+    def _health(self, plan: Plan) -> Rounds | None:
+        """The pinned health checker's rounds. Raises PluginError when it is not there."""
+        if not plan.health:
+            return None
+        checker = self._tools.registry.health_checker(plan.health["name"])
+        return Rounds(checker, plan, self._store, self._tools.settings)
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""

@@ -85,8 +85,10 @@ class VerifyHealth(Step):
     phase = Phase.VERIFY
 
     def run(self, work: Work) -> Outcome:
-        if work.health is None:
+        if not work.plan.health:
             return Done()
+        if work.health is None:
+            raise StepFailed(f"health checker {work.plan.health['name']} is not installed", reason="NoHealthChecker")
         if work.plan.descriptor.get("ignoreHealthCheck"):
             return self._ask_once(work, work.health)
         passed: dict[str, int] = {}
@@ -335,7 +337,12 @@ class CheckUnused(Step):
         if service and (service["spec"].get("selector") or {}).get("version") == plan.version:
             raise Hold(f"service {plan.app} still selects version {plan.version}, which is to be removed; it stays")
         versioned = manifests.versioned_name(plan.app, plan.version)
-        if work.ingress and plan.route:
+        if plan.route:
+            if work.ingress is None:
+                raise Hold(
+                    f"nobody can tell whether {plan.route['host']} still leads to {versioned}, which is to be removed: "
+                    f"ingress provider {plan.ingress.get('name')} is not installed; it stays"
+                )
             state = work.ingress.state(work.route())
             if state and leads_to(state.backends, versioned):
                 raise Hold(f"the route of {state.host} still leads to {versioned}, which is to be removed; it stays")
