@@ -45,7 +45,7 @@ class StartWorkload(Step):
         return Done()
 
     def undo(self, work: Work) -> None:
-        remove_workload(work.kube, work.plan.objects, work.plan.deployment)
+        remove_workload(work.kube, work.plan)
         work.log(f"removed {name_of(work.plan.objects['controller'])}")
 
 
@@ -319,8 +319,10 @@ class RemoveService(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        if work.kube.delete_shared(SERVICE, manifests.service_name(work.plan.app)):
-            work.log(f"removed service {manifests.service_name(work.plan.app)}")
+        name = manifests.service_name(work.plan.app)
+        there = work.kube.get(SERVICE, name) is not None
+        if work.kube.delete_shared(SERVICE, name) and there:
+            work.log(f"removed service {name}")
         return Done()
 
 
@@ -357,9 +359,7 @@ class RemoveWorkload(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        remove_workload(
-            work.kube, work.plan.objects, work.plan.deployment, original_ok=bool(work.plan.settings.get("original"))
-        )
+        remove_workload(work.kube, work.plan, original_ok=bool(work.plan.settings.get("original")))
         work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
         return Done()
 
@@ -459,13 +459,13 @@ def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
         )
 
 
-def remove_workload(kube: OwnedKube, objects: Document, deployment: str, *, original_ok: bool = False) -> None:
+def remove_workload(kube: OwnedKube, plan: Plan, *, original_ok: bool = False) -> None:
     """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
-    name = name_of(objects["controller"])
+    name = manifests.versioned_name(plan.app, plan.version)
     found = kube.get(CONTROLLER, name)
-    uid = found["metadata"]["uid"] if found else ""
-    kube.delete(CONTROLLER, name, deployment=deployment, original_ok=original_ok)
-    if uid:
-        diagnose.await_pods_gone(kube, uid, {"name": name})
-    if objects.get("versioned_service"):
-        kube.delete(SERVICE, name, deployment=deployment, original_ok=original_ok)
+    if kube.delete(CONTROLLER, name, deployment=plan.deployment, original_ok=original_ok):
+        # After a crash in between the controller may be gone and its pods not: then the labels are all that is left.
+        uid = found["metadata"]["uid"] if found else ""
+        diagnose.await_pods_gone(kube, uid, {"name": name, "app": plan.app, "version": plan.version})
+    if plan.objects.get("versioned_service"):
+        kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
