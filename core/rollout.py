@@ -343,9 +343,10 @@ class Rollout(Runner):
         return due
 
     def _failure(self, error: BaseException) -> Failure:
-        """One sentence and a reason, for every way in which a step can fail."""
+        """One sentence and a reason, for every way in which a step can fail; without secrets, as it is shown."""
+        clean = self._tools.redactor.clean
         if isinstance(error, StepFailed):
-            return Failure(reason=error.reason, message=str(error), pod=error.pod, hint=error.hint)
+            return Failure(reason=error.reason, message=clean(str(error)), pod=error.pod, hint=clean(error.hint))
         if isinstance(error, KubeError):
-            return Failure(reason=error.reason or "KubernetesError", message=str(error))
-        return Failure(reason=type(error).__name__.lstrip("_"), message=str(error))
+            return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)))
+        return Failure(reason=type(error).__name__, message=clean(str(error)))

@@ -1,0 +1,148 @@
+"""What is decided before anything starts: environment, TLS, host claims."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from deployer.core import CONTROLLER, INGRESS, SECRET, Document, EnvContext, EnvInjector, plugins
+from deployer.core.errors import Conflict
+from deployer.core.plugins import Entry
+from deployer.core.records import Deployment, HostClaim, Status
+from support.world import World
+
+SECRET_VALUE = "s3cr3t-canary-value"
+HOST = "shop.example.com"
+
+
+class Gives(EnvInjector):
+    """Gives what it is told to, or raises it."""
+
+    def __init__(self, name: str, given: Sequence[Document] | Exception) -> None:
+        self.name = name
+        self._given = given
+
+    def environment(self, context: EnvContext) -> Sequence[Document]:
+        if isinstance(self._given, Exception):
+            raise self._given
+        return self._given
+
+
+def with_injectors(world: World, *injectors: EnvInjector) -> World:
+    world.stop()
+    registry = plugins.load(world.settings)
+    entries = {str(i.name): Entry(i, "tests", "1", str(i.name)) for i in injectors}
+    return world.start(dataclasses.replace(registry, env_injectors=entries))
+
+
+def environment(world: World, name: str) -> dict[str, str]:
+    container = world.objects(CONTROLLER)[name]["spec"]["template"]["spec"]["containers"][0]
+    return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+
+def test_injected_variables_reach_every_container_and_only_their_names_the_log(world: World) -> None:
+    given = [{"name": "TOKEN", "value": SECRET_VALUE}, {"name": "MODE", "value": "injected"}]
+    with_injectors(world, Gives("one", given), Gives("same", given[:1]))
+    deployment = world.deployed(env={"MODE": "own"})
+    assert environment(world, "shop-1") | {"TOKEN": SECRET_VALUE, "MODE": "own"} == environment(world, "shop-1")
+    log = world.log(deployment.id)
+    assert "injected environment: MODE, TOKEN" in log
+    assert "the descriptor overrides: MODE" in log
+    assert SECRET_VALUE not in log
+    assert SECRET_VALUE not in json.dumps(deployment.public())
+
+
+def test_an_injected_secret_that_a_container_prints_is_hidden_in_the_log(world: World) -> None:
+    with_injectors(world, Gives("one", [{"name": "TOKEN", "value": SECRET_VALUE}]))
+    # An image of that name cannot be pulled, and the kubelet's message repeats it.
+    deployment = world.ended(world.deploy(image=f"nowhere/{SECRET_VALUE}:1"), Status.FAILURE)
+    assert "ImagePull" in world.log(deployment.id)
+    assert SECRET_VALUE not in world.log(deployment.id)
+    assert SECRET_VALUE not in json.dumps(deployment.failure)
+
+
+@pytest.mark.parametrize(
+    ("injectors", "reason", "words"),
+    [
+        (
+            [Gives("one", [{"name": "A", "value": "1"}]), Gives("two", [{"name": "A", "value": "2"}])],
+            "EnvironmentConflict",
+            "A is given differently by one and two",
+        ),
+        ([Gives("one", ValueError(SECRET_VALUE))], "EnvironmentFailed", "one failed with ValueError"),
+        ([Gives("one", [{"value": "nameless"}])], "EnvironmentFailed", "no environment variable"),
+    ],
+)
+def test_injectors_that_fail_or_disagree_fail_the_deployment_before_anything_is_written(
+    world: World, injectors: list[EnvInjector], reason: str, words: str
+) -> None:
+    with_injectors(world, *injectors)
+    deployment = world.ended(world.deploy(), Status.FAILURE)
+    assert deployment.failure
+    assert deployment.failure["reason"] == reason
+    assert words in deployment.failure["message"]
+    assert SECRET_VALUE not in json.dumps(deployment.failure) + world.log(deployment.id)
+    assert (world.names(), world.pods()) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "secrets", "expected"),
+    [
+        ({"tlsSecretName": "mine"}, [HOST], "mine"),
+        ({}, [HOST, "example.com"], HOST),
+        ({}, ["example.com"], "example.com"),
+        ({}, [], None),
+    ],
+)
+def test_the_tls_secret_is_the_descriptors_or_named_like_the_host(
+    world: World, given: Document, secrets: list[str], expected: str | None
+) -> None:
+    for name in secrets:
+        body = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}}
+        body["data"] = {"tls.crt": "eA==", "tls.key": "eA=="}
+        world.eyes.create(SECRET, body, world.namespace)
+    deployment = world.deployed(frontend=HOST, **given)
+    tls = world.objects(INGRESS)["shop"]["spec"].get("tls")
+    assert tls == ([{"hosts": [HOST], "secretName": expected}] if expected else None)
+    assert ("no TLS for" in world.log(deployment.id)) is (expected is None)
+
+
+def test_one_app_owns_a_host_until_nothing_of_it_uses_it(world: World) -> None:
+    mine = world.descriptor("shop", frontend=HOST)
+    with pytest.raises(Conflict, match="belongs to another app"):
+        world.descriptor("other", frontend=HOST)
+    deployment = world.ended(world.service.deploy(world.namespace, mine.id), Status.DEPLOYED)
+    world.service.delete_descriptor(world.namespace, mine.id)
+    with pytest.raises(Conflict):
+        world.descriptor("other", frontend=HOST)
+    world.service.undeploy(world.namespace, deployment.id)
+    world.quiet()
+    assert world.store.get(HostClaim, HOST) is None
+    world.descriptor("other", frontend=HOST)
+
+
+def test_observers_are_told_of_start_and_end(world: World) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Tell:
+        def __getattr__(self, name: str) -> object:
+            return getattr(registry, name)
+
+        def notify(self, hook: str, deployment: Document) -> None:
+            told.append((hook, deployment["status"]))
+
+    world.stop()
+    registry = plugins.load(world.settings)
+    world.start(Tell())  # type: ignore[arg-type]
+    deployment = world.deployed()
+    world.service.undeploy(world.namespace, deployment.id, purge=True)
+    world.quiet()
+    assert told == [
+        ("deployment_started", "DEPLOYING"),
+        ("deployment_finished", "DEPLOYED"),
+        ("deployment_finished", "UNDEPLOYED"),
+    ]
+    assert world.store.get(Deployment, deployment.id) is None
