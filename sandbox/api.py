@@ -159,8 +159,9 @@ class Api:
         if revision and not revision.isdigit():
             raise status.bad_request(f'invalid resource version "{revision}"')
         if int(revision or 0) > current:
-            message = f"Too large resource version: {revision}, current: {current}"
-            raise status.ApiError(504, "Timeout", message, {"retryAfterSeconds": 1})
+            message = f"Timeout: Too large resource version: {revision}, current: {current}"
+            cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+            raise status.ApiError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
         items = sorted((obj for obj in self._store.list(kind, target.namespace) if test(obj)), key=key_of)
         return {
             "kind": f"{kind.name}List",
@@ -197,7 +198,14 @@ class Api:
         headers: dict[str, str] = {}
 
         def decode(raw: Any) -> Object:
-            obj, found = _decode(target.kind, raw, request)
+            try:
+                obj, found = _decode(target.kind, raw, request)
+            except status.ApiError as error:
+                # The real server answers the same mistake with another code when it comes in a patch.
+                strict = error.message.partition("strict decoding error: ")
+                if not strict[1]:
+                    raise
+                raise status.ApiError(422, "Invalid", f"patch: {strict[1]}{strict[2]}") from None
             headers.update(found)
             return obj
 
@@ -212,15 +220,14 @@ class Api:
             if name in request.query:
                 given: Any = request.query[name]
                 if name == "gracePeriodSeconds":
-                    given = _number(given, name)
+                    given = _number(given.removeprefix("-"), name) * (-1 if given.startswith("-") else 1)
                 elif name == "orphanDependents":
                     given = given in TRUE
                 body.setdefault(name, [given] if name == "dryRun" else given)
-        options = DeleteOptions.of(target.kind, body)
+        options = DeleteOptions.of(body)
         obj, gone = self._resources.delete(target.kind, target.key, options)
         if target.kind.plural in ("pods", "services") or not gone:
-            accepted = not gone and options.policy in ("Background", "Foreground")
-            return _answer(obj, 202 if accepted and target.kind is not POD else 200)
+            return _answer(obj)
         gone_object = status.details(target.kind, target.name, uid=obj["metadata"]["uid"])
         return _answer(
             {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": gone_object}

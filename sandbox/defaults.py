@@ -11,6 +11,9 @@ def fill(kind: Kind, obj: Object) -> None:
     obj["apiVersion"], obj["kind"] = kind.api_version, kind.name
     if kind is POD:
         _pod_spec(obj.setdefault("spec", {}))
+        # As the real server reads a negative one.
+        if obj["spec"]["terminationGracePeriodSeconds"] < 0:
+            obj["spec"]["terminationGracePeriodSeconds"] = 1
     elif kind is RC:
         _replication_controller(obj)
     elif kind is SERVICE:
@@ -49,8 +52,8 @@ def _service(spec: Object) -> None:
     spec.setdefault("ipFamilyPolicy", "SingleStack")
     for port in spec.get("ports") or ():
         port.setdefault("protocol", "TCP")
-        if "port" in port:
-            port.setdefault("targetPort", port["port"])
+        if "port" in port and not port.get("targetPort"):
+            port["targetPort"] = port["port"]
 
 
 def _secret(obj: Object) -> None:

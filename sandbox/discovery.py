@@ -3,6 +3,8 @@
 from deployer.sandbox.kinds import GROUPS, KINDS, Object
 from deployer.sandbox.status import no_such_path
 
+SHORT = {"pods": "po", "services": "svc", "replicationcontrollers": "rc", "configmaps": "cm", "namespaces": "ns"}
+SHORT |= {"events": "ev", "ingresses": "ing", "nodes": "no"}
 VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
@@ -42,6 +44,7 @@ def _resource_list(group: str) -> Object:
             "singularName": kind.name.lower(),
             "namespaced": kind.namespaced,
             "kind": kind.name,
+            "shortNames": [SHORT[kind.plural]] if kind.plural in SHORT else [],
             "verbs": ["get", "list", "watch"] if kind.read_only else VERBS,
         }
         for kind in KINDS

@@ -5,6 +5,7 @@ generated from the official client's models by tests/sandbox/fields_generator.py
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ PYTHON: dict[str, type | tuple[type, ...]] = {
     "quantity": (str, int, float),
 }
 JSON_NAMES = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
+QUANTITY = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
 GO_NAMES = {"int": "int32", "number": "float64", "time": "v1.Time", "quantity": "resource.Quantity"}
 
 
@@ -82,9 +84,14 @@ class Decoder:
             return self._struct(kind, value, path)
         wanted = PYTHON.get(kind, ())
         if isinstance(value, wanted) and (kind == "bool") == isinstance(value, bool):
-            return str(value) if kind == "quantity" else value
+            return self._quantity(str(value)) if kind == "quantity" else value
         got, go_type = JSON_NAMES.get(type(value), "object"), GO_NAMES.get(kind, kind)
         raise self._refusal(f"json: cannot unmarshal {got} into Go struct field {owner}.{path} of type {go_type}")
+
+    def _quantity(self, text: str) -> str:
+        if not re.fullmatch(QUANTITY, text):
+            raise self._refusal(f"quantities must match the regular expression '{QUANTITY}'")
+        return text
 
 
 def decode(kind: Kind, raw: Any) -> tuple[Object, Decoder]:

@@ -35,6 +35,7 @@ class Addresses:
     """Addresses for pods out of a part of 127/8 that is this sandbox's alone while it runs."""
 
     BLOCKS = 4
+    PORT = 27182  # UDP, one that nobody is likely to have on every address
 
     def __init__(self) -> None:
         self._claim, prefix, first = self._reserve()
@@ -42,13 +43,12 @@ class Addresses:
         self._free = deque(f"127.{prefix}.{block}.{host}" for block in blocks for host in range(1, 254))
 
     def _reserve(self) -> tuple[socket.socket, int, int]:
-        """A listening socket on the part's last address tells other sandboxes that it is taken."""
+        """A socket on the part's last address tells other sandboxes that it is taken."""
         for _ in range(100):
             prefix, first = random.randint(64, 126), random.randrange(0, 256, self.BLOCKS)
-            claim = socket.socket()
+            claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             try:
-                claim.bind((f"127.{prefix}.{first}.254", 6443))
-                claim.listen(1)
+                claim.bind((f"127.{prefix}.{first}.254", self.PORT))
             except OSError:
                 claim.close()
                 continue

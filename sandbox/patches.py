@@ -133,7 +133,8 @@ def _operate(kind: str, parent: Any, place: Any, operation: Object) -> None:
             raise _rejected(f"index {place!r} is out of range")
         parent.insert(at, deepcopy(operation.get("value")))
         return
-    if kind == "add" and isinstance(parent, dict):
+    # The real server's library lets `replace` add a key that is not there.
+    if kind in ("add", "replace") and isinstance(parent, dict):
         parent[place] = deepcopy(operation.get("value"))
         return
     if not _has(parent, place):

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 STATE_FILE = "sandbox.json"
 PROBE_TIMEOUT = 5.0
@@ -124,14 +125,12 @@ def _spawn(command: list[str], state_dir: Path, timeout: float) -> Sandbox:
         )
     if child.stdout is None:
         raise SandboxError("the sandbox has no standard output")
-    line, end = b"", time.monotonic() + timeout
-    with child.stdout as stdout:
-        while not line.endswith(b"\n"):
-            ready, _, _ = select.select([stdout], [], [], max(0.0, end - time.monotonic()))
-            piece = os.read(stdout.fileno(), 4096) if ready else b""
-            if not piece:
-                break
-            line += piece
+    try:
+        line = _first_line(child.stdout, timeout)
+    except BaseException:  # an interrupt: nobody would know of the process
+        child.kill()
+        child.wait(timeout)
+        raise
     sandbox = Sandbox.attach(state_dir) if line.endswith(b"\n") else None
     if sandbox is None:
         child.kill()
@@ -142,6 +141,19 @@ def _spawn(command: list[str], state_dir: Path, timeout: float) -> Sandbox:
         )
     _children[child.pid] = child
     return sandbox
+
+
+def _first_line(pipe: IO[bytes], timeout: float) -> bytes:
+    """What the process says until the end of its first line, which is missing when it does not get that far."""
+    line, end = b"", time.monotonic() + timeout
+    with pipe:
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
+            piece = os.read(pipe.fileno(), 4096) if ready else b""
+            if not piece:
+                break
+            line += piece
+    return line
 
 
 def start_ticks(pid: int) -> int | None:

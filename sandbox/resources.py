@@ -24,7 +24,8 @@ from deployer.sandbox.kinds import (
 from deployer.sandbox.store import Store
 from deployer.sandbox.validation import Problems, validate
 
-POLICIES = ("Background", "Foreground", "Orphan")
+POLICIES = ("Foreground", "Background", "Orphan")
+OPTIONS = Kind("meta.k8s.io", "", "DeleteOptions")
 FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 Decode = Callable[[Any], Object]
 
@@ -40,16 +41,17 @@ class DeleteOptions:
     dry_run: bool = False
 
     @classmethod
-    def of(cls, kind: Kind, body: Object) -> "DeleteOptions":
+    def of(cls, body: Object) -> "DeleteOptions":
         """From a decoded DeleteOptions object; raises a 422."""
         problems, policy = Problems(), body.get("propagationPolicy")
         if policy not in (None, *POLICIES):
-            problems.unsupported("propagationPolicy", policy, POLICIES)
-        if body.get("gracePeriodSeconds", 0) < 0:
-            problems.invalid("gracePeriodSeconds", body["gracePeriodSeconds"], "must be greater than or equal to 0")
+            problems.unsupported("propagationPolicy", policy, (*POLICIES, "nil"))
+        if policy is not None and "orphanDependents" in body:
+            sentence = "orphanDependents and deletionPropagation cannot be both set"
+            problems.invalid("propagationPolicy", policy, sentence)
         if body.get("dryRun") not in (None, [], ["All"]):
             problems.unsupported("dryRun", body["dryRun"], ("All",))
-        problems.raise_for(kind, "")
+        problems.raise_for(OPTIONS, "")
         if policy is None and "orphanDependents" in body:
             policy = "Orphan" if body["orphanDependents"] else "Background"
         given = body.get("preconditions") or {}
@@ -112,11 +114,12 @@ class Resources:
         """A cluster address for show: 198.18.0.0/15 is set aside for tests and nothing routes it here."""
         spec, wanted = service["spec"], service["spec"].get("clusterIP")
         used = {other["spec"].get("clusterIP") for other in self.store.list(SERVICE)}
-        if wanted and wanted != "None" and wanted in used:
+        why = "provided IP is already allocated" if wanted in used else ""
+        if wanted and not wanted.startswith(("198.18.", "198.19.", "None")):
+            why = "the provided network does not match the current range"
+        if wanted and wanted != "None" and why:
             problems = Problems()
-            problems.invalid(
-                "spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: provided IP is already allocated"
-            )
+            problems.invalid("spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: {why}")
             problems.raise_for(SERVICE, service["metadata"]["name"])
         while not wanted or wanted in used - {"None"}:
             wanted = f"198.{random.randint(18, 19)}.{random.randint(0, 255)}.{random.randint(1, 254)}"
@@ -157,12 +160,15 @@ class Resources:
         """Applies a patch; one that names a resourceVersion is conditional on it."""
         old = self.store.get(kind, *key)
         patched = decode(patches.apply(content_type, old, patch))
+        if patched["metadata"].get("uid") != old["metadata"]["uid"]:
+            problems = Problems()
+            problems.invalid("metadata.uid", patched["metadata"].get("uid", ""), "field is immutable")
+            problems.raise_for(kind, key[1])
         return self.update(kind, key, patched, dry_run=dry_run)
 
     def delete(self, kind: Kind, key: Key, options: DeleteOptions) -> tuple[Object, bool]:
         """The object as it was last, and whether it is gone already. Raises 403, 404, 409."""
         obj = self.store.get(kind, *key)
-        meta = obj["metadata"]
         _check_preconditions(kind, obj, options)
         if kind is NAMESPACE and key[1] in ("default", "kube-system", "kube-public"):
             raise status.forbidden(kind, key[1], "this namespace may not be deleted")
@@ -192,7 +198,10 @@ def _begin_status(kind: Kind, obj: Object) -> None:
 
 
 def _check_names(kind: Kind, key: Key, meta: Object) -> None:
-    if meta.get("name", key[1]) != key[1]:
+    if not meta.get("name"):
+        why = f"the name of the object ({key[1]} based on URL) was undeterminable: name must be provided"
+        raise status.bad_request(why)
+    if meta["name"] != key[1]:
         raise status.bad_request(
             f"the name of the object ({meta['name']}) does not match the name on the URL ({key[1]})"
         )
@@ -237,6 +246,7 @@ def _grace(kind: Kind, obj: Object, wanted: int | None) -> int:
     if kind is not POD or "nodeName" not in obj["spec"] or obj["status"].get("phase") in ("Succeeded", "Failed"):
         return 0
     grace: int = obj["spec"]["terminationGracePeriodSeconds"] if wanted is None else wanted
+    grace = 1 if grace < 0 else grace  # as the real server reads a negative one
     left: int = obj["metadata"].get("deletionGracePeriodSeconds", grace)
     return min(grace, left)  # a later delete can only shorten it
 

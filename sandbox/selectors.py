@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from deployer.sandbox.kinds import EVENT, POD, Kind, Object, labels_of
+from deployer.sandbox.kinds import EVENT, NAMESPACE, NODE, POD, RC, SECRET, SERVICE, Kind, Object, labels_of
 from deployer.sandbox.status import bad_request
 
 Test = Callable[[Object], bool]
@@ -15,6 +15,11 @@ TERM = re.compile(
 EVERYWHERE = ("metadata.name", "metadata.namespace")
 INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
 FIELDS: dict[Kind, tuple[str, ...]] = {
+    NAMESPACE: ("status.phase",),
+    NODE: ("spec.unschedulable",),
+    RC: ("status.replicas",),
+    SECRET: ("type",),
+    SERVICE: ("spec.clusterIP", "spec.type"),
     POD: ("spec.nodeName", "spec.restartPolicy", "status.phase", "status.podIP"),
     EVENT: (*(f"involvedObject.{field}" for field in INVOLVED), "reason", "type", "reportingComponent"),
 }
@@ -48,7 +53,9 @@ def field_test(kind: Kind, selector: str) -> Test:
         if not operator:
             raise bad_request(f"invalid selector: '{selector}'; can't understand '{term}'")
         if path not in (*EVERYWHERE, *FIELDS.get(kind, ())):
-            raise bad_request(_unknown_field(kind, selector, path))
+            known = '"metadata.name", "metadata.namespace"'
+            told = f'"{path}" is not a known field selector: only {known}'
+            raise bad_request(f"field label not supported: {path}" if kind in FIELDS else told)
         terms.append((path.split("."), value, operator != "!="))
     return lambda obj: all((_field(obj, path) == value) == wanted for path, value, wanted in terms)
 
@@ -57,10 +64,3 @@ def _field(obj: Object, path: list[str]) -> str:
     for part in path:
         obj = obj.get(part) or {}
     return str(obj) if obj else ""
-
-
-def _unknown_field(kind: Kind, selector: str, path: str) -> str:
-    if kind not in FIELDS:
-        return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
-    resource = f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match label selector ""'
-    return f'{resource}, field selector "{selector}": field label not supported: {path}'

@@ -59,6 +59,10 @@ TEXTS: dict[str, tuple[int, str, str]] = {
     ),
 }
 PORT_RANGE = "must be between 1 and 65535, inclusive"
+FIELD_PATH = re.compile(
+    r"metadata\.(name|namespace|uid|labels|annotations|(labels|annotations)\['[^']+'\])|spec\.(nodeName|serviceAccountName)"
+    r"|status\.(hostIPs?|podIPs?)"
+)
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 
 
@@ -107,7 +111,8 @@ class Problems:
         told = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
         about = {"name": name, "group": kind.group, "kind": kind.name, "causes": self.causes}
         about = {key: value for key, value in about.items() if value}
-        raise status.ApiError(422, "Invalid", f'{kind.name} "{name}" is invalid: {told}', about)
+        named = f"{kind.name}.{kind.group}" if kind.group else kind.name
+        raise status.ApiError(422, "Invalid", f'{named} "{name}" is invalid: {told}', about)
 
 
 def _text(value: Any) -> str:
@@ -141,10 +146,15 @@ def _metadata(kind: Kind, meta: Object, problems: Problems) -> None:
         _qualified(key.lower(), "metadata.annotations", problems)
     if sum(len(key) + len(value) for key, value in (meta.get("annotations") or {}).items()) > 256 * 1024:
         problems._add("TooLong", "metadata.annotations", "Too long: may not be more than 262144 bytes")
-    for i, reference in enumerate(meta.get("ownerReferences") or ()):
+    for reference in meta.get("ownerReferences") or ():
         for field in ("apiVersion", "kind", "name", "uid"):
             if not reference.get(field):
-                problems.invalid(f"metadata.ownerReferences[{i}].{field}", "", f"{field} must not be empty")
+                what = "version must not be empty" if field == "apiVersion" else "must not be empty"
+                problems.invalid(f"metadata.ownerReferences.{field}", "", what)
+    for i, name in enumerate(meta.get("finalizers") or ()):
+        if "/" not in name and name not in ("orphan", "foregroundDeletion", "kubernetes"):
+            sentence = "name is neither a standard finalizer name nor is it fully qualified"
+            problems.invalid(f"metadata.finalizers[{i}]", name, sentence)
 
 
 def labels(found: dict[str, str], field: str, problems: Problems) -> None:
@@ -155,7 +165,9 @@ def labels(found: dict[str, str], field: str, problems: Problems) -> None:
 
 def _qualified(key: str, field: str, problems: Problems) -> None:
     prefix, slash, name = key.rpartition("/")
-    if slash:
+    if slash and not prefix:
+        problems.invalid(field, key, "prefix part must be non-empty")
+    elif slash:
         problems.name(field, prefix, SUBDOMAIN)
     problems.name(field, name, QUALIFIED)
 
@@ -167,6 +179,8 @@ def _service(spec: Object, problems: Problems) -> None:
     elif kind != "ClusterIP":
         raise status.not_supported(f"Services of type {kind}, only ClusterIP")
     labels(spec.get("selector") or {}, "spec.selector", problems)
+    if spec["sessionAffinity"] not in ("ClientIP", "None"):
+        problems.unsupported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None"))
     ports = spec.get("ports") or []
     if not ports and spec.get("clusterIP") != "None":
         problems.required("spec.ports")
@@ -207,7 +221,7 @@ def _port_name(field: str, name: str, problems: Problems) -> None:
         problems.invalid(field, name, "must be no more than 15 characters")
     if not re.fullmatch(r"[a-z0-9-]*", name):
         problems.invalid(field, name, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
-    elif not re.search(r"[a-z]", name):
+    if not re.search(r"[a-z]", name):
         problems.invalid(field, name, "must contain at least one letter (a-z)")
     elif "--" in name:
         problems.invalid(field, name, "must not contain consecutive hyphens")
@@ -239,12 +253,6 @@ def pod_spec(spec: Object, at: str, problems: Problems) -> None:
         problems.required(f"{at}.containers")
     if spec["restartPolicy"] not in ("Always", "OnFailure", "Never"):
         problems.unsupported(f"{at}.restartPolicy", spec["restartPolicy"], ("Always", "OnFailure", "Never"))
-    if spec["terminationGracePeriodSeconds"] < 0:
-        problems.invalid(
-            f"{at}.terminationGracePeriodSeconds",
-            spec["terminationGracePeriodSeconds"],
-            "must be greater than or equal to 0",
-        )
     names: set[str] = set()
     volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
     for group in ("containers", "initContainers"):
@@ -263,6 +271,15 @@ def pod_spec(spec: Object, at: str, problems: Problems) -> None:
 def _container(container: Object, at: str, volumes: set[str], problems: Problems) -> None:
     _image(container, at, problems)
     _container_ports(container, at, problems)
+    known = ("File", "FallbackToLogsOnError")
+    if container["terminationMessagePolicy"] not in known:
+        problems.unsupported(f"{at}.terminationMessagePolicy", container["terminationMessagePolicy"], known)
+    for hook, handler in (container.get("lifecycle") or {}).items():
+        if hook in ("preStop", "postStart") and not handler:
+            problems.required(f"{at}.lifecycle.{hook}", "must specify a handler type")
+    for source in container.get("envFrom") or ():
+        if not {"configMapRef", "secretRef"} & source.keys():
+            problems.invalid(f"{at}.envFrom", "", "must specify one of: `configMapRef` or `secretRef`")
     for i, variable in enumerate(container.get("env") or ()):
         _variable(variable, f"{at}.env[{i}]", problems)
     for i, mount in enumerate(container.get("volumeMounts") or ()):
@@ -277,7 +294,7 @@ def _image(container: Object, at: str, problems: Problems) -> None:
     image = container.get("image", "")
     if not image:
         problems.required(f"{at}.image")
-    elif image != image.strip():
+    elif image != image.strip() and at.startswith("spec.containers"):  # in a template nobody looks
         problems.invalid(f"{at}.image", image, "must not have leading or trailing whitespace")
     if container["imagePullPolicy"] not in ("Always", "IfNotPresent", "Never"):
         problems.unsupported(f"{at}.imagePullPolicy", container["imagePullPolicy"], ("Always", "IfNotPresent", "Never"))
@@ -292,7 +309,7 @@ def _container_ports(container: Object, at: str, problems: Problems) -> None:
             if name in names:
                 problems.duplicate(f"{here}.name", name)
         names.add(name)
-        if "containerPort" not in port:
+        if not port.get("containerPort"):
             problems.required(f"{here}.containerPort")
         else:
             problems.port(f"{here}.containerPort", port["containerPort"])
@@ -318,6 +335,13 @@ def _variable(variable: Object, at: str, problems: Problems) -> None:
             "",
             "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
         )
+    for field in ("configMapKeyRef", "secretKeyRef"):
+        if source is not None and field in source and not source[field].get("key"):
+            problems.required(f"{at}.valueFrom.{field}.key")
+    path = (source or {}).get("fieldRef", {}).get("fieldPath")
+    if path is not None and not FIELD_PATH.fullmatch(path):
+        sentence = f"error converting fieldPath: field label not supported: {path}"
+        problems.invalid(f"{at}.valueFrom.fieldRef.fieldPath", path, sentence)
 
 
 def _probe(probe: Object, at: str, problems: Problems) -> None:
@@ -336,7 +360,7 @@ def _probe(probe: Object, at: str, problems: Problems) -> None:
 
 def _ingress(spec: Object, problems: Problems) -> None:
     if not spec.get("rules") and not spec.get("defaultBackend"):
-        problems.invalid("spec", spec, "either `defaultBackend` or `rules` must be specified")
+        problems.invalid("spec", None, "either `defaultBackend` or `rules` must be specified")
     if "defaultBackend" in spec:
         _backend(spec["defaultBackend"], "spec.defaultBackend", problems)
     for i, rule in enumerate(spec.get("rules") or ()):
@@ -371,7 +395,7 @@ def _backend(backend: Object, at: str, problems: Problems) -> None:
         raise status.not_supported("Ingress backends other than Services")
     service = backend.get("service")
     if service is None:
-        problems.required(at, "port name or number is required for .Service" if backend else "")
+        problems.invalid(at, "", "resource or service backend is required")
         return
     if not service.get("name"):
         problems.required(f"{at}.service.name")
@@ -399,7 +423,7 @@ def _is_address(host: str) -> bool:
 def _unchanged(kind: Kind, obj: Object, old: Object, problems: Problems) -> None:
     immutable = "field is immutable"
     if kind is SERVICE and obj["spec"].get("clusterIP") != old["spec"].get("clusterIP"):
-        problems.invalid("spec.clusterIP", obj["spec"].get("clusterIP"), immutable)
+        problems.invalid("spec.clusterIPs[0]", [obj["spec"].get("clusterIP")], "may not change once set")
     elif kind is POD and _fixed(obj["spec"]) != _fixed(old["spec"]):
         problems.forbidden("spec", "pod updates may not change fields other than the containers' images")
     elif kind in (CONFIG_MAP, SECRET) and old.get("immutable"):

@@ -41,7 +41,7 @@ def test_discovery(api, http):
         ("GET", "/api/v1/pods?labelSelector=a%20b", 400),
         ("GET", "/api/v1/pods?continue=abc", 400),
         ("GET", "/api/v1/pods?watch=true&resourceVersion=x", 400),
-        ("GET", "/api/v1/pods?watch=true&resourceVersion=9999999999999999", 504),
+        ("GET", "/api/v1/pods?resourceVersion=9999999999999999", 504),
         ("GET", "/api/v1/pods?watch=true&sendInitialEvents=true", 422),
         ("POST", "/api/v1/namespaces/default/configmaps?dryRun=Some", 422),
         ("POST", "/api/v1/namespaces/default/configmaps?fieldValidation=Most", 422),

@@ -92,6 +92,21 @@ def test_a_replace_without_a_version_is_unconditional(cluster, objects):
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
 
 
+def test_a_replace_may_not_change_what_an_object_is(cluster, objects, refused):
+    cluster.create("service", objects.service("web", clusterIP="None"))
+    cluster.create("config_map", {"metadata": {"name": "c"}})
+    path = cluster.path("config_map", "c")
+    assert refused(400, lambda: cluster.request("PUT", path, {"metadata": {}}))["reason"] == "BadRequest"
+    assert refused(400, lambda: cluster.request("PUT", path, {"metadata": {"name": "d"}}))["reason"] == "BadRequest"
+    assert (
+        refused(409, lambda: cluster.request("PUT", path, {"metadata": {"name": "c", "uid": "1"}}))["reason"]
+        == "Conflict"
+    )
+    status = refused(422, lambda: cluster.replace("service", objects.service("web", clusterIP="198.18.200.200")))
+    assert causes(status) == [("spec.clusterIPs[0]", "FieldValueInvalid")]
+    refused(404, lambda: cluster.replace("config_map", {"metadata": {"name": "nobody"}}))
+
+
 def test_a_write_that_changes_nothing_keeps_the_version(cluster, objects):
     made = cluster.create("service", objects.service("web"))
     assert cluster.replace("service", made)["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
@@ -186,6 +201,8 @@ def test_field_selectors(cluster, refused):
     assert names == ["a"]
     status = refused(400, lambda: cluster.listing("config_map", field_selector="data.x=1"))
     assert '"data.x" is not a known field selector' in status["message"]
+    status = refused(400, lambda: cluster.listing(POD, field_selector="spec.x=1"))
+    assert status["message"] == "field label not supported: spec.x"
 
 
 def test_strict_validation_names_the_unknown_field(cluster, objects, refused):
@@ -242,6 +259,27 @@ def test_a_replication_controller_selects_its_own_template(cluster, objects, ref
     assert "`selector` does not match template `labels`" in status["message"]
 
 
+BAD_CONTAINERS = {
+    "ports[0].containerPort": {"ports": [{"containerPort": 70000}]},
+    "ports[1].name": {"ports": [{"name": "a", "containerPort": 1}, {"name": "a", "containerPort": 2}]},
+    "imagePullPolicy": {"imagePullPolicy": "Sometimes"},
+    "env[0].name": {"env": [{"name": "A=B"}]},
+    "env[0].valueFrom": {"env": [{"name": "A", "valueFrom": {}}]},
+    "env[0].valueFrom.configMapKeyRef.key": {"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c"}}}]},
+    "volumeMounts[0].name": {"volumeMounts": [{"name": "x", "mountPath": "/x"}]},
+    "readinessProbe": {"readinessProbe": {}},
+    "lifecycle.preStop": {"lifecycle": {"preStop": {}}},
+}
+
+
+@pytest.mark.parametrize("field", BAD_CONTAINERS)
+def test_a_bad_field_of_a_container_is_named(cluster, objects, refused, field):
+    rc = objects.rc("web")
+    rc["spec"]["template"]["spec"]["containers"][0].update(BAD_CONTAINERS[field])
+    status = refused(422, lambda: cluster.create(RC, rc, dry_run="All"))
+    assert [found for found, _ in causes(status)] == [f"spec.template.spec.containers[0].{field}"]
+
+
 def test_containers_are_checked(cluster, objects, refused):
     rc = objects.rc("web")
     pod = rc["spec"]["template"]["spec"]
@@ -255,6 +293,11 @@ def test_containers_are_checked(cluster, objects, refused):
 
 
 def test_ingresses_are_checked(cluster, objects, refused):
+    ingress = objects.ingress("web", "web.test", "Web")
+    status = refused(422, lambda: cluster.create("ingress", ingress))
+    assert status["message"].startswith(
+        'Ingress.networking.k8s.io "web" is invalid: spec.rules[0].http.paths[0].backend'
+    )
     ingress = objects.ingress("web", "10.0.0.1", "web")
     path = ingress["spec"]["rules"][0]["http"]["paths"][0]
     del path["pathType"]
@@ -299,6 +342,7 @@ def test_json_patch_tests_before_it_writes(cluster, refused):
         "b": "3",
     }
     refused(422, lambda: cluster.patch("config_map", "c", steps, kind))
+    refused(422, lambda: cluster.patch("config_map", "c", [{"op": "remove", "path": "/data/no"}], kind))
     assert cluster.read("config_map", "c")["data"] == {"a": "2", "b": "3"}
 
 
