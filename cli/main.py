@@ -1,0 +1,63 @@
+"""`main`, the entry point: runs a command and catches what it raises, once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from deployer.core.errors import DeployerError, SettingsError
+from deployer.core.settings import translate_original_flags
+from deployer.sandbox import SandboxError
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: something went wrong; a flag, variable or file is wrong; Ctrl-C (128 + SIGINT, as shells have it)."""
+
+_OWN_FLAGS = ("--help", "-h", "--version")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `deployer` with `argv` (default: the process's arguments) and return the exit code.
+
+    Whatever goes wrong in a way that the Deployer knows is one line on standard error, never a traceback.
+    """
+    arguments = arrange(sys.argv[1:] if argv is None else argv)
+    try:
+        # Imported here: a variable that is wrong may show as early as this.
+        from deployer.cli.commands import cli
+
+        code = cli.main(args=arguments, prog_name="deployer", standalone_mode=False)
+    except (click.ClickException, DeployerError, SandboxError) as error:
+        return _report(error)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`deployer plugins | head`); there is nobody to flush the rest to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+def arrange(argv: Sequence[str]) -> list[str]:
+    """The arguments with the command in front: the original knew no commands, so flags alone mean `serve`.
+
+    >>> arrange(["-kubernetes", "http://k8s:8080", "-etcd=http://etcd:2379"])
+    ['serve', '--kubernetes=http://k8s:8080', '--etcd=http://etcd:2379']
+    """
+    arguments = list(argv)
+    if arguments and arguments[0].startswith("-") and arguments[0] not in _OWN_FLAGS:
+        arguments.insert(0, "serve")
+    if arguments and arguments[0] == "serve":
+        arguments[1:] = translate_original_flags(arguments[1:])
+    return arguments
+
+
+def _report(error: Exception) -> int:
+    """Say it in a line, and return the exit code."""
+    sentence = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, click.UsageError) and error.ctx:
+        sentence += f" (see `{error.ctx.command_path} --help`)"
+    click.echo(f"deployer: {sentence}", err=True)
+    return MISUSED if isinstance(error, click.ClickException | SettingsError) else FAILED

@@ -1,0 +1,78 @@
+"""A small client of the service: REST and the log stream, for the commands that talk to one."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.sync.client import connect
+
+from deployer.core.errors import DeployerError
+from deployer.core.records import Document
+
+TIMEOUT = 30.0
+"""Seconds for one request."""
+
+
+class RequestFailed(DeployerError):
+    """The service refused, or could not be asked."""
+
+
+class Client:
+    """Talks to the service at `url`, in one namespace. Every method raises RequestFailed."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self._host = urlsplit(url).netloc
+        self._namespace = namespace
+
+    def call(self, method: str, path: str, body: Document | None = None, **query: str) -> Any:
+        """The answer's JSON; None when there is none."""
+        target = f"{path}?{urlencode({'namespace': self._namespace, **query})}"
+        data = None if body is None else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(self._host, timeout=TIMEOUT)
+        try:
+            connection.request(method, target, body=data)
+            with connection.getresponse() as response:
+                status, content = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise RequestFailed(f"{method} {path} at {self._host} failed: {error}") from error
+        finally:
+            connection.close()
+        try:
+            answer = json.loads(content) if content else None
+        except ValueError as error:
+            raise RequestFailed(f"{method} {path} at {self._host} was not answered with JSON") from error
+        if status >= 400:
+            detail = answer.get("detail", "") if isinstance(answer, dict) else ""
+            raise RequestFailed(f"{method} {path} was refused with {status}: {detail}")
+        return answer
+
+    def follow(self, deployment: str, patience: float, skip: int = 0) -> Iterator[str]:
+        """The messages of a deployment's log, live, from the one after the first `skip` until it has ended.
+
+        Raises RequestFailed after `patience` seconds too.
+        """
+        path = f"/stream/deployments/{deployment}/logs?{urlencode({'namespace': self._namespace})}"
+        end = time.monotonic() + patience
+        try:
+            with connect(f"ws://{self._host}{path}", proxy=None, open_timeout=TIMEOUT, close_timeout=5) as stream:
+                while True:
+                    message = stream.recv(timeout=max(0.0, end - time.monotonic()), decode=True)
+                    if skip:
+                        skip -= 1
+                    else:
+                        yield message
+        except ConnectionClosed as error:
+            closed = error.rcvd
+            if closed is None or closed.code != 1000:
+                said = f"{closed.code} {closed.reason}" if closed else "without a goodbye"
+                raise RequestFailed(f"the log of deployment {deployment} broke off: {said}") from error
+        except TimeoutError as error:
+            raise RequestFailed(f"deployment {deployment} did not end within {patience:g} s") from error
+        except (OSError, WebSocketException) as error:
+            raise RequestFailed(f"the log of deployment {deployment} cannot be followed: {error}") from error

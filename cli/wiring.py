@@ -1,0 +1,174 @@
+"""The whole service in one process: makes the parts, hands each what it needs, starts and stops them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+
+from deployer.api.app import create_app
+from deployer.api.server import Server
+from deployer.api.stream import LogStream
+from deployer.core import plugins
+from deployer.core.engine import Engine
+from deployer.core.errors import Interrupted, KubeError, StoreError
+from deployer.core.gate import Gate
+from deployer.core.kube import client as kube_client
+from deployer.core.kube.client import KubeClient
+from deployer.core.kube.mirror import Mirrors
+from deployer.core.logbook import Logbook, Redactor
+from deployer.core.records import App
+from deployer.core.runner import Tools
+from deployer.core.service import Service
+from deployer.core.settings import Settings, check_exposure
+from deployer.core.store.base import Store
+from deployer.core.store.sqlite import SqliteStore
+
+STORE_FILE = "deployer.db"
+"""Name of the embedded store in the data directory."""
+
+GRACE = 20.0
+"""Seconds for an orderly stop; less than the 30 that Kubernetes gives a pod by default before it kills it."""
+
+_REST_SHARE = 0.5  # of the grace time, for requests under way
+_ASK_FOR = 2.0  # seconds that the API server has to answer a question about readiness
+_FRESH_FOR = 2.0  # seconds for which the answer is good
+
+_log = logging.getLogger(__name__)
+
+
+class Running:
+    """A service that runs, from `start` to `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError, PluginError or StoreUnavailable; what was opened until then is closed again."""
+        self._host = settings.deployhost
+        self._deadline = 0.0
+        with contextlib.ExitStack() as opened:
+            self._open(settings, opened)
+            self._parts = opened.pop_all()
+
+    def _open(self, settings: Settings, opened: contextlib.ExitStack) -> None:
+        """Make the parts from the bottom to the top; `opened` closes them the other way round."""
+        check_exposure(settings)
+        # What can be wrong without touching anything comes first.
+        self.registry = plugins.load(settings)
+        self.registry.ingress()
+        self.client = kube_client.connect(settings)
+        opened.callback(self.client.close)
+        store = SqliteStore(settings.data_dir / STORE_FILE)
+        opened.callback(store.close)
+        redactor = Redactor()
+        redactor.add(settings.kubernetes_password)
+        logbook = Logbook(store, redactor)
+        opened.callback(logbook.close)
+        mirrors = Mirrors(self.client)
+        opened.callback(mirrors.close)
+        engine = Engine(
+            Tools(
+                store=store,
+                logbook=logbook,
+                redactor=redactor,
+                registry=self.registry,
+                settings=settings,
+                client=self.client,
+                mirrors=mirrors,
+            )
+        )
+        service = Service(store, logbook, self.registry, settings)
+        app = create_app(service, self.registry.describe, Readiness(engine, store, self.client))
+        self._server = Server(app, LogStream(service), settings.deployhost, settings.deployport)
+        # Listening before anything moves: a port that is taken must not be found out in the middle of a deployment.
+        self._server.start()
+        opened.callback(self._let_go, engine)
+        engine.start()
+
+    @property
+    def url(self) -> str:
+        """Where it answers, with a slash at the end."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
+        return f"http://[{host}]:{self._server.port}/" if ":" in host else f"http://{host}:{self._server.port}/"
+
+    def stop(self, grace: float = GRACE) -> None:
+        """Answer the requests under way, let go of deployments (the next start resumes them), close everything.
+
+        Takes at most about `grace` seconds. Idempotent.
+        """
+        self._deadline = time.monotonic() + grace
+        self._parts.close()
+
+    def _let_go(self, engine: Engine) -> None:
+        """No new requests before deployments are let go of: what was accepted is in the store by then."""
+        try:
+            self._server.stop(self._left() * _REST_SHARE)
+        finally:
+            engine.stop(self._left())
+
+    def _left(self) -> float:
+        return max(1.0, self._deadline - time.monotonic())
+
+
+class Readiness:
+    """Why the service should get no more work, as `/readyz` says it.
+
+    The API server is asked by one request at a time and no more than every two seconds; meanwhile the last answer is
+    good. So a cluster that does not answer takes no threads away from REST.
+    """
+
+    def __init__(self, engine: Engine, store: Store, client: KubeClient) -> None:
+        self._engine = engine
+        self._store = store
+        self._client = client
+        self._asking = threading.Lock()
+        self._asked = float("-inf")
+        self._cluster = ""
+
+    def __call__(self) -> list[str]:
+        """Sentences; none when all is well."""
+        return [reason for reason in (self._engine.problem, self._look_at_store(), self._look_at_cluster()) if reason]
+
+    def _look_at_store(self) -> str:
+        try:
+            self._store.get(App, "/")  # no app has this name
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    def _look_at_cluster(self) -> str:
+        # The very first one waits; there is no answer yet that could be given instead.
+        if time.monotonic() - self._asked > _FRESH_FOR and self._asking.acquire(blocking=not self._known):
+            try:
+                if time.monotonic() - self._asked > _FRESH_FOR:
+                    self._cluster = ask(self._client)
+                    self._asked = time.monotonic()
+            finally:
+                self._asking.release()
+        return self._cluster
+
+    @property
+    def _known(self) -> bool:
+        return self._asked > float("-inf")
+
+
+def ask(client: KubeClient) -> str:
+    """Why the API server cannot be used now, as a sentence; empty when it answers (within 2 s)."""
+    try:
+        client.version(gate=Gate(time.monotonic() + _ASK_FOR))
+    except Interrupted as error:
+        cause = error.__cause__
+        return str(cause) if isinstance(cause, KubeError) else f"the API server at {client.address} does not answer"
+    except KubeError as error:
+        return str(error)
+    return ""
+
+
+def start(settings: Settings) -> Running:
+    """Start the service. A cluster that cannot be reached is no reason not to: it is logged, and `/readyz` says it.
+
+    Raises SettingsError, PluginError or StoreUnavailable.
+    """
+    running = Running(settings)
+    if problem := ask(running.client):
+        _log.warning("started, but not ready: %s", problem)
+    return running
