@@ -365,7 +365,7 @@ def test_kills_of_the_recovery_too(lab: Lab, clean: Clean, chosen: str, flow: st
 @pytest.mark.parametrize("kill", ["kube.before:6", "kube.after:6", "store.before:3", "store.after:3"])
 @pytest.mark.parametrize("flow", ["redeploy", "fail-late"])
 def test_a_service_that_dies_again_and_again_gets_there(lab: Lab, chosen: str, flow: str, kill: str) -> None:
-    """A crash loop. Six writes are enough for two epochs and for any one step, so each process must get a step further."""
+    """A crash loop. Six writes are enough for two epochs and for any one step, so each process gets a step further."""
     if ":" in chosen:
         pytest.skip(f"--kill={chosen}")
     case = Case(lab, flow, [kill] * RESTARTS)

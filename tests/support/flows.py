@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from deployer import sandbox
-from deployer.core import failpoints
-from deployer.core.plugins import ENTRY_POINT_GROUP
+from deployer.core import failpoints, plugins
+from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.records import App, Deployment, Event, HostClaim, Operation, Plan, Status, StoredDescriptor
+from deployer.core.settings import Settings
 from support import late
 from support.forkserver import Channel
 from support.world import HEALTHY, World
@@ -63,7 +64,7 @@ def nothing(world: World) -> None:
 
 def live(world: World) -> None:
     """Version 1 is live."""
-    world.deployed(frontend=host(world.namespace), **HEALTHY)
+    world.deployed(**{"frontend": host(world.namespace), **HEALTHY})
 
 
 def deploy(world: World, tell: Tell, **fields: Any) -> str:
@@ -191,6 +192,7 @@ def report(world: World) -> dict[str, Any]:
     }
 
 
-# What connecting imports only when it comes to that; here once for all children.
+# What is imported only when it comes to that; here once for all children.
 for name in ("kubernetes.client", "kubernetes.config"):
     importlib.import_module(name)
+plugins.load(Settings())

@@ -9,6 +9,7 @@ ended, however it ended, the server adds `{"exit": code}` (negative: killed by t
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -135,13 +136,14 @@ def serve(path: str, function: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(16)
+        gc.freeze()  # so that a child's collector does not touch, and so copy, what is shared
         os.write(1, b"ready\n")
         while True:
-            ready, _, _ = select.select([0, listener, *children], [], [])
+            ready, _, _ = select.select([0, listener.fileno(), *children], [], [])
             if 0 in ready:
                 break
             for watched in ready:
-                if watched is listener:
+                if watched == listener.fileno():
                     connection, _ = listener.accept()
                     pid = os.fork()
                     if pid == 0:
@@ -172,7 +174,7 @@ def _be_child(run: Any, connection: socket.socket, others: list[socket.socket]) 
             other.close()
         run(Channel(connection))
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - logged; nothing of the server may go on in a child
         traceback.print_exc()
     finally:
         sys.stderr.flush()
