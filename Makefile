@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
 
-.PHONY: help demo run test lint types imports tests test-cluster lock wheel clean
+.PHONY: help demo run test lint types imports tests test-cluster test-wheel lock wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,7 +37,15 @@ test-cluster: $(VENV)/.dev
 	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
 
 wheel: $(VENV)/.dev
-	$(BIN)/python -m build --wheel
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --no-isolation
+
+# The wheel, installed with what its metadata asks for into an environment of its own, plays the demo.
+test-wheel: wheel
+	rm -rf $(STATE)/wheel && $(PYTHON) -m venv $(STATE)/wheel
+	sed -e '/--hash/d' -e 's/ *\\$$//' requirements/run.txt > $(STATE)/constraints.txt
+	$(STATE)/wheel/bin/pip install --quiet --disable-pip-version-check -c $(STATE)/constraints.txt dist/*.whl
+	cd $(STATE) && wheel/bin/deployer demo
 
 # The virtual environment with what the service needs to run ...
 $(VENV)/.run: requirements/run.txt pyproject.toml setup.py
