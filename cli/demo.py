@@ -166,7 +166,7 @@ class Play:
         row("latency", f"half within {_ms(report.latency_p50)}, 99 % within {_ms(report.latency_p99)}")
         first, last = report.first_seen.get("2"), report.last_seen.get("1")
         if first and last:
-            relation = f"{abs(last - first):.2f} s {'after' if last >= first else 'before'} that"
+            relation = f"{_ms(abs(last - first))} {'after' if last >= first else 'before'} that"
             row("switch", f"version 2 answered first at {_clock(first)}, version 1 last {relation}")
         failure = self.ended[2].get("failure", {})
         row("version 3", f"refused, {failure.get('reason', '?')}: {failure.get('message', '?')}")

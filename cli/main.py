@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from deployer.cli.commands import cli
 from deployer.core.errors import DeployerError, SettingsError
 from deployer.core.settings import translate_original_flags
 from deployer.sandbox import SandboxError
@@ -25,9 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = arrange(sys.argv[1:] if argv is None else argv)
     try:
-        # Imported here: a variable that is wrong may show as early as this.
-        from deployer.cli.commands import cli
-
         code = cli.main(args=arguments, prog_name="deployer", standalone_mode=False)
     except (click.ClickException, DeployerError, SandboxError) as error:
         return _report(error)

@@ -17,10 +17,11 @@ class Screen:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
+        self._whole = not self._console.is_terminal  # lines that programs read are never broken into several
 
     def say(self, text: str, style: str = "") -> None:
-        """One line. It is never read as markup, and never broken into several."""
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        """One line, whatever is in it: it is not markup."""
+        self._console.print(Text(text, style=style), soft_wrap=self._whole)
 
     def title(self, text: str) -> None:
         """What happens next."""
@@ -29,11 +30,11 @@ class Screen:
     def log(self, line: str) -> None:
         """A message of a deployment's log, `RFC3339 text`; of its time only the time of day is shown."""
         time, _, text = line.partition(" ")
-        self._console.print(Text.assemble("  ", (time[11:23], "dim"), " ", text), soft_wrap=True)
+        self._console.print(Text.assemble("  ", (time[11:23], "dim"), " ", text), soft_wrap=self._whole)
 
     def row(self, label: str, text: str, style: str = "") -> None:
         """A line of the summary."""
-        self._console.print(Text.assemble(f"  {label:<12}", (text, style)), soft_wrap=True)
+        self._console.print(Text.assemble(f"  {label:<12}", (text, style)), soft_wrap=self._whole)
 
     @contextlib.contextmanager
     def following(self, load: Load) -> Iterator[None]:
