@@ -133,11 +133,13 @@ class _Call(Generic[T]):
         """Call it. A plugin's `sys.exit` ends only this thread."""
         try:
             self._value.append(self._function(self._gate))
+        except Interrupted as error:
+            true = self._gate.closed or isinstance(error, DeadlineExceeded)
+            self._error = error if true else _crashed(error)
         except DeployerError as error:
             self._error = error
-        except BaseException as error:
-            logger.exception("a step raised %s", type(error).__name__)
-            self._error = StepCrashed(f"it raised {type(error).__name__}; the service's log has the details")
+        except BaseException as error:  # noqa: BLE001 - it is logged there
+            self._error = _crashed(error)
         finally:
             self.done.set()
             self.wake.set()
@@ -147,3 +149,9 @@ class _Call(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value[0]
+
+
+def _crashed(error: BaseException) -> StepCrashed:
+    """A mistake in the plugin; also an interruption that nobody asked for, as by a handle kept from an earlier call."""
+    logger.error("a step raised %s", type(error).__name__, exc_info=error)
+    return StepCrashed(f"it raised {type(error).__name__}; the service's log has the details")

@@ -175,7 +175,8 @@ class Engine:
         for operation in found:
             if operation.state is OperationState.QUEUED:
                 self._end_queued(operation, deployment)
-            elif queue is not None:
+            elif queue is not None and operation.state is OperationState.RUNNING and not operation.attempts:
+                # It is parked; what waits between two attempts waits for a reason.
                 with self._lock:
                     queue.operations[operation.id] = dataclasses.replace(operation, due=0.0)
 
@@ -261,6 +262,8 @@ class Engine:
                 queue.operations.pop(operation.id, None)
             else:
                 queue.operations[now.id] = now
+                # A cancellation that came while the step was parking found neither a runner nor a parked operation.
+                self._changed.add((Deployment.KIND, now.deployment))
         self._wake.set()
 
     def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:

@@ -32,6 +32,12 @@ class Gate:
         """The moment on `time.monotonic()`'s clock at which it closes by itself."""
         return self._deadline
 
+    @property
+    def closed(self) -> bool:
+        """True once somebody closed it; a deadline that merely passed is another matter."""
+        with self._lock:
+            return self._reason is not None
+
     def remaining(self, most: float = float("inf")) -> float:
         """Seconds until the deadline, never negative, never more than `most`; 0.0 once closed."""
         with self._lock:

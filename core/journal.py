@@ -37,8 +37,8 @@ class Journal:
 
     def remember(self, step: str, key: str, value: Json, gate: Gate) -> None:
         """Keep what a step asks for."""
-        gate.check()
-        self.write(memory={**self.operation.memory, f"{step}/{key}": value})
+        with gate.writing():
+            self.write(memory={**self.operation.memory, f"{step}/{key}": value})
 
     def recall(self, step: str, key: str, default: Json) -> Json:
         """What it asked for earlier."""

@@ -397,17 +397,24 @@ def parent_domains(host: str) -> list[str]:
     return [".".join(parts[i:]) for i in range(1, len(parts) - 1)]
 
 
-def check_steps(steps: Sequence[Step], strategy: str) -> Sequence[Step]:
+def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list[Step]:
     """The steps of a strategy, when they can be carried out. Raises StepFailed naming what is wrong."""
-    ids = [step.id for step in steps]
-    phases = [step.phase for step in steps]
+    found = list(steps) if isinstance(steps, Sequence) else []
+    phases = [getattr(step, "phase", None) for step in found]
+    ids = [getattr(step, "id", None) for step in found]
     wrong = ""
-    if not steps:
+    if not isinstance(steps, Sequence) or not all(isinstance(step, Step) for step in found):
+        wrong = "gave something that is no list of steps"
+    elif not found:
         wrong = "gave no steps"
+    elif not all(isinstance(id, str) and id for id in ids):
+        wrong = "gave a step without an id"
     elif len(set(ids)) != len(ids):
         wrong = "gave two steps of the same id"
-    elif phases != sorted(phases) or Phase.RETIRE in phases:
+    elif not all(phase in list(Phase) for phase in phases):
+        wrong = "gave a step without a phase"
+    elif not removing and (phases != sorted(phases) or Phase.RETIRE in phases):  # type: ignore[type-var]
         wrong = "gave steps whose phases are out of order"
     if wrong:
         raise StepFailed(f"strategy {strategy} {wrong}", reason="BadStrategy", hint="ask the plugin's author")
-    return steps
+    return found

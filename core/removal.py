@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from deployer.core import manifests, steps
+from deployer.core.calls import StepCrashed
 from deployer.core.changes import ended_changes
-from deployer.core.errors import Cancelled, Hold, PluginError, StaleRevision
+from deployer.core.errors import Cancelled, DeadlineExceeded, Hold, PluginError, StaleRevision, StepFailed
+from deployer.core.gate import Gate
+from deployer.core.planning import check_steps
 from deployer.core.providers import Step
 from deployer.core.records import App, Deployment, Operation, OperationKind, OperationState, Plan, Status
 from deployer.core.runner import FAILURES, Runner
@@ -32,6 +35,7 @@ class Removal(Runner):
             parked = self._advance(todo, cancellable=False)
             if parked is not None:
                 return parked
+            self._sweep_rest()
         except Hold as error:
             return self._again(str(error), waiting)
         except (*FAILURES, Cancelled) as error:
@@ -72,19 +76,35 @@ class Removal(Runner):
             return [(step, plan) for step, plan in todo if not isinstance(step, steps.RemoveRoute) or self._known(plan)]
         if deployment.status is Status.UNDEPLOYING and self._others(OperationKind.RETIRE):
             return None
-        seconds = self._tools.settings.undo_timeout
-        self._caller.call(seconds, lambda gate: self._sweep(deployment.id, deployment.version, gate))
         return []
+
+    @property
+    def _ends(self) -> bool:
+        """True when nothing of a deployment is to be left; releasing a route or dropping one is less than that."""
+        operation = self.operation
+        return operation.kind is OperationKind.UNDEPLOY or (
+            bool(operation.target.get("previous")) and "drop" not in operation.target
+        )
+
+    def _sweep_rest(self) -> None:
+        """Remove what no step removed: objects that a plugin made, which may not even be installed any more."""
+        deployment = self._store.get(Deployment, self.operation.deployment) if self._ends else None
+        if deployment is None:
+            return
+        self._caller.call(
+            self._tools.settings.undo_timeout,
+            lambda gate: self._sweep(
+                deployment.id, deployment.version, gate, live_too=self.operation.kind is OperationKind.UNDEPLOY
+            ),
+        )
 
     def _removed(self) -> None:
         """The transaction that ends a retirement or an undeployment."""
         while True:
             deployment = self._store.get(Deployment, self.operation.deployment)
             app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
-            over = self.operation.kind is OperationKind.UNDEPLOY or self.operation.target.get("previous")
-            mine = bool(over) and "drop" not in self.operation.target
             changes: list[Change] = []
-            if deployment is not None and mine:
+            if deployment is not None and self._ends:
                 if deployment.status is Status.UNDEPLOYING:
                     changes.append(self._line(f"UNDEPLOYED: version {deployment.version} is removed"))
                 if app is not None:
@@ -138,15 +158,20 @@ class Removal(Runner):
         )
 
     def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:
-        """The strategy's own steps, or None for the usual ones; also when the strategy is gone by now."""
+        """The strategy's own steps, or None for the usual ones; also when the strategy is gone or broken by now."""
         if not plan.strategy:
             return None
+        name = plan.strategy["name"]
+
+        def ask(_: Gate) -> list[Step] | None:
+            found = getattr(self._tools.registry.strategy(name), method)(plan)
+            return None if found is None else check_steps(found, name, removing=True)
+
         try:
-            found = getattr(self._tools.registry.strategy(plan.strategy["name"]), method)(plan)
-        except PluginError as error:
-            self._log(f"{error}; the usual steps are taken")
+            return self._caller.call(self._tools.settings.expose_timeout, ask)
+        except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
+            self._log(f"{method} of strategy {name}: {error}; the usual steps are taken")
             return None
-        return list(found) if found is not None else None
 
     def _known(self, plan: Plan) -> bool:
         """Is the pinned ingress provider there? Without it its objects stay, and the log says so."""

@@ -12,6 +12,7 @@ from deployer.core.changes import claim_host, ended_changes, finished
 from deployer.core.errors import (
     Cancelled,
     Conflict,
+    DeadlineExceeded,
     DeployerError,
     Hold,
     KubeError,
@@ -112,7 +113,9 @@ class Rollout(Runner):
                 return parked if parked is not None else self._commit(plan)
             except Cancelled:
                 self._log("stopping, and removing what was started")
-                self._journal.write(state=OperationState.UNDOING, failure=None, spent=self._spent)
+                self._journal.write(state=OperationState.UNDOING, failure=None, spent=self._spent, attempts=0)
+            except Hold as error:
+                return self._hold_on(str(error))
             except FAILURES as error:
                 failure = self._failure(error)
                 said = self._line(f"failed: {failure.message}")
@@ -163,10 +166,13 @@ class Rollout(Runner):
 
     def _steps(self, plan: Plan) -> list[Step]:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
-        strategy = self._tools.registry.strategy(plan.strategy["name"])
-        found = list(check_steps(strategy.deploy_steps(plan), plan.strategy["name"]))
+        name = plan.strategy["name"]
+        strategy = self._tools.registry.strategy(name)
+        found = self._caller.call(
+            self._tools.settings.expose_timeout, lambda _: check_steps(strategy.deploy_steps(plan), name)
+        )
         if [step.id for step in found] != plan.steps:
-            raise PluginError(f"strategy {plan.strategy['name']} has other steps than when this deployment was decided")
+            raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:
             self._ingress(plan)
         self._health(plan)
@@ -261,7 +267,7 @@ class Rollout(Runner):
     def _undo_steps(self, plan: Plan) -> None:
         try:
             found = self._steps(plan)
-        except (PluginError, StepFailed) as error:
+        except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
             # Without the plugin the core can still remove objects, but it cannot move traffic back.
             self._log(f"undoing without the plugin: {error}")
             self._caller.call(self._tools.settings.undo_timeout, lambda gate: self._refuse_when_exposed(plan, gate))

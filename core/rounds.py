@@ -70,7 +70,8 @@ class Rounds(HealthRounds):
             return Verdict(False, "was not asked to the end")
         except DeployerError as error:
             return Verdict(False, str(error))
-        except Exception as error:
+        except BaseException as error:
+            # sys.exit in a checker must not end this thread: a pod without a verdict would not be asked at all.
             logger.exception("health checker %s failed", self._checker.name)
             return Verdict(False, f"the health checker failed with {type(error).__name__}")
         if not isinstance(verdict, Verdict):

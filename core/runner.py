@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from deployer.core.kube.owned import OwnedKube, Owner, inventory
 from deployer.core.logbook import Logbook, Redactor
 from deployer.core.planning import blank_route
 from deployer.core.plugins import Registry
-from deployer.core.providers import IngressProvider, Outcome, Park, Phase, Route, RouteContext, Step, Work
+from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Route, RouteContext, Step, Work
 from deployer.core.records import App, Deployment, Operation, OperationState, Plan, Status
 from deployer.core.rounds import Rounds
 from deployer.core.settings import Settings
@@ -46,6 +47,9 @@ FRESH = 10.0
 
 RETRY_MOST = 60.0
 """The longest pause, in seconds, between two attempts at an undo, an undeployment or a retirement."""
+
+PODS_GONE = 30.0
+"""Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
 
 FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
 """What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
@@ -127,7 +131,7 @@ class Runner:
             if isinstance(outcome, Park):
                 if outcome.reason:
                     self._log(outcome.reason)
-                self._journal.write(due=outcome.until, spent=self._spent)
+                self._journal.write(due=outcome.until, spent=self._spent, attempts=0)
                 return outcome.until
             # Recorded together with the start of the next one, or with the commit.
             self._journal.operation = dataclasses.replace(
@@ -145,9 +149,10 @@ class Runner:
             try:
                 if left <= 0:
                     raise DeadlineExceeded(f"step {step.id} did not finish in time")
-                return self._caller.call(
+                outcome = self._caller.call(
                     left, lambda gate: step.run(self._work(step, plan, gate)), cancellable=cancellable
                 )
+                return _checked(step, outcome)
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = f": {error}"
@@ -172,11 +177,14 @@ class Runner:
             self._spent[phase] = budget - max(left, min(FRESH, budget))
         return budget - self._spent.get(phase, 0.0), budget
 
-    def _sweep(self, deployment: str, version: str, gate: Gate) -> None:
-        """Remove every object that is owned by exactly this deployment, unless something leads to it."""
+    def _sweep(self, deployment: str, version: str, gate: Gate, *, live_too: bool = False) -> None:
+        """Remove every object that is owned by exactly this deployment, unless something leads to it.
+
+        `live_too`: the live one is meant, which is being undeployed.
+        """
         kube = self._kube(deployment, gate)
         app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
-        if app is not None and app.live == deployment:
+        if app is not None and app.live == deployment and not live_too:
             raise Hold(f"version {version} is live according to the store, so its objects stay")
         service = kube.get(SERVICE, manifests.service_name(self.operation.app))
         if service and kube.owned_by(service, deployment) and version:
@@ -265,7 +273,7 @@ class Runner:
         """Seconds for removing or undoing: the setting, and the pods' own grace time plus 30 s."""
         podspec = plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {})
         grace = podspec.get("terminationGracePeriodSeconds", 30)
-        return self._tools.settings.undo_timeout + float(grace if isinstance(grace, int) else 30) + 30.0
+        return self._tools.settings.undo_timeout + float(grace if isinstance(grace, int) else 30) + PODS_GONE
 
     def _line(self, message: str) -> Append:
         """A log line for the transaction that makes it true."""
@@ -276,3 +284,14 @@ class Runner:
             self._tools.logbook.append(self.operation.deployment, message)
         else:
             logger.info("%s/%s: %s", self.operation.namespace, self.operation.app, message)
+
+
+def _checked(step: Step, outcome: object) -> Outcome:
+    """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
+    if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
+        wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
+    elif not isinstance(outcome, Done | Park):
+        wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
+    else:
+        return outcome
+    raise StepFailed(f"step {step.id} {wrong}", reason="BadStrategy", hint="ask the plugin's author")

@@ -102,7 +102,7 @@ class VerifyHealth(Step):
                 rounds += 1
                 # Counted by uid: a pod that was replaced starts again at nothing.
                 passed = {uid: passed.get(uid, 0) + 1 if v.healthy else 0 for uid, v in verdicts.items()}
-                if pods and all(count >= HEALTH_PASSES for count in passed.values()):
+                if pods and all(passed.get(p["metadata"]["uid"], 0) >= HEALTH_PASSES for p in pods):
                     break
                 if not (pods and all(v.healthy for v in verdicts.values())):
                     text = _verdict_text(pods, verdicts)

@@ -186,6 +186,7 @@ class OwnedKube:
         name = body["metadata"]["name"]
         body = copy.deepcopy(body)
         body["metadata"].setdefault("annotations", {})[ANNOTATION_EPOCH] = str(self.owner.epoch)
+        body["metadata"].setdefault("labels", {})[LABEL_MANAGED_BY] = MANAGED_BY
         for attempt in range(ATTEMPTS):
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict):
                 lost: KubeUnavailable | None = None

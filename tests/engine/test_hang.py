@@ -1,0 +1,462 @@
+"""Plugins that misbehave: they hang, raise, exit, return rubbish, in `run`, in `undo`, and as a whole strategy."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from deployer.core import (
+    CONFIG_MAP,
+    AwaitReady,
+    Cancelled,
+    CheckUnused,
+    Done,
+    HealthChecker,
+    HealthTarget,
+    Hold,
+    Interrupted,
+    Outcome,
+    Park,
+    Phase,
+    Plan,
+    Revoked,
+    StartWorkload,
+    Step,
+    StepFailed,
+    Strategy,
+    Verdict,
+    Work,
+    deploy_steps,
+    engine,
+    rollout,
+    runner,
+)
+from deployer.core.records import Deployment, Document, Operation, Status
+from support.strategies import Steps, restart_with
+from support.world import HEALTHY, PATIENCE, World
+
+OLD = {"replicationcontrollers": {"shop-1"}, "services": {"shop", "shop-1"}}
+
+
+class Odd(Step):
+    """A step of the phase VERIFY that does what a test wants."""
+
+    id = "odd"
+    phase = Phase.VERIFY
+
+    def __init__(self, run: Callable[[Work], Any], undo: Callable[[Work], None] = lambda work: None) -> None:
+        self._run = run
+        self._undo = undo
+
+    def run(self, work: Work) -> Outcome:
+        outcome: Outcome = self._run(work)
+        return outcome
+
+    def undo(self, work: Work) -> None:
+        self._undo(work)
+
+
+class Hanging:
+    """Hangs deaf to its gate until the test lets it go, then tries to write; `refused` is what it ran into."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.over = threading.Event()
+        self.refused: list[BaseException] = []
+
+    def __call__(self, work: Work) -> Outcome:
+        self.go.wait(PATIENCE)
+        for write in (
+            lambda: work.kube.create(CONFIG_MAP, config_map(work)),
+            lambda: work.remember("key", 1),
+            lambda: work.kube.delete_shared(CONFIG_MAP, "shop"),
+        ):
+            try:
+                write()
+            except BaseException as error:  # noqa: BLE001
+                self.refused.append(error)
+        self.over.set()
+        return Done()
+
+    def let_go(self) -> list[type[BaseException]]:
+        """Let it try, and say what that raised."""
+        self.go.set()
+        assert self.over.wait(PATIENCE)
+        return [type(error) for error in self.refused]
+
+
+def config_map(work: Work) -> Document:
+    """An object of a plugin's own, that belongs to the deployment."""
+    metadata = {
+        "name": f"odd-{work.plan.version}",
+        "labels": {"app.kubernetes.io/managed-by": "deployer"},
+        "annotations": work.kube.annotations("versioned-odd"),
+    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}
+
+
+def odd(run: Callable[[Work], Any], undo: Callable[[Work], None] = lambda work: None) -> Strategy:
+    """Starts the workload, then does what a test wants."""
+    return Steps("odd", lambda plan: [StartWorkload(), AwaitReady(), Odd(run, undo)])
+
+
+def fail(work: Work) -> Outcome:
+    raise StepFailed("it fails", reason="Odd")
+
+
+def failed(world: World, reason: str = "", **fields: Any) -> Deployment:
+    """Deploy with the odd strategy, which fails; version 1 serves on, and nothing of the failed one is left."""
+    found = world.ended(world.deploy(**{"deploymentType": "odd", **fields}), Status.FAILURE)
+    assert found.failure
+    assert not reason or found.failure["reason"] == reason, found.failure
+    world.quiet()
+    assert (world.names(), world.live_version()) == (OLD, "1")
+    assert all(name.startswith("shop-1-") for name in world.pods())
+    return found
+
+
+def impatient(world: World) -> None:
+    """One second for health checks, which is what the odd step may take; little more for undoing."""
+    world.settings = dataclasses.replace(world.settings, timeout=1.0, undo_timeout=1.0)
+
+
+# --- hanging ------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_hangs_is_undone_and_writes_nothing_later(world: World) -> None:
+    impatient(world)
+    hanging, undone = Hanging(), threading.Event()
+    restart_with(world, odd(hanging, lambda work: undone.set()))
+    world.deployed()
+    found = failed(world, "DeadlineExceeded")
+    assert found.failure and "step odd did not finish within the 1 s that it may take" in found.failure["message"]
+    assert undone.is_set()
+    assert world.engine.hung.count() == 1
+    thread = next(t for t in threading.enumerate() if t.name == "step-shop")
+    refused = hanging.let_go()
+    assert len(refused) == 3 and all(issubclass(error, Interrupted) for error in refused), hanging.refused
+    thread.join(PATIENCE)
+    assert (world.engine.hung.count(), world.names()) == (0, OLD)
+
+
+def test_a_step_that_hangs_is_left_behind_when_it_is_cancelled(world: World) -> None:
+    hanging, there = Hanging(), threading.Event()
+
+    def run(work: Work) -> Outcome:
+        there.set()
+        return hanging(work)
+
+    restart_with(world, odd(run))
+    world.deployed()
+    deployment = world.deploy(deploymentType="odd")
+    assert there.wait(PATIENCE)
+    world.service.undeploy(world.namespace, deployment.id)
+    world.ended(deployment, Status.UNDEPLOYED)
+    refused = hanging.let_go()
+    assert refused and all(issubclass(error, Cancelled | Revoked) for error in refused)
+    assert world.names() == OLD
+
+
+def test_an_undo_that_hangs_is_tried_again_and_then_the_core_removes_everything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(world)
+    monkeypatch.setattr(rollout, "UNDO_ATTEMPTS", 1)
+    monkeypatch.setattr(runner, "PODS_GONE", 0.0)
+    hanging = Hanging()
+
+    def run(work: Work) -> Outcome:
+        work.kube.create(CONFIG_MAP, config_map(work))
+        return fail(work)
+
+    def undo(work: Work) -> None:
+        hanging(work)
+
+    restart_with(world, odd(run, undo))
+    world.deployed()
+    found = failed(world, "Odd")
+    assert "undoing step odd keeps failing" in world.log(found.id)
+    assert world.engine.hung.count() == 2
+    assert all(issubclass(error, Interrupted) for error in hanging.let_go())
+    assert world.names() == OLD
+
+
+def test_too_many_that_hang_are_a_problem_of_the_service(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(world)
+    monkeypatch.setattr(engine, "TOO_MANY_HUNG", 2)
+    hanging = Hanging()
+    restart_with(world, odd(hanging))
+    world.deployed()
+    failed(world, "DeadlineExceeded")
+    assert world.engine.problem == ""
+    failed(world, "DeadlineExceeded")
+    assert "2 steps hang" in world.engine.problem
+    hanging.go.set()
+    for thread in threading.enumerate():
+        if thread.name == "step-shop":
+            thread.join(PATIENCE)
+    assert world.engine.problem == ""
+
+
+# --- raising and rubbish ------------------------------------------------------------------------------------------
+
+
+def raising(error: BaseException) -> Callable[[Work], Any]:
+    def run(work: Work) -> Any:
+        raise error
+
+    return run
+
+
+RUNS: dict[str, tuple[Callable[[Work], Any], str]] = {
+    "raises": (raising(ValueError("of the plugin")), "it raised ValueError"),
+    "exits": (raising(SystemExit(3)), "it raised SystemExit"),
+    "interrupts": (raising(KeyboardInterrupt()), "it raised KeyboardInterrupt"),
+    "stops iterating": (raising(StopIteration()), "it raised StopIteration"),
+    "claims to be cancelled": (raising(Cancelled("no")), "it raised Cancelled"),
+    "claims to be revoked": (raising(Revoked("no")), "it raised Revoked"),
+    "claims to be interrupted": (raising(Interrupted("no")), "it raised Interrupted"),
+    "returns nothing": (lambda work: None, "step odd returned NoneType"),
+    "returns true": (lambda work: True, "step odd returned bool"),
+    "returns the class": (lambda work: Done, "step odd returned type"),
+    "parks for ever": (lambda work: Park(float("inf")), "step odd parks until inf"),
+    "parks until nobody knows": (lambda work: Park("tomorrow"), "step odd parks until 'tomorrow'"),  # type: ignore[arg-type]
+    "parks until no number": (lambda work: Park(float("nan")), "step odd parks until nan"),
+    "remembers no json": (lambda work: work.remember("key", object()), "it raised TypeError"),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_a_step_that_misbehaves_fails_its_deployment_alone(world: World, case: str) -> None:
+    run, sentence = RUNS[case]
+    restart_with(world, odd(run))
+    world.deployed()
+    found = failed(world)
+    assert found.failure and sentence in found.failure["message"], found.failure
+    world.deployed()
+    assert world.live_version() == "3"
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("of the plugin"), SystemExit(3), Cancelled("no"), Revoked("no")], ids=repr
+)
+def test_an_undo_that_raises_is_tried_again_and_then_the_core_removes_everything(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(rollout, "UNDO_ATTEMPTS", 1)
+    tried: list[str] = []
+
+    def run(work: Work) -> Outcome:
+        work.kube.create(CONFIG_MAP, config_map(work))
+        return fail(work)
+
+    def undo(work: Work) -> None:
+        tried.append(work.plan.version)
+        raise error
+
+    restart_with(world, odd(run, undo))
+    world.deployed()
+    found = failed(world, "Odd")
+    assert tried == ["2", "2"]
+    log = world.log(found.id)
+    assert "undoing is not finished: step odd" in log
+    assert "undoing step odd keeps failing" in log
+
+
+def test_an_undo_that_recovers_is_undone_once(world: World) -> None:
+    tried: list[str] = []
+
+    def undo(work: Work) -> None:
+        tried.append("")
+        if len(tried) == 1:
+            raise ValueError("the first time")
+
+    restart_with(world, odd(fail, undo))
+    world.deployed()
+    found = failed(world, "Odd")
+    assert len(tried) == 2
+    assert "keeps failing" not in world.log(found.id)
+
+
+def test_a_step_that_can_neither_go_on_nor_back_is_held_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "HOLD_INTERVAL", 0.1)
+    tried: list[str] = []
+
+    def run(work: Work) -> Outcome:
+        tried.append("")
+        if len(tried) < 3:
+            raise Hold("the moon is in the wrong house")
+        return Done()
+
+    restart_with(world, odd(run))
+    found = world.ended(world.deploy(deploymentType="odd"), Status.DEPLOYED)
+    assert world.log(found.id).count("the moon is in the wrong house") == 1
+
+
+def test_a_held_deployment_can_be_cancelled(world: World) -> None:
+    restart_with(world, odd(raising(Hold("the moon is in the wrong house"))))
+    world.deployed()
+    deployment = world.deploy(deploymentType="odd")
+    world.until(lambda: "the moon" in world.log(deployment.id), "the hold")
+    world.service.undeploy(world.namespace, deployment.id)
+    world.ended(deployment, Status.UNDEPLOYED)
+    assert world.names() == OLD
+
+
+# --- a whole strategy ---------------------------------------------------------------------------------------------
+
+
+class Nameless(Step):
+    """Has no id."""
+
+    phase = Phase.START
+
+    def run(self, work: Work) -> Outcome:
+        return Done()
+
+
+def _raise(error: BaseException) -> Sequence[Step]:
+    raise error
+
+
+STRATEGIES: dict[str, tuple[Callable[[Plan], Any], str]] = {
+    "twice the same": (lambda plan: [StartWorkload(), StartWorkload()], "strategy odd gave two steps of the same id"),
+    "out of order": (
+        lambda plan: [Odd(fail), StartWorkload()],
+        "strategy odd gave steps whose phases are out of order",
+    ),
+    "retires": (lambda plan: [*deploy_steps(), CheckUnused()], "strategy odd gave steps whose phases are out of order"),
+    "nothing": (lambda plan: [], "strategy odd gave no steps"),
+    "none": (lambda plan: None, "strategy odd gave something that is no list of steps"),
+    "a number": (lambda plan: 7, "strategy odd gave something that is no list of steps"),
+    "words": (lambda plan: ["start-workload"], "strategy odd gave something that is no list of steps"),
+    "classes": (lambda plan: [StartWorkload], "strategy odd gave something that is no list of steps"),
+    "without id": (lambda plan: [Nameless()], "strategy odd gave a step without an id"),
+    "raises": (lambda plan: _raise(ValueError("of the plugin")), "it raised ValueError"),
+    "exits": (lambda plan: _raise(SystemExit(3)), "it raised SystemExit"),
+}
+
+
+@pytest.mark.parametrize("case", STRATEGIES)
+def test_a_strategy_that_cannot_be_carried_out_fails_before_anything_is_written(world: World, case: str) -> None:
+    give, sentence = STRATEGIES[case]
+    restart_with(world, Steps("odd", give))
+    found = world.ended(world.deploy(deploymentType="odd"), Status.FAILURE)
+    assert found.failure and sentence in found.failure["message"], found.failure
+    assert world.names() == {}
+
+
+@pytest.mark.parametrize("case", ["raises", "exits", "none", "twice the same", "other steps", "hangs"])
+def test_a_strategy_that_breaks_while_it_deploys_ends_in_failure(world: World, case: str) -> None:
+    """A new release of the plugin, say, that came with a restart of the service."""
+    impatient(world)
+    there = threading.Event()
+
+    def wait(work: Work) -> Outcome:
+        there.set()
+        work.gate.wait(threading.Event())
+        return Done()
+
+    restart_with(world, odd(wait))
+    world.deployed()
+    deployment = world.deploy(deploymentType="odd")
+    assert there.wait(PATIENCE)
+    world.stop()
+    go = threading.Event()
+    changed: dict[str, Callable[[Plan], Any]] = {
+        "other steps": lambda plan: deploy_steps(),
+        "hangs": lambda plan: go.wait(PATIENCE),
+    }
+    world.settings = dataclasses.replace(world.settings, expose_timeout=1.0)
+    restart_with(world, Steps("odd", changed[case] if case in changed else STRATEGIES[case][0]))
+    world.ended(deployment, Status.FAILURE)
+    go.set()
+    world.quiet()
+    assert world.names() == OLD
+    world.deployed()
+
+
+class Untidy(Strategy):
+    """Blue-green, whose steps for removing are broken."""
+
+    name = "untidy"
+
+    def __init__(self, give: Callable[[Plan], Any]) -> None:
+        self._give = give
+
+    def deploy_steps(self, plan: Plan) -> Sequence[Step]:
+        return deploy_steps()
+
+    def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
+        steps: Sequence[Step] | None = self._give(plan)
+        return steps
+
+    undeploy_steps = retire_steps
+
+
+@pytest.mark.parametrize("case", ["raises", "exits", "words", "twice the same"])
+def test_a_strategy_that_cannot_remove_is_replaced_by_the_usual_steps(world: World, case: str) -> None:
+    restart_with(world, Untidy(STRATEGIES[case][0]))
+    first = world.deployed(deploymentType="untidy")
+    second = world.deployed(deploymentType="untidy")
+    world.ended(first, Status.UNDEPLOYED)
+    assert "the usual steps are taken" in world.log(first.id)
+    world.service.undeploy(world.namespace, second.id)
+    world.ended(second, Status.UNDEPLOYED)
+    world.quiet()
+    assert (world.names(), world.pods()) == ({}, {})
+
+
+def test_an_object_of_a_plugin_goes_with_its_deployment(world: World) -> None:
+    """Although no step of the plugin removes it: its annotations say whose it is."""
+
+    def run(work: Work) -> Outcome:
+        work.kube.create(CONFIG_MAP, config_map(work))
+        return Done()
+
+    restart_with(world, Steps("odd", lambda plan: [*deploy_steps()[:3], Odd(run), *deploy_steps()[3:]]))
+    world.deployed(deploymentType="odd")
+    second = world.deployed(deploymentType="odd")
+    world.quiet()
+    assert set(world.objects(CONFIG_MAP)) == {"odd-2"}
+    world.service.undeploy(world.namespace, second.id)
+    world.quiet()
+    assert (world.names(), world.pods()) == ({}, {})
+
+
+# --- health checkers ----------------------------------------------------------------------------------------------
+
+
+class Moody(HealthChecker):
+    """Likes the first pod that it sees, and raises for all others."""
+
+    name = "moody"
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self._lock = threading.Lock()
+        self._liked = ""
+
+    def check(self, target: HealthTarget) -> Verdict:
+        with self._lock:
+            self._liked = self._liked or target.uid
+        if target.uid == self._liked:
+            return Verdict(True, "well")
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [ValueError("of the plugin"), SystemExit(0)], ids=repr)
+def test_a_pod_whose_check_raises_is_not_healthy(world: World, error: BaseException) -> None:
+    impatient(world)
+    restart_with(world, Moody(error), kind="health_checkers")
+    descriptor = {**HEALTHY, "healthCheckType": "moody", "replicas": 2}
+    found = world.ended(world.deploy(**descriptor), Status.FAILURE)
+    assert found.failure and found.failure["reason"] == "Unhealthy"
+    assert f"failed with {type(error).__name__}" in found.failure["message"]
+    assert not world.store.find(Operation, tag="open")
