@@ -94,19 +94,20 @@ class Child:
 class ForkServer:
     """The server, from the test's side."""
 
-    def __init__(self, function: str, directory: Path) -> None:
+    def __init__(self, function: str, directory: Path, python: str = sys.executable) -> None:
         """`function`: module:name of what every child runs. Its log, and the children's, is in `directory`."""
         directory.mkdir(parents=True, exist_ok=True)
         self._socket = directory / "socket"
         self.log = directory / "forkserver.log"
+        tests = str(Path(__file__).parent.parent)
+        path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "support.forkserver", str(self._socket), function],
+                [python, "-m", "support.forkserver", str(self._socket), function],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                cwd=Path(__file__).parent.parent,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+                env={**os.environ, "PYTHONPATH": path},
             )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n", self.log.read_text()
