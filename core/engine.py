@@ -85,7 +85,10 @@ class Engine:
         """Begin, with what is open. Raises StoreUnavailable."""
         self._unsubscribe = self._store.subscribe(self._on_change)
         for operation in self._store.find(Operation, tag="open"):
-            self._apps[operation.namespace, operation.app].operations[operation.id] = operation
+            # A deployment that is parked or held is looked at once: what it was pinned to may be gone, or back.
+            early = operation.begun and operation.kind is OperationKind.DEPLOY
+            queue = self._apps[operation.namespace, operation.app]
+            queue.operations[operation.id] = dataclasses.replace(operation, due=0.0) if early else operation
         for name, target in (("engine", self._dispatch), ("leases", self._renew), ("observers", self._tell)):
             thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()

@@ -106,10 +106,15 @@ class Rollout(Runner):
 
     def _forward_or_back(self, plan: Plan) -> float | None:
         if self.operation.state is OperationState.RUNNING:
-            if self._resumed:
-                self._log("resumed")
             try:
-                parked = self._advance([(step, plan) for step in self._steps(plan)], cancellable=True)
+                todo = [(step, plan) for step in self._steps(plan)]
+                if (due := self.operation.due) > time.time():
+                    # Only looked at early: parked, and everything that it needs is still there.
+                    self._caller.pause(0.0, cancellable=True)
+                    return due
+                if self._resumed:
+                    self._log("resumed")
+                parked = self._advance(todo, cancellable=True)
                 return parked if parked is not None else self._commit(plan)
             except Cancelled:
                 self._log("stopping, and removing what was started")
