@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
 from deployer.core.changes import claim_host, purge_changes, release_host
-from deployer.core.errors import Conflict, Invalid, NotFound, PreconditionFailed, Problem, QueueFull, StaleRevision
+from deployer.core.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    PluginError,
+    PreconditionFailed,
+    Problem,
+    QueueFull,
+    StaleRevision,
+)
 from deployer.core.logbook import Logbook
 from deployer.core.plugins import Registry
 from deployer.core.providers import Provider
@@ -27,6 +38,8 @@ from deployer.core.settings import Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 20
 """How often a transaction is decided again when somebody else's came first."""
@@ -50,7 +63,7 @@ class Service:
         `stored`: it was accepted before, perhaps by the original, whose rules were fewer.
         """
         normal = descriptors.normalise(document, namespace=namespace, rules=self._rules, stored=stored)
-        problems = [problem for provider in self._chosen(normal) for problem in provider.check_descriptor(normal)]
+        problems = [problem for provider in self._chosen(normal) for problem in _problems(provider, normal)]
         if problems:
             raise Invalid(problems)
         return normal
@@ -275,6 +288,20 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
         health_checkers=list(registry.health_checkers),
         ingress=(settings.ingress, ingress.options_schema if ingress else None),
     )
+
+
+def _problems(provider: Provider, document: Document) -> list[Problem]:
+    """What the provider finds wrong. Raises PluginError when it cannot even look, whatever it raises."""
+    try:
+        return [
+            Problem(problem.path, problem.message) for problem in provider.check_descriptor(copy.deepcopy(document))
+        ]
+    except BaseException as error:  # sys.exit in a plugin must not end the service
+        logger.exception("check_descriptor of %s failed", provider.name)
+        raise PluginError(
+            f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
+            f"the service's log has the details"
+        ) from error
 
 
 def _decide_again(attempt: Callable[[], T]) -> T:

@@ -23,6 +23,7 @@ from deployer.core import (
     Park,
     Phase,
     Plan,
+    PluginError,
     Revoked,
     StartWorkload,
     Step,
@@ -428,6 +429,40 @@ def test_an_object_of_a_plugin_goes_with_its_deployment(world: World) -> None:
     world.service.undeploy(world.namespace, second.id)
     world.quiet()
     assert (world.names(), world.pods()) == ({}, {})
+
+
+class Unsure(Steps):
+    """Cannot say what it thinks of a descriptor."""
+
+    def __init__(self, check: Callable[[Document], Any]) -> None:
+        super().__init__("unsure", lambda plan: deploy_steps())
+        self._check = check
+
+    def check_descriptor(self, descriptor: Document) -> Any:
+        return self._check(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("check", "error"),
+    [
+        (lambda descriptor: descriptor["nosuchfield"], "KeyError"),
+        (lambda descriptor: _raise(SystemExit(3)), "SystemExit"),
+        (lambda descriptor: None, "TypeError"),
+        (lambda descriptor: ["wrong"], "AttributeError"),
+    ],
+)
+def test_a_provider_that_cannot_check_a_descriptor_is_named_and_nothing_is_stored(
+    world: World, check: Callable[[Document], Any], error: str
+) -> None:
+    restart_with(world, Unsure(check))
+    with pytest.raises(PluginError, match=f"unsure could not check the descriptor: it raised {error}"):
+        world.descriptor(deploymentType="unsure")
+    assert not world.service.descriptors(world.namespace)
+
+
+def test_a_provider_cannot_change_the_descriptor_that_it_checks(world: World) -> None:
+    restart_with(world, Unsure(lambda descriptor: descriptor.clear() or []))
+    assert world.descriptor(deploymentType="unsure").document["deploymentType"] == "unsure"
 
 
 # --- health checkers ----------------------------------------------------------------------------------------------

@@ -146,7 +146,9 @@ class Careful(Strategy):
     }
 
     def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:
-        return [Problem("frontend", "the strategy careful has no steps for routes")] if descriptor.get("frontend") else []
+        if not descriptor.get("frontend"):
+            return []
+        return [Problem("frontend", "the strategy careful has no steps for routes")]
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         steps: list[Step] = [Announce(), StartWorkload(), AwaitReady(), VerifyHealth(), Rest(), AwaitEndpoints()]
