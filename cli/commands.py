@@ -83,8 +83,8 @@ def demo(rate: float) -> int:
     from deployer.cli import process
 
     process.log_to_stderr("error")
-    with process.interruptible():
-        return play.run(rate)
+    with process.interruptible() as shield:
+        return play.run(rate, shield)
 
 
 @cli.command(short_help="List the plugins that are installed.")

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
@@ -36,8 +36,11 @@ class Failed(DeployerError):
     """The play did not get to its end."""
 
 
-def run(rate: float = 100.0) -> int:
-    """Play it with `rate` requests a second. Returns 0 when nothing was lost and the outcome is right, else 1."""
+def run(rate: float, cleaning: Callable[[], None]) -> int:
+    """Play it with `rate` requests a second. Returns 0 when nothing was lost and the outcome is right, else 1.
+
+    `cleaning` is called before what was started is ended.
+    """
     screen = Screen()
     began = time.monotonic()
     with contextlib.ExitStack() as parts:
@@ -45,8 +48,10 @@ def run(rate: float = 100.0) -> int:
         screen.title("Starting the sandbox and the service")
         cluster = sandbox.start(directory / "sandbox")
         parts.callback(cluster.stop)
+        parts.callback(cleaning)
         running = wiring.start(_settings(cluster, directory))
         parts.callback(running.stop, 5.0)
+        parts.callback(cleaning)
         screen.say(f"  sandbox {cluster.api}, its ingress {cluster.ingress}, Deployer {running.url}")
         play = Play(screen, Client(running.url, sample.NAMESPACE), cluster, rate)
         play.all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,10 +21,10 @@ def show(plugins: Sequence[Document], *, tracebacks: bool = False) -> None:
     else:
         for plugin in plugins:
             columns = (plugin["name"], _source(plugin), plugin["state"], _about(plugin).replace("\n", " "))
-            console.out("\t".join(columns), highlight=False)
+            click.echo("\t".join(columns))
     for plugin in plugins:
         if tracebacks and plugin.get("traceback"):
-            console.out(f"\n{plugin['distribution']}:{plugin['name']}\n{plugin['traceback'].rstrip()}", highlight=False)
+            click.echo(f"\n{plugin['distribution']}:{plugin['name']}\n{plugin['traceback'].rstrip()}")
 
 
 def _table(plugins: Sequence[Document]) -> Table:

@@ -9,9 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 
-_log = logging.getLogger(__name__)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_NUDGE = signal.SIGURG  # ignored by default, so that nobody else waits for it
 
 
 def log_to_stderr(level: str) -> None:
@@ -36,39 +36,79 @@ class Ending:
     """From here on the first SIGTERM, SIGINT or SIGHUP asks for the end, and the next one does not wait for it."""
 
     def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
-        """`at_once` is called before the process ends without any order. Main thread only."""
+        """`at_once` is called, in another thread, before the process ends without any order. Main thread only."""
         self._asked = threading.Event()
         self._at_once = at_once
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
+        for number in ENDING:
+            signal.signal(number, _do_nothing)
+        _watch(self._on_signal)
 
     def wait(self) -> None:
         """Return when the end was asked for."""
         self._asked.wait()
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         if self._asked.is_set():
-            self._at_once()
-            os._exit(128 + number)
+            try:
+                self._at_once()
+            finally:
+                os._exit(128 + number)
         self._asked.set()
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt as SIGINT does; from then on all three are ignored.
+def interruptible() -> Iterator[Callable[[], None]]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does; from then on all three are ignored.
 
-    So the cleaning up, which is bounded, is not cleaned up after by nobody.
+    The function that it gives has them ignored too. It is for the time of cleaning up, which is bounded: nobody would
+    clean up after that. Main thread only.
     """
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in numbers:
+    def ignore() -> None:
+        for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        ignore()
         raise KeyboardInterrupt
 
-    before = [(number, signal.signal(number, interrupt)) for number in numbers]
+    main = threading.main_thread().ident or 0
+    before = [(number, signal.signal(number, interrupt)) for number in ENDING]
+    before.append((_NUDGE, signal.signal(_NUDGE, _do_nothing)))
+    # Handlers run in the main thread, once that comes back to Python: out of a long wait it must be fetched.
+    unwatch = _watch(lambda _: signal.pthread_kill(main, _NUDGE))
     try:
-        yield
+        yield ignore
     finally:
+        unwatch()
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _watch(told: Callable[[int], None]) -> Callable[[], None]:
+    """Have `told` called in a thread of its own for every signal that is to end the process; returns how to stop that.
+
+    The kernel may give a signal to any thread (signal(7)); then a main thread that waits for a lock does not wake up,
+    and the handler does not run. What Python writes to the wake-up descriptor comes in any case.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        with open(reader, "rb", buffering=0) as numbers:  # noqa: PTH123 - a descriptor, not a path
+            while number := numbers.read(1):
+                if number[0] in ENDING:
+                    told(number[0])
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
+
+    def unwatch() -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(writer)
+
+    return unwatch
+
+
+def _do_nothing(_number: int, _frame: object) -> None:
+    """In place of the default, which would end the process."""

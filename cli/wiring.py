@@ -79,9 +79,9 @@ class Running:
         service = Service(store, logbook, self.registry, settings)
         app = create_app(service, self.registry.describe, Readiness(engine, store, self.client))
         self._server = Server(app, LogStream(service), settings.deployhost, settings.deployport)
+        opened.callback(self._let_go, engine)
         # Listening before anything moves: a port that is taken must not be found out in the middle of a deployment.
         self._server.start()
-        opened.callback(self._let_go, engine)
         engine.start()
 
     @property

@@ -1,0 +1,69 @@
+"""The documentation says what is true."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import deployer.core
+from deployer.cli import sample
+from deployer.cli.reference import settings_page
+from deployer.core import providers
+from deployer.core.hookspecs import Specs
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/*/README.md")]
+
+
+def test_the_page_of_settings_is_made_from_the_table() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_page()
+
+
+def test_every_hook_is_documented_with_its_exact_arguments() -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    headings = re.findall(r"^### `(.*)`$", text, re.MULTILINE)
+    hooks = {name: spec for name, spec in vars(Specs).items() if not name.startswith("_")}
+    signatures = [f"{name}({', '.join(list(inspect.signature(spec).parameters)[1:])})" for name, spec in hooks.items()]
+    assert headings == signatures
+
+
+def test_every_method_of_a_provider_is_documented() -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    kinds = (providers.Strategy, providers.HealthChecker, providers.IngressProvider, providers.EnvInjector)
+    for kind in kinds:
+        methods = [name for name in vars(kind) if not name.startswith("_") and name != "capabilities"]
+        assert methods and [name for name in methods if f"`{name}" not in text] == []
+
+
+def test_examples_of_plugin_code_use_exported_names_only() -> None:
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            compile(block, str(page), "exec")
+            for names in re.findall(r"from deployer\.core import (.*)", block):
+                assert set(names.split(", ")) <= set(deployer.core.__all__), page
+
+
+def test_every_reason_of_a_failure_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    reasons: set[str] = set()
+    for file in (*ROOT.glob("core/**/*.py"), *ROOT.glob("plugins/**/*.py")):
+        source = file.read_text()
+        reasons |= set(re.findall(r'reason(?:: str)? ?= ?"([A-Z][A-Za-z]+)"', source))
+        reasons |= set(re.findall(r'_fail\(.*?, "([A-Z][A-Za-z]+)"', source))
+    assert {"Unhealthy", "CrashLoop", "StepFailed"} <= reasons
+    assert sorted(reason for reason in reasons if f"`{reason}`" not in text) == []
+
+
+def test_the_example_descriptor_is_the_one_that_the_sandbox_gives() -> None:
+    assert json.loads((ROOT / "examples" / "shop.json").read_text()) == sample.descriptor()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(#[^)]*)?\)", page.read_text())
+    missing = [target for target, _ in targets if not target.startswith("http") and not (page.parent / target).exists()]
+    assert missing == []

@@ -1,0 +1,97 @@
+"""`deployer serve` as a process: it starts without its cluster, ends in order, and takes up again what it left."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from deployer.cli import sample
+from deployer.sandbox import Sandbox
+from support.world import World
+
+NGINX = '[plugins.ingress_nginx]\nrevision_header = true\ncontroller = "ingress-nginx/ingress-nginx-controller"\n'
+
+
+@pytest.fixture
+def flags(cluster: Sandbox, tmp_path: Path) -> list[str]:
+    """For a service on the sandbox."""
+    file = tmp_path / "deployer.toml"
+    file.write_text(NGINX)
+    data = str(tmp_path / "data")
+    return ["serve", f"--config={file}", "--kubernetes", cluster.api, "--loopback-pods", "--data-dir", data]
+
+
+def test_a_cluster_that_cannot_be_reached_is_told_by_readyz_alone(deployer: Any, tmp_path: Path) -> None:
+    process, rest = deployer.serve("-kubernetes", "http://127.0.0.1:1", "--data-dir", str(tmp_path / "data"))
+    assert rest.call("GET", "/healthz") == (200, {"status": "ok"})
+    assert rest.call("GET", "/deployments/") == (200, [])
+    status, problem = rest.call("GET", "/readyz")
+    assert status == 503
+    assert "http://127.0.0.1:1 cannot be reached" in problem["detail"]
+    assert "not ready" in process.line("not ready", "err")
+    assert process.end(signal.SIGINT) == 0
+    assert "Traceback" not in process.rest("err")
+
+
+def test_it_is_ready_when_the_cluster_is(deployer: Any, flags: list[str]) -> None:
+    process, rest = deployer.serve(*flags)
+    assert rest.call("GET", "/readyz") == (200, {"status": "ready"})
+    assert process.end() == 0
+    assert process.rest("err") == ""
+
+
+def test_a_stop_in_the_middle_is_orderly_and_resumed(deployer: Any, flags: list[str], world: World) -> None:
+    """`world` is here for its namespace and its eyes; its own engine sleeps."""
+    world.stop()
+    process, rest = deployer.serve(*flags)
+    rest.namespace = world.namespace
+    id = rest.deploy({**sample.descriptor(SLOW_START="3"), "namespace": world.namespace, "frontend": None})
+    viewer = connect(f"ws{rest.url[4:]}stream/deployments/{id}/logs?namespace={world.namespace}", proxy=None)
+    with viewer, pytest.raises(ConnectionClosed) as closed:
+        for message in viewer:
+            if "created" in message:
+                break
+        began = time.monotonic()
+        assert process.end() == 0
+        while True:
+            viewer.recv(timeout=10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001
+    assert time.monotonic() - began < 20
+    said = process.rest("err")
+    assert "is left as it is: the service is stopping" in said
+    assert not any(word in said for word in ("ERROR", "WARNING", "Traceback")), said
+    assert world.pods()
+
+    process, rest = deployer.serve(*flags)
+    rest.namespace = world.namespace
+    with connect(f"ws{rest.url[4:]}stream/deployments/{id}/logs?namespace={world.namespace}", proxy=None) as viewer:
+        lines = list(viewer)
+    assert rest.call("GET", f"/deployments/{id}/")[1]["status"] == "DEPLOYED"
+    assert sum("created shop-1" in line for line in lines) == 1, lines
+    assert process.end() == 0
+
+
+def test_a_second_signal_does_not_wait(deployer: Any, flags: list[str]) -> None:
+    process, rest = deployer.serve(*flags)
+    host, port = rest.url[7:-1].split(":")
+    with socket.create_connection((host, int(port))) as half:
+        # A request that never arrives whole keeps an orderly stop busy for its grace time.
+        half.sendall(b"POST /descriptors/?namespace=x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert rest.call("GET", "/healthz")[0] == 200
+        began = time.monotonic()
+        while process.child.poll() is None:
+            # Two signals that come together count as one, so it is sent until it is seen.
+            assert time.monotonic() - began < 8, "the second signal had no effect"
+            process.child.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.child.wait(0.2)
+    assert process.child.returncode == 128 + signal.SIGTERM
