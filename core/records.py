@@ -74,9 +74,13 @@ class OperationState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Base of all records. `KIND` and `key` name it in the store; namespace, app and tag are what lists filter by."""
+    """Base of all records. `KIND` and `key` name it in the store; namespace, app and tag are what lists filter by.
+
+    `ENUMS` are the fields that are more than the text by which JSON has them.
+    """
 
     KIND: ClassVar[str]
+    ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {}
     namespace: str
     app: str
     revision: int = 0
@@ -104,7 +108,10 @@ class Record:
     def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
         """The inverse of `to_document`. Unknown fields, written by a newer release, are ignored."""
         known = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{k: v for k, v in document.items() if k in known}, revision=revision, sequence=sequence)
+        values = {k: v for k, v in document.items() if k in known}
+        for name, enum in cls.ENUMS.items():
+            values[name] = enum(values[name])
+        return cls(**values, revision=revision, sequence=sequence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +157,7 @@ class Deployment(Record):
     """What REST shows of one deployment; `descriptor` is a copy. `purge`: delete the record when it has ended."""
 
     KIND: ClassVar[str] = "deployment"
+    ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"status": Status}
     id: str
     descriptor: Document
     created: str
@@ -168,13 +176,6 @@ class Deployment(Record):
     @property
     def tag(self) -> str:
         return self.status.value
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {k: v for k, v in document.items() if k in known}
-        values["status"] = Status(values["status"])
-        return cls(**values, revision=revision, sequence=sequence)
 
     def to(self, status: Status, **changes: Json) -> Deployment:
         """The same deployment in another status. Raises Conflict when that transition is not legal."""
@@ -316,6 +317,7 @@ class Operation(Record):
     """
 
     KIND: ClassVar[str] = "operation"
+    ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"kind": OperationKind, "state": OperationState}
     id: str
     kind: OperationKind
     deployment: str
@@ -340,14 +342,6 @@ class Operation(Record):
     def begun(self) -> bool:
         """True once it may have changed something and must be brought to its end before another one starts."""
         return self.state in (OperationState.RUNNING, OperationState.UNDOING)
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {k: v for k, v in document.items() if k in known}
-        values["kind"] = OperationKind(values["kind"])
-        values["state"] = OperationState(values["state"])
-        return cls(**values, revision=revision, sequence=sequence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from deployer.core import manifests
 from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
@@ -284,7 +283,6 @@ class MoveService(Step):
 # --- retire and undeploy ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class ReleaseRoute(Step):
     """Drop what the switch needed to lose nothing, before the pods of the old version go."""
 
@@ -297,7 +295,6 @@ class ReleaseRoute(Step):
         return Done()
 
 
-@dataclass(frozen=True, slots=True)
 class RemoveRoute(Step):
     """Remove the app's route, for an undeployment or because the new descriptor has no frontend."""
 
@@ -311,7 +308,6 @@ class RemoveRoute(Step):
         return Done()
 
 
-@dataclass(frozen=True, slots=True)
 class RemoveService(Step):
     """Remove the unversioned Service."""
 
@@ -326,7 +322,6 @@ class RemoveService(Step):
         return Done()
 
 
-@dataclass(frozen=True, slots=True)
 class CheckUnused(Step):
     """Refuse to go on while the Service or the route still selects the version that is to be removed."""
 
@@ -351,7 +346,6 @@ class CheckUnused(Step):
         return Done()
 
 
-@dataclass(frozen=True, slots=True)
 class RemoveWorkload(Step):
     """Remove the ReplicationController, wait for its pods, and last the versioned Service."""
 
