@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def demo(rate: float) -> int:
     from deployer.cli import process
 
     process.log_to_stderr("error")
-    with process.interruptible() as shield:
-        return play.run(rate, shield)
+    with contextlib.closing(process.Interrupts()) as interrupts:
+        return play.run(rate, interrupts)
 
 
 @cli.command(short_help="List the plugins that are installed.")

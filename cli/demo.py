@@ -6,13 +6,14 @@ import contextlib
 import datetime
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
 from deployer import sandbox
 from deployer.cli import sample, wiring
+from deployer.cli.process import Interrupts
 from deployer.cli.rest import Client
 from deployer.cli.screen import Screen, by_version
 from deployer.core.errors import DeployerError
@@ -36,22 +37,20 @@ class Failed(DeployerError):
     """The play did not get to its end."""
 
 
-def run(rate: float, cleaning: Callable[[], None]) -> int:
-    """Play it with `rate` requests a second. Returns 0 when nothing was lost and the outcome is right, else 1.
-
-    `cleaning` is called before what was started is ended.
-    """
+def run(rate: float, interrupts: Interrupts) -> int:
+    """Play it with `rate` requests a second. Returns 0 when nothing was lost and the outcome is right, else 1."""
     screen = Screen()
     began = time.monotonic()
     with contextlib.ExitStack() as parts:
         directory = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="deployer-demo-")))
         screen.title("Starting the sandbox and the service")
-        cluster = sandbox.start(directory / "sandbox")
-        parts.callback(cluster.stop)
-        parts.callback(cleaning)
+        with interrupts.held():
+            cluster = sandbox.start(directory / "sandbox")
+            parts.callback(cluster.stop)
+            parts.callback(interrupts.ignore)
         running = wiring.start(_settings(cluster, directory))
         parts.callback(running.stop, 5.0)
-        parts.callback(cleaning)
+        parts.callback(interrupts.ignore)
         screen.say(f"  sandbox {cluster.api}, its ingress {cluster.ingress}, Deployer {running.url}")
         play = Play(screen, Client(running.url, sample.NAMESPACE), cluster, rate)
         play.all()

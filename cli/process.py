@@ -56,33 +56,48 @@ class Ending:
         self._asked.set()
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
+class Interrupts:
     """SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does; from then on all three are ignored.
 
-    The function that it gives has them ignored too. It is for the time of cleaning up, which is bounded: nobody would
-    clean up after that. Main thread only.
+    Cleaning up takes bounded time, and nobody would clean up after it. Main thread only; `close` puts back what was.
     """
 
-    def ignore() -> None:
+    def __init__(self) -> None:
+        self._held = False
+        self._came = False
+        self._before = [(number, signal.signal(number, self._interrupt)) for number in ENDING]
+        self._before.append((_NUDGE, signal.signal(_NUDGE, _do_nothing)))
+        main = threading.main_thread().ident or 0
+        # Handlers run in the main thread, once that comes back to Python: out of a long wait it must be fetched.
+        self._unwatch = _watch(lambda _: signal.pthread_kill(main, _NUDGE))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """An interrupt within the block is raised at its end: for what must not be left half done."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            if self._came:
+                raise KeyboardInterrupt
+
+    def ignore(self) -> None:
+        """Interrupt nothing any more."""
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
 
-    def interrupt(_number: int, _frame: object) -> None:
-        ignore()
-        raise KeyboardInterrupt
-
-    main = threading.main_thread().ident or 0
-    before = [(number, signal.signal(number, interrupt)) for number in ENDING]
-    before.append((_NUDGE, signal.signal(_NUDGE, _do_nothing)))
-    # Handlers run in the main thread, once that comes back to Python: out of a long wait it must be fetched.
-    unwatch = _watch(lambda _: signal.pthread_kill(main, _NUDGE))
-    try:
-        yield ignore
-    finally:
-        unwatch()
-        for number, handler in before:
+    def close(self) -> None:
+        """Signals mean again what they meant before."""
+        self._unwatch()
+        for number, handler in self._before:
             signal.signal(number, handler)
+
+    def _interrupt(self, _number: int, _frame: object) -> None:
+        self.ignore()
+        self._came = True
+        if not self._held:
+            raise KeyboardInterrupt
 
 
 def _watch(told: Callable[[int], None]) -> Callable[[], None]:

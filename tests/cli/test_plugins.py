@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from deployer.cli import sample
+from deployer.cli.rest import Client
 from deployer.sandbox import Sandbox
 from support.world import World
 
@@ -114,7 +115,5 @@ def test_the_plugin_of_the_readme_decides_over_a_deployment(
 
 def ended(rest: Any, id: str) -> None:
     """Wait for the end of a deployment's log."""
-    from deployer.cli.rest import Client
-
     for _ in Client(rest.url, rest.namespace).follow(id, 60):
         pass
