@@ -68,7 +68,7 @@ def sandbox(config: Path | None, **flags: Any) -> None:
     settings = read_settings(config, flags)
     from deployer.cli import playground, process
 
-    process.log_to_stderr(settings.log_level if flags["log_level"] else "warning")
+    process.log_to_stderr(settings.log_level)
     playground.run(settings)
 
 
