@@ -34,10 +34,11 @@ class Flow:
     """`prepare` runs undisturbed; `act` may be killed anywhere; `again` is what a client repeats that got no answer.
 
     live     an earlier version is live before
-    ends     the statuses of version 1, 2 ... in the end, if their deployment was accepted
+    ends     the statuses of version 1, 2 ... in the end; when the last were never accepted, the one before is live
     stays    the app, once there, is there until the end
     reason   of the failure of the last version
     writes   the least number of writes to the cluster that a clean run makes
+    stride   3: every third point will do, as the flow's parts are tried by themselves, too
     """
 
     prepare: Callable[[World], None]
@@ -48,6 +49,7 @@ class Flow:
     reason: str = ""
     again: Callable[[World, Tell], None] = lambda world, tell: None
     writes: int = 3
+    stride: int = 1
 
 
 def host(namespace: str) -> str:
@@ -79,11 +81,18 @@ def deploy(world: World, tell: Tell, **fields: Any) -> str:
 
 def deploying(**fields: Any) -> Callable[[World, Tell], None]:
     """A deployment with these fields."""
-    return lambda world, tell: _let(world, deploy(world, tell, **fields))
+
+    def act(world: World, tell: Tell) -> None:
+        world.ended(deploy(world, tell, **fields))
+
+    return act
 
 
-def _let(world: World, id: str) -> None:
-    world.ended(id)
+def two(world: World, tell: Tell) -> None:
+    """Two deployments at once, which must wait for each other."""
+    ids = [deploy(world, lambda what, id, n=n: tell(f"{what} {n}", id)) for n in (1, 2)]  # type: ignore[misc]
+    for id in ids:
+        world.ended(id)
 
 
 def waiting(line: str, **fields: Any) -> Callable[[World], None]:
@@ -114,6 +123,7 @@ FAILS, WAITS = ({"deploymentType": "late", "strategyOptions": {"end": end}} for 
 FLOWS: Mapping[str, Flow] = {
     "first": Flow(nothing, deploying(), (D,), live=False, writes=5),
     "redeploy": Flow(live, deploying(), (U, D), writes=10),
+    "two": Flow(live, two, (U, U, D), writes=20, stride=3),
     "fail": Flow(live, deploying(**UNHEALTHY), (D, F), reason="Unhealthy", writes=4),
     "fail-first": Flow(nothing, deploying(**FAILS), (F,), live=False, stays=False, reason="Late", writes=9),
     "fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12),
