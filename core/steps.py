@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core import manifests
 from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
@@ -169,14 +169,7 @@ class AwaitEndpoints(Step):
     phase = Phase.EXPOSE
 
     def run(self, work: Work) -> Outcome:
-        service = work.plan.objects["versioned_service"]
-        if service is None:
-            return Done()
-        controller = own_controller(work)
-        labels = {"name": name_of(controller)}
-        uid = controller["metadata"]["uid"]
-        pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
-        diagnose.await_endpoints(work.kube, name_of(service), [p["metadata"]["uid"] for p in pods], work.log)
+        await_serving(work, work.log)
         return Done()
 
 
@@ -204,6 +197,7 @@ class SwitchRoute(Step):
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
+            await_serving(work)
             work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
             work.ingress.switch(work.route())
         return Done()
@@ -256,6 +250,7 @@ class MoveService(Step):
         wanted = work.plan.objects["service"]
         if wanted is None:
             return Done()
+        await_serving(work)
         put_service(work.kube, wanted)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
         return Done()
@@ -396,6 +391,25 @@ def own_controller(work: Work) -> Document:
             hint="deploy again",
         )
     return found
+
+
+def await_serving(work: Work, log: Callable[[str], None] | None = None) -> None:
+    """Return when as many pods as the controller wants are ready and in the versioned Service's EndpointSlices.
+
+    Asked again right before traffic moves: somebody may have had a hand in it since. Raises StepFailed.
+    """
+    service = work.plan.objects["versioned_service"]
+    if service is None:
+        return
+    controller = own_controller(work)
+    uid, wanted = controller["metadata"]["uid"], diagnose.wanted_pods(controller)
+
+    def enough(pods: list[Document]) -> list[str] | None:
+        ready = [p["metadata"]["uid"] for p in pods if controlled_by(p, uid) and diagnose.is_ready(p)]
+        return ready if len(ready) >= wanted else None
+
+    uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+    diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
 
 
 def put_service(kube: OwnedKube, wanted: Document) -> None:

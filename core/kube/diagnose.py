@@ -435,13 +435,14 @@ def await_endpoints(kube: OwnedKube, service_name: str, pod_uids: Iterable[str],
 
 
 def await_pods_gone(kube: OwnedKube, controller_uid: str, labels: Mapping[str, str], log: Log | None = None) -> None:
-    """Wait until there is no pod with these labels that the controller of that uid owns (empty uid: anybody's).
+    """Wait until there is no pod with these labels that the controller of that uid owns (empty uid: any controller).
 
-    Ends with a look at the server itself: a mirror that lags must not call pods gone that were just made.
+    Pods that somebody orphaned by hand have nobody who would remove them, so they are not waited for. Ends with a look
+    at the server itself: a mirror that lags must not call pods gone that were just made.
     """
 
     def left(pods: Iterable[Document]) -> list[Document]:
-        return [p for p in pods if not controller_uid or controlled_by(p, controller_uid)]
+        return [p for p in pods if (controlled_by(p, controller_uid) if controller_uid else has_controller(p))]
 
     said = -1
 
@@ -472,6 +473,11 @@ def controlled_by(found: Document, uid: str) -> bool:
     """True when the object's controller has that uid."""
     owners = found["metadata"].get("ownerReferences") or ()
     return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+
+
+def has_controller(found: Document) -> bool:
+    """True when some controller owns the object, be it gone already."""
+    return any(owner.get("controller") for owner in found["metadata"].get("ownerReferences") or ())
 
 
 def is_active(pod: Document) -> bool:
