@@ -27,7 +27,9 @@ import pytest
 from deployer import sandbox
 from deployer.core.failpoints import EXIT_CODE
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
-from deployer.core.records import Document, Status
+from deployer.core.logbook import Logbook, Redactor
+from deployer.core.records import Deployment, Document, Operation, Status
+from deployer.core.store.sqlite import SqliteStore
 from support.flows import FLOWS, host
 from support.forkserver import Child, ForkServer
 from support.history import History, Visitor, backend_of, broken, document, ready_pods
@@ -171,12 +173,18 @@ class Case:
 
     def _listen(self, child: Child) -> dict[str, Any] | None:
         """The next report; acknowledgements are noted. None when the child has ended."""
-        while (message := child.read()) is not None:
+        while (message := self._read(child)) is not None:
             assert "error" not in message, message["error"]
             if "report" in message:
                 return message
             self._acknowledged |= message["acknowledged"]
         return None
+
+    def _read(self, child: Child) -> dict[str, Any] | None:
+        try:
+            return child.read()
+        except TimeoutError:
+            raise AssertionError("the service hangs") from None
 
     def check_end(self, world: World, report: Document) -> list[str]:
         """What is wrong once there is nothing left to do."""
@@ -204,9 +212,13 @@ class Case:
     def _story(self, world: World) -> str:
         """The logs of the deployments and the namespace's objects."""
         parts = [f"=== objects of {self._namespace}", document(all_objects(world))]
-        world.start()
-        for deployment in world.service.deployments(self._namespace):
-            parts += [f"=== {deployment.version} {deployment.status} {deployment.failure}", world.log(deployment.id)]
+        store = SqliteStore(world.settings.data_dir / "deployer.db")
+        logbook = Logbook(store, Redactor())
+        for found in store.find(Deployment, namespace=self._namespace):
+            parts += [f"=== {found.version} {found.status} {found.failure}", *logbook.text(found.id)]
+        parts += [f"=== open: {operation}" for operation in store.find(Operation, tag="open")]
+        logbook.close()
+        store.close()
         service_log = self._path / "service.log"
         parts += ["=== the service's log", service_log.read_text()[-6000:] if service_log.exists() else ""]
         return "\n".join([*parts, self._lab.server.log.read_text()[-2000:]])

@@ -25,7 +25,6 @@ from support import late
 from support.forkserver import Channel
 from support.world import HEALTHY, World
 
-SETTINGS = {"timeout": 1.0, "undo_timeout": 20.0}
 Tell = Callable[[str, str], None]
 
 
@@ -37,6 +36,7 @@ class Flow:
     ends     the statuses of version 1, 2 ... in the end; when the last were never accepted, the one before is live
     stays    the app, once there, is there until the end
     reason   of the failure of the last version
+    timeout  the service's setting, in seconds
     writes   the least number of writes to the cluster that a clean run makes
     stride   3: every third point will do, as the flow's parts are tried by themselves, too
     """
@@ -48,6 +48,7 @@ class Flow:
     stays: bool = True
     reason: str = ""
     again: Callable[[World, Tell], None] = lambda world, tell: None
+    timeout: float = 1.0
     writes: int = 3
     stride: int = 1
 
@@ -68,6 +69,7 @@ def live(world: World) -> None:
     """Version 1 is live."""
     fields: dict[str, Any] = {"frontend": host(world.namespace), **HEALTHY}
     world.deployed(**fields)
+    world.quiet()
 
 
 def deploy(world: World, tell: Tell, **fields: Any) -> str:
@@ -100,7 +102,6 @@ def waiting(line: str, **fields: Any) -> Callable[[World], None]:
 
     def prepare(world: World) -> None:
         live(world)
-        world.quiet()
         id = deploy(world, lambda *_: None, **fields)
         world.until(lambda: line in world.log(id), f"the line {line!r}")
 
@@ -128,8 +129,8 @@ FLOWS: Mapping[str, Flow] = {
     "fail-first": Flow(nothing, deploying(**FAILS), (F,), live=False, stays=False, reason="Late", writes=9),
     "fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
-    "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, writes=2),
-    "cancel-late": Flow(waiting(late.WAITING, **WAITS), undeploy, (D, U), again=undeploy, writes=6),
+    "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, timeout=60, writes=2),
+    "cancel-late": Flow(waiting(late.WAITING, **WAITS), undeploy, (D, U), again=undeploy, timeout=60, writes=6),
 }
 
 
@@ -142,8 +143,7 @@ def run(channel: Channel) -> None:
     flow = FLOWS[job["flow"]]
     logging.basicConfig(filename=f"{job['path']}/service.log", level=logging.INFO, force=True)
     cluster = sandbox.Sandbox(**{**job["cluster"], "state": Path(job["cluster"]["state"])})
-    settings = {**SETTINGS, "timeout": 60.0 if job["flow"].startswith("cancel") else 1.0}
-    world = World(cluster, Path(job["path"]), job["namespace"], **settings)
+    world = World(cluster, Path(job["path"]), job["namespace"], timeout=flow.timeout, undo_timeout=20.0)
     world.entry_points = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
     armed = {"DEPLOYER_FAILPOINT": job["kill"], "DEPLOYER_FAILPOINT_COUNT": f"{job['path']}/counts"}
 
@@ -154,8 +154,6 @@ def run(channel: Channel) -> None:
         if job["part"] == "act":
             world.start()
             flow.prepare(world)
-            if not job["flow"].startswith("cancel"):
-                world.quiet()
             failpoints.configure(armed)
             flow.act(world, tell)
         else:
