@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import falcon
 
-from deployer.api import about, deployments, descriptors, errors
+from deployer.api import about, deployments, descriptors, errors, origins
 from deployer.core.records import Document
 from deployer.core.service import Service
 
@@ -41,7 +41,12 @@ def create_app(
 
 
 class _Guard:
-    """Headers on every answer: browsers neither guess what a log might be nor keep it."""
+    """Refuses what pages of other origins send, and has browsers neither guess what a log might be nor keep it."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        origin = req.get_header("Origin")
+        if origins.foreign(origin, req.get_header("Host")):
+            raise falcon.HTTPForbidden(description=origins.REFUSAL.format(ascii(origin)[:200]))
 
     def process_response(self, _req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")

@@ -24,6 +24,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from deployer.api import origins
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.core.errors import NotFound, StoreUnavailable
 from deployer.core.records import LogLine
@@ -151,6 +152,9 @@ class LogStream:
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse over HTTP what is not about one deployment."""
+        origin = request.headers.get("Origin")
+        if origins.foreign(origin, request.headers.get("Host")):
+            return connection.respond(403, origins.REFUSAL.format(ascii(origin)[:200]))
         path = urllib.parse.urlsplit(request.path).path
         if not _PATH.fullmatch(path):
             return connection.respond(404, f"there is no stream at {path}; GET / lists what there is")
