@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -93,7 +93,7 @@ class Hanging:
 def config_map(work: Work) -> Document:
     """An object of a plugin's own, that belongs to the deployment."""
     metadata = {
-        "name": f"odd-{work.plan.version}",
+        "name": f"{work.plan.app}-odd-{work.plan.version}",
         "labels": {"app.kubernetes.io/managed-by": "deployer"},
         "annotations": work.kube.annotations("versioned-odd"),
     }
@@ -191,14 +191,13 @@ def test_too_many_that_hang_are_a_problem_of_the_service(world: World, monkeypat
     monkeypatch.setattr(engine, "TOO_MANY_HUNG", 2)
     hanging = Hanging()
     restart_with(world, odd(hanging))
-    world.deployed()
-    failed(world, "DeadlineExceeded")
     assert world.engine.problem == ""
-    failed(world, "DeadlineExceeded")
+    for deployment in [world.deploy(app, deploymentType="odd") for app in ("shop", "other")]:
+        world.ended(deployment, Status.FAILURE)
     assert "2 steps hang" in world.engine.problem
     hanging.go.set()
     for thread in threading.enumerate():
-        if thread.name == "step-shop":
+        if thread.name in ("step-shop", "step-other"):
             thread.join(PATIENCE)
     assert world.engine.problem == ""
 
@@ -231,24 +230,31 @@ RUNS: dict[str, tuple[Callable[[Work], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", RUNS)
-def test_a_step_that_misbehaves_fails_its_deployment_alone(world: World, case: str) -> None:
-    run, sentence = RUNS[case]
-    restart_with(world, odd(run))
-    world.deployed()
-    found = failed(world)
-    assert found.failure and sentence in found.failure["message"], found.failure
-    world.deployed()
-    assert world.live_version() == "3"
+def each(cases: Mapping[str, Any]) -> dict[str, str]:
+    """An app for each case, by case: they are deployed at the same time."""
+    return {case: f"app-{number}" for number, case in enumerate(cases)}
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("of the plugin"), SystemExit(3), Cancelled("no"), Revoked("no")], ids=repr
-)
+def test_a_step_that_misbehaves_fails_its_deployment_alone(world: World) -> None:
+    apps = each(RUNS)
+    runs = {apps[case]: run for case, (run, _) in RUNS.items()}
+    restart_with(world, odd(lambda work: runs[work.plan.app](work)))
+    world.deployed()
+    asked = {case: world.deploy(app, deploymentType="odd") for case, app in apps.items()}
+    ended = {case: world.ended(deployment, Status.FAILURE) for case, deployment in asked.items()}
+    wrong = {case: d.failure for case, d in ended.items() if RUNS[case][1] not in (d.failure or {})["message"]}
+    assert not wrong
+    world.quiet()
+    assert world.names() == OLD
+    assert world.deployed(apps["exits"]).version == "2"
+
+
 def test_an_undo_that_raises_is_tried_again_and_then_the_core_removes_everything(
-    world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollout, "UNDO_ATTEMPTS", 1)
+    errors = (ValueError("of the plugin"), SystemExit(3), Cancelled("no"), Revoked("no"))
+    apps = {f"app-{number}": error for number, error in enumerate(errors)}
     tried: list[str] = []
 
     def run(work: Work) -> Outcome:
@@ -256,16 +262,20 @@ def test_an_undo_that_raises_is_tried_again_and_then_the_core_removes_everything
         return fail(work)
 
     def undo(work: Work) -> None:
-        tried.append(work.plan.version)
-        raise error
+        tried.append(work.plan.app)
+        raise apps[work.plan.app]
 
     restart_with(world, odd(run, undo))
     world.deployed()
-    found = failed(world, "Odd")
-    assert tried == ["2", "2"]
-    log = world.log(found.id)
-    assert "undoing is not finished: step odd" in log
-    assert "undoing step odd keeps failing" in log
+    for deployment in [world.deploy(app, deploymentType="odd") for app in apps]:
+        found = world.ended(deployment, Status.FAILURE)
+        assert found.failure and found.failure["reason"] == "Odd"
+        log = world.log(found.id)
+        assert "undoing is not finished: step odd" in log
+        assert "undoing step odd keeps failing" in log
+    assert sorted(tried) == sorted([*apps, *apps])
+    world.quiet()
+    assert (world.names(), world.live_version()) == (OLD, "1")
 
 
 def test_an_undo_that_recovers_is_undone_once(world: World) -> None:
@@ -344,43 +354,48 @@ STRATEGIES: dict[str, tuple[Callable[[Plan], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", STRATEGIES)
-def test_a_strategy_that_cannot_be_carried_out_fails_before_anything_is_written(world: World, case: str) -> None:
-    give, sentence = STRATEGIES[case]
-    restart_with(world, Steps("odd", give))
-    found = world.ended(world.deploy(deploymentType="odd"), Status.FAILURE)
-    assert found.failure and sentence in found.failure["message"], found.failure
+def test_a_strategy_that_cannot_be_carried_out_fails_before_anything_is_written(world: World) -> None:
+    apps = each(STRATEGIES)
+    given = {apps[case]: give for case, (give, _) in STRATEGIES.items()}
+    restart_with(world, Steps("odd", lambda plan: given[plan.app](plan)))
+    asked = {case: world.deploy(app, deploymentType="odd") for case, app in apps.items()}
+    ended = {case: world.ended(deployment, Status.FAILURE) for case, deployment in asked.items()}
+    wrong = {case: d.failure for case, d in ended.items() if STRATEGIES[case][1] not in (d.failure or {})["message"]}
+    assert not wrong
     assert world.names() == {}
 
 
-@pytest.mark.parametrize("case", ["raises", "exits", "none", "twice the same", "other steps", "hangs"])
-def test_a_strategy_that_breaks_while_it_deploys_ends_in_failure(world: World, case: str) -> None:
+def test_a_strategy_that_breaks_while_it_deploys_ends_in_failure(world: World) -> None:
     """A new release of the plugin, say, that came with a restart of the service."""
-    impatient(world)
-    there = threading.Event()
+    go = threading.Event()
+    changed: dict[str, Callable[[Plan], Any]] = {
+        "other steps": lambda plan: deploy_steps(),
+        "hangs": lambda plan: go.wait(PATIENCE),
+        **{case: STRATEGIES[case][0] for case in ("raises", "exits", "none", "twice the same")},
+    }
+    apps = each(changed)
 
     def wait(work: Work) -> Outcome:
-        there.set()
+        work.log("waiting")
         work.gate.wait(threading.Event())
         return Done()
 
     restart_with(world, odd(wait))
     world.deployed()
-    deployment = world.deploy(deploymentType="odd")
-    assert there.wait(PATIENCE)
+    asked = {case: world.deploy(app, deploymentType="odd") for case, app in apps.items()}
+    for deployment in asked.values():
+        world.until(lambda id=deployment.id: "waiting" in world.log(id), "the step")  # type: ignore[misc]
     world.stop()
-    go = threading.Event()
-    changed: dict[str, Callable[[Plan], Any]] = {
-        "other steps": lambda plan: deploy_steps(),
-        "hangs": lambda plan: go.wait(PATIENCE),
-    }
     world.settings = dataclasses.replace(world.settings, expose_timeout=1.0)
-    restart_with(world, Steps("odd", changed[case] if case in changed else STRATEGIES[case][0]))
-    world.ended(deployment, Status.FAILURE)
+    given = {app: changed[case] for case, app in apps.items()}
+    restart_with(world, Steps("odd", lambda plan: given[plan.app](plan)))
+    for deployment in asked.values():
+        found = world.ended(deployment, Status.FAILURE)
+        assert "undoing without the plugin" in world.log(found.id)
     go.set()
     world.quiet()
-    assert world.names() == OLD
-    world.deployed()
+    assert (world.names(), world.live_version()) == (OLD, "1")
+    assert world.deployed(apps["hangs"]).version == "2"
 
 
 class Untidy(Strategy):
@@ -401,15 +416,20 @@ class Untidy(Strategy):
     undeploy_steps = retire_steps
 
 
-@pytest.mark.parametrize("case", ["raises", "exits", "words", "twice the same"])
-def test_a_strategy_that_cannot_remove_is_replaced_by_the_usual_steps(world: World, case: str) -> None:
-    restart_with(world, Untidy(STRATEGIES[case][0]))
-    first = world.deployed(deploymentType="untidy")
-    second = world.deployed(deploymentType="untidy")
-    world.ended(first, Status.UNDEPLOYED)
-    assert "the usual steps are taken" in world.log(first.id)
-    world.service.undeploy(world.namespace, second.id)
-    world.ended(second, Status.UNDEPLOYED)
+def test_a_strategy_that_cannot_remove_is_replaced_by_the_usual_steps(world: World) -> None:
+    cases = {case: STRATEGIES[case][0] for case in ("raises", "exits", "words", "twice the same")}
+    given = {app: cases[case] for case, app in each(cases).items()}
+    restart_with(world, Untidy(lambda plan: given[plan.app](plan)))
+    first = [world.deploy(app, deploymentType="untidy") for app in given]
+    second = [world.deploy(app, deploymentType="untidy") for app in given]
+    for deployment in second:
+        world.ended(deployment, Status.DEPLOYED)
+    for deployment in first:
+        world.ended(deployment, Status.UNDEPLOYED)
+        assert "the usual steps are taken" in world.log(deployment.id)
+    for deployment in second:
+        world.service.undeploy(world.namespace, deployment.id)
+        world.ended(deployment, Status.UNDEPLOYED)
     world.quiet()
     assert (world.names(), world.pods()) == ({}, {})
 
@@ -425,7 +445,7 @@ def test_an_object_of_a_plugin_goes_with_its_deployment(world: World) -> None:
     world.deployed(deploymentType="odd")
     second = world.deployed(deploymentType="odd")
     world.quiet()
-    assert set(world.objects(CONFIG_MAP)) == {"odd-2"}
+    assert set(world.objects(CONFIG_MAP)) == {"shop-odd-2"}
     world.service.undeploy(world.namespace, second.id)
     world.quiet()
     assert (world.names(), world.pods()) == ({}, {})
