@@ -78,7 +78,7 @@ class Planner:
             replicas=replicas,
             environment=environment,
             budgets=self._budgets(descriptor),
-            settings=self._pinned_settings(),
+            settings=self._pinned_settings(ingress if descriptor.get("frontend") else None),
         )
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
@@ -323,16 +323,17 @@ class Planner:
             Phase.CONFIRM.name: expose,
         }
 
-    def _pinned_settings(self) -> Document:
+    def _pinned_settings(self, ingress: IngressProvider | None) -> Document:
+        """`hold`: seconds for which the old version goes on serving, never below the ingress provider's minimum."""
         names = (
             "proxysleep",
-            "undo_timeout",
             "max_restarts",
             "image_pull_attempts",
             "unschedulable_grace",
             "admission_grace",
         )
-        return {name: getattr(self.settings, name) for name in names}
+        hold = max(self.settings.proxysleep, float(ingress.minimum_hold)) if ingress else self.settings.proxysleep
+        return {"hold": hold, **{name: getattr(self.settings, name) for name in names}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,19 +210,13 @@ class Rollout(Runner):
             changes += [Create(operation) for operation in self._follow_up(plan)]
             changes.append(self._line(f"DEPLOYED: version {plan.version} is live"))
             if replaced is not None:
-                text = f"replaced by version {plan.version}; removed in {self._hold(plan):g} s"
+                text = f"replaced by version {plan.version}; removed in {plan.settings['hold']:g} s"
                 changes.append(self._tools.logbook.line(replaced.id, text))
             try:
                 self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
             except StaleRevision:
                 continue
             return None
-
-    def _hold(self, plan: Plan) -> float:
-        """Seconds for which the old version goes on serving: the setting, but never below the provider's own."""
-        seconds = float(plan.settings["proxysleep"])
-        ingress = self._ingress(plan) if plan.route else None
-        return max(seconds, ingress.minimum_hold) if ingress else seconds
 
     def _follow_up(self, plan: Plan) -> list[Operation]:
         """What is left to do after the commit: drop, release, retire."""
@@ -250,7 +244,7 @@ class Rollout(Runner):
             drop.append("service")
         if drop:
             operations.append(retire(plan.deployment, now, {"drop": drop, "previous": previous}))
-        due = now + self._hold(plan)
+        due = now + float(plan.settings["hold"])
         operations.append(retire(previous["deployment"], due, {"by": plan.deployment, "previous": previous}))
         return operations
 
@@ -275,7 +269,10 @@ class Rollout(Runner):
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
             # Without the plugin the core can still remove objects, but it cannot move traffic back.
             self._log(f"undoing without the plugin: {error}")
-            self._caller.call(self._tools.settings.undo_timeout, lambda gate: self._refuse_when_exposed(plan, gate))
+            why = str(error)
+            self._caller.call(
+                self._tools.settings.undo_timeout, lambda gate: self._refuse_when_exposed(plan, why, gate)
+            )
             return
         for step in reversed(found):
             if self.operation.steps.get(step.id) not in ("started", "done"):
@@ -292,11 +289,14 @@ class Rollout(Runner):
                     raise _UndoFailed(f"step {step.id}: {error}") from error
                 self._log(f"undoing step {step.id} keeps failing ({error}); the core removes the objects itself")
                 if Phase[plan.phases[step.id]] >= Phase.EXPOSE:
-                    seconds = self._tools.settings.undo_timeout
-                    self._caller.call(seconds, lambda gate: self._refuse_when_exposed(plan, gate))
+                    why = f"undoing step {step.id} keeps failing"
+                    self._caller.call(
+                        self._tools.settings.undo_timeout,
+                        lambda gate, why=why: self._refuse_when_exposed(plan, why, gate),  # type: ignore[misc]
+                    )
             self._journal.write(steps={**self.operation.steps, step.id: "undone"})
 
-    def _refuse_when_exposed(self, plan: Plan, gate: Gate) -> None:
+    def _refuse_when_exposed(self, plan: Plan, why: str, gate: Gate) -> None:
         """Raise Hold while traffic may be led to the new version: removing it would be an outage."""
         kube = self._kube(plan.deployment, gate)
         exposed = [
@@ -306,8 +306,8 @@ class Rollout(Runner):
         ]
         if self._selected(kube, plan, gate, sure=not exposed):
             raise Hold(
-                f"version {plan.version} may have traffic already, and the plugin that could move it back is gone: "
-                f"everything is kept as it is; install {plan.strategy.get('source') or plan.strategy['name']} again"
+                f"version {plan.version} may have traffic already, and nobody can move it back ({why}): everything is "
+                f"kept as it is until the plugin is back ({plan.strategy.get('source') or plan.strategy['name']})"
             )
 
     def _selected(self, kube: OwnedKube, plan: Plan, gate: Gate, *, sure: bool) -> bool:
