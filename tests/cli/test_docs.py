@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -45,6 +48,20 @@ def test_examples_of_plugin_code_use_exported_names_only() -> None:
             compile(block, str(page), "exec")
             for names in re.findall(r"from deployer\.core import (.*)", block):
                 assert set(names.split(", ")) <= set(deployer.core.__all__), page
+
+
+def test_the_example_of_a_step_soaks_for_a_minute() -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class Soak" in b]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    memory: dict[str, Any] = {}
+    work = SimpleNamespace(recall=memory.get, remember=memory.__setitem__)
+    parked = names["Soak"]().run(work)
+    assert 50 < parked.until - time.time() <= 60
+    assert names["Soak"]().run(work) == parked
+    memory["until"] = time.time() - 1
+    assert names["Soak"]().run(work) == deployer.core.Done()
 
 
 def test_every_reason_of_a_failure_is_documented() -> None:
