@@ -295,7 +295,8 @@ def test_uninstalled_after_the_traffic_has_moved(
     table = world.settings.plugins
     without_stranger(world)
     with Remote(server, world) as service:
-        service.ask("logged", id=second, line="everything is kept as it is until the plugin is back (strangers-plugin:stranger)")
+        held = "everything is kept as it is until the plugin is back (strangers-plugin:stranger)"
+        service.ask("logged", id=second, line=held)
         assert [d["status"] for d in service.ask("state")["deployments"]] == ["DEPLOYED", "DEPLOYING"]
         assert (world.names(), set(world.pods()), world.live_version()) == (both, pods, "2")
         environment.pip("install", "--no-deps", "--no-index", str(wheel))
