@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from deployer.core import manifests
+from deployer.core.descriptor import AUTOINCREMENT, start_timeout
 from deployer.core.errors import Interrupted, KubeError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
@@ -23,13 +26,12 @@ from deployer.core.providers import (
     RouteContext,
     RouteState,
     Step,
-    Strategy,
 )
 from deployer.core.records import App, Deployment, Document, Plan, Status
 from deployer.core.settings import Settings
 from deployer.core.store.base import Store
 
-AUTOINCREMENT = "#"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ class Planner:
     def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
         """The pinned plan, and the app with the version counted. Raises StepFailed with the reason in one sentence."""
         descriptor = deployment.descriptor
-        strategy = self._strategy(descriptor)
-        ingress = self._ingress()
+        strategy = self.registry.strategy(descriptor["deploymentType"])
+        ingress = self.registry.ingress()
         live = self._live(app, ingress)
         version = self._version(deployment, app, live)
         replicas = self._replicas(descriptor, live)
@@ -86,12 +88,6 @@ class Planner:
         return plan, dataclasses.replace(app, highest=highest)
 
     # --- providers -----------------------------------------------------------------------------------------------
-
-    def _strategy(self, descriptor: Document) -> Strategy:
-        return self.registry.strategy(descriptor["deploymentType"])
-
-    def _ingress(self) -> IngressProvider | None:
-        return self.registry.ingress()
 
     def _health(self, descriptor: Document) -> Document:
         if not descriptor.get("useHealthCheck"):
@@ -240,7 +236,9 @@ class Planner:
         except (StepFailed, Interrupted):
             raise
         except Exception as error:
-            # The text of a foreign exception may hold the value that it choked on.
+            # Where it happened, but not its text: that may hold the value which it choked on.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("environment injector %s raised %s\n%s", injector.name, type(error).__name__, where)
             raise StepFailed(
                 f"environment injector {injector.name} failed with {type(error).__name__}",
                 reason="EnvironmentFailed",
@@ -317,7 +315,7 @@ class Planner:
     def _budgets(self, descriptor: Document) -> dict[str, float]:
         expose = self.settings.expose_timeout
         return {
-            Phase.START.name: float(descriptor.get("timeoutSeconds") or self.settings.start_timeout),
+            Phase.START.name: start_timeout(descriptor, self.settings),
             Phase.VERIFY.name: self.settings.timeout,
             Phase.EXPOSE.name: expose,
             Phase.CONFIRM.name: expose,

@@ -299,21 +299,18 @@ class Rollout(Runner):
     def _refuse_when_exposed(self, plan: Plan, why: str, gate: Gate) -> None:
         """Raise Hold while traffic may be led to the new version: removing it would be an outage."""
         kube = self._kube(plan.deployment, gate)
-        exposed = [
-            step
+        exposed = any(
+            Phase[plan.phases[step]] >= Phase.EXPOSE and self.operation.steps.get(step) in ("started", "done")
             for step in plan.steps
-            if Phase[plan.phases[step]] >= Phase.EXPOSE and self.operation.steps.get(step) in ("started", "done")
-        ]
-        if self._selected(kube, plan, gate, sure=not exposed):
+        )
+        if exposed and self._selected(kube, plan, gate):
             raise Hold(
                 f"version {plan.version} may have traffic already, and nobody can move it back ({why}): everything is "
                 f"kept as it is until the plugin is back ({plan.strategy.get('source') or plan.strategy['name']})"
             )
 
-    def _selected(self, kube: OwnedKube, plan: Plan, gate: Gate, *, sure: bool) -> bool:
-        """Does the Service or the route lead to this version? `sure`: no step that moves traffic was ever started."""
-        if sure:
-            return False
+    def _selected(self, kube: OwnedKube, plan: Plan, gate: Gate) -> bool:
+        """Does the Service or the route lead to this version? True also when nobody can tell."""
         service = kube.get(SERVICE, manifests.service_name(plan.app))
         if service and kube.is_ours(service) and (service["spec"].get("selector") or {}).get("version") == plan.version:
             return True

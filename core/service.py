@@ -177,7 +177,6 @@ class Service:
         if waiting >= self._settings.queue_limit:
             raise QueueFull(f"{waiting} deployments are waiting or running already; try again in a while", 5)
         now = timestamp()
-        version = document["newVersion"]
         deployment = Deployment(
             namespace=namespace,
             app=document["appName"],
@@ -185,7 +184,7 @@ class Service:
             descriptor={"id": descriptor_id, **document} if descriptor_id else document,
             created=now,
             last_modified=now,
-            version="" if version == "#" else version,
+            version=descriptors.version_of(document),
             descriptor_id=descriptor_id,
             created_by=by,
         )

@@ -21,7 +21,6 @@ HEALTH_INTERVAL = 1.0
 HEALTH_PASSES = 2
 """Rounds in a row that every pod must pass, so that an app that flaps is not switched to."""
 
-
 SERVICE_HOLD = 10.0
 """Seconds, at most, for which a failed version stays after the unversioned Service was led away from it."""
 
@@ -44,8 +43,7 @@ class StartWorkload(Step):
         return Done()
 
     def undo(self, work: Work) -> None:
-        remove_workload(work.kube, work.plan)
-        work.log(f"removed {name_of(work.plan.objects['controller'])}")
+        remove_workload(work)
 
 
 class AwaitReady(Step):
@@ -136,7 +134,7 @@ class VerifyHealth(Step):
         controller = own_controller(work)
         labels = {"name": name_of(controller)}
         uid = controller["metadata"]["uid"]
-        wanted = controller["spec"].get("replicas", 1)
+        wanted = diagnose.wanted_pods(controller)
 
         def enough(pods: list[Document]) -> list[Document] | None:
             live = [p for p in pods if controlled_by(p, uid) and is_active(p)]
@@ -348,8 +346,7 @@ class RemoveWorkload(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        remove_workload(work.kube, work.plan, original_ok=bool(work.plan.settings.get("original")))
-        work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
+        remove_workload(work, original_ok=bool(work.plan.settings.get("original")))
         return Done()
 
 
@@ -467,13 +464,16 @@ def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
         )
 
 
-def remove_workload(kube: OwnedKube, plan: Plan, *, original_ok: bool = False) -> None:
+def remove_workload(work: Work, *, original_ok: bool = False) -> None:
     """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
+    kube, plan = work.kube, work.plan
     name = manifests.versioned_name(plan.app, plan.version)
     found = kube.get(CONTROLLER, name)
     if kube.delete(CONTROLLER, name, deployment=plan.deployment, original_ok=original_ok):
         # After a crash in between the controller may be gone and its pods not: then the labels are all that is left.
         uid = found["metadata"]["uid"] if found else ""
         diagnose.await_pods_gone(kube, uid, {"name": name, "app": plan.app, "version": plan.version})
+        if found:
+            work.log(f"removed {name}")
     if plan.objects.get("versioned_service"):
         kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)

@@ -88,6 +88,16 @@ def test_injectors_that_fail_or_disagree_fail_the_deployment_before_anything_is_
     assert (world.names(), world.pods()) == ({}, {})
 
 
+def test_the_service_log_says_where_an_injector_failed_but_not_what_it_said(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_injectors(world, Gives("one", ValueError(SECRET_VALUE)))
+    world.ended(world.deploy(), Status.FAILURE)
+    assert "environment injector one raised ValueError" in caplog.text
+    assert "in environment" in caplog.text
+    assert SECRET_VALUE not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("given", "secrets", "expected"),
     [

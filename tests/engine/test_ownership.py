@@ -116,6 +116,8 @@ def test_foreign_objects_are_named_and_never_touched(
     assert after["metadata"].get("annotations") == before["metadata"].get("annotations")
     world.quiet()
     assert world.names() == {kind.plural: {name}}
+    if kind is CONTROLLER:
+        assert f"removed {name}" not in world.log(deployment.id)
 
 
 def test_leftovers_of_an_earlier_deployment_are_replaced(world: World) -> None:
