@@ -390,10 +390,14 @@ def test_watch_gives_bookmarks_when_asked(cluster):
     options = {"timeout_seconds": 5, "_request_timeout": 10, "resource_version": version}
     options["field_selector"] = "metadata.name=nobody"
     follow = cluster.core.list_namespaced_config_map
-    lines = follow(cluster.namespace, watch=True, allow_watch_bookmarks=True, _preload_content=False, **options)
-    # The real server sends one only when this kind has changed since the watch began; the selector keeps that out.
-    cluster.create("config_map", {"metadata": {"name": "another"}})
-    events = [json.loads(line) for line in lines.data.splitlines()]
+    events = []
+    for attempt in range(4):  # the API promises no bookmark at any certain time
+        lines = follow(cluster.namespace, watch=True, allow_watch_bookmarks=True, _preload_content=False, **options)
+        # The real server sends one only when this kind has changed since the watch began; the selector keeps that out.
+        cluster.create("config_map", {"metadata": {"name": f"another-{attempt}"}})
+        events += [json.loads(line) for line in lines.data.splitlines()]
+        if events:
+            break
     assert {event["type"] for event in events} == {"BOOKMARK"}
     assert int(events[-1]["object"]["metadata"]["resourceVersion"]) > int(version)
     assert events[-1]["object"]["kind"] == "ConfigMap"
