@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
 
-.PHONY: help demo run test lint types imports tests test-cluster test-wheel lock wheel clean
+.PHONY: help demo run test lint types imports tests test-cluster test-wheel bench-cluster lock wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,10 @@ tests: $(VENV)/.dev
 
 test-cluster: $(VENV)/.dev
 	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+
+# Speed and cost of deployments on the cluster that KUBECONFIG names; BENCH_ARGS="--at-once 20" narrows it.
+bench-cluster: $(VENV)/.dev
+	$(BIN)/python bench/cluster.py $(BENCH_ARGS)
 
 wheel: $(VENV)/.dev
 	rm -rf build dist
