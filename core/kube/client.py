@@ -261,8 +261,10 @@ class KubeClient:
         propagation: str = "Background",
         grace_seconds: int | None = None,
         gate: Gate | None = None,
-    ) -> None:
-        """Delete exactly that object. Raises KubeNotFound, and KubeConflict when the name is somebody else's now."""
+    ) -> bool:
+        """Delete exactly that object. True when it is gone already; False when something holds it for a while yet, as
+        its grace time or a finalizer does. Raises KubeNotFound, and KubeConflict when the name is somebody else's now.
+        """
         preconditions = {"uid": uid}
         if resource_version is not None:
             preconditions["resourceVersion"] = resource_version
@@ -274,7 +276,9 @@ class KubeClient:
         }
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
-        self._json(_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), gate)
+        answer = self._json(_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), gate)
+        # A Status, or (kinds like Service) the object as it was; one that stays for a while is marked.
+        return not (answer.get("metadata") or {}).get("deletionTimestamp")
 
     # --- one request ----------------------------------------------------------------------------------------------
 

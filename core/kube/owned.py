@@ -206,8 +206,8 @@ class OwnedKube:
                 if not self.is_ours(found) or _annotations(found).get(ANNOTATION_DEPLOYMENT) in self.owner.keep:
                     raise self.foreign(kind, found)
                 self._check_epoch(kind, found)
-                self._remove(kind, found, "Background")
-                self._await_gone(kind, found)
+                if not self._remove(kind, found, "Background"):
+                    self._await_gone(kind, found)
         raise self._contended(kind, name)
 
     def delete(
@@ -322,19 +322,21 @@ class OwnedKube:
             if fenced:
                 self._check_epoch(kind, found)
             with contextlib.suppress(KubeConflict):
-                self._remove(kind, found, propagation, fenced=fenced)
-                if wait_gone:
+                if not self._remove(kind, found, propagation, fenced=fenced) and wait_gone:
                     self._await_gone(kind, found)
                 return True
         raise self._contended(kind, name)
 
-    def _remove(self, kind: Kind, found: Document, propagation: str, *, fenced: bool = False) -> None:
-        """Delete exactly what was read; `fenced`: only if nobody has written to it since. Raises KubeConflict."""
+    def _remove(self, kind: Kind, found: Document, propagation: str, *, fenced: bool = False) -> bool:
+        """Delete exactly what was read; `fenced`: only if nobody has written to it since. True when it is gone already.
+
+        Raises KubeConflict.
+        """
         metadata = found["metadata"]
         if _deleting(found):
-            return
-        with contextlib.suppress(KubeNotFound):
-            self._client.delete(
+            return False
+        try:
+            return self._client.delete(
                 kind,
                 metadata["name"],
                 self.owner.namespace,
@@ -343,6 +345,8 @@ class OwnedKube:
                 propagation=propagation,
                 gate=self.gate,
             )
+        except KubeNotFound:
+            return True
 
     def _await_gone(self, kind: Kind, found: Document) -> None:
         """Wait until that object is away. Most are at once; the mirror, which may lag, is only asked for the others."""

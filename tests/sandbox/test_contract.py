@@ -168,6 +168,27 @@ def test_foreground_deletion_waits_for_the_pods(cluster, objects):
     assert not cluster.items(POD)
 
 
+@pytest.mark.parametrize("what", ["service", "config_map", "ingress", RC])
+def test_a_deletes_answer_says_whether_the_object_is_still_there(cluster, objects, refused, what):
+    made = {
+        "service": objects.service("web"),
+        "config_map": {"metadata": {"name": "web"}},
+        "ingress": objects.ingress("web", "web.example.com", "web"),
+        RC: objects.rc("web", 0),
+    }[what]
+    cluster.create(what, made)
+    answer = cluster.delete(what, "web", {"propagationPolicy": "Background"})
+    assert "deletionTimestamp" not in answer.get("metadata", {})
+    refused(404, lambda: cluster.read(what, "web"))
+    held = {**made, "metadata": {**made["metadata"], "finalizers": ["example.com/hold"]}}
+    cluster.create(what, held)
+    answer = cluster.delete(what, "web", {"propagationPolicy": "Background"})
+    assert answer["metadata"]["deletionTimestamp"]
+    assert cluster.read(what, "web")["metadata"]["deletionTimestamp"]
+    cluster.patch(what, "web", {"metadata": {"finalizers": None}})
+    refused(404, lambda: cluster.read(what, "web"))
+
+
 def test_finalizers_hold_an_object_until_they_are_gone(cluster, refused):
     cluster.create("config_map", {"metadata": {"name": "held", "finalizers": ["example.com/hold"]}})
     cluster.delete("config_map", "held")

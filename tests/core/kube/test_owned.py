@@ -356,6 +356,15 @@ def test_delete(kube: OwnedKube) -> None:
     assert kube.get(CONFIG_MAP, "shop") is None
 
 
+def test_a_delete_asks_no_more_when_its_answer_says_that_the_object_is_gone(
+    kube: OwnedKube, sandbox_client: KubeClient
+) -> None:
+    kube.create(CONFIG_MAP, config(kube))
+    before = sandbox_client.requests
+    assert kube.delete(CONFIG_MAP, "shop-1") is True
+    assert sandbox_client.requests - before == {"get": 1, "delete": 1}
+
+
 def test_inventory(kube: OwnedKube, sandbox_client: KubeClient) -> None:
     made = kube.create(CONFIG_MAP, config(kube))
     other = as_owner(kube, deployment="d0")
