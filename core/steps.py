@@ -9,7 +9,7 @@ from deployer.core import manifests
 from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
 from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
-from deployer.core.kube.diagnose import controlled_by, is_active, name_of, ready_endpoints
+from deployer.core.kube.diagnose import controlled_by, is_active, name_of, ready_endpoints, service_slices
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Phase, Step, Work
@@ -55,6 +55,9 @@ class AwaitReady(Step):
     def run(self, work: Work) -> Outcome:
         settings = work.plan.settings
         controller = own_controller(work)
+        if service := work.plan.objects["versioned_service"]:
+            # So that this mirror has its first list before the pods are ready, not after.
+            work.kube.items(ENDPOINT_SLICE, service_slices(name_of(service)))
         pods = diagnose.await_ready(
             work.kube,
             name_of(controller),
@@ -195,7 +198,7 @@ class SwitchRoute(Step):
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
-            await_serving(work)
+            await_serving(work, fresh=True)
             work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
             work.ingress.switch(work.route())
         return Done()
@@ -248,7 +251,7 @@ class MoveService(Step):
         wanted = work.plan.objects["service"]
         if wanted is None:
             return Done()
-        await_serving(work)
+        await_serving(work, fresh=True)
         put_service(work.kube, wanted)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
         return Done()
@@ -377,10 +380,16 @@ def retire_steps() -> list[Step]:
 # --- what the steps share -----------------------------------------------------------------------------------------
 
 
-def own_controller(work: Work) -> Document:
-    """This deployment's ReplicationController as it is now. Raises StepFailed when somebody removed or replaced it."""
+def own_controller(work: Work, *, fresh: bool = False) -> Document:
+    """This deployment's ReplicationController, from the mirror; `fresh`: as the API server has it at this moment.
+
+    Raises StepFailed when somebody removed or replaced it.
+    """
     name = name_of(work.plan.objects["controller"])
-    found = work.kube.get(CONTROLLER, name)
+    mirrored = [] if fresh else work.kube.items(CONTROLLER, {"name": name})
+    found = next((c for c in mirrored if work.kube.owned_by(c, work.plan.deployment)), None)
+    # One that the mirror does not have may have been created, or replaced, a moment ago.
+    found = found or work.kube.get(CONTROLLER, name)
     if found is None or not work.kube.owned_by(found, work.plan.deployment):
         raise StepFailed(
             f"replicationcontroller {name} was removed or replaced by somebody while it was being deployed",
@@ -390,15 +399,16 @@ def own_controller(work: Work) -> Document:
     return found
 
 
-def await_serving(work: Work, log: Callable[[str], None] | None = None) -> None:
+def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh: bool = False) -> None:
     """Return when as many pods as the controller wants are ready and in the versioned Service's EndpointSlices.
 
-    Asked again right before traffic moves: somebody may have had a hand in it since. Raises StepFailed.
+    Asked again right before traffic moves, with a `fresh` look: somebody may have had a hand in it since. Raises
+    StepFailed.
     """
     service = work.plan.objects["versioned_service"]
     if service is None:
         return
-    controller = own_controller(work)
+    controller = own_controller(work, fresh=fresh)
     uid, wanted = controller["metadata"]["uid"], diagnose.wanted_pods(controller)
 
     def enough(pods: list[Document]) -> list[str] | None:
@@ -456,7 +466,7 @@ def route_back(plan: Plan) -> Document | None:
 
 def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
     """Raise Hold unless the Service has a ready endpoint: nothing is moved back onto a version that is not there."""
-    slices = kube.list(ENDPOINT_SLICE, {"kubernetes.io/service-name": service})
+    slices = kube.list(ENDPOINT_SLICE, service_slices(service))
     if next(ready_endpoints(slices), None) is None:
         raise Hold(
             f"version {plan.version} failed after the switch, but {service} has no ready pod to go back to: "

@@ -424,7 +424,7 @@ def await_endpoints(kube: OwnedKube, service_name: str, pod_uids: Iterable[str],
         return not missing
 
     try:
-        kube.wait(ENDPOINT_SLICE, complete, labels={"kubernetes.io/service-name": service_name})
+        kube.wait(ENDPOINT_SLICE, complete, labels=service_slices(service_name))
     except DeadlineExceeded as over:
         raise StepFailed(
             f"{len(missing)} of {len(wanted)} pods are no ready endpoints of Service {service_name}: {over}",
@@ -501,6 +501,11 @@ def container_statuses(pod: Document) -> list[Document]:
     """Init containers first."""
     status = pod.get("status", {})
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def service_slices(service: str) -> dict[str, str]:
+    """The label that selects a Service's EndpointSlices."""
+    return {"kubernetes.io/service-name": service}
 
 
 def ready_endpoints(slices: Iterable[Document]) -> Iterator[str]:
