@@ -120,7 +120,7 @@ class Planner:
         version = app.live_version or selected
         if not version:
             return None
-        controller = self.kube.get(CONTROLLER, manifests.versioned_name(app.app, version))
+        controller = self._controller(manifests.versioned_name(app.app, version))
         if not app.live:
             self._adopt(app, version, service, controller)
         return Live(
@@ -131,6 +131,11 @@ class Planner:
             service=service,
             route=state,
         )
+
+    def _controller(self, name: str) -> Document | None:
+        """The live version's. From the mirror: what matters of it is how far somebody scaled it."""
+        mirrored = next(iter(self.kube.items(CONTROLLER, {"name": name})), None)
+        return mirrored or self.kube.get(CONTROLLER, name)
 
     def _adopt(self, app: App, version: str, service: Document | None, controller: Document | None) -> None:
         """The original's live version is taken over. Ours, unknown to the store, is a mistake that stops here.
@@ -189,8 +194,9 @@ class Planner:
         return wanted
 
     def _numbers(self, app: App) -> Iterable[int]:
-        """Version numbers that the cluster knows for this app."""
-        for controller in self.kube.list(CONTROLLER, {"app": app.app}):
+        """Version numbers that the cluster knows for this app. From the mirror: those of a moment ago are our own, and
+        in the store; should one be missed, the POST that finds the name taken is the test."""
+        for controller in self.kube.items(CONTROLLER, {"app": app.app}):
             version = (controller["metadata"].get("labels") or {}).get("version", "")
             if version.isdigit():
                 yield int(version)

@@ -478,9 +478,9 @@ def remove_workload(work: Work, *, original_ok: bool = False) -> None:
     """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
     kube, plan = work.kube, work.plan
     name = manifests.versioned_name(plan.app, plan.version)
-    found = kube.get(CONTROLLER, name)
+    # After a crash in between the controller may be gone and its pods not: then the labels are all that is left.
+    found = next(iter(kube.items(CONTROLLER, {"name": name})), None)
     if kube.delete(CONTROLLER, name, deployment=plan.deployment, original_ok=original_ok):
-        # After a crash in between the controller may be gone and its pods not: then the labels are all that is left.
         uid = found["metadata"]["uid"] if found else ""
         diagnose.await_pods_gone(kube, uid, {"name": name, "app": plan.app, "version": plan.version})
         if found:

@@ -455,9 +455,11 @@ def await_pods_gone(kube: OwnedKube, controller_uid: str, labels: Mapping[str, s
         return not count
 
     pause = 0.0
-    while left(kube.list(POD, labels)):
-        kube.gate.pause(pause)
+    while True:
         kube.wait(POD, gone, labels=labels)
+        if not left(kube.list(POD, labels)):
+            return
+        kube.gate.pause(pause)
         pause = min(1.0, pause * 2 + 0.02)
 
 
