@@ -278,6 +278,7 @@ class Plan(Record):
     environment   what the injectors gave, as core/v1 EnvVar
     budgets       seconds by phase name
     settings      the settings that matter to the steps
+    made          what steps made besides `objects`, noted before it was made: `{"kind": fields of Kind, "name"}`
     """
 
     KIND: ClassVar[str] = "plan"
@@ -296,6 +297,7 @@ class Plan(Record):
     environment: list[Document] = field(default_factory=list)
     budgets: dict[str, float] = field(default_factory=dict)
     settings: Document = field(default_factory=dict)
+    made: list[Document] = field(default_factory=list)
 
     @property
     def key(self) -> str:

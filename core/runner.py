@@ -28,9 +28,10 @@ from deployer.core.gate import Gate
 from deployer.core.journal import Journal
 from deployer.core.kube import diagnose
 from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import SERVICE
+from deployer.core.kube.kinds import CONTROLLER, SERVICE
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner, inventory
+from deployer.core.ledger import PlanLedger
 from deployer.core.logbook import Logbook, Redactor
 from deployer.core.planning import blank_route
 from deployer.core.plugins import Registry
@@ -76,6 +77,7 @@ class Runner:
         self._tools = tools
         self._store = tools.store
         self._journal = Journal(tools.store, operation, lease)
+        self._ledger = PlanLedger(tools.store, self._journal)
         self._lease = lease
         self._caller = Caller(operation.app, hung)
         self._fenced = fenced
@@ -178,11 +180,15 @@ class Runner:
         return budget - self._spent.get(phase, 0.0), budget
 
     def _sweep(self, deployment: str, version: str, gate: Gate, *, live_too: bool = False) -> None:
-        """Remove every object that is owned by exactly this deployment, unless something leads to it.
+        """Remove what is left of exactly this deployment, unless something leads to it.
 
         `live_too`: the live one is meant, which is being undeployed.
         """
         kube = self._kube(deployment, gate)
+        plan = self._store.get(Plan, deployment)
+        rest = self._ledger.left(plan) if plan else inventory(self._tools.client, kube.owner, gate)
+        if not rest:
+            return
         app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
         if app is not None and app.live == deployment and not live_too:
             raise Hold(f"version {version} is live according to the store, so its objects stay")
@@ -191,10 +197,12 @@ class Runner:
             selector = service["spec"].get("selector") or {}
             if selector.get("version") == version:
                 raise Hold(f"service {self.operation.app} still selects version {version}, so its objects stay")
-        for kind, name, uid in inventory(self._tools.client, kube.owner, gate):
-            kube.delete(kind, name, deployment=deployment)
-            if kind.kind == "ReplicationController":
-                diagnose.await_pods_gone(kube, uid, {"name": name})
+        for kind, name in rest:
+            found = kube.get(kind, name)
+            if found is None or not kube.delete(kind, name, deployment=deployment):
+                continue
+            if kind == CONTROLLER:
+                diagnose.await_pods_gone(kube, found["metadata"]["uid"], {"name": name})
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -233,7 +241,7 @@ class Runner:
             epoch=self._lease.token,
             keep=frozenset(keep - {deployment, ""}),
         )
-        return OwnedKube(self._tools.client, self._tools.mirrors, owner, gate)
+        return OwnedKube(self._tools.client, self._tools.mirrors, owner, gate, self._ledger)
 
     def _work(self, step: Step, plan: Plan, gate: Gate) -> Work:
         """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from deployer.core.errors import (
     Fenced,
@@ -48,6 +48,16 @@ VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
 """Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
 
 
+class Ledger(Protocol):
+    """Keeps account of what each deployment makes, so that whatever happens it can be removed again."""
+
+    def making(self, deployment: str, kind: Kind, name: str) -> None:
+        """That object is about to be created; durable when this returns."""
+
+    def removed(self, deployment: str, kind: Kind, name: str) -> None:
+        """It is gone."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """For whom objects are handled.
@@ -72,20 +82,23 @@ class OwnedKube:
     Every method raises KubeError and what the gate raises.
     """
 
-    def __init__(self, client: KubeClient, mirrors: Mirrors, owner: Owner, gate: Gate) -> None:
+    def __init__(
+        self, client: KubeClient, mirrors: Mirrors, owner: Owner, gate: Gate, ledger: Ledger | None = None
+    ) -> None:
         self.owner = owner
         self.gate = gate
         self._client = client
         self._mirrors = mirrors
+        self._ledger = ledger
 
     def with_gate(self, gate: Gate) -> OwnedKube:
         """The same, bound to another gate."""
-        return OwnedKube(self._client, self._mirrors, self.owner, gate)
+        return OwnedKube(self._client, self._mirrors, self.owner, gate, self._ledger)
 
     def for_deployment(self, deployment: str) -> OwnedKube:
         """The same for another deployment of the app."""
         owner = dataclasses.replace(self.owner, deployment=deployment)
-        return OwnedKube(self._client, self._mirrors, owner, self.gate)
+        return OwnedKube(self._client, self._mirrors, owner, self.gate, self._ledger)
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -187,6 +200,9 @@ class OwnedKube:
         body = copy.deepcopy(body)
         body["metadata"].setdefault("annotations", {})[ANNOTATION_EPOCH] = str(self.owner.epoch)
         body["metadata"].setdefault("labels", {})[LABEL_MANAGED_BY] = MANAGED_BY
+        if self._ledger is not None:
+            with self.gate.writing():
+                self._ledger.making(self.owner.deployment, kind, name)
         for attempt in range(ATTEMPTS):
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict):
                 lost: KubeUnavailable | None = None
@@ -229,7 +245,10 @@ class OwnedKube:
         def ours(found: Document) -> bool:
             return self.owned_by(found, wanted) or (original_ok and is_original(found, self.owner.app))
 
-        return self._delete(kind, name, ours, propagation, wait_gone, fenced=False)
+        gone = self._delete(kind, name, ours, propagation, wait_gone, fenced=False)
+        if gone and wait_gone and self._ledger is not None:
+            self._ledger.removed(wanted, kind, name)
+        return gone
 
     # --- shared objects -------------------------------------------------------------------------------------------
 
@@ -376,9 +395,10 @@ class OwnedKube:
         )
 
 
-def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> list[tuple[Kind, str, str]]:
-    """(kind, name, uid) of everything that belongs to exactly `owner.deployment`, in the order of removal."""
-    out: list[tuple[Kind, str, str]] = []
+def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> list[tuple[Kind, str]]:
+    """(kind, name) of what the API server has of exactly `owner.deployment`, in the order of removal; of the kinds that
+    ship with the Deployer. For a deployment of which no ledger is left."""
+    out: list[tuple[Kind, str]] = []
     notes = {
         ANNOTATION_INSTANCE: owner.instance,
         ANNOTATION_APP: owner.app,
@@ -395,7 +415,7 @@ def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> lis
             role = _annotations(item).get(ANNOTATION_ROLE, "")
             versioned = role in VERSIONED_ROLES or role.startswith("versioned-")
             if versioned and notes <= _annotations(item).items():
-                out.append((kind, _name(item), item["metadata"]["uid"]))
+                out.append((kind, _name(item)))
     return out
 
 

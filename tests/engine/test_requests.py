@@ -1,0 +1,26 @@
+"""What a deployment asks of the API server: no more than it needs, and no more in a namespace that is full."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from support.world import HEALTHY, World
+
+
+@pytest.fixture
+def spent(world: World) -> Counter[str]:
+    """Requests by verb of a second deployment and of retiring the first."""
+    world.deployed(**HEALTHY)
+    world.quiet()
+    before = world.client.requests
+    world.deployed(**HEALTHY)
+    world.quiet()
+    return world.client.requests - before
+
+
+def test_a_deployment_and_the_retirement_of_the_old_version(spent: Counter[str]) -> None:
+    # Deciding reads the Service and the route. Moving the traffic looks at the controller and the Service anew.
+    # Retiring asks what the Service selects, then reads the two objects that it deletes and lists the pods once.
+    assert spent == {"create": 2, "replace": 1, "delete": 2, "get": 7, "list": 1}
