@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deployer.core.calls import Hung
 from deployer.core.changes import ended_changes
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
+from deployer.core.kube.mirror import Gone
 from deployer.core.records import Deployment, Event, Operation, OperationKind, OperationState, Status, new_id
 from deployer.core.removal import Removal
 from deployer.core.rollout import Rollout
@@ -42,11 +44,16 @@ class _Queue:
     failures: int = 0
 
     def next(self) -> Operation | None:
-        """What has begun comes first, alone; else the lowest that is due."""
+        """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
+
+        So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way.
+        """
         if self.busy or not self.operations:
             return None
-        # What a new version dropped is still in the way of the next one, so that goes before everything that waits.
-        ordered = sorted(self.operations.values(), key=lambda o: ("drop" not in o.target, o.sequence, o.id))
+        ordered = sorted(
+            self.operations.values(),
+            key=lambda o: (o.kind is not OperationKind.RETIRE, "drop" not in o.target, o.sequence, o.id),
+        )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
@@ -73,6 +80,8 @@ class Engine:
         self._apps: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
         self._leases: dict[tuple[str, str], tuple[Lease, Runner]] = {}
         self._fenced: dict[tuple[str, str], int] = {}
+        self._woken: deque[tuple[tuple[str, str], str]] = deque()
+        self._listening: dict[str, Callable[[], None]] = {}
         self._slots = threading.Semaphore(tools.settings.workers)
         self._threads: set[threading.Thread] = set()
         self._observe = threading.Event()
@@ -85,8 +94,8 @@ class Engine:
         """Begin, with what is open. Raises StoreUnavailable."""
         self._unsubscribe = self._store.subscribe(self._on_change)
         for operation in self._store.find(Operation, tag="open"):
-            # A deployment that is parked or held is looked at once: what it was pinned to may be gone, or back.
-            early = operation.begun and operation.kind is OperationKind.DEPLOY
+            # What is parked or held is looked at once: what it was pinned to, or waits for, may be gone, or back.
+            early = operation.begun or bool(operation.steps)
             queue = self._apps[operation.namespace, operation.app]
             queue.operations[operation.id] = dataclasses.replace(operation, due=0.0) if early else operation
         for name, target in (("engine", self._dispatch), ("leases", self._renew), ("observers", self._tell)):
@@ -108,6 +117,8 @@ class Engine:
             runner.stop(Revoked("the service is stopping"))
         for thread in [*threads, *self._service]:
             thread.join(max(0.1, end - time.monotonic()))
+        for forget in self._listening.values():
+            forget()
         self._unsubscribe()
 
     @property
@@ -148,6 +159,10 @@ class Engine:
         """Look at what changed: operations that came or moved, deployments that somebody cancelled."""
         with self._lock:
             changed, self._changed = self._changed, set()
+            while self._woken:
+                app, id = self._woken.popleft()
+                if app in self._apps and (parked := self._apps[app].operations.get(id)):
+                    self._apps[app].operations[id] = dataclasses.replace(parked, due=0.0)
         for kind, key in changed:
             if kind == Deployment.KIND:
                 deployment = self._store.get(Deployment, key)
@@ -221,6 +236,7 @@ class Engine:
 
     def _work(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> None:
         pause = 0.0
+        self._listening.pop(operation.id, lambda: None)()
         try:
             pause = self._under_lease(app, queue, operation)
         except Interrupted as error:
@@ -250,7 +266,7 @@ class Engine:
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
         with self._lock:
-            queue.runner = None
+            runner, queue.runner = queue.runner, None
             queue.not_before = time.time() + pause if pause else 0.0
             self._leases.pop(app, None)
             self._threads.discard(threading.current_thread())
@@ -267,7 +283,19 @@ class Engine:
                 queue.operations[now.id] = now
                 # A cancellation that came while the step was parking found neither a runner nor a parked operation.
                 self._changed.add((Deployment.KIND, now.deployment))
+        if runner is not None and runner.event is not None:
+            self._listen(app, operation.id, runner.event)
         self._wake.set()
+
+    def _listen(self, app: tuple[str, str], id: str, event: Gone) -> None:
+        """Take the parked operation up again when that has come."""
+
+        def wake() -> None:
+            self._woken.append((app, id))
+            self._wake.set()
+
+        with contextlib.suppress(Revoked):
+            self._listening[id] = self._tools.mirrors.get(event.kind, event.namespace).on_gone(event.labels, wake)
 
     def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
         """Run it and return how long the app should be left alone (0 unless another process has the lease)."""

@@ -319,12 +319,10 @@ class Planner:
     # --- pinned numbers ------------------------------------------------------------------------------------------
 
     def _budgets(self, descriptor: Document) -> dict[str, float]:
-        expose = self.settings.expose_timeout
         return {
             Phase.START.name: start_timeout(descriptor, self.settings),
             Phase.VERIFY.name: self.settings.timeout,
-            Phase.EXPOSE.name: expose,
-            Phase.CONFIRM.name: expose,
+            Phase.EXPOSE.name: self.settings.expose_timeout,
         }
 
     def _pinned_settings(self, ingress: IngressProvider | None) -> Document:

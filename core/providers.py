@@ -16,6 +16,7 @@ from typing import Any
 from deployer.core.errors import Problem
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, Verdict
+from deployer.core.kube.mirror import Gone
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.records import Document, Json, Plan
 from deployer.core.settings import Settings
@@ -68,10 +69,12 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Park:
     """Nothing to do before `until` (seconds since the epoch): the thread and the lease are freed, then `run` is
-    called again. `reason` goes to the log."""
+    called again; with an `event` (`work.kube.gone(...)`) as soon as that has come, and after a restart. `reason` goes
+    to the log."""
 
     until: float
     reason: str = ""
+    event: Gone | None = None
 
 
 Outcome = Done | Park

@@ -24,8 +24,7 @@ class Removal(Runner):
     def _carry_on(self) -> float | None:
         """Retire or undeploy. Never undone; tried until it is done, saying why it is not."""
         if self.operation.state is OperationState.QUEUED:
-            self._journal.write(state=OperationState.RUNNING, steps={})
-        waiting = OperationState.QUEUED if self.operation.kind is OperationKind.RETIRE else OperationState.RUNNING
+            self._journal.write(state=OperationState.RUNNING)
         try:
             self._fence()
             todo = self._retirement() if self.operation.kind is OperationKind.RETIRE else self._undeployment()
@@ -37,12 +36,17 @@ class Removal(Runner):
                 return parked
             self._sweep_rest()
         except Hold as error:
-            return self._again(str(error), waiting)
+            return self._again(str(error), self._parked_state, steps={})
         except (*FAILURES, Cancelled) as error:
             what = "retiring" if self.operation.kind is OperationKind.RETIRE else "undeploying"
-            return self._again(f"{what} is not finished: {error}", waiting)
+            return self._again(f"{what} is not finished: {error}", self._parked_state, steps={})
         self._removed()
         return None
+
+    @property
+    def _parked_state(self) -> OperationState:
+        """A retirement stands in nobody's way while it waits; an undeployment is awaited by what comes after it."""
+        return OperationState.QUEUED if self.operation.kind is OperationKind.RETIRE else OperationState.RUNNING
 
     def _retirement(self) -> list[tuple[Step, Plan]]:
         target = self.operation.target

@@ -39,7 +39,7 @@ from deployer.core.records import (
     Status,
     new_id,
 )
-from deployer.core.runner import FAILURES, Runner
+from deployer.core.runner import AWAITS, FAILURES, Runner
 from deployer.core.store.base import Change, Create, Update
 
 UNDO_ATTEMPTS = 3
@@ -108,7 +108,7 @@ class Rollout(Runner):
         if self.operation.state is OperationState.RUNNING:
             try:
                 todo = [(step, plan) for step in self._steps(plan)]
-                if (due := self.operation.due) > time.time():
+                if (due := self.operation.due) > time.time() and not self.operation.memory.get(AWAITS):
                     # Only looked at early: parked, and everything that it needs is still there.
                     self._caller.pause(0.0, cancellable=True)
                     return due

@@ -29,16 +29,17 @@ from deployer.core.journal import Journal
 from deployer.core.kube import diagnose
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import CONTROLLER, SERVICE
-from deployer.core.kube.mirror import Mirrors
+from deployer.core.kube.mirror import Gone, Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner, inventory
 from deployer.core.ledger import PlanLedger
 from deployer.core.logbook import Logbook, Redactor
 from deployer.core.planning import blank_route
 from deployer.core.plugins import Registry
 from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Route, RouteContext, Step, Work
-from deployer.core.records import App, Deployment, Operation, OperationState, Plan, Status
+from deployer.core.records import App, Deployment, Json, Operation, OperationState, Plan, Status
 from deployer.core.rounds import Rounds
 from deployer.core.settings import Settings
+from deployer.core.steps import PODS_GONE, grace_time
 from deployer.core.store.base import Append, Lease, Store
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,11 @@ FRESH = 10.0
 RETRY_MOST = 60.0
 """The longest pause, in seconds, between two attempts at an undo, an undeployment or a retirement."""
 
-PODS_GONE = 30.0
-"""Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
+SHARED_BUDGETS = {Phase.CONFIRM: Phase.EXPOSE}
+"""Phases without a budget of their own. That traffic has moved is part of moving it, to everybody who waits for it."""
+
+AWAITS = "engine/awaits"
+"""In an operation's memory: the step that is parked waits for an event, which does not outlive the process."""
 
 FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
 """What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
@@ -83,6 +87,8 @@ class Runner:
         self._fenced = fenced
         self._resumed = operation.begun
         self._spent = dict(operation.spent)
+        self.event: Gone | None = None
+        """What the step that parked waits for, besides the time."""
 
     @property
     def operation(self) -> Operation:
@@ -103,6 +109,11 @@ class Runner:
 
     def _carry_on(self) -> float | None:
         raise NotImplementedError
+
+    @property
+    def _parked_state(self) -> OperationState:
+        """The operation's state while a step of it is parked."""
+        return self.operation.state
 
     def _fence(self) -> None:
         """Raise the epoch of the app's shared objects to the lease's token, once in a process. Raises KubeError."""
@@ -133,7 +144,14 @@ class Runner:
             if isinstance(outcome, Park):
                 if outcome.reason:
                     self._log(outcome.reason)
-                self._journal.write(due=outcome.until, spent=self._spent, attempts=0)
+                self.event = outcome.event
+                self._journal.write(
+                    state=self._parked_state,
+                    due=outcome.until,
+                    spent=self._spent,
+                    attempts=0,
+                    memory={**self.operation.memory, AWAITS: outcome.event is not None},
+                )
                 return outcome.until
             # Recorded together with the start of the next one, or with the commit.
             self._journal.operation = dataclasses.replace(
@@ -143,7 +161,7 @@ class Runner:
 
     def _run_step(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
-        phase = Phase(step.phase).name
+        phase = (SHARED_BUDGETS.get(step.phase) or Phase(step.phase)).name
         pause, last = 0.25, ""
         while True:
             left, budget = self._left(phase, plan)
@@ -187,22 +205,23 @@ class Runner:
         kube = self._kube(deployment, gate)
         plan = self._store.get(Plan, deployment)
         rest = self._ledger.left(plan) if plan else inventory(self._tools.client, kube.owner, gate)
-        if not rest:
-            return
         app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
-        if app is not None and app.live == deployment and not live_too:
+        if rest and app is not None and app.live == deployment and not live_too:
             raise Hold(f"version {version} is live according to the store, so its objects stay")
+        present = [(kind, name, found) for kind, name in rest if (found := kube.get(kind, name)) is not None]
+        if present:
+            self._check_not_selected(kube, deployment, version)
+        for kind, name, found in present:
+            if kube.delete(kind, name, deployment=deployment) and kind == CONTROLLER:
+                diagnose.await_pods_gone(kube, found["metadata"]["uid"], {"name": name})
+
+    def _check_not_selected(self, kube: OwnedKube, deployment: str, version: str) -> None:
+        """Raise Hold when the unversioned Service leads to this version."""
         service = kube.get(SERVICE, manifests.service_name(self.operation.app))
         if service and kube.owned_by(service, deployment) and version:
             selector = service["spec"].get("selector") or {}
             if selector.get("version") == version:
                 raise Hold(f"service {self.operation.app} still selects version {version}, so its objects stay")
-        for kind, name in rest:
-            found = kube.get(kind, name)
-            if found is None or not kube.delete(kind, name, deployment=deployment):
-                continue
-            if kind == CONTROLLER:
-                diagnose.await_pods_gone(kube, found["metadata"]["uid"], {"name": name})
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -210,13 +229,13 @@ class Runner:
         """End the operation without touching any deployment."""
         self._journal.write(state=OperationState.DONE)
 
-    def _again(self, why: str, state: OperationState) -> float:
-        """Try later, a little later each time; said once for each reason."""
+    def _again(self, why: str, state: OperationState, **fields: Json) -> float:
+        """Try later, a little later each time; said once for each reason. `fields` of the record change too."""
         attempts = self.operation.attempts + 1
         due = time.time() + min(RETRY_MOST, 0.5 * 2 ** min(attempts, 10))
         self._say_once(why)
         self._journal.write(
-            state=state, due=due, attempts=attempts, memory={**self.operation.memory, "engine/said": why}
+            state=state, due=due, attempts=attempts, memory={**self.operation.memory, "engine/said": why}, **fields
         )
         return float(due)
 
@@ -279,9 +298,7 @@ class Runner:
 
     def _removal_budget(self, plan: Plan) -> float:
         """Seconds for removing or undoing: the setting, and the pods' own grace time plus 30 s."""
-        podspec = plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {})
-        grace = podspec.get("terminationGracePeriodSeconds", 30)
-        return self._tools.settings.undo_timeout + float(grace if isinstance(grace, int) else 30) + PODS_GONE
+        return self._tools.settings.undo_timeout + grace_time(plan) + PODS_GONE
 
     def _line(self, message: str) -> Append:
         """A log line for the transaction that makes it true."""
@@ -298,6 +315,8 @@ def _checked(step: Step, outcome: object) -> Outcome:
     """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
     if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
+    elif isinstance(outcome, Park) and not isinstance(outcome.event, Gone | None):
+        wrong = f"parks for {type(outcome.event).__name__}, which is no event"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
     else:

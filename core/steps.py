@@ -11,8 +11,9 @@ from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
 from deployer.core.kube.diagnose import controlled_by, is_active, name_of, ready_endpoints, service_slices
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
+from deployer.core.kube.mirror import CONTROLLED_BY, Gone
 from deployer.core.kube.owned import OwnedKube
-from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Phase, Step, Work
+from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Park, Phase, Step, Work
 from deployer.core.records import Document, Plan
 
 HEALTH_INTERVAL = 1.0
@@ -20,6 +21,9 @@ HEALTH_INTERVAL = 1.0
 
 HEALTH_PASSES = 2
 """Rounds in a row that every pod must pass, so that an app that flaps is not switched to."""
+
+PODS_GONE = 30.0
+"""Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
 
 SERVICE_HOLD = 10.0
 """Seconds, at most, for which a failed version stays after the unversioned Service was led away from it."""
@@ -343,14 +347,44 @@ class CheckUnused(Step):
 
 
 class RemoveWorkload(Step):
-    """Remove the ReplicationController, wait for its pods, and last the versioned Service."""
+    """Remove the ReplicationController, let its pods end, and last the versioned Service.
+
+    Holds nothing while the pods use their grace time. None is ever ended by force; too late ones are told of.
+    """
 
     id = "remove-workload"
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        remove_workload(work, original_ok=bool(work.plan.settings.get("original")))
+        original_ok = bool(work.plan.settings.get("original"))
+        uid = work.recall("controller", None)
+        if uid is None:
+            uid = remove_controller(work, original_ok=original_ok)
+        if uid is not None:
+            selector = {CONTROLLED_BY: uid} if uid else workload_labels(work.plan)
+            # The mirror first, then the server itself: one that lags must not call pods gone that were just made.
+            left = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
+            if left := diagnose.pods_left(left, uid):
+                return self._park(work, uid, left, work.kube.gone(POD, selector))
+            if uid:
+                work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
+        remove_versioned_service(work, original_ok=original_ok)
         return Done()
+
+    def _park(self, work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcome:
+        began = work.recall("began", 0.0)
+        if not began:
+            began = time.time()
+            work.remember("controller", uid)
+            work.remember("began", began)
+            work.log(f"waiting for its pods to end, {len(left)} left")
+        limit = began + grace_time(work.plan) + PODS_GONE
+        if time.time() < limit:
+            return Park(limit, event=event)
+        raise StepFailed(
+            f"its pods were asked to end {time.time() - began:.0f} s ago and {len(left)} have not, like "
+            f"{name_of(left[0])}: see whether a finalizer, or a node that does not answer, keeps them"
+        )
 
 
 def deploy_steps() -> list[Step]:
@@ -474,16 +508,42 @@ def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
         )
 
 
-def remove_workload(work: Work, *, original_ok: bool = False) -> None:
+def remove_workload(work: Work) -> None:
     """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
-    kube, plan = work.kube, work.plan
-    name = manifests.versioned_name(plan.app, plan.version)
-    # After a crash in between the controller may be gone and its pods not: then the labels are all that is left.
-    found = next(iter(kube.items(CONTROLLER, {"name": name})), None)
-    if kube.delete(CONTROLLER, name, deployment=plan.deployment, original_ok=original_ok):
-        uid = found["metadata"]["uid"] if found else ""
-        diagnose.await_pods_gone(kube, uid, {"name": name, "app": plan.app, "version": plan.version})
-        if found:
-            work.log(f"removed {name}")
+    uid = remove_controller(work)
+    if uid is not None:
+        diagnose.await_pods_gone(work.kube, uid, workload_labels(work.plan))
+        if uid:
+            work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
+    remove_versioned_service(work)
+
+
+def remove_controller(work: Work, *, original_ok: bool = False) -> str | None:
+    """Its uid, by which its pods are known; empty when it was gone already, and after a crash only their labels are
+    left of them. None when the controller of that name is somebody else's, who keeps it.
+    """
+    name = manifests.versioned_name(work.plan.app, work.plan.version)
+    found = next(iter(work.kube.items(CONTROLLER, {"name": name})), None)
+    if not work.kube.delete(CONTROLLER, name, deployment=work.plan.deployment, original_ok=original_ok):
+        return None
+    return str(found["metadata"]["uid"]) if found else ""
+
+
+def remove_versioned_service(work: Work, *, original_ok: bool = False) -> None:
+    """The last of a version's objects to go."""
+    plan = work.plan
     if plan.objects.get("versioned_service"):
-        kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
+        name = manifests.versioned_name(plan.app, plan.version)
+        work.kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
+
+
+def workload_labels(plan: Plan) -> dict[str, str]:
+    """The labels of a version's pods."""
+    return {"name": manifests.versioned_name(plan.app, plan.version), "app": plan.app, "version": plan.version}
+
+
+def grace_time(plan: Plan) -> float:
+    """Seconds that a version's pods may take to end once they are asked to."""
+    podspec = plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {})
+    grace = podspec.get("terminationGracePeriodSeconds", 30)
+    return float(grace if isinstance(grace, int) else 30)

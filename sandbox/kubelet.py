@@ -119,6 +119,13 @@ class PodWorker:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
+    def _let_go(self) -> None:
+        """The pod has used its grace time; only finalizers keep it from going."""
+        if (pod := self.pod()) and not pod["metadata"].get("finalizers"):
+            self.node.store.remove(POD, self.key)
+            return
+        self.node.store.change(POD, self.key, lambda pod: pod["metadata"].update(deletionGracePeriodSeconds=0))
+
     async def _run(self) -> None:
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -133,8 +140,7 @@ class PodWorker:
             tasks += stops
             await asyncio.gather(*stops)
             self.publish()
-            if self.pod():
-                self.node.store.remove(POD, self.key)
+            self._let_go()
         finally:
             for task in tasks:
                 task.cancel()

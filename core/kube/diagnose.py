@@ -441,14 +441,11 @@ def await_pods_gone(kube: OwnedKube, controller_uid: str, labels: Mapping[str, s
     at the server itself: a mirror that lags must not call pods gone that were just made.
     """
 
-    def left(pods: Iterable[Document]) -> list[Document]:
-        return [p for p in pods if (controlled_by(p, controller_uid) if controller_uid else has_controller(p))]
-
     said = -1
 
     def gone(pods: list[Document]) -> bool:
         nonlocal said
-        count = len(left(pods))
+        count = len(pods_left(pods, controller_uid))
         if log is not None and count and count != said:
             log(f"waiting for {count} pods to end")
         said = count
@@ -457,7 +454,7 @@ def await_pods_gone(kube: OwnedKube, controller_uid: str, labels: Mapping[str, s
     pause = 0.0
     while True:
         kube.wait(POD, gone, labels=labels)
-        if not left(kube.list(POD, labels)):
+        if not pods_left(kube.list(POD, labels), controller_uid):
             return
         kube.gate.pause(pause)
         pause = min(1.0, pause * 2 + 0.02)
@@ -480,6 +477,11 @@ def controlled_by(found: Document, uid: str) -> bool:
 def has_controller(found: Document) -> bool:
     """True when some controller owns the object, be it gone already."""
     return any(owner.get("controller") for owner in found["metadata"].get("ownerReferences") or ())
+
+
+def pods_left(pods: Iterable[Document], controller_uid: str) -> list[Document]:
+    """Those that the controller of that uid still owns (empty uid: that any controller does)."""
+    return [p for p in pods if (controlled_by(p, controller_uid) if controller_uid else has_controller(p))]
 
 
 def is_active(pod: Document) -> bool:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from deployer.core.errors import (
@@ -62,12 +63,26 @@ class _Undecodable(Exception):
     """A line of the watch could not be read: it is skipped, and listing again makes up for what it said."""
 
 
-class _Waiter:
-    """Who waits for objects that match a selector."""
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The event that no object with these labels is left; made by `OwnedKube.gone`."""
 
-    def __init__(self, selector: Mapping[str, str]) -> None:
+    kind: Kind
+    namespace: str | None
+    labels: Mapping[str, str]
+
+
+class _Waiter:
+    """Who waits for objects that match a selector: for any change of them, or (`gone`) until there is none.
+
+    `wake` is called under the mirror's lock.
+    """
+
+    def __init__(self, selector: Mapping[str, str], wake: Callable[[], None], *, gone: bool = False) -> None:
         self.selector = dict(selector)
-        self.event = threading.Event()
+        self.gone = gone
+        self.anchor = next(iter(self.selector.items()), None)
+        self.wake = wake
 
 
 class Mirror:
@@ -128,15 +143,14 @@ class Mirror:
         is synced and then whenever one of them appears, changes or goes; also every `recheck` seconds, for conditions
         in which time plays a part. Raises KubeError when the mirror may not look, and what the gate raises.
         """
-        waiter = _Waiter(labels or {})
-        anchor = next(iter(waiter.selector.items()), None)
+        changed = threading.Event()
+        waiter = _Waiter(labels or {}, changed.set)
         with self._lock:
-            self._waiters[anchor].add(waiter)
-            self._waiting += 1
+            self._add(waiter)
         try:
             while True:
                 gate.check()
-                waiter.event.clear()
+                changed.clear()
                 with self._lock:
                     self._start()
                     if self._error is not None:
@@ -144,18 +158,39 @@ class Mirror:
                     found = self._select(waiter.selector) if self._synced else None
                 if found is not None and (answer := condition(found)):
                     return answer
-                gate.wait(waiter.event, float("inf") if recheck is None or found is None else recheck)
+                gate.wait(changed, float("inf") if recheck is None or found is None else recheck)
         except DeadlineExceeded as over:
             if self.problem:
                 raise DeadlineExceeded(f"{over}; {self.problem}") from over
             raise
         finally:
-            with self._lock:
-                self._waiting -= 1
-                self._used = time.monotonic()
-                self._waiters[anchor].discard(waiter)
-                if not self._waiters[anchor]:
-                    del self._waiters[anchor]
+            self._forget(waiter)
+
+    def on_gone(self, labels: Mapping[str, str], wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when no object has these labels (at once if that is so already, and each time that the last one
+        goes), or the mirror may not look. Returns the function that unsubscribes. `wake` must only set a flag: it runs
+        under the mirror's lock.
+        """
+        waiter = _Waiter(labels, wake, gone=True)
+        with self._lock:
+            self._add(waiter)
+            self._start()
+            self._tell(waiter)
+        return lambda: self._forget(waiter)
+
+    def _add(self, waiter: _Waiter) -> None:
+        self._waiters[waiter.anchor].add(waiter)
+        self._waiting += 1
+
+    def _forget(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter not in self._waiters.get(waiter.anchor, ()):
+                return
+            self._waiting -= 1
+            self._used = time.monotonic()
+            self._waiters[waiter.anchor].discard(waiter)
+            if not self._waiters[waiter.anchor]:
+                del self._waiters[waiter.anchor]
 
     def stop(self) -> None:
         """Begin to end; `close` waits for it."""
@@ -197,7 +232,7 @@ class Mirror:
             for waiter in self._waiters.get(anchor, ()):
                 wanted = waiter.selector.items()
                 if wanted <= before or wanted <= after:
-                    waiter.event.set()
+                    self._tell(waiter)
 
     def _replace(self, items: Iterable[Document], version: str) -> None:
         """Make a list the state."""
@@ -226,7 +261,12 @@ class Mirror:
     def _wake_all(self) -> None:
         for waiters in self._waiters.values():
             for waiter in waiters:
-                waiter.event.set()
+                self._tell(waiter)
+
+    def _tell(self, waiter: _Waiter) -> None:
+        """Wake it, unless it waits for an end that has not come."""
+        if not waiter.gone or self._error is not None or (self._synced and not self._select(waiter.selector)):
+            waiter.wake()
 
     # --- the thread -----------------------------------------------------------------------------------------------
 

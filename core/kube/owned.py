@@ -22,7 +22,7 @@ from deployer.core.errors import (
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, SERVICE, Kind
-from deployer.core.kube.mirror import Mirrors
+from deployer.core.kube.mirror import Gone, Mirrors
 from deployer.core.manifests import (
     ANNOTATION_APP,
     ANNOTATION_DEPLOYMENT,
@@ -130,6 +130,10 @@ class OwnedKube:
         them changes, and every `recheck` seconds. No polling. Never change the dicts."""
         mirror = self._mirrors.get(kind, self._place(kind, namespace))
         return mirror.wait(condition, self.gate, labels=labels, recheck=recheck)
+
+    def gone(self, kind: Kind, labels: Mapping[str, str], namespace: str | None = None) -> Gone:
+        """The event that no object with these labels is left any more, for `Park`."""
+        return Gone(kind, self._place(kind, namespace), dict(labels))
 
     def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
         """The last lines of a container's log; `previous`: of the run before its last restart."""

@@ -189,6 +189,24 @@ def test_a_deletes_answer_says_whether_the_object_is_still_there(cluster, object
     refused(404, lambda: cluster.read(what, "web"))
 
 
+def test_finalizers_hold_a_pod_that_has_ended(cluster, objects):
+    cluster.create(RC, objects.rc("web"))
+    cluster.ready("web")
+    (pod,) = cluster.items(POD)
+    name = pod["metadata"]["name"]
+    cluster.patch(POD, name, {"metadata": {"finalizers": ["example.com/hold"]}})
+    cluster.delete(RC, "web", {"propagationPolicy": "Background"})
+
+    def ended(found):
+        (status,) = found[0]["status"]["containerStatuses"]
+        return "terminated" in status["state"] and found[0]["metadata"]["deletionGracePeriodSeconds"] == 0
+
+    cluster.wait(POD, ended)
+    assert cluster.read(POD, name)["metadata"]["finalizers"] == ["example.com/hold"]
+    cluster.patch(POD, name, {"metadata": {"finalizers": None}})
+    cluster.wait(POD, lambda found: not found)
+
+
 def test_finalizers_hold_an_object_until_they_are_gone(cluster, refused):
     cluster.create("config_map", {"metadata": {"name": "held", "finalizers": ["example.com/hold"]}})
     cluster.delete("config_map", "held")

@@ -133,6 +133,42 @@ def test_an_object_that_leaves_the_selector_wakes(cluster: Cluster, mirrors: Mir
     until(mirrors, labels={"app": "x"})
 
 
+def test_the_end_of_the_last_one_is_told(cluster: Cluster, mirrors: Mirrors) -> None:
+    cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="x"), "c": pod("c", 1, app="y")}
+    mirror = mirrors.get(POD, "ns")
+    gone, other, at_once = threading.Event(), threading.Event(), threading.Event()
+    forget = mirror.on_gone({"app": "x"}, gone.set)
+    mirror.on_gone({"app": "y"}, other.set)
+    watch = cluster.nth_watch(1)
+    watch.send(event("MODIFIED", pod("a", 2, app="x", phase="ending")))
+    watch.send(event("DELETED", pod("a", 3, app="x")))
+    until(mirrors, "b", "c")
+    assert not gone.is_set()
+    watch.send(event("DELETED", pod("b", 4, app="x")))
+    assert gone.wait(10)
+    assert not other.is_set()
+    mirror.on_gone({"app": "x"}, at_once.set)
+    assert at_once.is_set()
+    forget()
+    gone.clear()
+    watch.send(event("ADDED", pod("d", 5, app="x")))
+    watch.send(event("DELETED", pod("d", 6, app="x")))
+    watch.send(event("ADDED", pod("e", 7, app="z")))
+    until(mirrors, "c", "e")
+    assert not gone.is_set()
+
+
+def test_what_went_while_the_watch_was_down_is_told(cluster: Cluster, mirrors: Mirrors) -> None:
+    cluster.pods = {"a": pod("a", 1, app="x")}
+    until(mirrors, "a")
+    gone = threading.Event()
+    mirrors.get(POD, "ns").on_gone({"app": "x"}, gone.set)
+    cluster.pods, cluster.version = {}, 9
+    watch = cluster.nth_watch(1)
+    watch.send(event("ERROR", {"kind": "Status", "code": 410}))
+    assert gone.wait(10)
+
+
 def test_a_clean_end_goes_on_from_where_it_was(cluster: Cluster, mirrors: Mirrors) -> None:
     def watch(request: Any) -> None:
         if len(cluster.watches) == 1:
