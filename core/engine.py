@@ -35,9 +35,10 @@ RETRY = 1.0
 
 @dataclass(slots=True)
 class _Queue:
-    """What is open for one app, by operation id, and what is running."""
+    """What is open for one app, by operation id, and what is running. `early`: ids to take up before they are due."""
 
     operations: dict[str, Operation] = field(default_factory=dict)
+    early: set[str] = field(default_factory=set)
     runner: Runner | None = None
     busy: bool = False
     not_before: float = 0.0
@@ -58,11 +59,14 @@ class _Queue:
         if begun is not None:
             return begun
         now = time.time()
-        return next((o for o in ordered if o.due <= now), min(ordered, key=lambda o: o.due))
+        return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:
         """Seconds since the epoch at which it may be taken up."""
-        return max(operation.due, self.not_before)
+        return max(self._due(operation), self.not_before)
+
+    def _due(self, operation: Operation) -> float:
+        return 0.0 if operation.id in self.early else operation.due
 
 
 class Engine:
@@ -95,9 +99,10 @@ class Engine:
         self._unsubscribe = self._store.subscribe(self._on_change)
         for operation in self._store.find(Operation, tag="open"):
             # What is parked or held is looked at once: what it was pinned to, or waits for, may be gone, or back.
-            early = operation.begun or bool(operation.steps)
             queue = self._apps[operation.namespace, operation.app]
-            queue.operations[operation.id] = dataclasses.replace(operation, due=0.0) if early else operation
+            queue.operations[operation.id] = operation
+            if operation.begun or operation.steps:
+                queue.early.add(operation.id)
         for name, target in (("engine", self._dispatch), ("leases", self._renew), ("observers", self._tell)):
             thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
@@ -161,8 +166,8 @@ class Engine:
             changed, self._changed = self._changed, set()
             while self._woken:
                 app, id = self._woken.popleft()
-                if app in self._apps and (parked := self._apps[app].operations.get(id)):
-                    self._apps[app].operations[id] = dataclasses.replace(parked, due=0.0)
+                if app in self._apps:
+                    self._apps[app].early.add(id)
         for kind, key in changed:
             if kind == Deployment.KIND:
                 deployment = self._store.get(Deployment, key)
@@ -196,7 +201,7 @@ class Engine:
             elif queue is not None and operation.state is OperationState.RUNNING and not operation.attempts:
                 # It is parked; what waits between two attempts waits for a reason.
                 with self._lock:
-                    queue.operations[operation.id] = dataclasses.replace(operation, due=0.0)
+                    queue.early.add(operation.id)
 
     def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
         """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
@@ -225,6 +230,7 @@ class Engine:
                 if not self._slots.acquire(blocking=False):
                     return RETRY if pause is None else min(pause, RETRY)
                 queue.busy = True
+                queue.early.discard(operation.id)
                 thread = threading.Thread(
                     target=self._work, args=(app, queue, operation), name=f"operation-{operation.app}", daemon=True
                 )

@@ -70,6 +70,24 @@ def parked(world: World) -> bool:
     return bool(found) and not found[0].begun and found[0].steps.get("remove-workload") == "started"
 
 
+def test_a_late_notice_that_it_was_parked_does_not_hide_that_its_pods_have_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = replaced(world)
+    world.until(lambda: parked(world), "the retirement to be parked")
+    (retire,) = [o for o in world.store.find(Operation, tag="open") if o.kind is OperationKind.RETIRE]
+    engine, take_in = world.engine, world.engine._take_in
+
+    def late() -> None:
+        if engine._woken:
+            engine._changed.add((Operation.KIND, retire.id))
+        take_in()
+
+    monkeypatch.setattr(engine, "_take_in", late)
+    keep_pods(world)
+    world.ended(first, Status.UNDEPLOYED)
+
+
 def test_what_ends_while_the_service_is_down_is_noticed_at_its_start(world: World) -> None:
     first = replaced(world)
     world.stop()
