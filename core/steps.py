@@ -387,18 +387,14 @@ class RemoveWorkload(Step):
         )
 
 
-def deploy_steps() -> list[Step]:
-    """Blue-green, in the order that loses nothing: the route first, then the Service, nothing removed yet."""
-    return [
-        StartWorkload(),
-        AwaitReady(),
-        VerifyHealth(),
-        AwaitEndpoints(),
-        PrepareRoute(),
-        SwitchRoute(),
-        ConfirmRoute(),
-        MoveService(),
-    ]
+def deploy_steps(plan: Plan | None = None) -> list[Step]:
+    """Blue-green, in the order that loses nothing: the route first, then the Service, nothing removed yet.
+
+    Those that `plan` needs, as each costs a durable note that it has begun; without one, all of them.
+    """
+    health: list[Step] = [VerifyHealth()] if plan is None or plan.health else []
+    route: list[Step] = [PrepareRoute(), SwitchRoute(), ConfirmRoute()] if plan is None or plan.route else []
+    return [StartWorkload(), AwaitReady(), *health, AwaitEndpoints(), *route, MoveService()]
 
 
 def undeploy_steps() -> list[Step]:

@@ -13,8 +13,8 @@ class BlueGreen(Strategy):
     name = "blue-green"
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
-        """Start, await readiness, verify health, expose, confirm, move the Service."""
-        return deploy_steps()
+        """Start, await readiness, verify health, expose, confirm, move the Service: those of them that apply."""
+        return deploy_steps(plan)
 
 
 @hookimpl
