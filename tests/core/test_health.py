@@ -18,40 +18,7 @@ from deployer.core.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachabl
 from deployer.core.health_via import ThroughApiServer
 from deployer.core.kube.client import connect
 from deployer.core.settings import Settings
-
-Talk = Callable[[socket.socket, bytes], None]
-
-
-class Pod:
-    """A listener that lets `talk` answer every connection, and keeps the requests that came."""
-
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.requests: list[bytes] = []
-        self.over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                with connection, contextlib.suppress(OSError):
-                    connection.settimeout(10)
-                    request = b""
-                    while b"\r\n\r\n" not in request and (piece := connection.recv(4096)):
-                        request += piece
-                    self.requests.append(request)
-                    self._talk(connection, request)
-                self.over.set()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
+from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
 
 @pytest.fixture
@@ -93,16 +60,6 @@ def target(request: pytest.FixtureRequest) -> Iterator[Callable[..., HealthTarge
             return make(port, **{"way": ThroughApiServer(client), **changes})
 
         yield make if request.param == "direct" else through
-
-
-def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
-
-
-def replying(*replies: bytes) -> Talk:
-    left = list(replies)
-    return lambda connection, _: connection.sendall(left.pop(0) if len(left) > 1 else left[0])
 
 
 # --- what is sent and read ----------------------------------------------------------------------------------------
@@ -176,25 +133,6 @@ def test_an_endless_chunked_body_is_cut_as_well(pod, target):
 
 
 # --- time ---------------------------------------------------------------------------------------------------------
-
-
-def drip(connection: socket.socket, _: bytes) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    stop = threading.Event()
-    for _ in range(100):
-        connection.send(b"x")
-        stop.wait(0.05)
-
-
-def drip_headers(connection: socket.socket, _: bytes) -> None:
-    stop = threading.Event()
-    for _ in range(100):
-        connection.send(b"H")
-        stop.wait(0.05)
-
-
-def hang(connection: socket.socket, _: bytes) -> None:
-    connection.recv(1)
 
 
 @pytest.mark.parametrize("talk", [hang, drip, drip_headers])
