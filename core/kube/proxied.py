@@ -29,8 +29,12 @@ _NOT_FOR_THE_POD = re.compile(
     r"(authorization|host|impersonate-.*|x-remote-.*|proxy-.*|upgrade|te|trailer|transfer-encoding|expect|keep-alive)",
     re.IGNORECASE,
 )
-# Errors that the API server does not put into a Status.
-_PLAIN = {429: b"Too many requests", 500: b"This request caused apiserver to panic"}
+_STATUS = b'{"kind":"Status","apiVersion":"v1"'
+# Errors that the API server does not put into a Status (k8s.io/apiserver v0.34: server/filters, responsewriters).
+_PLAIN = {
+    429: (b"Too many requests, please try again", b"The apiserver is shutting down"),
+    500: (b"This request caused apiserver to panic", b'Internal Server Error: "'),
+}
 
 
 def check(path: str, method: str, headers: Mapping[str, str]) -> None:
@@ -51,7 +55,7 @@ def is_own(answer: Answer) -> bool:
     """True for an error of the API server itself, or what looks like one."""
     if answer.status < 400:
         return False
-    if answer.body.startswith(_PLAIN.get(answer.status, b'{"kind":"Status","apiVersion":"v1"')):
+    if answer.body.startswith((_STATUS, *_PLAIN.get(answer.status, ()))):
         return True
     try:
         status = json.loads(answer.body)

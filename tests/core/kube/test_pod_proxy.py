@@ -123,6 +123,8 @@ def test_names_and_methods_that_break_the_request(server: Any, client: KubeClien
         (503, status(503, "ServiceUnavailable", "error trying to reach service: EOF"), KubeUnavailable, "EOF"),
         (500, status(500, "", "backend tried to switch protocol"), KubeUnavailable, "switch protocol"),
         (429, b"Too many requests, please try again later.\n", KubeUnavailable, "answered 429"),
+        (429, b"The apiserver is shutting down, please try again later.\n", KubeUnavailable, "answered 429"),
+        (500, b'Internal Server Error: "/api/v1/x": no', KubeUnavailable, "answered 500"),
         (500, b"This request caused apiserver to panic. Look in the logs", KubeUnavailable, "answered 500"),
         (503, b'{"kind":"Status","apiVersion":"v1",' + b" " * 2000, KubeUnavailable, "answered 503"),
     ],
