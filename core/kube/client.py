@@ -226,8 +226,8 @@ class KubeClient:
         proxied.check(path, method, headers)
         request = _request(proxied.RIGHTS[method], method, POD, namespace, f"{pod}:{port}", subresource=f"proxy{path}")
         request = dataclasses.replace(request, where=f"pods/proxy {pod}:{port} in namespace {namespace}")
-        self._count("proxy")
         with self._abortable(gate, last=True) as call:
+            self._count("proxy")
             try:
                 answer = self._transport.pass_on(
                     method, request.target, headers, call=call, seconds=seconds, limit=limit
@@ -238,7 +238,7 @@ class KubeClient:
                 unreachable = isinstance(error, NotSent)
                 text = f"the API server at {self.address} cannot be reached" if unreachable else "no complete answer"
                 raise KubeUnavailable(f"{text}: {error}") from error
-        if proxied.is_own(answer):
+        if proxied.is_own(method, answer):
             if answer.status == 401:
                 self._transport.renew()
             _refuse(request, answer)

@@ -51,10 +51,10 @@ def check(path: str, method: str, headers: Mapping[str, str]) -> None:
             raise KubeRejected(f"a header {name} would be meant for the API server, not for the pod", status=400)
 
 
-def is_own(answer: Answer) -> bool:
-    """True for an error of the API server itself, or what looks like one."""
-    if answer.status < 400:
-        return False
+def is_own(method: str, answer: Answer) -> bool:
+    """True for an error of the API server itself, or what looks like one. That of a HEAD has no body to look at."""
+    if answer.status < 400 or method == "HEAD":
+        return answer.status >= 400
     if answer.body.startswith((_STATUS, *_PLAIN.get(answer.status, ()))):
         return True
     try:

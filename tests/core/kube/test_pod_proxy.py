@@ -138,6 +138,14 @@ def test_errors_of_the_api_server_are_no_answers(
     assert len(server.requests) == 1  # the health checks repeat, not the door
 
 
+def test_whose_error_a_head_gets_cannot_be_told(server: Any, client: KubeClient) -> None:
+    server.answer = lambda request: request.json(b"", 404)
+    with pytest.raises(KubeNotFound):
+        ask(client, method="HEAD")
+    server.answer = lambda request: request.json(b"")
+    assert ask(client, method="HEAD").status == 200
+
+
 @pytest.mark.parametrize("code", [401, 404, 429, 500, 503])
 @pytest.mark.parametrize("body", [b"", b"no", b'{"kind":"Pod"}', b'{"kind":"Status"}', b"[" * 900, b'"Status"'])
 def test_errors_of_the_pod_are_answers(server: Any, client: KubeClient, code: int, body: bytes) -> None:
