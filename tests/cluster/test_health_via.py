@@ -52,7 +52,7 @@ def test_deployments(tmp_path: Path, namespace: str, via: str) -> None:
         world.deployed(**{**HEALTHY, "healthCheckType": "simple", "healthCheckPath": "simple"})
         assert (world.client.requests["proxy"] >= 4) is (via == "auto")
         refused = world.deploy(**{**HEALTHY, "healthCheckPort": 9998}, newVersion="3")
-        world.until(lambda: "not healthy yet" in world.log(refused.id), "the first round")
+        world.until(lambda: "not healthy yet" in world.log(refused.id), "the first round", patience=90)
         world.service.undeploy(namespace, refused.id)
         world.ended(refused, Status.UNDEPLOYED)
         said = r"not healthy yet: pod shop-3-\w+ at [0-9.]+:9998 refused the connection: does the app listen"
