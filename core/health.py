@@ -11,6 +11,7 @@ import select
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ BODY_LIMIT = 64 * 1024
 CONNECT_TIMEOUT = 3.0
 """Seconds. A SYN on a pod network is answered within milliseconds or, when it is dropped, not at all."""
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 # The original's checks were POSTs; apps made for it answer a GET with one of these.
 _TRY_POST = frozenset({404, 405, 501})
 
@@ -30,6 +33,9 @@ _TRY_POST = frozenset({404, 405, 501})
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
 _PATH = re.compile(r"/(?!/)[\x21-\x7e]*|/")
 _METHOD = re.compile(r"[A-Z]{1,20}")
+# A name with a colon would be another header than the one that it seems to be: RFC 9110, section 5.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\x20-\x7e]*")
 
 
 class PodUnreachable(DeployerError):
@@ -67,6 +73,27 @@ class HttpAnswer:
     def text(self) -> str:
         """The body as UTF-8; what is none becomes U+FFFD. Never decompressed."""
         return self.body.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request without a body whose parts have been checked. `Host` is missing: it is the way's to say."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+class Way(ABC):
+    """How pods are reached from here. Whichever it is, a check has the same limits of time and size."""
+
+    @abstractmethod
+    def connect(self, target: HealthTarget, address: Address) -> socket.socket:
+        """A connection to the health port. `address` is the target's, checked. Raises PodUnreachable."""
+
+    @abstractmethod
+    def exchange(self, target: HealthTarget, address: Address, request: HttpRequest) -> HttpAnswer:
+        """The pod's own answer, complete or cut at BODY_LIMIT. Raises PodUnreachable, and what the gate raises."""
 
 
 class GuardedSocket(socket.socket):
@@ -136,6 +163,72 @@ class GuardedSocket(socket.socket):
         super().sendall(*args)
 
 
+class Direct(Way):
+    """Dial the pod's own address."""
+
+    def connect(self, target: HealthTarget, address: Address) -> socket.socket:
+        """Raises PodUnreachable when nobody answers, and what the gate raises."""
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        sock = GuardedSocket(family, target.gate, time.monotonic() + target.remaining())
+        try:
+            sock.dial((str(address), target.port), target.gate)
+        except OSError as error:
+            sock.close()
+            raise self._not_connected(target, error) from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def exchange(self, target: HealthTarget, address: Address, request: HttpRequest) -> HttpAnswer:
+        """HTTP/1.1 on a connection of its own."""
+        with self.connect(target, address) as sock:
+            try:
+                sock.sendall(_wire(request, target.authority))
+                with contextlib.closing(http.client.HTTPResponse(sock, method=request.method)) as response:
+                    response.begin()
+                    body = response.read(BODY_LIMIT + 1)
+                    short = len(body) <= BODY_LIMIT and bool(response.length)
+                    names = {name.lower() for name in response.headers}
+                    found = {name: ", ".join(response.headers.get_all(name, ())) for name in names}
+                    status = response.status
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise failure(target, error) from None
+        if short:
+            target.gate.check()
+            raise PodUnreachable(f"{target.where} closed the connection in the middle of its answer")
+        return HttpAnswer(status, found, body[:BODY_LIMIT], len(body) > BODY_LIMIT)
+
+    @staticmethod
+    def _not_connected(target: HealthTarget, error: OSError) -> PodUnreachable:
+        reason = failure(target, error)
+        if isinstance(error, TimeoutError) or error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            return PodUnreachable(
+                f'{reason}; if the Deployer runs where pods cannot be reached, set health_via to "apiserver"'
+            )
+        return reason
+
+
+def _wire(request: HttpRequest, host: str) -> bytes:
+    lines = [f"{name}: {value}" for name, value in ({"Host": host} | dict(request.headers)).items()]
+    return ("\r\n".join([f"{request.method} {request.path} HTTP/1.1", *lines]) + "\r\n\r\n").encode("ascii")
+
+
+def failure(target: HealthTarget, error: Exception) -> PodUnreachable:
+    """Why no answer came, as a sentence. Raises what the gate raises when that is the reason."""
+    target.gate.check()
+    if isinstance(error, TimeoutError):
+        limit = target.timeout if target.remaining() <= 0 else CONNECT_TIMEOUT
+        return PodUnreachable(f"{target.where} gave no complete answer within {limit:g} s")
+    if isinstance(error, ConnectionRefusedError):
+        return PodUnreachable(f"{target.where} refused the connection: does the app listen on that port?")
+    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | ConnectionError):
+        return PodUnreachable(f"{target.where} closed the connection before its answer was complete")
+    if isinstance(error, OSError):
+        return PodUnreachable(f"{target.where} cannot be reached: {error.strerror or error}")
+    return PodUnreachable(f"{target.where} did not answer in HTTP ({type(error).__name__})")
+
+
 @dataclass(slots=True, kw_only=True)
 class HealthTarget:
     """One pod and the one port on which its health may be asked, for one check.
@@ -148,6 +241,7 @@ class HealthTarget:
     options                the descriptor's options for the checker
     timeout                seconds for everything that is done with this target, from the first use on
     allow_loopback         pods on 127.0.0.0/8, as in a sandbox
+    way                    how the pod is reached: directly, or through the API server, which passes on HTTP only
     """
 
     name: str
@@ -161,12 +255,18 @@ class HealthTarget:
     options: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 10.0
     allow_loopback: bool = False
+    way: Way = field(default_factory=Direct)
     _deadline: float | None = field(default=None, init=False, repr=False)
 
     @property
     def where(self) -> str:
         """The pod and its port, for a sentence."""
-        return f"pod {self.name} at {self._authority()}"
+        return f"pod {self.name} at {self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """The pod's address and port, as in a URL."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     def remaining(self) -> float:
         """Seconds left for this check, never negative. The first call starts the clock."""
@@ -177,21 +277,11 @@ class HealthTarget:
     def connect(self) -> socket.socket:
         """A connection to the health port, to be closed by the caller; every use of it keeps the deadline.
 
-        Raises PodUnreachable when the pod may not be dialled or does not answer, and what the gate raises.
+        Raises PodUnreachable when the pod may not be dialled, does not answer, or is asked through the API server,
+        and what the gate raises.
         """
         self.gate.check()
-        address = self._dialable()
-        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        sock = GuardedSocket(family, self.gate, time.monotonic() + self.remaining())
-        try:
-            sock.dial((str(address), self.port), self.gate)
-        except OSError as error:
-            sock.close()
-            raise self._failed(error) from None
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return self.way.connect(self, self._dialable())
 
     def http(
         self, method: str = "GET", path: str | None = None, headers: Mapping[str, str] | None = None
@@ -202,48 +292,33 @@ class HealthTarget:
         cannot be sent; and what the gate raises.
         """
         request = self._request(method, path, headers)
-        with self.connect() as sock:
-            try:
-                sock.sendall(request)
-                with contextlib.closing(http.client.HTTPResponse(sock, method=method)) as response:
-                    response.begin()
-                    body = response.read(BODY_LIMIT + 1)
-                    short = len(body) <= BODY_LIMIT and bool(response.length)
-                    names = {name.lower() for name in response.headers}
-                    found = {name: ", ".join(response.headers.get_all(name, ())) for name in names}
-                    status = response.status
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                raise self._failed(error) from None
         self.gate.check()
-        if short:
-            raise PodUnreachable(f"{self.where} closed the connection in the middle of its answer")
-        return HttpAnswer(status, found, body[:BODY_LIMIT], len(body) > BODY_LIMIT)
+        answer = self.way.exchange(self, self._dialable(), request)
+        self.gate.check()
+        return answer
 
     def ask(self) -> HttpAnswer:
         """The answer of the health path: GET first, and POST when that answers 404, 405 or 501."""
         answer = self.http("GET")
         return self.http("POST") if answer.status in _TRY_POST else answer
 
-    def _request(self, method: str, path: str | None, headers: Mapping[str, str] | None) -> bytes:
+    def _request(self, method: str, path: str | None, headers: Mapping[str, str] | None) -> HttpRequest:
         target = path if path is not None else self.path
         target = target if target.startswith("/") else f"/{target}"
         if not _METHOD.fullmatch(method) or not _PATH.fullmatch(target):
             raise PodUnreachable(f"{self.where} is not asked: {method!r} {target!r} is no plain method and path")
         # Host belongs to the pod: it cannot be set to something else.
-        lines = {"Host": self._authority(), "User-Agent": "deployer-health", "Accept": "*/*"}
+        lines = {"User-Agent": "deployer-health", "Accept": "*/*"}
         fixed = {"Accept-Encoding": "identity", "Connection": "close"}
         if method not in ("GET", "HEAD"):
             fixed["Content-Length"] = "0"
         own = {name: value for name, value in (headers or {}).items() if name.title() not in {"Host", *fixed}}
-        head = [f"{method} {target} HTTP/1.1", *(f"{n}: {v}" for n, v in (lines | own | fixed).items())]
-        if not all(re.fullmatch(r"[\x20-\x7e]*", line) for line in head):
-            raise PodUnreachable(f"{self.where} is not asked: a header holds control or other than ASCII characters")
-        return ("\r\n".join(head) + "\r\n\r\n").encode("ascii")
+        request = HttpRequest(method, target, lines | own | fixed)
+        if not all(_TOKEN.fullmatch(name) and _VALUE.fullmatch(value) for name, value in request.headers.items()):
+            raise PodUnreachable(f"{self.where} is not asked: a header holds characters that no header may hold")
+        return request
 
-    def _authority(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
-
-    def _dialable(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    def _dialable(self) -> Address:
         """The address to dial. Raises PodUnreachable for every address that cannot be the pod's own."""
         if self.host_network:
             raise PodUnreachable(f"pod {self.name} is on its node's network and is never asked: remove hostNetwork")
@@ -268,17 +343,3 @@ class HealthTarget:
         ):
             raise PodUnreachable(f"pod {self.name} is not asked: {self.address} cannot be a pod's own address")
         return address
-
-    def _failed(self, error: Exception) -> PodUnreachable:
-        """Why no answer came. Raises what the gate raises when that is the reason."""
-        self.gate.check()
-        if isinstance(error, TimeoutError):
-            limit = self.timeout if self.remaining() <= 0 else CONNECT_TIMEOUT
-            return PodUnreachable(f"{self.where} gave no complete answer within {limit:g} s")
-        if isinstance(error, ConnectionRefusedError):
-            return PodUnreachable(f"{self.where} refused the connection: does the app listen on that port?")
-        if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | ConnectionError):
-            return PodUnreachable(f"{self.where} closed the connection before its answer was complete")
-        if isinstance(error, OSError):
-            return PodUnreachable(f"{self.where} cannot be reached: {error.strerror or error}")
-        return PodUnreachable(f"{self.where} did not answer in HTTP ({type(error).__name__})")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeployerError, Interrupted, StaleRevision
 from deployer.core.gate import Gate
-from deployer.core.health import HealthTarget, Verdict
+from deployer.core.health import HealthTarget, Verdict, Way
 from deployer.core.providers import HealthChecker, HealthRounds
 from deployer.core.records import Document, HealthData, Plan
 from deployer.core.settings import Settings
@@ -27,8 +27,9 @@ AT_ONCE = 32
 class Rounds(HealthRounds):
     """Asks the pinned checker about pods and keeps what they answered."""
 
-    def __init__(self, checker: HealthChecker, plan: Plan, store: Store, settings: Settings) -> None:
+    def __init__(self, checker: HealthChecker, plan: Plan, store: Store, settings: Settings, way: Way) -> None:
         self._checker = checker
+        self._way = way
         self._plan = plan
         self._store = store
         self._loopback = settings.loopback_pods
@@ -91,6 +92,7 @@ class Rounds(HealthRounds):
             host_network=bool(pod.get("spec", {}).get("hostNetwork")),
             timeout=CHECK_TIMEOUT,
             allow_loopback=self._loopback,
+            way=self._way,
         )
 
     def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from deployer.core import manifests
+from deployer.core import health_via, manifests
 from deployer.core.calls import Caller, Hung, StepCrashed
 from deployer.core.errors import (
     Conflict,
@@ -285,7 +286,8 @@ class Runner:
         if not plan.health:
             return None
         checker = self._tools.registry.health_checker(plan.health["name"])
-        return Rounds(checker, plan, self._store, self._tools.settings)
+        way = health_via.way(self._tools.settings, self._tools.client, os.environ)
+        return Rounds(checker, plan, self._store, self._tools.settings, way)
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""

@@ -308,6 +308,13 @@ class Settings:
     image_pull_attempts: int = _option(
         "integer", 3, "Failed image pulls that make a deployment fail.", check=_between(1, 1000)
     )
+    health_via: str = _option(
+        "text",
+        "auto",
+        "How pods are asked for their health: direct dials them, apiserver goes through the API server's pod proxy, "
+        "auto is direct in a pod of the same cluster and apiserver everywhere else.",
+        choices=("auto", "direct", "apiserver"),
+    )
     loopback_pods: bool = _option(
         "switch", False, "Ask pods on loopback addresses for their health too, as the sandbox's are."
     )

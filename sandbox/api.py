@@ -13,6 +13,7 @@ from deployer.sandbox.discovery import about
 from deployer.sandbox.kinds import BY_PATH, POD, Key, Kind, Object, key_of
 from deployer.sandbox.kubelet import Kubelet
 from deployer.sandbox.patches import unsupported_format
+from deployer.sandbox.podproxy import PodProxy
 from deployer.sandbox.resources import DeleteOptions, Resources
 from deployer.sandbox.selectors import Test, field_test, label_test
 from deployer.sandbox.watch import Watches, WatchRequest
@@ -42,8 +43,8 @@ class Target:
 class Api:
     """Answers one request after the other from the store and its resources."""
 
-    def __init__(self, resources: Resources, watches: Watches, kubelet: Kubelet, instance: str) -> None:
-        self._resources, self._store = resources, resources.store
+    def __init__(self, resources: Resources, watches: Watches, kubelet: Kubelet, pods: PodProxy, instance: str) -> None:
+        self._resources, self._store, self._pods = resources, resources.store, pods
         self._watches, self._kubelet, self._instance = watches, kubelet, instance
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -83,6 +84,8 @@ class Api:
         return _answer(about(parts, self._instance))
 
     async def _resource(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        if target.kind is POD and target.subresource == "proxy":
+            return await self._pods.handle(request, target.key)
         accept = request.headers.get("Accept", "")
         if accept and not any(kind in accept for kind in ("json", "*/*", "application/*", "text/plain")):
             raise status.ApiError(406, "NotAcceptable", "only the following media types are accepted: application/json")
@@ -248,6 +251,8 @@ def parse(parts: list[str]) -> Target | None:
     kind = BY_PATH.get((group, rest[0])) if rest else None
     if not rest:
         return None
+    if kind is POD and rest[2:3] == ["proxy"]:
+        rest = rest[:3]  # what follows is the pod's
     if (
         kind is None
         or len(rest) > 3

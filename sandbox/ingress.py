@@ -25,6 +25,7 @@ COALESCE = 0.02
 LONGEST_BODY = 1024 * 1024
 """Bytes of a request; the default of ingress-nginx (`proxy-body-size`)."""
 CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 60.0
+FAILURES = (aiohttp.ClientError, OSError, TimeoutError)
 WHOLE = 64 * 1024
 """Bytes of an answer that are passed on in one piece; longer ones stream."""
 FOLLOWED = (INGRESS, SERVICE, ENDPOINT_SLICE)
@@ -118,13 +119,7 @@ class Proxy:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._turns: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
+        self._session = proxy_session()
 
     async def close(self) -> None:
         await self._session.close()
@@ -166,39 +161,51 @@ class Proxy:
         self, request: web.BaseRequest, location: routes.Location, address: routes.Address, body: bytes, cookie: str
     ) -> web.StreamResponse:
         url = URL(f"http://{address[0]}:{address[1]}{request.raw_path}", encoded=True)
-        response: web.StreamResponse | None = None
         try:
             send = self._session.request(
                 request.method, url, headers=_request_headers(request), data=body or None, allow_redirects=False
             )
             async with send as answer:
-                headers = _answer_headers(answer.headers)
+                headers = answer_headers(answer.headers)
                 headers.extend(location.annotations.headers)
                 if cookie:
                     headers.add("Set-Cookie", cookie)
-                if answer.content_length is not None and answer.content_length <= WHOLE:
-                    content = await answer.read()
-                    return web.Response(status=answer.status, reason=answer.reason, headers=headers, body=content)
-                response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-                await response.prepare(request)
-                async for piece in answer.content.iter_any():
-                    await response.write(piece)
-                await response.write_eof()
-                return response
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return self._failed(request, response, address, error)
-
-    @staticmethod
-    def _failed(
-        request: web.BaseRequest, begun: web.StreamResponse | None, address: routes.Address, error: Exception
-    ) -> web.StreamResponse:
-        # No other address is tried: a request that goes to a removed pod is lost, and is seen to be.
-        log.info("ingress: %s %s to %s:%d: %r", request.method, request.path, *address, error)
-        if begun is None:
+                return await pass_on(request, answer, headers)
+        except FAILURES as error:
+            # No other address is tried: a request that goes to a removed pod is lost, and is seen to be.
+            log.info("ingress: %s %s to %s:%d: %r", request.method, request.path, *address, error)
             return _page(504 if isinstance(error, TimeoutError) else 502)
+
+
+def proxy_session() -> aiohttp.ClientSession:
+    """What passes requests on to pods as they are."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+    )
+
+
+async def pass_on(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, headers: "CIMultiDict[str]"
+) -> web.StreamResponse:
+    """Gives a pod's answer to the client. Raises one of FAILURES only when nothing was sent yet."""
+    if answer.content_length is not None and answer.content_length <= WHOLE:
+        content = await answer.read()
+        return web.Response(status=answer.status, reason=answer.reason, headers=headers, body=content)
+    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+    await response.prepare(request)
+    try:
+        async for piece in answer.content.iter_any():
+            await response.write(piece)
+        await response.write_eof()
+    except FAILURES as error:
+        log.info("%s %s broke off: %r", request.method, request.path, error)
         if request.transport:
             request.transport.abort()  # half an answer must not look like a whole one
-        return begun
+    return response
 
 
 def _cookie_value(address: routes.Address) -> str:
@@ -220,7 +227,7 @@ def _request_headers(request: web.BaseRequest) -> "CIMultiDict[str]":
     return headers
 
 
-def _answer_headers(given: Mapping[str, str]) -> "CIMultiDict[str]":
+def answer_headers(given: Mapping[str, str]) -> "CIMultiDict[str]":
     named = {part.strip().lower() for part in given.get("Connection", "").split(",")}
     dropped = HOP_BY_HOP | named | {"content-length"}
     return CIMultiDict((name, value) for name, value in given.items() if name.lower() not in dropped)

@@ -31,6 +31,7 @@ from deployer.sandbox.kinds import (
     timestamp,
 )
 from deployer.sandbox.kubelet import NODE_LABELS, NODE_NAME, Kubelet, Node
+from deployer.sandbox.podproxy import PodProxy
 from deployer.sandbox.process import STATE_FILE, start_ticks
 from deployer.sandbox.resources import Resources
 from deployer.sandbox.routes import CLASS, CONTROLLER
@@ -96,7 +97,8 @@ async def _run(options: argparse.Namespace) -> None:
         Watches(store, options.bookmark_interval),
         Follower(store, options.ingress_delay),
     )
-    proxy, api = Proxy(follower), Api(resources, watches, kubelet, instance)
+    proxy, pods = Proxy(follower), PodProxy(store)
+    api = Api(resources, watches, kubelet, pods, instance)
     loops = [asyncio.create_task(controller.run()) for controller in controllers(resources)]
     servers: list[web.ServerRunner] = []
     try:
@@ -114,6 +116,7 @@ async def _run(options: argparse.Namespace) -> None:
         for server in servers:
             await server.cleanup()
         await proxy.close()
+        await pods.close()
         (options.state / STATE_FILE).unlink(missing_ok=True)
         shutil.rmtree(logs, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import email.utils
 import json
@@ -35,6 +36,7 @@ from deployer.core.errors import (
     SettingsError,
 )
 from deployer.core.gate import Gate
+from deployer.core.kube import proxied
 from deployer.core.kube.kinds import POD, Kind
 from deployer.core.kube.transport import (
     Answer,
@@ -201,6 +203,47 @@ class KubeClient:
         request = _request("log", "GET", POD, namespace, pod, query=query, subresource="log")
         return self._send(request, gate).body[-LOG_BYTES:].decode("utf-8", "replace")
 
+    def pod_proxy(
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str],
+        seconds: float,
+        limit: int,
+        gate: Gate | None = None,
+    ) -> Answer:
+        """What a pod answers on a port, asked through the API server: one attempt, `seconds` for everything.
+
+        At most `limit` bytes of the body, as they come. Redirects are answers like any other. Raises KubeRejected for
+        a path or a header that would not reach the pod as it is, and KubeError subclasses when the answer is the API
+        server's own, or looks as if it were: a pod can imitate an error, but never get an error of the API server
+        passed off as its answer.
+        """
+        proxied.check(path, method, headers)
+        request = _request(proxied.RIGHTS[method], method, POD, namespace, f"{pod}:{port}", subresource=f"proxy{path}")
+        request = dataclasses.replace(request, where=f"pods/proxy {pod}:{port} in namespace {namespace}")
+        with self._abortable(gate, last=True) as call:
+            self._count("proxy")
+            try:
+                answer = self._transport.pass_on(
+                    method, request.target, headers, call=call, seconds=seconds, limit=limit
+                )
+            except (NotSent, Lost) as error:
+                if gate is not None:
+                    gate.check()
+                unreachable = isinstance(error, NotSent)
+                text = f"the API server at {self.address} cannot be reached" if unreachable else "no complete answer"
+                raise KubeUnavailable(f"{text}: {error}") from error
+        if proxied.is_own(method, answer):
+            if answer.status == 401:
+                self._transport.renew()
+            _refuse(request, answer)
+        return answer
+
     def version(self, *, gate: Gate | None = None) -> Document:
         """The API server's answer to `/version`."""
         return self._json(_Request("version", "GET", "/version", "the server's version"), gate)
@@ -360,9 +403,9 @@ class KubeClient:
             return self._transport.send(*args, call=call, timeout=timeout)
 
     @contextlib.contextmanager
-    def _abortable(self, gate: Gate | None) -> Iterator[Call]:
+    def _abortable(self, gate: Gate | None, *, last: bool = False) -> Iterator[Call]:
         """A call that is broken off when the gate closes."""
-        call = Call()
+        call = Call(last=last)
         if gate is None:
             yield call
             return

@@ -12,7 +12,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,7 +108,9 @@ class FromClient:
 class Call:
     """A request under way. `abort` makes its thread return at once with `Lost`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
+        """`last`: the connection is used for no other request after this one."""
+        self.last = last
         self._lock = threading.Lock()
         self._socket: Any = None
         self._aborted = False
@@ -133,6 +135,12 @@ class Call:
             self._aborted = True
             self._shutdown()
 
+    @property
+    def aborted(self) -> bool:
+        """True once `abort` was called."""
+        with self._lock:
+            return self._aborted
+
     def _shutdown(self) -> None:
         if isinstance(self._socket, socket.socket):
             # Not SSLSocket.shutdown: that one takes the TLS state away from under the thread that is reading.
@@ -153,8 +161,14 @@ class _Attaching:
         return super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
-        _running.call.attach(self.sock)
-        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
+        call: Call = _running.call
+        call.attach(self.sock)
+        response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
+        if call.last and self.sock is not None:
+            # The answer keeps the socket open until it is read or closed; the pool gets a connection without one.
+            self.sock.close()
+            self.sock = None
+        return response
 
 
 def _make_abortable(manager: Any) -> None:
@@ -220,6 +234,34 @@ class Transport:
         with Stream(response, call) as rest:
             return Answer(response.status, response.headers, b"".join(rest))
 
+    def pass_on(
+        self, method: str, target: str, headers: Mapping[str, str], *, call: Call, seconds: float, limit: int
+    ) -> Answer:
+        """One exchange with somebody behind the server, who is not trusted: these headers, `seconds` for everything.
+
+        At most `limit` bytes of the body are read, as they come; an answer that ends early is Lost. What he sends
+        beyond his answer (such as a second one) must never be taken for the answer to another request, so `call` has
+        to be a `last` one. Raises NotSent or Lost.
+        """
+        timer = threading.Timer(seconds, call.abort)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = self._request(method, target, None, "", call=call, timeout=seconds, headers=headers)
+            try:
+                with _translation(call):
+                    body = response.read(limit, decode_content=False)
+                # Neither is an error for urllib3: a body that is shorter than it should be, and one without a length
+                # that ends because the connection was broken off here.
+                if call.aborted or (len(body) < limit and response.length_remaining):
+                    raise Lost("the answer broke off")
+            finally:
+                call.detach()
+                response.close()
+        finally:
+            timer.cancel()
+        return Answer(response.status, response.headers, body)
+
     def renew(self) -> None:
         """Read the credentials again: the server has refused the last ones."""
         self._credentials.header(fresh=True)
@@ -229,10 +271,18 @@ class Transport:
         self._api_client.close()
 
     def _request(
-        self, method: str, target: str, body: bytes | None, content_type: str, *, call: Call, timeout: float
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        content_type: str,
+        *,
+        call: Call,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Send it and wait for the head of the answer."""
-        headers = {"Accept": "application/json", "User-Agent": self._user_agent}
+        """Send it and wait for the head of the answer. `headers` instead of those of an ordinary request."""
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent} if headers is None else dict(headers)
         if body is not None:
             headers["Content-Type"] = content_type
         if authorization := self._credentials.header():

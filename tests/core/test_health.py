@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import socket
 import threading
@@ -13,41 +14,11 @@ import pytest
 
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.gate import Gate
-from deployer.core.health import BODY_LIMIT, HealthTarget, PodUnreachable, Verdict
-
-Talk = Callable[[socket.socket, bytes], None]
-
-
-class Pod:
-    """A listener that lets `talk` answer every connection, and keeps the requests that came."""
-
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.requests: list[bytes] = []
-        self.over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                with connection, contextlib.suppress(OSError):
-                    connection.settimeout(10)
-                    request = b""
-                    while b"\r\n\r\n" not in request and (piece := connection.recv(4096)):
-                        request += piece
-                    self.requests.append(request)
-                    self._talk(connection, request)
-                self.over.set()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
+from deployer.core.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable, Verdict
+from deployer.core.health_via import ThroughApiServer
+from deployer.core.kube.client import connect
+from deployer.core.settings import Settings
+from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
 
 @pytest.fixture
@@ -63,7 +34,8 @@ def pod() -> Iterator[Callable[[Talk], Pod]]:
         started.close()
 
 
-def target(port: int, **changes: object) -> HealthTarget:
+def make(port: int, **changes: object) -> HealthTarget:
+    """A target that is dialled."""
     values: dict[str, object] = {
         "name": "shop-1-x",
         "uid": "u1",
@@ -77,32 +49,37 @@ def target(port: int, **changes: object) -> HealthTarget:
     return HealthTarget(**(values | changes))  # type: ignore[arg-type]
 
 
-def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+@pytest.fixture(params=["direct", "apiserver"])
+def target(request: pytest.FixtureRequest) -> Iterator[Callable[..., HealthTarget]]:
+    """Targets for both ways. What answers for the API server is the pod itself: nothing is softened in between."""
+    with contextlib.ExitStack() as opened:
 
+        def through(port: int, **changes: object) -> HealthTarget:
+            client = connect(Settings(kubernetes=f"http://127.0.0.1:{port or 1}"))
+            opened.callback(client.close)
+            return make(port, **{"way": ThroughApiServer(client), **changes})
 
-def replying(*replies: bytes) -> Talk:
-    left = list(replies)
-    return lambda connection, _: connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+        yield make if request.param == "direct" else through
 
 
 # --- what is sent and read ----------------------------------------------------------------------------------------
 
 
-def test_the_request_on_the_wire_is_plain_and_asks_for_nothing_compressed(pod, monkeypatch):
+def test_the_request_on_the_wire_is_plain_and_asks_for_nothing_compressed(pod, monkeypatch, target):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     listener = pod(replying(answer("200 OK", b"fine", "X-Two: a", "X-Two: b")))
-    got = target(listener.port).http(headers={"X-Extra": "1", "host": "elsewhere", "accept-encoding": "gzip"})
+    asked = target(listener.port)
+    got = asked.http(headers={"X-Extra": "1", "host": "elsewhere", "accept-encoding": "gzip"})
+    before = b"" if isinstance(asked.way, Direct) else b"/api/v1/namespaces/shop/pods/shop-1-x:%d/proxy" % listener.port
     assert listener.requests == [
-        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: deployer-health\r\nAccept: */*\r\nX-Extra: 1\r\n"
-        b"Accept-Encoding: identity\r\nConnection: close\r\n\r\n" % listener.port
+        b"GET %b/health HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: deployer-health\r\nAccept: */*\r\nX-Extra: 1\r\n"
+        b"Accept-Encoding: identity\r\nConnection: close\r\n\r\n" % (before, listener.port)
     ]
     assert (got.status, got.text, got.ok, got.truncated, got.headers["x-two"]) == (200, "fine", True, False, "a, b")
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
-def test_an_app_made_for_the_original_is_asked_again_with_post(pod, status):
+def test_an_app_made_for_the_original_is_asked_again_with_post(pod, status, target):
     listener = pod(replying(answer(status), answer("200 OK", b"posted")))
     assert target(listener.port).ask().text == "posted"
     assert [request.split(b" ")[0] for request in listener.requests] == [b"GET", b"POST"]
@@ -110,26 +87,26 @@ def test_an_app_made_for_the_original_is_asked_again_with_post(pod, status):
 
 
 @pytest.mark.parametrize("status", ["200 OK", "301 Moved", "400 Bad", "500 Oops", "503 Busy"])
-def test_other_answers_are_not_asked_again(pod, status):
+def test_other_answers_are_not_asked_again(pod, status, target):
     listener = pod(replying(answer(status)))
     assert target(listener.port).ask().status == int(status[:3])
     assert len(listener.requests) == 1
 
 
-def test_a_redirect_to_the_metadata_service_is_only_an_answer(pod):
+def test_a_redirect_to_the_metadata_service_is_only_an_answer(pod, target):
     listener = pod(replying(answer("302 Found", b"", "Location: http://169.254.169.254/latest/")))
     got = target(listener.port).ask()
     assert (got.status, got.headers["location"]) == (302, "http://169.254.169.254/latest/")
     assert len(listener.requests) == 1
 
 
-def test_a_compressed_answer_is_not_unpacked(pod):
+def test_a_compressed_answer_is_not_unpacked(pod, target):
     bomb = gzip.compress(b"\0" * 10_000_000)
     got = target(pod(replying(answer("200 OK", bomb, "Content-Encoding: gzip"))).port).ask()
     assert got.body == bomb[:BODY_LIMIT]
 
 
-def test_of_an_endless_body_only_the_first_64_kib_are_read(pod):
+def test_of_an_endless_body_only_the_first_64_kib_are_read(pod, target):
     sent = 0
 
     def talk(connection: socket.socket, _: bytes) -> None:
@@ -145,7 +122,7 @@ def test_of_an_endless_body_only_the_first_64_kib_are_read(pod):
     assert sent < 50_000_000
 
 
-def test_an_endless_chunked_body_is_cut_as_well(pod):
+def test_an_endless_chunked_body_is_cut_as_well(pod, target):
     def talk(connection: socket.socket, _: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(10_000):
@@ -158,34 +135,15 @@ def test_an_endless_chunked_body_is_cut_as_well(pod):
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
-def drip(connection: socket.socket, _: bytes) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    stop = threading.Event()
-    for _ in range(100):
-        connection.send(b"x")
-        stop.wait(0.05)
-
-
-def drip_headers(connection: socket.socket, _: bytes) -> None:
-    stop = threading.Event()
-    for _ in range(100):
-        connection.send(b"H")
-        stop.wait(0.05)
-
-
-def hang(connection: socket.socket, _: bytes) -> None:
-    connection.recv(1)
-
-
 @pytest.mark.parametrize("talk", [hang, drip, drip_headers])
-def test_neither_silence_nor_dripping_bytes_hold_a_check(pod, talk):
+def test_neither_silence_nor_dripping_bytes_hold_a_check(pod, talk, target):
     began = time.monotonic()
     with pytest.raises(PodUnreachable, match=r"gave no complete answer within 0\.4 s"):
         target(pod(talk).port, timeout=0.4).ask()
     assert 0.3 < time.monotonic() - began < 2
 
 
-def test_the_time_is_for_both_attempts_together(pod):
+def test_the_time_is_for_both_attempts_together(pod, target):
     def talk(connection: socket.socket, request: bytes) -> None:
         if request.startswith(b"GET"):
             threading.Event().wait(0.4)
@@ -199,7 +157,7 @@ def test_the_time_is_for_both_attempts_together(pod):
     assert time.monotonic() - began < 1.5
 
 
-def test_a_closing_gate_ends_a_check_at_once(pod):
+def test_a_closing_gate_ends_a_check_at_once(pod, target):
     gate = Gate()
     listener = pod(lambda connection, _: (gate.close(Cancelled("stop")), connection.recv(1)))
     began = time.monotonic()
@@ -221,18 +179,18 @@ def test_a_closing_gate_ends_a_connection_that_is_being_made():
         timer.start()
         began = time.monotonic()
         with pytest.raises(Cancelled):
-            target(full.getsockname()[1], gate=gate).ask()
+            make(full.getsockname()[1], gate=gate).ask()
         assert time.monotonic() - began < 1
         timer.join()
 
 
-def test_the_gates_deadline_counts_too(pod):
+def test_the_gates_deadline_counts_too(pod, target):
     gate = Gate(time.monotonic() + 0.3)
     with pytest.raises(DeadlineExceeded):
         target(pod(hang).port, gate=gate, timeout=30).ask()
 
 
-def test_a_closed_gate_dials_nothing(pod):
+def test_a_closed_gate_dials_nothing(pod, target):
     listener = pod(replying(answer("200 OK")))
     gate = Gate()
     gate.close(Cancelled("stop"))
@@ -243,7 +201,7 @@ def test_a_closed_gate_dials_nothing(pod):
 
 def test_a_plugins_own_protocol_keeps_the_deadline(pod):
     listener = pod(hang)
-    with target(listener.port, timeout=0.3).connect() as connection:
+    with make(listener.port, timeout=0.3).connect() as connection:
         connection.sendall(b"PING\r\n\r\n")
         with pytest.raises(TimeoutError):
             connection.recv(10)
@@ -265,16 +223,24 @@ def test_a_plugins_own_protocol_keeps_the_deadline(pod):
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "before its answer was complete"),
     ],
 )
-def test_an_answer_that_is_none_is_a_sentence(pod, raw, said):
-    with pytest.raises(PodUnreachable, match=said):
-        target(pod(replying(raw)).port).ask()
+def test_an_answer_that_is_none_is_a_sentence(pod, raw, said, target):
+    asked = target(pod(replying(raw)).port)
+    said = said if isinstance(asked.way, Direct) else "gave no answer through the API server"
+    with pytest.raises(PodUnreachable, match=f"^pod shop-1-x at .*{said}"):
+        asked.ask()
 
 
-def test_a_port_where_nobody_listens(pod):
+def test_a_port_where_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(PodUnreachable, match="refused the connection"):
-        target(port).ask()
+        make(port).ask()
+
+
+def test_a_connection_that_cannot_be_made_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: errno.ENETUNREACH)
+    with pytest.raises(PodUnreachable, match=r'cannot be reached: ENETUNREACH; .* set health_via to "apiserver"'):
+        make(80).ask()
 
 
 # --- what is never dialled ----------------------------------------------------------------------------------------
@@ -306,21 +272,21 @@ def test_a_port_where_nobody_listens(pod):
         "2130706433",
     ],
 )
-def test_addresses_that_cannot_be_a_pods_own(monkeypatch, address):
+def test_addresses_that_cannot_be_a_pods_own(monkeypatch, address, target):
     monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: pytest.fail("it was dialled"))
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it was dialled"))
     with pytest.raises(PodUnreachable):
         target(80, address=address, allow_loopback=False).ask()
 
 
-def test_a_sandbox_opens_loopback_and_nothing_else(monkeypatch):
+def test_a_sandbox_opens_loopback_and_nothing_else(monkeypatch, target):
     monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: pytest.fail("it was dialled"))
     for address in ("169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1"):
         with pytest.raises(PodUnreachable):
             target(80, address=address, allow_loopback=True).ask()
 
 
-def test_a_pod_on_its_nodes_network(pod):
+def test_a_pod_on_its_nodes_network(pod, target):
     listener = pod(replying(answer("200 OK")))
     with pytest.raises(PodUnreachable, match="hostNetwork"):
         target(listener.port, host_network=True).ask()
@@ -331,7 +297,7 @@ def test_a_pod_on_its_nodes_network(pod):
     "path",
     ["/a\r\nX: y", "/a\nb", "/a b", "//169.254.169.254/", "/\x00", "/ümlaut", "http://169.254.169.254/ HTTP/1.1\r\n"],
 )
-def test_paths_that_are_not_plain_are_never_sent(pod, path):
+def test_paths_that_are_not_plain_are_never_sent(pod, path, target):
     listener = pod(replying(answer("200 OK")))
     with pytest.raises(PodUnreachable, match="is not asked"):
         target(listener.port, path=path).ask()
@@ -341,19 +307,24 @@ def test_paths_that_are_not_plain_are_never_sent(pod, path):
 @pytest.mark.parametrize("path", ["@169.254.169.254/", "http://169.254.169.254/"])
 def test_a_path_that_looks_like_an_address_stays_a_path_of_the_pod(pod, path):
     listener = pod(replying(answer("200 OK")))
-    assert target(listener.port, path=path).ask().ok
+    assert make(listener.port, path=path).ask().ok
     assert listener.requests[0].startswith(f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1".encode())
 
 
-def test_methods_and_headers_that_break_the_request(pod):
+def test_methods_and_headers_that_break_the_request(pod, target):
     listener = pod(replying(answer("200 OK")))
-    for arguments in ({"method": "GET /x HTTP/1.1\r\n"}, {"headers": {"A": "b\r\nC: d"}}, {"headers": {"A\n": "b"}}):
+    for arguments in (
+        {"method": "GET /x HTTP/1.1\r\n"},
+        {"headers": {"A": "b\r\nC: d"}},
+        {"headers": {"A\n": "b"}},
+        {"headers": {"A: b": "c"}},
+    ):
         with pytest.raises(PodUnreachable, match="is not asked"):
             target(listener.port).http(**arguments)
     assert listener.requests == []
 
 
-def test_a_port_out_of_range():
+def test_a_port_out_of_range(target):
     with pytest.raises(PodUnreachable, match="between 1 and 65535"):
         target(0).ask()
 

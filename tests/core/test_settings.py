@@ -76,7 +76,7 @@ def test_every_option_can_be_given_in_every_way(toml):
     """Flag, variable and file agree on what a text means."""
     samples = {"text": "x", "integer": "7", "seconds": "7.5", "switch": "true", "path": "/p", "names": "a,b*"}
     special = {"kubernetes": "https://k8s:6443", "etcd": "http://a:2379,http://b:2379", "log_level": "debug"}
-    special |= {"pod_security": "restricted", "image_pull_policy": "Never"}
+    special |= {"pod_security": "restricted", "image_pull_policy": "Never", "health_via": "direct"}
     for option in OPTIONS:
         if option.kind == "table":
             continue

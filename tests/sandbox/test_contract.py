@@ -467,6 +467,28 @@ def test_a_new_template_replaces_no_pod(cluster, objects):
     assert before in {pod["metadata"]["uid"] for pod in cluster.items(POD)}
 
 
+def test_a_pod_is_asked_through_its_proxy(cluster, objects, refused):
+    cluster.create(RC, objects.rc("web", 1))
+    cluster.ready("web")
+    name = cluster.items(POD)[0]["metadata"]["name"]
+
+    def ask(path, method="GET"):
+        return cluster.request(method, cluster.path(POD, f"{name}:{path}"))
+
+    # The path is cleaned before the pod sees it.
+    for path in ("9999/proxy/health", "9999/proxy//health", "9999/proxy/health?x=%2F"):
+        assert ask(path)["healthy"] is True
+    assert ask("9999/proxy/unhealthy", "POST")["healthy"] is False
+    status = refused(503, lambda: ask("9997/proxy/health"))
+    assert status["reason"] == "ServiceUnavailable"
+    assert status["message"].startswith("error trying to reach service: dial tcp ")
+    assert status["message"].endswith(":9997: connect: connection refused")
+    status = refused(404, lambda: cluster.read(POD, "nobody:9999/proxy/health"))
+    assert status["message"] == 'pods "nobody" not found'
+    with pytest.raises(json.JSONDecodeError):  # the pod's own 500, which is no Status
+        ask("9999/proxy/error")
+
+
 def test_endpoint_slices_follow_ready_pods(cluster, objects):
     cluster.create("service", objects.service("web"))
     empty = cluster.wait(SLICE, bool)[0]

@@ -39,14 +39,11 @@ class World:
     def __init__(self, cluster: sandbox.Sandbox | None, path: Path, namespace: str, **settings: Any) -> None:
         self.cluster = cluster
         self.namespace = namespace
-        # Without a sandbox KUBECONFIG says which cluster it is.
+        # Without a sandbox KUBECONFIG says which cluster it is; pods can be reached from where the tests run.
         where = {"kubernetes": cluster.api, "loopback_pods": True} if cluster else {}
-        self.settings = Settings(
-            data_dir=path,
-            own_namespace="",
-            **where,
-            **{"proxysleep": 0.0, "timeout": 10.0, "ingress": "nginx", "plugins": {"ingress_nginx": NGINX}, **settings},
-        )
+        defaults = {"proxysleep": 0.0, "timeout": 10.0, "ingress": "nginx", "plugins": {"ingress_nginx": NGINX}}
+        defaults |= {} if cluster else {"health_via": "direct"}
+        self.settings = Settings(data_dir=path, own_namespace="", **where, **{**defaults, **settings})
         self.eyes: KubeClient = kube_client.connect(self.settings)
         with contextlib.suppress(KubeAlreadyExists):  # when another process takes up the same world
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
