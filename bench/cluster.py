@@ -57,7 +57,12 @@ PARTS = (
 def serve(directory: Path) -> None:
     """The service's process. Every line of standard input is answered with what it has used so far."""
     settings = Settings(
-        kubeconfig=os.environ["KUBECONFIG"], data_dir=directory, deployport=0, ingress="none", proxysleep=1.0
+        kubeconfig=os.environ["KUBECONFIG"],
+        data_dir=directory,
+        deployport=0,
+        ingress="none",
+        proxysleep=1.0,
+        health_via="direct",
     )
     process.log_to_stderr("warning")
     running = wiring.start(settings)

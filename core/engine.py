@@ -122,7 +122,7 @@ class Engine:
             runner.stop(Revoked("the service is stopping"))
         for thread in [*threads, *self._service]:
             thread.join(max(0.1, end - time.monotonic()))
-        for forget in self._listening.values():
+        for forget in list(self._listening.values()):
             forget()
         self._unsubscribe()
 
