@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -157,11 +157,13 @@ class KubeClient:
         *,
         gate: Gate | None = None,
         silence: float = WATCH_SILENCE,
+        opened: Callable[[], None] = lambda: None,
     ) -> Generator[tuple[str, Document], None, None]:
         """Changes after `resource_version` as (type, object), until the server ends the stream; bookmarks included.
 
-        Closing the gate breaks it off at once. A line that cannot be decoded comes as `(UNDECODABLE, {})`. One
-        attempt. Raises KubeExpired on 410 in either form, KubeUnavailable when nothing came for `silence` seconds.
+        `opened` is called when the server has granted it. Closing the gate breaks it off at once. A line that cannot
+        be decoded comes as `(UNDECODABLE, {})`. One attempt. Raises KubeExpired on 410 in either form,
+        KubeUnavailable when nothing came for `silence` seconds.
         """
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
         query["timeoutSeconds"] = str(random.randint(300, 600))
@@ -175,6 +177,7 @@ class KubeClient:
                         self._transport.renew()
                     _refuse(request, answer)
                 with answer:
+                    opened()
                     yield from _events(request, answer)
             except (NotSent, Lost) as error:
                 if gate is not None:
