@@ -69,6 +69,9 @@ LINE_MOST = 64 * 1024 * 1024
 UNDECODABLE = "UNDECODABLE"
 """Type of the event that `watch` gives for a line that is no event."""
 
+_RIGHTS = {"replace": "update", "log": "get"}
+"""What a Role calls our verbs, where that is something else."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _JSON = "application/json"
@@ -416,7 +419,7 @@ def _request(
             raise KubeRejected(f"{segment!r} cannot be the name of an object", status=400)
     target = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
     parameters = urlencode({k: v for k, v in (query or {}).items() if v})
-    where = kind.plural + (f" {name}" if name else "")
+    where = kind.plural + (f"/{subresource}" if subresource else "") + (f" {name}" if name else "")
     if kind.namespaced:
         where += f" in namespace {namespace}" if namespace else " in all namespaces"
     return _Request(
@@ -465,7 +468,7 @@ def _raise_status(request: _Request, code: int, status: Document, retry_after: f
         kind = KubeExpired
     elif code in (401, 403):
         kind = KubeForbidden
-        text = f"the API server refused to {request.verb} {request.where}: {message}"
+        text = f"the API server refused to {_RIGHTS.get(request.verb, request.verb)} {request.where}: {message}"
     elif code in (400, 405, 406, 413, 415, 422):
         kind, text = KubeRejected, message
     elif code in (408, 429) or code >= 500:
