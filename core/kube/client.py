@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import email.utils
 import json
-import os
 import random
 import re
 import threading
@@ -14,13 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
-import urllib3
-
-from deployer import __version__
 from deployer.core import failpoints
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -32,26 +27,19 @@ from deployer.core.errors import (
     KubeNotFound,
     KubeRejected,
     KubeUnavailable,
-    SettingsError,
 )
 from deployer.core.gate import Gate
+from deployer.core.kube import connection
 from deployer.core.kube.kinds import POD, Kind
 from deployer.core.kube.transport import (
     Answer,
-    Basic,
     Call,
-    Credentials,
-    FromClient,
     Lost,
     NotSent,
-    TokenFile,
     Transport,
 )
 from deployer.core.records import Document
 from deployer.core.settings import Settings
-
-POOL_SIZE = 256
-"""Connections that are kept open at most: one for each of 128 workers, the rest for mirrors and REST."""
 
 RETRY_BUDGET = 30.0
 """Seconds for which a call without a deadline of its own goes on retrying."""
@@ -72,8 +60,11 @@ UNDECODABLE = "UNDECODABLE"
 _RIGHTS = {"replace": "update", "log": "get"}
 """What a Role calls our verbs, where that is something else."""
 
+_ANONYMOUS = 'User "system:anonymous"'
+_NOT_TLS = b"HTTP request to an HTTPS server"
+"""Of Go's net/http to who speaks plain HTTP on a port for TLS."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 
@@ -178,7 +169,7 @@ class KubeClient:
                 if isinstance(answer, Answer):
                     if answer.status == 401:
                         self._transport.renew()
-                    _refuse(request, answer)
+                    self._refuse(request, answer)
                 with answer:
                     opened()
                     yield from _events(request, answer)
@@ -331,7 +322,7 @@ class KubeClient:
         if 200 <= answer.status < 300:
             return answer
         try:
-            _refuse(request, answer)
+            self._refuse(request, answer)
         except KubeUnavailable as error:
             # 429 and 503 are given before anything is done; after another 5xx that is unknown.
             if request.repeatable or answer.status in (429, 503):
@@ -343,6 +334,18 @@ class KubeClient:
             # Nothing was done. The credentials may just be changing hands.
             self._transport.renew()
             raise _Retry(error, renew=True) from None
+
+    def _refuse(self, request: _Request, answer: Answer) -> NoReturn:
+        """Raise what an answer other than 2xx means, and what is to be done when it is about the connection itself."""
+        if answer.status == 400 and _NOT_TLS in answer.body:
+            raise KubeRejected(f"{self.address} speaks TLS: write https:// instead of http://", status=400)
+        try:
+            _refuse(request, answer)
+        except KubeForbidden as error:
+            if answer.status != 401 and _ANONYMOUS not in str(error):
+                raise
+            text = f"{error}; {self._transport.unknown}"
+            raise KubeForbidden(text, status=answer.status, reason=error.reason) from None
 
     def _exchange(self, request: _Request, gate: Gate | None) -> Answer:
         args = (request.method, request.target, request.body, request.content_type)
@@ -524,64 +527,4 @@ def connect(settings: Settings) -> KubeClient:
 
     Sends nothing yet. Raises SettingsError.
     """
-    # Imported here: it takes longer than everything else together, and `deployer plugins` does without.
-    from kubernetes.client import ApiClient, Configuration
-
-    configuration = Configuration()
-    credentials = _configure(settings, configuration)
-    if settings.kubernetes_ca_file:
-        configuration.ssl_ca_cert = settings.kubernetes_ca_file
-    if settings.kubernetes_token_file:
-        credentials = _token_file(settings.kubernetes_token_file)
-    if settings.kubernetes_username:
-        credentials = Basic(settings.kubernetes_username, settings.kubernetes_password)
-    if settings.skip_server_cert_validation:
-        configuration.verify_ssl = False
-        configuration.assert_hostname = False
-    if not configuration.verify_ssl:
-        # Somebody said so; a warning for every request would only bury the log.
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    if re.match(r"https?://(localhost|127\.|\[::1\])", configuration.host):
-        configuration.proxy = None
-    configuration.connection_pool_maxsize = POOL_SIZE
-    try:
-        transport = Transport(ApiClient(configuration), credentials, f"kube-deployer/{__version__}")
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"no connection to Kubernetes can be made with these settings: {error}") from error
-    return KubeClient(transport)
-
-
-def _configure(settings: Settings, configuration: Any) -> Credentials:
-    """Where the API server is, and the credentials that come with it."""
-    from kubernetes.config import ConfigException, load_kube_config
-
-    if settings.kubernetes:
-        address = settings.kubernetes if "://" in settings.kubernetes else f"http://{settings.kubernetes}"
-        configuration.host = address.rstrip("/")
-        return FromClient(configuration)
-    explicit = bool(settings.kubeconfig or settings.kube_context)
-    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
-    if host and port and not explicit and (_ACCOUNT / "token").exists():
-        configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        configuration.ssl_ca_cert = str(_ACCOUNT / "ca.crt")
-        return _token_file(str(_ACCOUNT / "token"))
-    try:
-        load_kube_config(  # type: ignore[no-untyped-call, unused-ignore]
-            config_file=settings.kubeconfig or os.environ.get("KUBECONFIG") or None,
-            context=settings.kube_context or None,
-            client_configuration=configuration,
-            persist_config=False,
-        )
-    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"there is no Kubernetes to connect to: --kubernetes is not given, this is not a pod, and the kubeconfig "
-            f"does not help ({error})"
-        ) from error
-    return FromClient(configuration)
-
-
-def _token_file(path: str) -> TokenFile:
-    credentials = TokenFile(Path(path))
-    if credentials.header() is None:
-        raise SettingsError(f"the token file {path} cannot be read or is empty")
-    return credentials
+    return KubeClient(connection.open_transport(settings))
