@@ -16,9 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient
+from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import CONFIG_MAP, NAMESPACE, Kind
 from deployer.core.records import Document
+from deployer.core.settings import Settings
 
 FILES = Path(__file__).resolve().parents[2] / "deploy" / "rbac"
 
@@ -94,6 +95,7 @@ class Account:
         self.token_file.write_text(self.token())
         self.ca_file = directory / "ca.crt"
         self.ca_file.write_text(self.ca())
+        self.client = connect(Settings(**self.settings()))
 
     def _account(self) -> Document:
         (found,) = [d for d in documents("account.yaml", self.namespace, "") if d["kind"] == "ServiceAccount"]
@@ -127,11 +129,15 @@ class Account:
         return name
 
     def grant(self, namespace: str, *files: str, missing: Right | None = None) -> None:
-        """Apply these files in a namespace; `missing`: without that right."""
+        """Apply these files in a namespace, and wait until they are followed; `missing`: without that right."""
         for file in files:
             for document in documents(file, namespace, self.namespace):
                 less = missing is not None and document["kind"] == "Role"
                 self.apply(without(document, missing) if less else document)
+        for file in files:
+            given = sorted(rights(file) - {missing})
+            for right in given[:1] if missing is None else [missing, *given[:1]]:
+                await_allowed(self.client, namespace, right, wanted=right != missing)
 
     def apply(self, document: Document) -> None:
         """Create an object or replace what is there."""
@@ -148,6 +154,7 @@ class Account:
 
     def close(self) -> None:
         """Let all namespaces go."""
+        self.client.close()
         for name in self.spaces:
             self.delete(NAMESPACE, name)
 
@@ -162,10 +169,10 @@ def allowed(client: KubeClient, namespace: str, right: Right, name: str = "") ->
     return bool(client.create(REVIEW, body)["status"]["allowed"])
 
 
-def await_allowed(client: KubeClient, namespace: str, right: Right, *, wanted: bool) -> None:
+def await_allowed(client: KubeClient, namespace: str, right: Right, name: str = "", *, wanted: bool = True) -> None:
     """Authorizers follow Roles with a delay of some milliseconds, and there is nothing to watch for it."""
     gate = Gate(time.monotonic() + PATIENCE)
-    while allowed(client, namespace, right) is not wanted:
+    while allowed(client, namespace, right, name) is not wanted:
         gate.pause(0.05)
 
 
