@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
+import errno
 import json
+import os
 import random
 import re
 import threading
@@ -313,7 +315,11 @@ class KubeClient:
             text = f"the API server at {self.address} cannot be reached: {error}"
             raise _Retry(KubeUnavailable(text)) from error
         except Lost as error:
-            lost = KubeUnavailable(f"the API server did not answer to {request.verb} {request.where}: {error}")
+            text = f"the API server did not answer to {request.verb} {request.where}: {error}"
+            if self.address.startswith("http://") and os.strerror(errno.ECONNRESET) in text:
+                # So does a server for TLS with who speaks plain HTTP to it, often before its answer can be read.
+                text += "; is it https:// instead of http://?"
+            lost = KubeUnavailable(text)
             if not request.writes:
                 _pause(gate, 0.0, lost)  # it may have been the gate that broke it off
             if request.repeatable:

@@ -41,6 +41,9 @@ def open_transport(settings: Settings) -> Transport:
         credentials = _token_file(settings.kubernetes_token_file)
     if settings.kubernetes_username:
         credentials = Basic(settings.kubernetes_username, settings.kubernetes_password)
+    if settings.kubernetes_token_file or settings.kubernetes_username:
+        # The kubeconfig's client certificate would come first with the API server.
+        configuration.cert_file = configuration.key_file = None
     if settings.skip_server_cert_validation:
         configuration.verify_ssl = False
         configuration.assert_hostname = False
