@@ -59,7 +59,7 @@ LINE_MOST = 64 * 1024 * 1024
 UNDECODABLE = "UNDECODABLE"
 """Type of the event that `watch` gives for a line that is no event."""
 
-_RIGHTS = {"replace": "update", "log": "get"}
+_RIGHTS = {"replace": "update", "log": "get", "version": "get"}
 """What a Role calls our verbs, where that is something else."""
 
 _ANONYMOUS = 'User "system:anonymous"'
@@ -87,6 +87,9 @@ class _Request:
     writes: bool = False
     repeatable: bool = True
     """May be sent again although the first one may have had its effect."""
+
+    def __str__(self) -> str:
+        return f"{_RIGHTS.get(self.verb, self.verb)} {self.where}"
 
 
 class KubeClient:
@@ -202,7 +205,7 @@ class KubeClient:
 
     def version(self, *, gate: Gate | None = None) -> Document:
         """The API server's answer to `/version`."""
-        return self._json(_Request("version", "GET", "/version", "the server's version"), gate)
+        return self._json(_Request("version", "GET", "/version", "/version"), gate)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -285,7 +288,7 @@ class KubeClient:
             document = None
         if not isinstance(document, dict):
             raise KubeUnavailable(
-                f"{self.address} answered {answer.status} to {request.verb} {request.where}, but not as an API server "
+                f"{self.address} answered {answer.status} to {request}, but not as an API server "
                 "does: is the address right?",
                 status=answer.status,
             )
@@ -315,7 +318,7 @@ class KubeClient:
             text = f"the API server at {self.address} cannot be reached: {error}"
             raise _Retry(KubeUnavailable(text)) from error
         except Lost as error:
-            text = f"the API server did not answer to {request.verb} {request.where}: {error}"
+            text = f"the API server did not answer to {request}: {error}"
             if self.address.startswith("http://") and os.strerror(errno.ECONNRESET) in text:
                 # So does a server for TLS with who speaks plain HTTP to it, often before its answer can be read.
                 text += "; is it https:// instead of http://?"
@@ -466,7 +469,7 @@ def _refuse(request: _Request, answer: Answer) -> NoReturn:
 def _raise_status(request: _Request, code: int, status: Document, retry_after: float | None) -> NoReturn:
     reason = str(status.get("reason") or "")
     message = str(status.get("message") or f"the API server answered {code}")[:MESSAGE_MOST]
-    text = f"{request.verb} {request.where}: {message}"
+    text = f"{request}: {message}"
     kind: type[KubeError] = KubeError
     if code == 404:
         kind = KubeNotFound
@@ -477,7 +480,7 @@ def _raise_status(request: _Request, code: int, status: Document, retry_after: f
         kind = KubeExpired
     elif code in (401, 403):
         kind = KubeForbidden
-        text = f"the API server refused to {_RIGHTS.get(request.verb, request.verb)} {request.where}: {message}"
+        text = f"the API server refused to {request}: {message}"
     elif code in (400, 405, 406, 413, 415, 422):
         kind, text = KubeRejected, message
     elif code in (408, 429) or code >= 500:

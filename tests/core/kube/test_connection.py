@@ -171,6 +171,8 @@ def test_a_token_that_is_not_known_names_where_it_came_from(
     file = kubeconfig(tmp_path, server.url)
     assert f"does not know the credentials in {file}" in trouble(connect(Settings(kubeconfig=file)))
     client = connect(Settings(kubernetes=server.url, kubernetes_token_file=token_file))
+    with pytest.raises(KubeForbidden, match=r"^the API server refused to get /version: Unauthorized; it does not know"):
+        client.version()
     with pytest.raises(KubeForbidden, match="does not know the token"):
         next(client.watch(POD, "ns", "1"))
     client.close()
