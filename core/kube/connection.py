@@ -89,9 +89,11 @@ def _check_files(configuration: Any) -> None:
                 Path(path).read_bytes()
         except OSError as error:
             raise SettingsError(f"the {what} {path} cannot be read: {error.strerror or error}") from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         what, path = "the certificates of an authority", configuration.ssl_ca_cert
-        context = ssl.create_default_context(cafile=path or None)
+        if path:
+            context.load_verify_locations(path)
         what, path = "a client certificate and its key", configuration.cert_file
         if path:
             context.load_cert_chain(path, configuration.key_file)

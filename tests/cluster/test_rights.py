@@ -19,7 +19,7 @@ from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, SECRET, SE
 from deployer.core.manifests import LABEL_MANAGED_BY
 from deployer.core.records import Deployment, Document, Status
 from deployer.core.settings import Settings
-from support.rights import FILES, Account, Recorder, Right, allowed, await_allowed, documents, rights
+from support.rights import FILES, ROLE, Account, Recorder, Right, allowed, await_allowed, documents, rights
 from support.world import HEALTHY, describe
 
 pytestmark = pytest.mark.timeout(300)  # the first one waits for an app in each of some thirty namespaces
@@ -137,9 +137,13 @@ def test_a_whole_life_needs_every_right_and_no_other(account: Account, life: Rea
     (tls,) = life.objects(INGRESS)["shop"]["spec"]["tls"]
     assert tls == {"hosts": ["shop.apps.example"], "secretName": "apps.example"}
     life.stop()
+    account.delete(ROLE, "deployer-tls", life.namespace)
+    await_allowed(account.client, life.namespace, Right("secrets", "get"), "apps.example", wanted=False)
     life.start()  # only another process than the one before marks the shared objects anew
     recorder_after = Recorder(life.client)
     second = life.deployed(**fields)
+    assert life.objects(INGRESS)["shop"]["spec"]["tls"] == [tls]
+    assert "TLS secret apps.example is kept: " in life.log(second.id)
     life.quiet()
     assert life.ended(first).status is Status.UNDEPLOYED
 
