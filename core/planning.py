@@ -12,7 +12,7 @@ from typing import Any
 
 from deployer.core import manifests
 from deployer.core.descriptor import AUTOINCREMENT, start_timeout
-from deployer.core.errors import Interrupted, KubeError, StepFailed
+from deployer.core.errors import Interrupted, KubeError, KubeForbidden, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.kube.owned import OwnedKube
@@ -302,17 +302,23 @@ class Planner:
         before = ""
         if live and live.plan and live.plan.route and live.plan.route["host"] == host:
             before = str(live.plan.route.get("tls_secret") or "")
+        failed = ""
         for name in domains:
             try:
                 secret = self.kube.get(SECRET, name)
             except KubeError as error:
-                if before:
-                    self.log(f"TLS secret {before} is kept, as looking for another one failed: {error}")
-                    return before
-                self.log(f"no TLS for {host}: looking for a secret named {name} failed: {error}")
-                return ""
+                failed = f"looking for a secret named {name} failed: {error}"
+                if isinstance(error, KubeForbidden) and name != before:
+                    continue  # the right may be given for other names
+                break
             if secret is not None and secret.get("type") == "kubernetes.io/tls":
                 return name
+        if failed and before:
+            self.log(f"TLS secret {before} is kept: {failed}")
+            return before
+        if failed:
+            self.log(f"no TLS for {host}: {failed}")
+            return ""
         self.log(f"no TLS for {host}: there is no TLS secret named {' or '.join(domains)}")
         return ""
 

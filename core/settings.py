@@ -129,6 +129,13 @@ def _url(value: str) -> str:
     return "" if good else f"{value!r} is not an address like http://host:8080"
 
 
+def _server(value: str) -> str:
+    """An address, or only host and port, as the original took them."""
+    if "://" in value or "/" in value.rstrip("/"):
+        return _url(value)
+    return _url(f"http://{value}") and f"{value!r} is not an address like http://host:8080"
+
+
 def _urls(value: str) -> str:
     return next((wrong for wrong in map(_url, (part.strip() for part in value.split(","))) if wrong), "")
 
@@ -198,9 +205,10 @@ class Settings:
     kubernetes: str = _option(
         "text",
         "",
-        "Address of the Kubernetes API server. Without it: the pod's own account, else the kubeconfig.",
+        "Address of the Kubernetes API server; without a scheme http, or https together with --kubernetes-ca-file or "
+        "--skip-server-cert-validation. Without an address: the pod's own account, else the kubeconfig.",
         original="kubernetes",
-        check=_url,
+        check=_server,
     )
     kubernetes_username: str = _option(
         "text", "", "User name for basic authentication at the API server.", original="kubernetesusername"
@@ -219,7 +227,10 @@ class Settings:
     kubeconfig: str = _option("text", "", "kubeconfig file.", shown="$KUBECONFIG, else ~/.kube/config")
     kube_context: str = _option("text", "", "Context of the kubeconfig.", shown="its current context")
     skip_server_cert_validation: bool = _option(
-        "switch", False, "Do not check the API server's certificate.", original="skipServerCertValidation"
+        "switch",
+        False,
+        "Do not check the API server's certificate: whoever gets in between can read and change everything.",
+        original="skipServerCertValidation",
     )
     etcd: str = _option(
         "text",
@@ -410,7 +421,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path |
 
 def check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond loopback without authentication. Raises SettingsError."""
-    if settings.insecure_no_auth or _is_loopback(settings.deployhost):
+    if settings.insecure_no_auth or is_loopback(settings.deployhost):
         return
     raise SettingsError(
         f"--deployhost {settings.deployhost or '(empty)'} can be reached from other machines and there is no "
@@ -576,7 +587,8 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError("--kubernetes and --kubeconfig or --kube-context exclude each other: give one of them")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """True when nobody but this machine is reached at `host`, an IP address or a name."""
     if host == "localhost":
         return True
     try:

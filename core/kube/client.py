@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import email.utils
+import errno
 import json
 import os
 import random
@@ -13,15 +14,11 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
-import urllib3
-
-from deployer import __version__
 from deployer.core import failpoints
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -33,27 +30,19 @@ from deployer.core.errors import (
     KubeNotFound,
     KubeRejected,
     KubeUnavailable,
-    SettingsError,
 )
 from deployer.core.gate import Gate
-from deployer.core.kube import proxied
+from deployer.core.kube import connection, proxied
 from deployer.core.kube.kinds import POD, Kind
 from deployer.core.kube.transport import (
     Answer,
-    Basic,
     Call,
-    Credentials,
-    FromClient,
     Lost,
     NotSent,
-    TokenFile,
     Transport,
 )
 from deployer.core.records import Document
 from deployer.core.settings import Settings
-
-POOL_SIZE = 256
-"""Connections that are kept open at most: one for each of 128 workers, the rest for mirrors and REST."""
 
 RETRY_BUDGET = 30.0
 """Seconds for which a call without a deadline of its own goes on retrying."""
@@ -71,8 +60,14 @@ LINE_MOST = 64 * 1024 * 1024
 UNDECODABLE = "UNDECODABLE"
 """Type of the event that `watch` gives for a line that is no event."""
 
+_RIGHTS = {"replace": "update", "log": "get", "version": "get"}
+"""What a Role calls our verbs, where that is something else."""
+
+_ANONYMOUS = 'User "system:anonymous"'
+_NOT_TLS = b"HTTP request to an HTTPS server"
+"""Of Go's net/http to who speaks plain HTTP on a port for TLS."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 
@@ -93,6 +88,9 @@ class _Request:
     writes: bool = False
     repeatable: bool = True
     """May be sent again although the first one may have had its effect."""
+
+    def __str__(self) -> str:
+        return f"{_RIGHTS.get(self.verb, self.verb)} {self.where}"
 
 
 class KubeClient:
@@ -159,11 +157,13 @@ class KubeClient:
         *,
         gate: Gate | None = None,
         silence: float = WATCH_SILENCE,
+        opened: Callable[[], None] = lambda: None,
     ) -> Generator[tuple[str, Document], None, None]:
         """Changes after `resource_version` as (type, object), until the server ends the stream; bookmarks included.
 
-        Closing the gate breaks it off at once. A line that cannot be decoded comes as `(UNDECODABLE, {})`. One
-        attempt. Raises KubeExpired on 410 in either form, KubeUnavailable when nothing came for `silence` seconds.
+        `opened` is called when the server has granted it. Closing the gate breaks it off at once. A line that cannot
+        be decoded comes as `(UNDECODABLE, {})`. One attempt. Raises KubeExpired on 410 in either form,
+        KubeUnavailable when nothing came for `silence` seconds.
         """
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
         query["timeoutSeconds"] = str(random.randint(300, 600))
@@ -175,8 +175,9 @@ class KubeClient:
                 if isinstance(answer, Answer):
                     if answer.status == 401:
                         self._transport.renew()
-                    _refuse(request, answer)
+                    self._refuse(request, answer)
                 with answer:
+                    opened()
                     yield from _events(request, answer)
             except (NotSent, Lost) as error:
                 if gate is not None:
@@ -241,12 +242,12 @@ class KubeClient:
         if proxied.is_own(method, answer):
             if answer.status == 401:
                 self._transport.renew()
-            _refuse(request, answer)
+            self._refuse(request, answer)
         return answer
 
     def version(self, *, gate: Gate | None = None) -> Document:
         """The API server's answer to `/version`."""
-        return self._json(_Request("version", "GET", "/version", "the server's version"), gate)
+        return self._json(_Request("version", "GET", "/version", "/version"), gate)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -333,7 +334,7 @@ class KubeClient:
             document = None
         if not isinstance(document, dict):
             raise KubeUnavailable(
-                f"{self.address} answered {answer.status} to {request.verb} {request.where}, but not as an API server "
+                f"{self.address} answered {answer.status} to {request}, but not as an API server "
                 "does: is the address right?",
                 status=answer.status,
             )
@@ -363,7 +364,11 @@ class KubeClient:
             text = f"the API server at {self.address} cannot be reached: {error}"
             raise _Retry(KubeUnavailable(text)) from error
         except Lost as error:
-            lost = KubeUnavailable(f"the API server did not answer to {request.verb} {request.where}: {error}")
+            text = f"the API server did not answer to {request}: {error}"
+            if self.address.startswith("http://") and os.strerror(errno.ECONNRESET) in text:
+                # So does a server for TLS with who speaks plain HTTP to it, often before its answer can be read.
+                text += "; is it https:// instead of http://?"
+            lost = KubeUnavailable(text)
             if not request.writes:
                 _pause(gate, 0.0, lost)  # it may have been the gate that broke it off
             if request.repeatable:
@@ -372,7 +377,7 @@ class KubeClient:
         if 200 <= answer.status < 300:
             return answer
         try:
-            _refuse(request, answer)
+            self._refuse(request, answer)
         except KubeUnavailable as error:
             # 429 and 503 are given before anything is done; after another 5xx that is unknown.
             if request.repeatable or answer.status in (429, 503):
@@ -384,6 +389,18 @@ class KubeClient:
             # Nothing was done. The credentials may just be changing hands.
             self._transport.renew()
             raise _Retry(error, renew=True) from None
+
+    def _refuse(self, request: _Request, answer: Answer) -> NoReturn:
+        """Raise what an answer other than 2xx means, and what is to be done when it is about the connection itself."""
+        if answer.status == 400 and _NOT_TLS in answer.body:
+            raise KubeRejected(f"{self.address} speaks TLS: write https:// instead of http://", status=400)
+        try:
+            _refuse(request, answer)
+        except KubeForbidden as error:
+            if answer.status != 401 and _ANONYMOUS not in str(error):
+                raise
+            text = f"{error}; {self._transport.unknown}"
+            raise KubeForbidden(text, status=answer.status, reason=error.reason) from None
 
     def _exchange(self, request: _Request, gate: Gate | None) -> Answer:
         args = (request.method, request.target, request.body, request.content_type)
@@ -460,7 +477,7 @@ def _request(
             raise KubeRejected(f"{segment!r} cannot be the name of an object", status=400)
     target = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
     parameters = urlencode({k: v for k, v in (query or {}).items() if v})
-    where = kind.plural + (f" {name}" if name else "")
+    where = kind.plural + (f"/{subresource}" if subresource else "") + (f" {name}" if name else "")
     if kind.namespaced:
         where += f" in namespace {namespace}" if namespace else " in all namespaces"
     return _Request(
@@ -498,7 +515,7 @@ def _refuse(request: _Request, answer: Answer) -> NoReturn:
 def _raise_status(request: _Request, code: int, status: Document, retry_after: float | None) -> NoReturn:
     reason = str(status.get("reason") or "")
     message = str(status.get("message") or f"the API server answered {code}")[:MESSAGE_MOST]
-    text = f"{request.verb} {request.where}: {message}"
+    text = f"{request}: {message}"
     kind: type[KubeError] = KubeError
     if code == 404:
         kind = KubeNotFound
@@ -509,7 +526,7 @@ def _raise_status(request: _Request, code: int, status: Document, retry_after: f
         kind = KubeExpired
     elif code in (401, 403):
         kind = KubeForbidden
-        text = f"the API server refused to {request.verb} {request.where}: {message}"
+        text = f"the API server refused to {request}: {message}"
     elif code in (400, 405, 406, 413, 415, 422):
         kind, text = KubeRejected, message
     elif code in (408, 429) or code >= 500:
@@ -565,64 +582,4 @@ def connect(settings: Settings) -> KubeClient:
 
     Sends nothing yet. Raises SettingsError.
     """
-    # Imported here: it takes longer than everything else together, and `deployer plugins` does without.
-    from kubernetes.client import ApiClient, Configuration
-
-    configuration = Configuration()
-    credentials = _configure(settings, configuration)
-    if settings.kubernetes_ca_file:
-        configuration.ssl_ca_cert = settings.kubernetes_ca_file
-    if settings.kubernetes_token_file:
-        credentials = _token_file(settings.kubernetes_token_file)
-    if settings.kubernetes_username:
-        credentials = Basic(settings.kubernetes_username, settings.kubernetes_password)
-    if settings.skip_server_cert_validation:
-        configuration.verify_ssl = False
-        configuration.assert_hostname = False
-    if not configuration.verify_ssl:
-        # Somebody said so; a warning for every request would only bury the log.
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    if re.match(r"https?://(localhost|127\.|\[::1\])", configuration.host):
-        configuration.proxy = None
-    configuration.connection_pool_maxsize = POOL_SIZE
-    try:
-        transport = Transport(ApiClient(configuration), credentials, f"kube-deployer/{__version__}")
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"no connection to Kubernetes can be made with these settings: {error}") from error
-    return KubeClient(transport)
-
-
-def _configure(settings: Settings, configuration: Any) -> Credentials:
-    """Where the API server is, and the credentials that come with it."""
-    from kubernetes.config import ConfigException, load_kube_config
-
-    if settings.kubernetes:
-        address = settings.kubernetes if "://" in settings.kubernetes else f"http://{settings.kubernetes}"
-        configuration.host = address.rstrip("/")
-        return FromClient(configuration)
-    explicit = bool(settings.kubeconfig or settings.kube_context)
-    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT")
-    if host and port and not explicit and (_ACCOUNT / "token").exists():
-        configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        configuration.ssl_ca_cert = str(_ACCOUNT / "ca.crt")
-        return _token_file(str(_ACCOUNT / "token"))
-    try:
-        load_kube_config(  # type: ignore[no-untyped-call, unused-ignore]
-            config_file=settings.kubeconfig or os.environ.get("KUBECONFIG") or None,
-            context=settings.kube_context or None,
-            client_configuration=configuration,
-            persist_config=False,
-        )
-    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"there is no Kubernetes to connect to: --kubernetes is not given, this is not a pod, and the kubeconfig "
-            f"does not help ({error})"
-        ) from error
-    return FromClient(configuration)
-
-
-def _token_file(path: str) -> TokenFile:
-    credentials = TokenFile(Path(path))
-    if credentials.header() is None:
-        raise SettingsError(f"the token file {path} cannot be read or is empty")
-    return credentials
+    return KubeClient(connection.open_transport(settings))

@@ -354,9 +354,9 @@ class _Watcher:
             return ()
         try:
             return self._kube.items(EVENT, {INVOLVED: uid})
-        except KubeForbidden:
+        except KubeForbidden as error:
             self._blind = True
-            self._log("the Deployer may not read Events in this namespace: reasons will be missing")
+            self._log(f"reasons will be missing: {error}")
             return ()
 
     def _say(self, judgement: Waiting) -> None:

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -83,6 +83,7 @@ class _Waiter:
         self.gone = gone
         self.anchor = next(iter(self.selector.items()), None)
         self.wake = wake
+        self.error: KubeError | None = None
 
 
 class Mirror:
@@ -114,7 +115,6 @@ class Mirror:
         self._used = 0.0
         self._waiting = 0
         self._synced = False
-        self._error: KubeError | None = None
         self._version = ""
         self._objects: dict[Key, Document] = {}
         self._index: defaultdict[Pair, dict[Key, Document]] = defaultdict(dict)
@@ -152,9 +152,9 @@ class Mirror:
                 gate.check()
                 changed.clear()
                 with self._lock:
+                    if waiter.error is not None:
+                        raise waiter.error
                     self._start()
-                    if self._error is not None:
-                        raise self._error
                     found = self._select(waiter.selector) if self._synced else None
                 if found is not None and (answer := condition(found)):
                     return answer
@@ -250,22 +250,30 @@ class Mirror:
             for key in gone:
                 self._put(key, None)
             self._version, self.problem = version, ""
-            if not self._synced or self._error is not None:
-                self._synced, self._error = True, None
-                self._wake_all()
+
+    def _opened(self) -> None:
+        """The watch is granted. A list alone does not count: what nobody may watch would be out of date for ever."""
+        with self._lock:
+            self.problem = ""
+            if not self._synced:
+                self._synced = True
+                for waiter in self._everybody():
+                    self._tell(waiter)
 
     def _fail(self, error: KubeError) -> None:
-        self._error = error
-        self._wake_all()
+        """Let everybody who waits now raise it. Who comes later asks the server, which may think otherwise by then."""
+        self._reset()
+        for waiter in self._everybody():
+            waiter.error = error
+            waiter.wake()
 
-    def _wake_all(self) -> None:
+    def _everybody(self) -> Iterator[_Waiter]:
         for waiters in self._waiters.values():
-            for waiter in waiters:
-                self._tell(waiter)
+            yield from waiters
 
     def _tell(self, waiter: _Waiter) -> None:
         """Wake it, unless it waits for an end that has not come."""
-        if not waiter.gone or self._error is not None or (self._synced and not self._select(waiter.selector)):
+        if not waiter.gone or (self._synced and not self._select(waiter.selector)):
             waiter.wake()
 
     # --- the thread -----------------------------------------------------------------------------------------------
@@ -288,7 +296,7 @@ class Mirror:
 
     def _reset(self) -> None:
         self._thread = None
-        self._synced, self._error, self._version, self.problem = False, None, "", ""
+        self._synced, self._version, self.problem = False, "", ""
         self._objects.clear()
         self._index.clear()
 
@@ -297,15 +305,17 @@ class Mirror:
             self._keep_up()
         except Revoked:
             return
+        except KubeError as error:
+            with self._lock:
+                self._fail(error)
         except Exception as error:  # noqa: BLE001
             # A defect must not leave waiters hanging until their deadlines without a word.
             _log.exception("the mirror of %s in %s broke", self.kind.plural, self.namespace)
             with self._lock:
-                self._reset()
                 self._fail(KubeUnavailable(f"the mirror of {self.kind.plural} broke: {error}"))
 
     def _keep_up(self) -> None:
-        """List, watch, and begin again after a pause, until it is closed or idle."""
+        """List, watch, and begin again after a pause, until it is closed or idle. Raises KubeError when it may not."""
         failures = 0
         while True:
             began, wait = time.monotonic(), 0.0
@@ -325,7 +335,9 @@ class Mirror:
 
     def _follow(self) -> bool:
         """Apply one watch's events until it ends; True when the mirror has gone to rest meanwhile."""
-        events = self._client.watch(self.kind, self.namespace, self._version, gate=self._gate, silence=self._silence)
+        events = self._client.watch(
+            self.kind, self.namespace, self._version, gate=self._gate, silence=self._silence, opened=self._opened
+        )
         with contextlib.closing(events):
             for type_, found in events:
                 if type_ not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
@@ -340,7 +352,7 @@ class Mirror:
         return False
 
     def _after(self, error: Exception, failures: int) -> float:
-        """What an error means for the state; seconds to wait at least."""
+        """What an error means for the state; seconds to wait at least. Raises it when waiting does not help."""
         if isinstance(error, _Undecodable):
             self.skipped += 1
             self._version = ""
@@ -352,9 +364,7 @@ class Mirror:
         elif isinstance(error, KubeUnavailable) or (error.status == 401 and failures < REFUSALS_BORNE):
             self.problem = str(error)
         else:
-            self._version = ""
-            with self._lock:
-                self._fail(error)
+            raise error
         return min(error.retry_after or 0.0, RETRY_AFTER_MOST)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +37,9 @@ BODY_TIMEOUT = 60.0
 """Seconds for the whole of an ordinary answer, so that a server that trickles does not hold a thread for ever."""
 
 
+_SENDABLE = re.compile(r"[!-~]+( [!-~]+)*")
+
+
 class NotSent(Exception):
     """No connection: the request has had no effect."""
 
@@ -55,12 +60,20 @@ class Answer:
 class Credentials(Protocol):
     """Gives the value of the Authorization header."""
 
+    unknown: str
+    """What to say, and to do, when the API server does not know them."""
+
     def header(self, *, fresh: bool = False) -> str | None:
         """None for no credentials. `fresh`: the last ones were refused, look again."""
 
 
 class Basic:
     """User name and password."""
+
+    unknown = (
+        "it knows no user names and passwords, as Kubernetes since 1.19: give --kubernetes-token-file instead of "
+        "--kubernetes-username"
+    )
 
     def __init__(self, username: str, password: str) -> None:
         self._header = "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
@@ -73,6 +86,7 @@ class TokenFile:
     """A bearer token in a file that is rotated under our hands; while it is empty or away the last one is used."""
 
     def __init__(self, path: Path) -> None:
+        self.unknown = f"it does not know the token in {path}: that has expired, was revoked, or is another cluster's"
         self._path = path
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
@@ -92,7 +106,8 @@ class TokenFile:
 class FromClient:
     """What the official client found in a kubeconfig; its hook renews tokens of exec and OIDC plugins."""
 
-    def __init__(self, configuration: Any) -> None:
+    def __init__(self, configuration: Any, unknown: str) -> None:
+        self.unknown = unknown
         self._configuration = configuration
         self._lock = threading.Lock()
 
@@ -202,6 +217,11 @@ class Transport:
         """URL of the API server."""
         return self._base
 
+    @property
+    def unknown(self) -> str:
+        """What to say when the API server does not know the credentials."""
+        return self._credentials.unknown
+
     def send(
         self, method: str, target: str, body: bytes | None, content_type: str, *, call: Call, timeout: float
     ) -> Answer:
@@ -286,6 +306,9 @@ class Transport:
         if body is not None:
             headers["Content-Type"] = content_type
         if authorization := self._credentials.header():
+            if not _SENDABLE.fullmatch(authorization):
+                # http.client would refuse it as well, and show it.
+                raise NotSent("the token holds characters that cannot be sent")
             headers["Authorization"] = authorization
         _running.call = call
         with _translation(call):
@@ -339,4 +362,26 @@ def _reason(error: BaseException) -> str:
     seen = 0
     while (inner := error.__cause__ or (error.__context__ if isinstance(error, HTTPError) else None)) and seen < 5:
         error, seen = inner, seen + 1
+    if isinstance(error, ssl.SSLError):
+        return _tls_reason(error)
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()[:200]
+
+
+_OTHER_NAME = (62, 64)
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL's x509_vfy.h."""
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    """What is wrong with the TLS connection, and what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_NAME:
+            return (
+                f"its certificate is made out for another name ({error.verify_message}): use an address that is in it"
+            )
+        return (
+            f"its certificate cannot be verified ({error.verify_message}): name the file with the certificate of its "
+            f"authority by --kubernetes-ca-file"
+        )
+    if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
+        return "it does not speak TLS there: is it http:// instead of https://?"
+    return f"TLS failed ({error.reason or error})"

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 import deployer.core
 from deployer.cli import sample
@@ -77,6 +78,18 @@ def test_every_reason_of_a_failure_is_documented() -> None:
 
 def test_the_example_descriptor_is_the_one_that_the_sandbox_gives() -> None:
     assert json.loads((ROOT / "examples" / "shop.json").read_text()) == sample.descriptor()
+
+
+def test_rights_are_given_by_namespace_and_one_by_one() -> None:
+    """And each file says in the table of its folder's page what it is for."""
+    folder = ROOT / "deploy" / "rbac"
+    table = (folder / "README.md").read_text()
+    for file in folder.glob("*.yaml"):
+        assert f"| [{file.name}]({file.name}) |" in table
+        documents = list(yaml.safe_load_all(file.read_text()))
+        assert {d["kind"] for d in documents} <= {"Namespace", "ServiceAccount", "Role", "RoleBinding"}
+        for rule in [rule for d in documents for rule in d.get("rules", ())]:
+            assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

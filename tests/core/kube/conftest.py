@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -102,7 +103,7 @@ class Request:
 class FaultServer:
     """Answers every request with `answer`, remembers all."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.answer: Answer = lambda request: request.status(404, "NotFound", "there is nothing")
         self.requests: list[Request] = []
         self.closing = threading.Event()
@@ -142,7 +143,9 @@ class FaultServer:
 
         self._server = Server(("127.0.0.1", port), Handler)
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 

@@ -26,7 +26,6 @@ from deployer.core.errors import (
     KubeNotFound,
     KubeRejected,
     KubeUnavailable,
-    SettingsError,
 )
 from deployer.core.gate import Gate
 from deployer.core.kube import client as client_module
@@ -386,8 +385,6 @@ def test_a_401_while_the_token_changes_hands(server: Any, tmp_path: Path, quick:
 
 def test_token_file_without_content(tmp_path: Path) -> None:
     assert TokenFile(tmp_path / "none").header() is None
-    with pytest.raises(SettingsError, match="cannot be read or is empty"):
-        connect(Settings(kubernetes="http://127.0.0.1:1", kubernetes_token_file=str(tmp_path / "none")))
 
 
 def test_basic_authentication_and_bare_addresses(server: Any) -> None:
@@ -409,10 +406,6 @@ def test_kubeconfig(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = tmp_path / "kubeconfig"
     file.write_text(json.dumps(document))
     monkeypatch.setenv("KUBECONFIG", str(file))
-    with pytest.raises(SettingsError, match="there is no Kubernetes to connect to"):
-        connect(Settings())  # no current context
-    with pytest.raises(SettingsError, match="there is no Kubernetes to connect to"):
-        connect(Settings(kubeconfig=str(tmp_path / "missing")))
     client = connect(Settings(kube_context="x"))
     server.answer = lambda request: request.json({"gitVersion": "v1"})
     assert client.version() == {"gitVersion": "v1"}

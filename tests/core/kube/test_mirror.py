@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
@@ -279,15 +278,42 @@ def test_a_missing_right_fails_the_wait_and_heals(cluster: Cluster, server: Any,
     assert time.monotonic() - began < 5
     server.answer = allowed
     cluster.pods = {"a": pod("a", 1)}
+    # Who asks after the right was granted is not told of yesterday.
+    assert names(mirrors.get(POD, "ns").items(gate=soon())) == ["a"]
 
-    def healed() -> bool:
-        with contextlib.suppress(KubeForbidden):
-            return names(mirrors.get(POD, "ns").items(gate=soon())) == ["a"]
-        return False
 
-    gate = soon()
-    while not healed():
-        gate.pause(0.05)
+def test_a_list_without_the_right_to_watch_is_not_enough(cluster: Cluster, mirrors: Mirrors) -> None:
+    """It would be right by chance, or wait for a change of which nobody tells."""
+    allowed, cluster.watch = cluster.watch, lambda request: request.status(403, "Forbidden", "no right to watch")
+    cluster.pods = {"a": pod("a", 1)}
+    for condition in (lambda found: True, lambda found: False):
+        with pytest.raises(KubeForbidden, match="watch pods in namespace ns: no right to watch"):
+            mirrors.get(POD, "ns").wait(condition, soon())
+    asked = cluster.lists
+    cluster.watch = allowed
+    until(mirrors, "a")
+    assert cluster.lists == asked + 1  # nobody asked while nobody waited
+
+
+def test_a_right_that_is_taken_away_reaches_who_waits(cluster: Cluster, mirrors: Mirrors) -> None:
+    over = threading.Event()
+    cluster.watch = lambda request: (request.stream(), over.wait(10), request.end())
+    until(mirrors)
+    refused: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(KubeForbidden) as caught:
+            mirrors.get(POD, "ns").wait(lambda found: False, soon())
+        refused.append(str(caught.value))
+
+    waiting = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    cluster.watch = lambda request: request.status(403, "Forbidden", "no right any more")
+    over.set()
+    for thread in waiting:
+        thread.join(10)
+    assert len(refused) == 3 and all("no right any more" in text for text in refused)
 
 
 def test_some_401s_are_a_token_changing_hands(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
