@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from deployer.core.errors import (
@@ -65,9 +65,9 @@ class _Undecodable(Exception):
 class _Waiter:
     """Who waits for objects that match a selector."""
 
-    def __init__(self, selector: Mapping[str, str]) -> None:
+    def __init__(self, selector: Mapping[str, str], event: threading.Event) -> None:
         self.selector = dict(selector)
-        self.event = threading.Event()
+        self.event = event
 
 
 class Mirror:
@@ -123,32 +123,42 @@ class Mirror:
         *,
         labels: Mapping[str, str] | None = None,
         recheck: float | None = None,
+        event: threading.Event | None = None,
     ) -> T:
         """The first truthy answer of `condition`, which is asked about the matching objects, first once the mirror
         is synced and then whenever one of them appears, changes or goes; also every `recheck` seconds, for conditions
-        in which time plays a part. Raises KubeError when the mirror may not look, and what the gate raises.
+        in which time plays a part, and when somebody sets `event`, for those that look at more than these objects
+        (`waking`). Raises KubeError when the mirror may not look, and what the gate raises.
         """
-        waiter = _Waiter(labels or {})
+        event = event or threading.Event()
+        try:
+            with self.waking(event, labels) as waiter:
+                while True:
+                    gate.check()
+                    event.clear()
+                    with self._lock:
+                        self._start()
+                        if self._error is not None:
+                            raise self._error
+                        found = self._select(waiter.selector) if self._synced else None
+                    if found is not None and (answer := condition(found)):
+                        return answer
+                    gate.wait(event, float("inf") if recheck is None or found is None else recheck)
+        except DeadlineExceeded as over:
+            if self.problem:
+                raise DeadlineExceeded(f"{over}; {self.problem}") from over
+            raise
+
+    @contextlib.contextmanager
+    def waking(self, event: threading.Event, labels: Mapping[str, str] | None = None) -> Iterator[_Waiter]:
+        """Set `event` whenever one of the matching objects appears, changes or goes."""
+        waiter = _Waiter(labels or {}, event)
         anchor = next(iter(waiter.selector.items()), None)
         with self._lock:
             self._waiters[anchor].add(waiter)
             self._waiting += 1
         try:
-            while True:
-                gate.check()
-                waiter.event.clear()
-                with self._lock:
-                    self._start()
-                    if self._error is not None:
-                        raise self._error
-                    found = self._select(waiter.selector) if self._synced else None
-                if found is not None and (answer := condition(found)):
-                    return answer
-                gate.wait(waiter.event, float("inf") if recheck is None or found is None else recheck)
-        except DeadlineExceeded as over:
-            if self.problem:
-                raise DeadlineExceeded(f"{over}; {self.problem}") from over
-            raise
+            yield waiter
         finally:
             with self._lock:
                 self._waiting -= 1
