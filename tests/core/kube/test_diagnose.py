@@ -25,7 +25,7 @@ from deployer.core.kube.diagnose import (
 )
 from deployer.core.kube.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.kube.owned import OwnedKube
-from deployer.core.kube.pods import listed
+from deployer.core.kube.pods import listed, short
 from deployer.core.kube.words import pull_error
 from deployer.core.manifests import LABEL_MANAGED_BY
 
@@ -108,6 +108,14 @@ def test_an_image_name_that_cannot_be_one_fails_at_once() -> None:
     failure = hopeless(Case().at(0, pod(containerStatuses=waiting("InvalidImageName", message))))
     assert failure.reason == "InvalidImageName" and failure.pod == "a" and failure.hint
     assert str(failure) == f'container web of pod a cannot use the image "img:1": {why}'
+
+
+def test_a_long_text_is_cut_without_leaving_a_part_of_a_secret() -> None:
+    secret = "s3cr3t-canary-value"
+    for begin in range(470, 500):
+        text = short("x" * begin + f" {secret} " + "y" * 100)
+        assert secret in text or "s3c" not in text
+    assert short("a \n b") == "a b" and len(short("word " * 1000)) <= 500
 
 
 def test_events_that_are_alike_are_told_once() -> None:
@@ -614,6 +622,7 @@ def test_never_ready_is_explained_by_the_probe(kube: OwnedKube) -> None:
     ) as caught:
         await_ready(late, "shop-1", uid, lines.append, **LIMITS)  # type: ignore[arg-type]
     assert caught.value.reason == "NotReady" and caught.value.pod and "timeoutSeconds" in caught.value.hint
+    late.gate.check()  # nobody waits any more for what is explained after the deadline
     assert "starting version" in lines[-1]
 
 
