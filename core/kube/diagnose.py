@@ -30,6 +30,7 @@ from deployer.core.kube.pods import (
     listed,
     name_of,
     ready_endpoints,
+    short,
     uid_of,
     wanted_pods,
 )
@@ -68,6 +69,12 @@ AFTERMATH = 3.0
 
 LOG_LINES = 20
 """Lines of a container's log that go to the deployment's log."""
+
+LOG_PAUSES = (0.0, 0.2, 0.5)
+"""Seconds before each attempt at a container's log: one that is just being restarted has none for a moment."""
+
+_NO_LOG = ("unable to retrieve container logs", "failed to try resolving symlinks", "failed to open log file")
+"""What a node says in the place of a log that it has cleared away, with status 200."""
 
 TROUBLES_SAID = 50
 """Troubles that one wait puts into the log at most; the explanation at its end comes on top."""
@@ -234,18 +241,24 @@ def tell_last_lines(kube: OwnedKube, pod: str, container: str, log: Log, *, prev
     """The container's last lines for the deployment's log; that they cannot be had is no failure of its own."""
     if not container:
         return
-    lines = ""
-    try:
-        if previous:
-            lines = kube.pod_log(pod, container, LOG_LINES, previous=True).strip()
-        # A node may have cleared away the run before the last one, and says so in the log's place.
-        if not lines or lines.startswith("unable to retrieve container logs"):
-            lines = kube.pod_log(pod, container, LOG_LINES).strip()
-    except (KubeError, DeadlineExceeded) as error:
-        log(f"the log of container {container} in pod {pod} cannot be read: {error}")
-        return
-    if lines:
-        log(f"last lines of container {container} in pod {pod}:\n{lines}")
+    problem = ""
+    for pause in LOG_PAUSES:
+        with contextlib.suppress(DeadlineExceeded):
+            kube.gate.pause(pause)
+        for before in (True, False) if previous else (False,):
+            try:
+                lines = kube.pod_log(pod, container, LOG_LINES, previous=before).strip()
+            except (KubeError, DeadlineExceeded) as error:
+                problem = str(error)
+                continue
+            if lines.startswith(_NO_LOG):
+                problem = short(lines)
+            elif lines:
+                log(f"last lines of container {container} in pod {pod}:\n{lines}")
+                return
+        if not problem:
+            return  # it wrote nothing
+    log(f"the log of container {container} in pod {pod} cannot be read: {problem}")
 
 
 # --- more waits ---------------------------------------------------------------------------------------------------

@@ -22,9 +22,11 @@ from deployer.core.kube.diagnose import (
     await_pods_gone,
     await_ready,
     explain_not_ready,
+    tell_last_lines,
 )
 from deployer.core.kube.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
-from deployer.core.kube.owned import OwnedKube
+from deployer.core.kube.mirror import Mirrors
+from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.kube.pods import listed, short
 from deployer.core.kube.words import pull_error
 from deployer.core.manifests import LABEL_MANAGED_BY
@@ -624,6 +626,28 @@ def test_never_ready_is_explained_by_the_probe(kube: OwnedKube) -> None:
     assert caught.value.reason == "NotReady" and caught.value.pod and "timeoutSeconds" in caught.value.hint
     late.gate.check()  # nobody waits any more for what is explained after the deadline
     assert "starting version" in lines[-1]
+
+
+def test_last_lines_of_a_container_that_is_just_being_restarted(server: Any, client: KubeClient) -> None:
+    gone = 'failed to try resolving symlinks in path "/var/log/pods/x/web/0.log": no such file or directory'
+    answers = {"true": [gone, gone, "crashing on purpose\n"], None: ["unable to retrieve container logs for x", ""]}
+
+    def answer(request: Any) -> None:
+        request.json(answers[request.query.get("previous")].pop(0).encode())
+
+    server.answer = answer
+    mirrors = Mirrors(client)
+    kube = OwnedKube(client, mirrors, Owner("test", "ns", "shop", "d1", 3), Gate(time.monotonic() + 20))
+    lines: list[str] = []
+    tell_last_lines(kube, "shop-1-x", "web", lines.append, previous=True)
+    assert lines == ["last lines of container web in pod shop-1-x:\ncrashing on purpose"]
+    server.answer = lambda request: request.json(b"unable to retrieve container logs for x")
+    tell_last_lines(kube, "shop-1-x", "web", lines.append)
+    assert lines[1].startswith("the log of container web in pod shop-1-x cannot be read: unable to retrieve")
+    server.answer = lambda request: request.json(b"")
+    tell_last_lines(kube, "shop-1-x", "web", lines.append)
+    assert len(lines) == 2  # it wrote nothing
+    mirrors.close()
 
 
 def test_refused_by_pod_security(kube: OwnedKube, sandbox_client: KubeClient) -> None:
