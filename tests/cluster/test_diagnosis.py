@@ -256,6 +256,22 @@ STORM: dict[str, Case] = {
         {"podspec": spec({"livenessProbe": probe("/error", failureThreshold=1), "readinessProbe": probe("/error")})},
         75.0,
     ),
+    "out-of-memory": Case(
+        "CrashLoop",
+        r"container web of pod \S+ was restarted 3 times, it ended with exit code 137 \(OOMKilled\)$",
+        "raise the container's memory limit",
+        "last lines of container web",
+        {
+            "podspec": spec(
+                {
+                    "env": env(GOGC="off"),
+                    "resources": {"limits": {"memory": "16Mi"}, "requests": {"cpu": "1m"}},
+                    "readinessProbe": probe("/error"),
+                }
+            )
+        },
+        75.0,
+    ),
     "memory": Case(
         "StartError",
         r"container web of pod \S+ cannot be started: .*memory limit",
@@ -514,7 +530,33 @@ def storm(world: RealWorld) -> Iterator[Stage]:
             if case.obstacle:
                 case.obstacle(world, stage.places[app])
             stage.second[app] = stage.deploy(app, **case.fields)
+        feeder = threading.Thread(target=feed, args=(stage, "out-of-memory"))
+        feeder.start()
         yield stage
+        feeder.join()
+
+
+def feed(stage: Stage, app: str) -> None:
+    """Requests with headers of 900 KB, until the app has died often enough: it never gives memory back."""
+
+    def address() -> str:
+        found = stage.world.eyes.list(POD, stage.places[app], {"app": app, "version": "2"})[0]
+        return next((p["status"].get("podIP", "") for p in found), "")
+
+    def over() -> bool:
+        found = stage.world.store.get(Deployment, stage.second[app].id)
+        return found is None or not found.status.moving
+
+    def fed() -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(address(), 8080, timeout=5)
+            with contextlib.closing(connection):
+                for _ in range(40):
+                    connection.request("GET", "/", headers={"X-Food": "x" * 900_000})
+                    connection.getresponse().read()
+        return over()
+
+    stage.world.until(fed, f"{app} to be killed", PATIENCE)
 
 
 @contextlib.contextmanager
