@@ -457,11 +457,21 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None) -> None:
     controller = own_controller(work)
     uid, wanted = controller["metadata"]["uid"], diagnose.wanted_pods(controller)
 
+    seen: list[Document] = []
+
     def enough(pods: list[Document]) -> list[str] | None:
-        ready = [p["metadata"]["uid"] for p in pods if controlled_by(p, uid) and diagnose.is_ready(p)]
+        seen[:] = [p for p in pods if controlled_by(p, uid)]
+        ready = [p["metadata"]["uid"] for p in seen if diagnose.is_ready(p)]
         return ready if len(ready) >= wanted else None
 
-    uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+    try:
+        uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+    except DeadlineExceeded as over:
+        raise StepFailed(
+            f"the pods did not stay ready: {diagnose.explain_not_ready(controller, seen, lambda _: ())}",
+            reason="NotReady",
+            hint="see why the containers end, or a readiness probe fails, soon after they start",
+        ) from over
     diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
 
 

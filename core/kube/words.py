@@ -86,7 +86,7 @@ _START_FINAL = _any(
     r"no such file or directory", r"not found", r"permission denied", r"exec format error", r"is a directory",
     r"memory limit", r"no command specified",
 )  # fmt: skip
-_CONFIG_FINAL = _any(r"runAsNonRoot", r"run as root", r"no command specified", r"invalid (?:mode|mount|user)")
+_CONFIG_FINAL = _any(r"runAsNonRoot", r"run as root", r"non-root policy", r"no command specified")
 
 
 def start_error(message: str) -> Meaning:
@@ -150,23 +150,24 @@ _REFUSED_FOR_NOW = _any(
 def admission_refusal(message: str) -> Meaning:
     """Why the API server admits no pod. Quota is freed, webhooks come back; a policy or a limit stays."""
     words = short(re.sub(r"^Error creating: ", "", message))
-    final = bool(_REFUSED_FOR_GOOD.search(words))
-    if not final and not _REFUSED_FOR_NOW.search(words):
-        final = "is forbidden" in words
-    return Meaning(words, final, _admission_hint(words))
+    plain = re.sub(r'"[^"]*"', "", words)  # an app, a quota or a webhook may be called anything
+    final = bool(_REFUSED_FOR_GOOD.search(plain))
+    if not final and not _REFUSED_FOR_NOW.search(plain):
+        final = "is forbidden" in plain
+    return Meaning(words, final, _admission_hint(plain))
 
 
-def _admission_hint(words: str) -> str:
+def _admission_hint(plain: str) -> str:
     for pattern, hint in (
         ("violates PodSecurity", "change the podspec's securityContext, or the Pod Security level of the namespace"),
         ("denied (?:the )?request", "change the podspec as the policy demands"),
         ("must specify", "give the containers the requests and limits that the quota of the namespace demands"),
         ("usage per", "change the containers' requests and limits; the LimitRange of the namespace bounds them"),
+        ("service account", "create the service account, or correct serviceAccountName in the podspec"),
         ("quota", "free or raise the quota of the namespace"),
         ("webhook", "repair the admission webhook, or ask whoever runs it"),
-        ("serviceaccount", "create the service account, or correct serviceAccountName in the podspec"),
         ("being terminated", "deploy to another namespace: this one is being removed"),
     ):
-        if re.search(pattern, words):
+        if re.search(pattern, plain):
             return hint
     return "change the podspec"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.kube.pods import listed, short
 from deployer.core.kube.words import pull_error
 from deployer.core.manifests import LABEL_MANAGED_BY
+from deployer.core.steps import await_serving
 
 Document = dict[str, Any]
 
@@ -447,6 +449,7 @@ def test_a_scale_up_lifts_the_limit() -> None:
         ('pods "x" is forbidden: failed quota: q: must specify limits.cpu for: web', "requests and limits"),
         ('pods "x" is forbidden: maximum cpu usage per Container is 100m, but limit is 1', "LimitRange"),
         ('pods "x" is forbidden: [maximum memory usage per Pod is 1Gi, but limit is 2Gi]', "LimitRange"),
+        ('pods "exceeded quota" is forbidden: no such thing', "podspec"),
         ('Pod "x" is invalid: spec.containers[0].name: Required value', "podspec"),
         (
             'pods "x" is forbidden: unable to create new content in namespace n because it is being terminated',
@@ -466,7 +469,10 @@ def test_a_refusal_for_good_fails_at_once(message: str, hint: str) -> None:
     [
         ('pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1', "quota"),
         ('Internal error occurred: failed calling webhook "x": context deadline exceeded', "webhook"),
-        ('pods "x" is forbidden: error looking up service account ns/x: serviceaccount "x" not found', "account"),
+        (
+            'pods "quota" is forbidden: error looking up service account quota/x: serviceaccount "x" not found',
+            "account",
+        ),
         ("something nobody has seen before", "podspec"),
     ],
 )
@@ -679,6 +685,18 @@ def test_a_controller_that_somebody_deletes(kube: OwnedKube) -> None:
         await_ready(kube, "shop-1", uid, log, **LIMITS)  # type: ignore[arg-type]
     thread.join()
     assert caught.value.reason == "ControllerGone"
+
+
+def test_pods_that_do_not_stay_ready(kube: OwnedKube) -> None:
+    start(kube, replicas=1, probe="/error")
+    late = kube.with_gate(Gate(time.monotonic() + 1.5))
+    service = {"metadata": {"name": "shop-1"}}
+    plan = SimpleNamespace(
+        objects={"versioned_service": service, "controller": {"metadata": {"name": "shop-1"}}}, deployment="d1"
+    )
+    with pytest.raises(StepFailed, match="did not stay ready: 0 of 1 pods are ready; pod shop-1-") as caught:
+        await_serving(SimpleNamespace(kube=late, plan=plan))  # type: ignore[arg-type]
+    assert caught.value.reason == "NotReady" and caught.value.hint
 
 
 def test_a_cancelled_wait_passes_through(kube: OwnedKube) -> None:
