@@ -318,7 +318,7 @@ STORM: dict[str, Case] = {
         "create that Secret",
         r'Failed( \(\d+ times\))?: Error: secret "none" not found',
         {"podspec": spec({"env": SECRET_ENV})},
-        40.0,
+        45.0,
     ),
     "root": Case(
         "CreateContainerConfigError",
@@ -334,7 +334,7 @@ STORM: dict[str, Case] = {
         "ConfigMap",
         "FailedMount",
         {"podspec": spec({"volumeMounts": VOLUME}, volumes=[{"name": "v", "configMap": {"name": "none"}}])},
-        40.0,
+        50.0,
     ),
     "account": Case(
         "PodsRefused",
@@ -342,7 +342,7 @@ STORM: dict[str, Case] = {
         "serviceAccountName",
         "FailedCreate",
         {"podspec": spec(serviceAccountName="nobody")},
-        30.0,
+        45.0,
         pod=False,
     ),
     "quota": Case(
@@ -351,7 +351,7 @@ STORM: dict[str, Case] = {
         "free or raise the quota",
         "FailedCreate",
         {"podspec": spec()},
-        30.0,
+        45.0,
         pod=False,
         obstacle=quota({"pods": "1"}),
     ),
@@ -381,7 +381,7 @@ STORM: dict[str, Case] = {
         "webhook",
         "FailedCreate",
         {"podspec": spec()},
-        30.0,
+        45.0,
         pod=False,
         obstacle=webhook,
     ),
@@ -428,7 +428,7 @@ LIVE = {"podspec": spec()}
 # Checks are given little time, so these come after the storm, when the node is calm again.
 CHECKED: dict[str, Case] = {
     "unhealthy": Case("Unhealthy", r'says that "healthy" is false, not true', "see", "answer of", health("unhealthy")),
-    "hanging": Case("Unhealthy", r"gave no complete answer within 1\.5 s", "see", "last lines", health("slow", 8080)),
+    "hanging": Case("Unhealthy", r"gave no complete answer within 1\.8 s", "see", "last lines", health("slow", 8080)),
     "refused": Case("Unhealthy", r"refused the connection", "see", "last lines of container web", health("x", 7)),
     "no-json": Case("Unhealthy", r"not JSON", "see", r"answer of \S+: version 2 on", health("/", 8080)),
     "error": Case("Unhealthy", r"answered HTTP 500 to its health check", "see", "not healthy yet", health("error")),
@@ -497,7 +497,7 @@ def own_namespace(world: RealWorld) -> str:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealWorld]:
     """A Deployer with the settings of production, but for the time that health checks may take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "CHECK_TIMEOUT", 1.5)
+        patch.setattr(rounds, "CHECK_TIMEOUT", 1.8)
         path, name = tmp_path_factory.mktemp("diagnosis"), f"t-{uuid.uuid4().hex[:8]}"
         made = RealWorld(None, path, name, ingress="none", plugins={}, timeout=8.0, start_timeout=START_TIMEOUT)
         made.start()
