@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from deployer.core.errors import DeadlineExceeded, Interrupted
+from deployer.core.errors import DeadlineExceeded, Interrupted, Revoked
 
 
 class Gate:
@@ -84,6 +84,20 @@ class Gate:
     def _forget(self, number: int) -> None:
         with self._lock:
             self._callbacks.pop(number, None)
+
+    @contextlib.contextmanager
+    def earlier(self, seconds: float) -> Iterator[Gate]:
+        """A gate that closes with this one, and whose deadline comes that many seconds before this one's.
+
+        What is left then is for saying why the time was not enough: once this gate's own deadline has passed, nobody
+        waits for the explanation.
+        """
+        child = Gate(None if self._deadline is None else self._deadline - seconds)
+        forget = self.on_close(lambda: child.close(self._reason or Revoked("it was closed")))
+        try:
+            yield child
+        finally:
+            forget()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

@@ -310,14 +310,17 @@ class Settings:
     admission_grace: float = _option(
         "seconds",
         10.0,
-        "How long a quota or a webhook may refuse pods before the deployment fails.",
+        "How long a quota, a webhook or a missing Secret may hold pods up before the deployment fails.",
         check=_between(0, _DAY),
     )
     max_restarts: int = _option(
         "integer", 3, "Restarts of a new version's container that make its deployment fail.", check=_between(1, 1000)
     )
     image_pull_attempts: int = _option(
-        "integer", 3, "Failed image pulls that make a deployment fail.", check=_between(1, 1000)
+        "integer",
+        3,
+        "Failed image pulls that make a deployment fail; of what the registry refuses for good, two do.",
+        check=_between(1, 1000),
     )
     health_via: str = _option(
         "text",

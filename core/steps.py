@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from deployer.core import manifests
+from deployer.core.descriptor import health_port
 from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
+from deployer.core.gate import Gate
 from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
 from deployer.core.kube.diagnose import controlled_by, is_active, name_of, ready_endpoints, service_slices
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.mirror import CONTROLLED_BY, Gone
 from deployer.core.kube.owned import OwnedKube
+from deployer.core.kube.pods import short
 from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Park, Phase, Step, Work
 from deployer.core.records import Document, Plan
 
@@ -24,6 +28,12 @@ HEALTH_PASSES = 2
 
 PODS_GONE = 30.0
 """Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
+
+PODS_TOLD = 3
+"""Pods that a sentence about unhealthy ones names."""
+
+ANSWER_TOLD = 1000
+"""Characters of an unhealthy pod's answer that go to the log; the health check data has all of it."""
 
 SERVICE_HOLD = 10.0
 """Seconds, at most, for which a failed version stays after the unversioned Service was led away from it."""
@@ -95,51 +105,73 @@ class VerifyHealth(Step):
             raise StepFailed(f"health checker {work.plan.health['name']} is not installed", reason="NoHealthChecker")
         if work.plan.descriptor.get("ignoreHealthCheck"):
             return self._ask_once(work, work.health)
+        asked = _Asked()
+        try:
+            with diagnose.in_time(work.gate) as gate:
+                self._until_healthy(work, work.health, asked, gate)
+        except DeadlineExceeded:
+            raise self._missed(work, asked) from None
+        finally:
+            if asked.verdicts:
+                work.health.keep(asked.pods, asked.verdicts)
+        work.log(f"healthy: {len(asked.pods)} of {len(asked.pods)} pods")
+        return Done()
+
+    def _until_healthy(self, work: Work, health: HealthRounds, asked: _Asked, gate: Gate) -> None:
+        """Ask round after round. Raises StepFailed when the pods come to an end that no round can heal."""
+        names = ("max_restarts", "image_pull_attempts", "unschedulable_grace", "admission_grace")
+        judge = diagnose.ReadyJudge(*(work.plan.settings[name] for name in names))
         passed: dict[str, int] = {}
         said, rounds = "", 0
-        pods: list[Document] = []
-        verdicts: Mapping[str, Verdict] = {}
-        try:
-            while True:
-                pods = self._pods(work)
-                verdicts = work.health.check_all(pods, work.gate)
-                rounds += 1
-                # Counted by uid: a pod that was replaced starts again at nothing.
-                passed = {uid: passed.get(uid, 0) + 1 if v.healthy else 0 for uid, v in verdicts.items()}
-                if pods and all(passed.get(p["metadata"]["uid"], 0) >= HEALTH_PASSES for p in pods):
-                    break
-                if not (pods and all(v.healthy for v in verdicts.values())):
-                    text = _verdict_text(pods, verdicts)
-                    if text != said:
-                        work.log(f"not healthy yet: {text}")
-                        said = text
-                    work.gate.pause(min(HEALTH_INTERVAL, 0.1 * rounds))
-        except DeadlineExceeded:
-            unhealthy = next((p for p in pods if not _healthy(p, verdicts)), None)
-            pod = name_of(unhealthy) if unhealthy else ""
-            raise StepFailed(
-                f"the health checks did not pass in time: {_verdict_text(pods, verdicts)}",
-                reason="Unhealthy",
-                pod=pod,
-                hint="look at healthcheckdata and at the pod's log",
-            ) from None
-        finally:
-            if verdicts:
-                work.health.keep(pods, verdicts)
-        work.log(f"healthy: {len(pods)} of {len(pods)} pods")
-        return Done()
+        while True:
+            controller = own_controller(work)
+            pods = self._pods(work.kube.with_gate(gate), controller)
+            asked.pods, asked.verdicts = pods, health.check_all(pods, gate)
+            rounds += 1
+            # Counted by uid: a pod that was replaced starts again at nothing.
+            passed = {uid: passed.get(uid, 0) + 1 if v.healthy else 0 for uid, v in asked.verdicts.items()}
+            if pods and all(passed.get(p["metadata"]["uid"], 0) >= HEALTH_PASSES for p in pods):
+                return
+            if pods and not asked.unhealthy():
+                continue
+            if (text := asked.text()) != said:
+                work.log(f"not healthy yet: {text}")
+                said = text
+            # A container without a readiness probe counts as ready between one crash and the next.
+            end = judge.judge(controller, pods, lambda _: (), time.monotonic())
+            if isinstance(end, diagnose.Hopeless):
+                diagnose.tell(work.kube, end, work.log)
+                raise end.failure
+            gate.pause(min(HEALTH_INTERVAL, 0.1 * rounds))
+
+    def _missed(self, work: Work, asked: _Asked) -> StepFailed:
+        """Why it was not healthy in time, with what the pods answered and wrote."""
+        unhealthy = asked.unhealthy()
+        for pod in unhealthy[:PODS_TOLD]:
+            verdict = asked.verdicts.get(pod["metadata"]["uid"])
+            if verdict and verdict.body.strip():
+                work.log(f"answer of {name_of(pod)}: {short(verdict.body, ANSWER_TOLD)}")
+        if unhealthy:
+            container = _asked_container(unhealthy[0], health_port(work.plan.descriptor))
+            diagnose.tell_last_lines(work.kube, name_of(unhealthy[0]), container, work.log)
+        states = (diagnose.container_state(c) for p in unhealthy[:1] for c in diagnose.container_statuses(p))
+        state = next(filter(None, states), "")
+        return StepFailed(
+            f"the health checks did not pass in time: {asked.text()}{'; it ' if state else ''}{state}",
+            reason="Unhealthy",
+            pod=name_of(unhealthy[0]) if unhealthy else "",
+            hint="see healthcheckdata and the last lines in the log; --timeout gives all apps more time",
+        )
 
     def _ask_once(self, work: Work, health: HealthRounds) -> Outcome:
-        pods = self._pods(work)
-        verdicts = health.check_all(pods, work.gate)
-        health.keep(pods, verdicts)
-        work.log(f"health checks ignored: {_verdict_text(pods, verdicts)}")
+        pods = self._pods(work.kube, own_controller(work))
+        asked = _Asked(pods, health.check_all(pods, work.gate))
+        health.keep(asked.pods, asked.verdicts)
+        work.log(f"health checks ignored: {asked.text() if asked.unhealthy() else 'all pods are healthy'}")
         return Done()
 
-    def _pods(self, work: Work) -> list[Document]:
+    def _pods(self, kube: OwnedKube, controller: Document) -> list[Document]:
         """The pods to ask: those that the controller wants, ready or not, but none that is on its way out."""
-        controller = own_controller(work)
-        labels = {"name": name_of(controller)}
         uid = controller["metadata"]["uid"]
         wanted = diagnose.wanted_pods(controller)
 
@@ -147,21 +179,45 @@ class VerifyHealth(Step):
             live = [p for p in pods if controlled_by(p, uid) and is_active(p)]
             return live if len(live) >= wanted and all(p.get("status", {}).get("podIP") for p in live) else None
 
-        return work.kube.wait(POD, enough, labels=labels)
+        return kube.wait(POD, enough, labels={"name": name_of(controller)})
 
 
-def _healthy(pod: Document, verdicts: Mapping[str, Verdict]) -> bool:
-    verdict = verdicts.get(pod["metadata"]["uid"])
-    return verdict is not None and verdict.healthy
+@dataclass(slots=True)
+class _Asked:
+    """A round of health checks."""
+
+    pods: list[Document] = field(default_factory=list)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+
+    def unhealthy(self) -> list[Document]:
+        """The pods that did not pass."""
+
+        def passed(pod: Document) -> bool:
+            verdict = self.verdicts.get(pod["metadata"]["uid"])
+            return verdict is not None and verdict.healthy
+
+        return [p for p in self.pods if not passed(p)]
+
+    def text(self) -> str:
+        """What was wrong, as a sentence that stays short however many pods there are."""
+        parts = []
+        unhealthy = self.unhealthy()
+        for pod in unhealthy[:PODS_TOLD]:
+            verdict = self.verdicts.get(pod["metadata"]["uid"])
+            message = short(verdict.message) if verdict else "did not answer before the time was up"
+            parts.append(message if name_of(pod) in message else f"pod {name_of(pod)}: {message}")
+        if len(unhealthy) > PODS_TOLD:
+            parts.append(f"{len(unhealthy) - PODS_TOLD} more did not pass either")
+        if not self.pods:
+            return "there was no pod to ask"
+        return "; ".join(parts) or "no two rounds in a row passed"
 
 
-def _verdict_text(pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> str:
-    parts = []
-    for pod in pods:
-        verdict = verdicts.get(pod["metadata"]["uid"])
-        message = verdict.message if verdict else "was not asked yet"
-        parts.append(message if name_of(pod) in message else f"pod {name_of(pod)}: {message}")
-    return "; ".join(parts) or "there is no pod to ask"
+def _asked_container(pod: Document, port: int) -> str:
+    """The container that the health check asks: the one that declares the port, else the first."""
+    containers: list[Document] = pod.get("spec", {}).get("containers") or []
+    declares = (c for c in containers if any(p.get("containerPort") == port for p in c.get("ports") or ()))
+    return str(next(declares, containers[0] if containers else {}).get("name", ""))
 
 
 # --- expose -------------------------------------------------------------------------------------------------------
@@ -441,11 +497,21 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
     controller = own_controller(work, fresh=fresh)
     uid, wanted = controller["metadata"]["uid"], diagnose.wanted_pods(controller)
 
+    seen: list[Document] = []
+
     def enough(pods: list[Document]) -> list[str] | None:
-        ready = [p["metadata"]["uid"] for p in pods if controlled_by(p, uid) and diagnose.is_ready(p)]
+        seen[:] = [p for p in pods if controlled_by(p, uid)]
+        ready = [p["metadata"]["uid"] for p in seen if diagnose.is_ready(p)]
         return ready if len(ready) >= wanted else None
 
-    uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+    try:
+        uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+    except DeadlineExceeded as over:
+        raise StepFailed(
+            f"the pods did not stay ready: {diagnose.explain_not_ready(controller, seen, lambda _: ())}",
+            reason="NotReady",
+            hint="see why the containers end, or a readiness probe fails, soon after they start",
+        ) from over
     diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
 
 

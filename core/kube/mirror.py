@@ -138,31 +138,40 @@ class Mirror:
         *,
         labels: Mapping[str, str] | None = None,
         recheck: float | None = None,
+        event: threading.Event | None = None,
     ) -> T:
         """The first truthy answer of `condition`, which is asked about the matching objects, first once the mirror
         is synced and then whenever one of them appears, changes or goes; also every `recheck` seconds, for conditions
-        in which time plays a part. Raises KubeError when the mirror may not look, and what the gate raises.
+        in which time plays a part, and when somebody sets `event`, for those that look at more than these objects
+        (`waking`). Raises KubeError when the mirror may not look, and what the gate raises.
         """
-        changed = threading.Event()
-        waiter = _Waiter(labels or {}, changed.set)
-        with self._lock:
-            self._add(waiter)
+        event = event or threading.Event()
         try:
-            while True:
-                gate.check()
-                changed.clear()
-                with self._lock:
-                    if waiter.error is not None:
-                        raise waiter.error
-                    self._start()
-                    found = self._select(waiter.selector) if self._synced else None
-                if found is not None and (answer := condition(found)):
-                    return answer
-                gate.wait(changed, float("inf") if recheck is None or found is None else recheck)
+            with self.waking(event, labels) as waiter:
+                while True:
+                    gate.check()
+                    event.clear()
+                    with self._lock:
+                        if waiter.error is not None:
+                            raise waiter.error
+                        self._start()
+                        found = self._select(waiter.selector) if self._synced else None
+                    if found is not None and (answer := condition(found)):
+                        return answer
+                    gate.wait(event, float("inf") if recheck is None or found is None else recheck)
         except DeadlineExceeded as over:
             if self.problem:
                 raise DeadlineExceeded(f"{over}; {self.problem}") from over
             raise
+
+    @contextlib.contextmanager
+    def waking(self, event: threading.Event, labels: Mapping[str, str] | None = None) -> Iterator[_Waiter]:
+        """Set `event` whenever one of the matching objects appears, changes or goes."""
+        waiter = _Waiter(labels or {}, event.set)
+        with self._lock:
+            self._add(waiter)
+        try:
+            yield waiter
         finally:
             self._forget(waiter)
 

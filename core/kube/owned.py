@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -124,12 +125,19 @@ class OwnedKube:
         *,
         labels: Mapping[str, str] | None = None,
         recheck: float | None = None,
+        event: threading.Event | None = None,
         namespace: str | None = None,
     ) -> T:
         """The first truthy answer of `condition` about the objects with these labels, asked again whenever one of
-        them changes, and every `recheck` seconds. No polling. Never change the dicts."""
+        them changes, every `recheck` seconds, and when `event` is set. No polling. Never change the dicts."""
         mirror = self._mirrors.get(kind, self._place(kind, namespace))
-        return mirror.wait(condition, self.gate, labels=labels, recheck=recheck)
+        return mirror.wait(condition, self.gate, labels=labels, recheck=recheck, event=event)
+
+    def waking(
+        self, kind: Kind, event: threading.Event, labels: Mapping[str, str], namespace: str | None = None
+    ) -> contextlib.AbstractContextManager[object]:
+        """Set `event` whenever one of the objects with these labels changes: for a `wait` that looks at them too."""
+        return self._mirrors.get(kind, self._place(kind, namespace)).waking(event, labels)
 
     def gone(self, kind: Kind, labels: Mapping[str, str], namespace: str | None = None) -> Gone:
         """The event that no object with these labels is left any more, for `Park`."""

@@ -278,20 +278,9 @@ def test_image_name(kube: OwnedKube) -> None:
     assert fails(kube, workload(kube, "UPPER:::", replicas=1)).reason == "InvalidImageName"
 
 
-def test_image_that_is_not_there(kube: OwnedKube) -> None:
-    failure = fails(kube, workload(kube, "127.0.0.1:9/none:1", replicas=1))
-    assert failure.reason == "ImagePull" and "127.0.0.1:9/none:1" in str(failure)
-
-
 def test_unschedulable(kube: OwnedKube, image: str) -> None:
     failure = fails(kube, workload(kube, image, replicas=1, resources={"requests": {"cpu": "9999"}}))
     assert failure.reason == "Unschedulable" and "Insufficient cpu" in str(failure)
-
-
-def test_a_secret_that_is_not_there(kube: OwnedKube, image: str) -> None:
-    source = {"secretKeyRef": {"name": "none", "key": "k"}}
-    failure = fails(kube, workload(kube, image, replicas=1, env=[{"name": "A", "valueFrom": source}]))
-    assert failure.reason == "CreateContainerConfigError" and "none" in str(failure)
 
 
 def test_pod_security_refuses_at_once(kube: OwnedKube, cluster: KubeClient, image: str) -> None:

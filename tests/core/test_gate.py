@@ -95,3 +95,21 @@ def test_on_close_calls_at_once_when_it_is_closed_already_and_never_after_unsubs
     gate.close(Cancelled("enough"))
     gate.on_close(lambda: called.append("late"))
     assert called == ["late"]
+
+
+def test_an_earlier_gate_closes_first_and_with_its_parent() -> None:
+    gate = Gate(time.monotonic() + 10)
+    with gate.earlier(9.99) as early, pytest.raises(DeadlineExceeded):
+        early.pause(5)
+    gate.check()
+    with gate.earlier(1) as early:
+        gate.close(Cancelled("enough"))
+        with pytest.raises(Cancelled, match="enough"):
+            early.check()
+    with gate.earlier(1) as late, pytest.raises(Cancelled, match="enough"):
+        late.check()
+
+
+def test_an_earlier_gate_of_one_without_a_deadline_has_none() -> None:
+    with Gate().earlier(3) as early:
+        assert early.deadline is None

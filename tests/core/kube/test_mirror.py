@@ -344,6 +344,26 @@ def test_recheck_is_for_time(cluster: Cluster, mirrors: Mirrors) -> None:
     assert mirrors.get(POD, "ns").wait(lambda found: time.monotonic() > end, soon(), recheck=0.05)
 
 
+def test_another_mirror_may_wake_a_wait(cluster: Cluster, mirrors: Mirrors) -> None:
+    mirror, other = mirrors.get(POD, "ns"), mirrors.get(POD, "elsewhere")
+    other.synced(soon())
+    looked, changed = threading.Event(), threading.Event()
+
+    def condition(_: list[dict[str, Any]]) -> bool:
+        looked.set()
+        return bool(other.items({"app": "x"}))
+
+    def change() -> None:
+        looked.wait(10)
+        cluster.nth_watch(1).send(event("ADDED", pod("a", 2, app="x")))
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    with other.waking(changed, {"app": "x"}):
+        assert mirror.wait(condition, soon(), event=changed)
+    writer.join()
+
+
 def test_an_exception_of_the_condition_comes_out(cluster: Cluster, mirrors: Mirrors) -> None:
     def condition(found: list[dict[str, Any]]) -> bool:
         raise RuntimeError("mine")
