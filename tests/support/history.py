@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import threading
 import time
@@ -72,6 +73,33 @@ class History:
             done = self._changed.wait_for(
                 lambda: self._problem or all(seen >= revision for seen in self._seen.values()), PATIENCE
             )
+        assert done, "the watches did not catch up"
+        assert not self._problem, self._problem
+        return revision
+
+    def settled(self) -> int:
+        """The revision as it is now, once the watches have told what lists show; nothing may change meanwhile.
+
+        For a cluster that tells a watch without changes only once in a minute how far it is.
+        """
+        revision, listed = 0, {}
+        for kind in KINDS:
+            found, version = self._eyes.list(kind, self._namespace)
+            revision = max(revision, int(version))
+            listed[kind.plural] = {o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in found}
+
+        def told() -> State:
+            return functools.reduce(lambda _, after: after[2], self.states(), {kind.plural: {} for kind in KINDS})
+
+        def same() -> bool:
+            versions = {
+                plural: {name: o["metadata"]["resourceVersion"] for name, o in objects.items()}
+                for plural, objects in told().items()
+            }
+            return versions == listed
+
+        with self._changed:
+            done = self._changed.wait_for(lambda: self._problem or same(), PATIENCE)
         assert done, "the watches did not catch up"
         assert not self._problem, self._problem
         return revision
