@@ -206,7 +206,8 @@ class OwnedKube:
                 if not self.is_ours(found) or _annotations(found).get(ANNOTATION_DEPLOYMENT) in self.owner.keep:
                     raise self.foreign(kind, found)
                 self._check_epoch(kind, found)
-                self._remove(kind, found, "Background")
+                # Foreground: a leftover's pods have the labels of the new ones, so they must be gone before those.
+                self._remove(kind, found, "Foreground")
                 self._await_gone(kind, found)
         raise self._contended(kind, name)
 

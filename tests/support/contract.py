@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from deployer.core.errors import KubeExpired, KubeUnavailable
@@ -448,9 +449,17 @@ def differences(about: str, wanted: Any, found: Any) -> Problems:
 
 def environment_of(ip: str, port: int = 8080) -> dict[str, str]:
     """What a process in a pod has as its environment, by the application's own words."""
-    with build_opener(ProxyHandler({})).open(f"http://{ip}:{port}/env", timeout=PATIENCE) as answer:
-        lines = answer.read().decode().splitlines()
-    return dict(line.partition("=")[::2] for line in lines)
+    opener = build_opener(ProxyHandler({}))
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with opener.open(f"http://{ip}:{port}/env", timeout=PATIENCE) as answer:
+                return dict(line.partition("=")[::2] for line in answer.read().decode().splitlines())
+        except URLError as error:
+            # Without a readiness probe a pod is Ready before it listens.
+            if not isinstance(error.reason, ConnectionRefusedError) or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def _notes(each: Running) -> Document:

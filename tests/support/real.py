@@ -26,6 +26,8 @@ def require_cluster() -> None:
 class RealWorld(World):
     """The same eyes and hands, on a real cluster."""
 
+    image = IMAGE
+
     def deploy(self, app: str = "shop", **fields: Any) -> Any:
         """The image is the cluster's, and is there already: nothing can be pulled where tests run."""
         return super().deploy(app, **{"image": IMAGE, "pull": "IfNotPresent", **fields})
