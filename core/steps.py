@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core import manifests
-from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
+from deployer.core.errors import DeadlineExceeded, Hold, KubeForbidden, StepFailed
 from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
 from deployer.core.kube.diagnose import controlled_by, is_active, name_of, ready_endpoints
-from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
+from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Phase, Step, Work
 from deployer.core.records import Document, Plan
@@ -249,7 +249,8 @@ class MoveService(Step):
         if wanted is None:
             return Done()
         await_serving(work)
-        put_service(work.kube, wanted)
+        before = (work.plan.previous or {}).get("service_object")
+        put_service(work.kube, wanted, instead_of=before)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
         return Done()
 
@@ -267,7 +268,7 @@ class MoveService(Step):
             return
         require_ready(work.kube, str(previous.get("service")), work.plan)
         # It is marked as the previous deployment's again, and not as this one's, of which nothing may stay.
-        put_service(work.kube.for_deployment(str(previous.get("deployment"))), before)
+        put_service(work.kube.for_deployment(str(previous.get("deployment"))), before, instead_of=wanted)
         work.log(f"service {name_of(wanted)} selects version {previous.get('version')} again")
         # Nodes and clients inside the cluster follow a little later.
         work.gate.pause(min(float(work.plan.settings["proxysleep"]), SERVICE_HOLD))
@@ -379,11 +380,16 @@ def retire_steps() -> list[Step]:
 
 def own_controller(work: Work) -> Document:
     """This deployment's ReplicationController as it is now. Raises StepFailed when somebody removed or replaced it."""
-    name = name_of(work.plan.objects["controller"])
-    found = work.kube.get(CONTROLLER, name)
-    if found is None or not work.kube.owned_by(found, work.plan.deployment):
+    return _own(work, CONTROLLER, work.plan.objects["controller"])
+
+
+def _own(work: Work, kind: Kind, wanted: Document) -> Document:
+    """An object of this deployment as it is now. One that is being deleted replaces no pods and is as good as gone."""
+    found = work.kube.get(kind, name_of(wanted))
+    going = found is not None and found["metadata"].get("deletionTimestamp")
+    if found is None or going or not work.kube.owned_by(found, work.plan.deployment):
         raise StepFailed(
-            f"replicationcontroller {name} was removed or replaced by somebody while it was being deployed",
+            f"{kind.kind.lower()} {name_of(wanted)} was removed or replaced by somebody while it was being deployed",
             reason="ObjectGone",
             hint="deploy again",
         )
@@ -399,22 +405,52 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None) -> None:
     if service is None:
         return
     controller = own_controller(work)
+    require_selector(_own(work, SERVICE, service), service["spec"]["selector"])
     uid, wanted = controller["metadata"]["uid"], diagnose.wanted_pods(controller)
+    ready: list[str] = []
 
-    def enough(pods: list[Document]) -> list[str] | None:
-        ready = [p["metadata"]["uid"] for p in pods if controlled_by(p, uid) and diagnose.is_ready(p)]
-        return ready if len(ready) >= wanted else None
+    def enough(pods: list[Document]) -> bool:
+        ready[:] = [p["metadata"]["uid"] for p in pods if controlled_by(p, uid) and diagnose.is_ready(p)]
+        return len(ready) >= wanted
 
-    uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
-    diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
+    try:
+        work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+    except DeadlineExceeded as over:
+        raise StepFailed(
+            f"{len(ready)} of {wanted} pods of {name_of(controller)} are ready: {over}",
+            reason="NotReady",
+            hint="see whether the ReplicationController was scaled, or its pods have ended meanwhile",
+        ) from over
+    diagnose.await_endpoints(work.kube, name_of(service), ready, log or (lambda _: None))
 
 
-def put_service(kube: OwnedKube, wanted: Document) -> None:
-    """Write our fields of the unversioned Service, and only those, in one edit."""
+def require_selector(found: Document, *allowed: Mapping[str, str]) -> None:
+    """Raise StepFailed when a Service selects something else: somebody had a hand in it, and may have had reasons."""
+    selector = found["spec"].get("selector") or {}
+    if selector not in allowed:
+        raise StepFailed(
+            f"service {name_of(found)} selects {_selector_text(selector)} instead of "
+            f"{' or '.join(_selector_text(one) for one in allowed)}: somebody changed it during the deployment",
+            reason="ObjectChanged",
+            hint="find out who edits it, lead it back, then deploy again",
+        )
+
+
+def _selector_text(selector: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items())) or "nothing"
+
+
+def put_service(kube: OwnedKube, wanted: Document, *, instead_of: Document | None) -> None:
+    """Write our fields of the unversioned Service, and only those, in one edit.
+
+    `instead_of`: the Service as it should be until then; None: there should be none. Raises StepFailed when somebody
+    led it elsewhere.
+    """
 
     def change(found: Document | None) -> Document:
         if found is None:
             return wanted
+        require_selector(found, *(o["spec"]["selector"] for o in (instead_of, wanted) if o is not None))
         found["spec"]["selector"] = wanted["spec"]["selector"]
         found["spec"]["ports"] = keep_node_ports(found["spec"].get("ports") or [], wanted["spec"]["ports"])
         labels = found["metadata"].setdefault("labels", {})
@@ -469,11 +505,27 @@ def remove_workload(work: Work, *, original_ok: bool = False) -> None:
     kube, plan = work.kube, work.plan
     name = manifests.versioned_name(plan.app, plan.version)
     found = kube.get(CONTROLLER, name)
-    if kube.delete(CONTROLLER, name, deployment=plan.deployment, original_ok=original_ok):
+    gone = kube.delete(CONTROLLER, name, deployment=plan.deployment, original_ok=original_ok)
+    ours = found is not None and kube.owned_by(found, plan.deployment)
+    if gone or ours:
         # After a crash in between the controller may be gone and its pods not: then the labels are all that is left.
         uid = found["metadata"]["uid"] if found else ""
-        diagnose.await_pods_gone(kube, uid, {"name": name, "app": plan.app, "version": plan.version})
+        left = diagnose.await_pods_gone(kube, uid, {"name": name, "app": plan.app, "version": plan.version})
         if found:
             work.log(f"removed {name}")
+        if gone:
+            _remove_orphans(work, name, left)
     if plan.objects.get("versioned_service"):
         kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
+
+
+def _remove_orphans(work: Work, controller: str, pods: Sequence[Document]) -> None:
+    """Pods that the controller made and somebody orphaned: the next one of its name would adopt them as its own."""
+    for pod in pods:
+        if pod["metadata"].get("generateName") != f"{controller}-":
+            continue
+        try:
+            work.kube.delete_orphan(pod)
+            work.log(f"removed pod {name_of(pod)}, which had no controller any more")
+        except KubeForbidden as error:
+            work.log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")

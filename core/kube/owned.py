@@ -21,7 +21,7 @@ from deployer.core.errors import (
 )
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, SERVICE, Kind
+from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.manifests import (
     ANNOTATION_APP,
@@ -231,6 +231,15 @@ class OwnedKube:
             return self.owned_by(found, wanted) or (original_ok and is_original(found, self.owner.app))
 
         return self._delete(kind, name, ours, propagation, wait_gone, fenced=False)
+
+    def delete_orphan(self, pod: Document) -> None:
+        """Delete a pod that a ReplicationController of this app made and that no controller owns any more.
+
+        Whether it is one is the caller's business: pods carry no annotation of ours.
+        """
+        with contextlib.suppress(KubeConflict):  # the name is another pod's by now
+            self._remove(POD, pod, "Background")
+            self._await_gone(POD, pod)
 
     # --- shared objects -------------------------------------------------------------------------------------------
 

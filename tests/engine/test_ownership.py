@@ -348,7 +348,7 @@ def test_what_somebody_else_adds_to_the_service_stays(world: World, interrupted:
     assert service["spec"]["selector"]["version"] == "2"
 
 
-@pytest.mark.parametrize("propagation", ["Background"])
+@pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
 def test_a_controller_that_somebody_deletes_midway_fails_the_deployment(
     world: World, interrupted: Interrupted, propagation: str
 ) -> None:
@@ -362,6 +362,40 @@ def test_a_controller_that_somebody_deletes_midway_fails_the_deployment(
     assert ended.failure["reason"] in ("ObjectGone", "ControllerGone")
     # Nothing that nobody owns is left, the pods of an orphaning deletion included.
     contract(world).check(running(first))
+
+
+@pytest.mark.parametrize("selector", [{"version": "by-hand"}, {"name": None, "version": None}], ids=["none", "all"])
+def test_a_versioned_service_whose_selector_somebody_edits_midway_gets_no_traffic(
+    world: World, interrupted: Interrupted, selector: Document
+) -> None:
+    first = world.deployed(**HEALTHY)
+    deployment = midway(world, interrupted, frontend=HOST)
+    world.eyes.patch(SERVICE, "shop-2", {"spec": {"selector": selector}}, world.namespace)
+    interrupted.wait.go_on.set()
+    ended = world.ended(deployment, Status.FAILURE)
+    assert ended.failure and ended.failure["reason"] == "ObjectChanged"
+    assert ended.failure["message"].startswith("service shop-2 selects ")
+    contract(world).check(running(first))
+
+
+def test_a_selector_that_somebody_moves_midway_is_not_overwritten_blindly(
+    world: World, interrupted: Interrupted
+) -> None:
+    first = world.deployed(**HEALTHY)
+    deployment = midway(world, interrupted)
+    world.eyes.patch(SERVICE, "shop", {"spec": {"selector": {"version": "by-hand"}}}, world.namespace)
+    interrupted.wait.go_on.set()
+    ended = world.ended(deployment, Status.FAILURE)
+    assert ended.failure and ended.failure["reason"] == "ObjectChanged"
+    assert "service shop selects app=shop,version=by-hand" in ended.failure["message"]
+    assert world.live_version() == "by-hand"
+    assert world.names() == {"replicationcontrollers": {"shop-1"}, "services": {"shop", "shop-1"}}
+    # Put right by hand, all goes on from there.
+    world.eyes.patch(SERVICE, "shop", {"spec": {"selector": {"version": "1"}}}, world.namespace)
+    contract(world).check(running(first))
+    third = world.deployed(**HEALTHY)
+    world.quiet()
+    contract(world).check(running(third))
 
 
 def test_a_first_deployment_does_not_take_a_service_that_came_meanwhile(world: World, interrupted: Interrupted) -> None:
@@ -381,6 +415,19 @@ def test_replicas_that_somebody_adds_midway_are_waited_for(world: World, interru
     world.eyes.patch(CONTROLLER, "shop-1", {"spec": {"replicas": 2}}, world.namespace)
     interrupted.wait.go_on.set()
     contract(world).check(running(world.ended(deployment, Status.DEPLOYED), replicas=2))
+
+
+def test_a_version_that_somebody_scales_to_nothing_midway_is_not_switched_to(world: World) -> None:
+    interrupted = interrupt(world, expose_timeout=4.0)
+    first = world.deployed(**HEALTHY)
+    deployment = midway(world, interrupted)
+    world.eyes.patch(CONTROLLER, "shop-2", {"spec": {"replicas": 0}}, world.namespace)
+    world.until(lambda: not own_pods(world, "shop-2"), "the pods to go")
+    interrupted.wait.go_on.set()
+    ended = world.ended(deployment, Status.FAILURE)
+    assert ended.failure and ended.failure["reason"] == "NotReady"
+    assert "0 of 1 pods" in ended.failure["message"]
+    contract(world).check(running(first))
 
 
 @pytest.mark.parametrize("how", ["deleted", "taken out of the selector"])
@@ -405,6 +452,20 @@ def test_a_pod_that_goes_midway_is_replaced_and_not_counted(world: World, interr
     assert set(world.pods()) == {name for _, name in besides}
 
 
+def test_pods_that_an_orphaning_deletion_left_are_no_part_of_the_next_deployment(world: World) -> None:
+    """A ReplicationController adopts whatever it selects and nobody owns, so nothing of that sort may be left."""
+    first = world.deployed(newVersion="blue", env={"MARK": "old"}, **HEALTHY)
+    uid = world.objects(CONTROLLER)["shop-blue"]["metadata"]["uid"]
+    world.eyes.delete(CONTROLLER, "shop-blue", world.namespace, uid=uid, propagation="Orphan")
+    world.until(lambda: not world.objects(CONTROLLER) or None, "the controller to go")
+    assert world.pods()
+    world.service.undeploy(world.namespace, first.id)
+    world.ended(first, Status.UNDEPLOYED)
+    contract(world).nothing_left()
+    second = world.deployed(newVersion="blue", env={"MARK": "new"}, **HEALTHY)
+    contract(world).check(running(second))
+
+
 def test_a_finalizer_of_somebody_else_holds_up_the_end_and_nothing_else(world: World) -> None:
     first = world.deployed()
     held = {"metadata": {"finalizers": ["example.com/hold"]}}
@@ -418,7 +479,7 @@ def test_a_finalizer_of_somebody_else_holds_up_the_end_and_nothing_else(world: W
     contract(world).nothing_left()
 
 
-@pytest.mark.parametrize("kind", [SERVICE])
+@pytest.mark.parametrize("kind", [CONTROLLER, SERVICE])
 def test_what_takes_the_name_between_look_and_deletion_stays(
     world: World, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
