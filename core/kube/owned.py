@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from deployer.core.errors import (
+    DeadlineExceeded,
     Fenced,
     ForeignObject,
     KubeAlreadyExists,
@@ -359,9 +360,21 @@ class OwnedKube:
         name, uid = _name(found), found["metadata"]["uid"]
         pause = 0.02
         while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
-            self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
+            try:
+                self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
+            except DeadlineExceeded as over:
+                raise self._stays(kind, now) from over
             self.gate.pause(pause)
             pause = min(1.0, pause * 2)
+
+    def _stays(self, kind: Kind, found: Document) -> StepFailed:
+        keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"
+        return StepFailed(
+            f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} was asked to go and is still there, "
+            f"finalizers: {keepers}",
+            reason="ObjectStays",
+            hint="find out why whoever set the finalizers does not take them away",
+        )
 
     @contextlib.contextmanager
     def _again_when_lost(self, attempt: int) -> Iterator[None]:

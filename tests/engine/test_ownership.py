@@ -30,9 +30,11 @@ from deployer.core import (
     deploy_steps,
     plugins,
 )
-from deployer.core.errors import Invalid, KubeConflict
+from deployer.core.errors import Invalid, KubeConflict, StepFailed
+from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import NAMESPACE, POD
+from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.plugins import Entry
 from deployer.core.records import App, Deployment, Document, Status
 from support.contract import Contract, Running
@@ -318,15 +320,15 @@ def swapped_before_deletion(world: World, kind: Kind, name: str, monkeypatch: py
     """
     refused: list[KubeConflict] = []
     swapped: list[str] = []
-    delete = KubeClient.delete
+    delete: Any = KubeClient.delete
 
-    def swap(client: KubeClient, what: Kind, called: str, *args: Any, **more: Any) -> None:
+    def swap(client: KubeClient, what: Kind, called: str, *args: Any, **more: Any) -> Any:
         if client is world.client and (what, called) == (kind, name) and not swapped:
             swapped.append(more["uid"])
             delete(world.eyes, kind, name, world.namespace, uid=more["uid"])
             world.eyes.create(kind, foreign(kind, name), world.namespace)
         try:
-            delete(client, what, called, *args, **more)
+            return delete(client, what, called, *args, **more)
         except KubeConflict as error:
             refused.append(error)
             raise
@@ -474,6 +476,11 @@ def test_a_finalizer_of_somebody_else_holds_up_the_end_and_nothing_else(world: W
     world.until(lambda: not world.objects(CONTROLLER) or None, "the deletion to begin")
     found = world.store.get(Deployment, first.id)
     assert found and found.status is Status.UNDEPLOYING
+    # What is said when the time is up.
+    owner = Owner(world.settings.instance, world.namespace, "shop", first.id, epoch=1)
+    kube = OwnedKube(world.client, world.mirrors, owner, Gate(time.monotonic() + 1.0))
+    with pytest.raises(StepFailed, match=r"ReplicationController shop-1 .* finalizers: .*example\.com/hold"):
+        kube.delete(CONTROLLER, "shop-1")
     world.eyes.patch(CONTROLLER, "shop-1", {"metadata": {"finalizers": None}}, world.namespace)
     world.ended(first, Status.UNDEPLOYED)
     contract(world).nothing_left()
@@ -499,13 +506,13 @@ def test_a_shared_object_that_somebody_edits_between_look_and_deletion_is_looked
 ) -> None:
     first = world.deployed()
     edits: list[str] = []
-    delete = KubeClient.delete
+    delete: Any = KubeClient.delete
 
-    def meddle(client: KubeClient, kind: Kind, name: str, *args: Any, **more: Any) -> None:
+    def meddle(client: KubeClient, kind: Kind, name: str, *args: Any, **more: Any) -> Any:
         if (kind, name) == (SERVICE, "shop") and not edits:
             world.eyes.patch(SERVICE, "shop", {"metadata": {"annotations": {"kube-deployer/app": "another"}}}, *args)
             edits.append(name)
-        delete(client, kind, name, *args, **more)
+        return delete(client, kind, name, *args, **more)
 
     monkeypatch.setattr(KubeClient, "delete", meddle)
     world.service.undeploy(world.namespace, first.id)
