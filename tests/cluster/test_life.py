@@ -236,7 +236,7 @@ def test_ports_pull_secrets_and_containers(site: Site) -> None:
             "name": "side",
             "image": IMAGE,
             "imagePullPolicy": "IfNotPresent",
-            "ports": [{"containerPort": 7070, "name": "side"}],
+            "ports": [{"containerPort": 7070, "name": "http"}],
             "env": [{"name": name, "value": value} for name, value in side.items()],
             "readinessProbe": {"httpGet": {"path": "/healthy", "port": 7071}, "periodSeconds": 1},
         }
@@ -369,7 +369,7 @@ def test_a_held_version_and_a_route(tmp_path: Path, namespace: str) -> None:
     real.start()
     try:
         contract = Contract(real.eyes, namespace, routes=True)
-        first = real.deployed(**HEALTHY, frontend="shop.example.com")
+        first = real.deployed(**HEALTHY, frontend="shop.example.com", newVersion="1")
         contract.check(Running(first.descriptor, first.public()))
         before = {kind: real.objects(kind)["shop-1"] for kind in (CONTROLLER, SERVICE)}
         second = real.deployed(
@@ -379,7 +379,11 @@ def test_a_held_version_and_a_route(tmp_path: Path, namespace: str) -> None:
         contract.check(
             Running(first.descriptor, first.public(), live=False), Running(second.descriptor, second.public())
         )
-        # What is held is as it was: replacing it has written nothing to it.
+        for again in (real.deploy(newVersion="1"), real.service.redeploy(namespace, first.id)):
+            refused = real.ended(again, Status.FAILURE).failure
+            assert refused and refused["reason"] == "VersionInUse"
+            assert refused["message"] == f"version 1 of shop is still held or being removed (deployment {first.id})"
+        # What is held is as it was: neither replacing it nor refusing its name has written anything to it.
         assert {kind: real.objects(kind)["shop-1"] for kind in before} == before
         real.service.undeploy(namespace, second.id)
         real.quiet()
