@@ -486,6 +486,22 @@ def test_a_finalizer_of_somebody_else_holds_up_the_end_and_nothing_else(world: W
     contract(world).nothing_left()
 
 
+def test_a_controller_that_is_on_its_way_out_is_not_waited_for(world: World) -> None:
+    """Somebody's finalizer may keep it there for long; it makes no pods any more."""
+    never = {"httpGet": {"path": "/error", "port": 9999}, "periodSeconds": 1}
+    container = {"name": "web", "image": world.image, "imagePullPolicy": "IfNotPresent", "readinessProbe": never}
+    deployment = world.deploy(podspec={"terminationGracePeriodSeconds": 1, "containers": [container]})
+    world.until(lambda: "0 of 1 pods ready" in world.log(deployment.id), "the pods to be waited for")
+    held = {"metadata": {"finalizers": ["example.com/hold"]}}
+    uid = world.eyes.patch(CONTROLLER, "shop-1", held, world.namespace)["metadata"]["uid"]
+    world.eyes.delete(CONTROLLER, "shop-1", world.namespace, uid=uid)
+    world.until(lambda: "failed: " in world.log(deployment.id), "the deployment to fail")
+    world.eyes.patch(CONTROLLER, "shop-1", {"metadata": {"finalizers": None}}, world.namespace)
+    ended = world.ended(deployment, Status.FAILURE)
+    assert ended.failure and ended.failure["reason"] == "ControllerGone"
+    contract(world).nothing_left()
+
+
 @pytest.mark.parametrize("kind", [CONTROLLER, SERVICE])
 def test_what_takes_the_name_between_look_and_deletion_stays(
     world: World, kind: Kind, monkeypatch: pytest.MonkeyPatch
