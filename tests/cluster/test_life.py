@@ -21,7 +21,7 @@ from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import CONTROLLER, INGRESS, NAMESPACE, SERVICE
 from deployer.core.records import Status
 from deployer.core.settings import Settings
-from support.command import Deployer
+from support.command import of_a_new_user, running
 from support.contract import Contract, Document, Running
 from support.history import History, broken
 from support.real import IMAGE, RealWorld
@@ -35,17 +35,14 @@ PROBE = {"httpGet": {"path": "/healthy", "port": 9999}, "periodSeconds": 1}
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the one service answers that all tests here use, each in namespaces of its own."""
     home = tmp_path_factory.mktemp("serve")
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "KUBECONFIG") if name in os.environ}
-    deployer = Deployer(kept | {"HOME": str(home), "PYTHONWARNINGS": "error"})
     budgets = ["--timeout=3", "--start-timeout=60", "--proxysleep=0.5"]
-    process, rest = deployer.serve("serve", "--data-dir", str(home / "data"), *budgets)
-    try:
+    environment = of_a_new_user(home) | {"KUBECONFIG": os.environ["KUBECONFIG"]}
+    with running(environment, home) as deployer:
+        process, rest = deployer.serve("serve", "--data-dir", str(home / "data"), *budgets)
         yield rest.url
         assert process.end(signal.SIGTERM) == 0
         said = process.rest("err")
         assert not any(word in said for word in ("ERROR", "WARNING", "Traceback")), said
-    finally:
-        process.close()
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +326,8 @@ def test_a_burst_of_one_app_is_carried_out_in_order(site: Site) -> None:
         assert all(len(found) == 1 for found in times)
         # No deployment began before the one before it had ended.
         assert all(one <= other for one, other in itertools.pairwise(time for found in times for time in found))
-        assert broken(history, "shop", history.settled()) == []
+        history.settled()
+        assert broken(history, "shop", stays_until=2**63) == []
     finally:
         history.close()
     site.gone(Running(done[2]["descriptor"], done[2]))

@@ -1,14 +1,17 @@
-"""The command `deployer` as its users run it: a process, with an environment of its own, and a client of its REST."""
+"""The command `deployer` as its users run it: a process with an environment of its own, and a client of its REST."""
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -23,9 +26,10 @@ PATIENCE = 60.0
 class Process:
     """A running `deployer`, its output line by line."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], environment: dict[str, str], wrapper: Sequence[str] = ()) -> None:
+        """`wrapper`: a command that runs the one that follows it."""
         self.child = subprocess.Popen(
-            [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            [*wrapper, COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
         self._lines: dict[str, queue.Queue[str | None]] = {"out": queue.Queue(), "err": queue.Queue()}
         self.seen: dict[str, list[str]] = {"out": [], "err": []}
@@ -79,6 +83,7 @@ class Deployer:
     """Runs the command."""
 
     environment: dict[str, str]
+    wrapper: Sequence[str] = ()
     processes: list[Process] = field(default_factory=list)
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -94,7 +99,7 @@ class Deployer:
 
     def start(self, *arguments: str, **more: str) -> Process:
         """Start it and leave it running."""
-        process = Process(list(arguments), self.environment | more)
+        process = Process(list(arguments), self.environment | more, self.wrapper)
         self.processes.append(process)
         return process
 
@@ -144,6 +149,27 @@ class Rest:
         status, deployment = self.call("POST", "/deployments/", query=f"&descriptorId={stored['id']}")
         assert status == 202, deployment
         return str(deployment["id"])
+
+
+def of_a_new_user(path: Path) -> dict[str, str]:
+    """An environment without anything of the one who runs the tests."""
+    (path / "home").mkdir()
+    (path / "tmp").mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    return kept | {"HOME": str(path / "home"), "TMPDIR": str(path / "tmp"), "PYTHONWARNINGS": "error"}
+
+
+@contextmanager
+def running(environment: dict[str, str], path: Path) -> Iterator[Deployer]:
+    """The command. No process of its own may be left in the end, nor one that it started."""
+    made = Deployer(environment)
+    yield made
+    for process in made.processes:
+        process.close()
+    left = running_in(path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, "processes are left behind"
 
 
 def running_in(directory: Path) -> list[int]:
