@@ -407,21 +407,22 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None) -> None:
     controller = own_controller(work)
     require_selector(_own(work, SERVICE, service), service["spec"]["selector"])
     uid, wanted = controller["metadata"]["uid"], diagnose.wanted_pods(controller)
-    ready: list[str] = []
+    seen: list[Document] = []
 
-    def enough(pods: list[Document]) -> bool:
-        ready[:] = [p["metadata"]["uid"] for p in pods if controlled_by(p, uid) and diagnose.is_ready(p)]
-        return len(ready) >= wanted
+    def enough(pods: list[Document]) -> list[str] | None:
+        seen[:] = [p for p in pods if controlled_by(p, uid)]
+        ready = [p["metadata"]["uid"] for p in seen if diagnose.is_ready(p)]
+        return ready if len(ready) >= wanted else None
 
     try:
-        work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+        uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
     except DeadlineExceeded as over:
         raise StepFailed(
-            f"{len(ready)} of {wanted} pods of {name_of(controller)} are ready: {over}",
+            f"the pods did not stay ready: {diagnose.explain_not_ready(controller, seen, lambda _: ())}",
             reason="NotReady",
-            hint="see whether the ReplicationController was scaled, or its pods have ended meanwhile",
+            hint="see why the containers end, or a readiness probe fails, soon after they start",
         ) from over
-    diagnose.await_endpoints(work.kube, name_of(service), ready, log or (lambda _: None))
+    diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
 
 
 def require_selector(found: Document, *allowed: Mapping[str, str]) -> None:
