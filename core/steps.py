@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 from deployer.core import manifests
 from deployer.core.descriptor import health_port
-from deployer.core.errors import DeadlineExceeded, Hold, StepFailed
+from deployer.core.errors import DeadlineExceeded, Hold, KubeForbidden, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
 from deployer.core.kube.diagnose import controlled_by, is_active, name_of, ready_endpoints, service_slices
-from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
+from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.kube.mirror import CONTROLLED_BY, Gone
 from deployer.core.kube.owned import OwnedKube
-from deployer.core.kube.pods import short
+from deployer.core.kube.pods import has_controller, pods_left, short
 from deployer.core.providers import Backend, Done, HealthRounds, Outcome, Park, Phase, Step, Work
 from deployer.core.records import Document, Plan
 
@@ -312,7 +312,8 @@ class MoveService(Step):
         if wanted is None:
             return Done()
         await_serving(work, fresh=True)
-        put_service(work.kube, wanted)
+        before = (work.plan.previous or {}).get("service_object")
+        put_service(work.kube, wanted, instead_of=before)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
         return Done()
 
@@ -330,7 +331,7 @@ class MoveService(Step):
             return
         require_ready(work.kube, str(previous.get("service")), work.plan)
         # It is marked as the previous deployment's again, and not as this one's, of which nothing may stay.
-        put_service(work.kube.for_deployment(str(previous.get("deployment"))), before)
+        put_service(work.kube.for_deployment(str(previous.get("deployment"))), before, instead_of=wanted)
         work.log(f"service {name_of(wanted)} selects version {previous.get('version')} again")
         # Nodes and clients inside the cluster follow a little later.
         work.gate.pause(min(float(work.plan.settings["proxysleep"]), SERVICE_HOLD))
@@ -419,11 +420,12 @@ class RemoveWorkload(Step):
         if uid is not None:
             selector = {CONTROLLED_BY: uid} if uid else workload_labels(work.plan)
             # The mirror first, then the server itself: one that lags must not call pods gone that were just made.
-            left = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
-            if left := diagnose.pods_left(left, uid):
+            found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
+            if left := pods_left(found, uid):
                 return self._park(work, uid, left, work.kube.gone(POD, selector))
             if uid:
                 work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
+            _remove_orphans(work, found)
         remove_versioned_service(work, original_ok=original_ok)
         return Done()
 
@@ -471,14 +473,26 @@ def own_controller(work: Work, *, fresh: bool = False) -> Document:
 
     Raises StepFailed when somebody removed or replaced it.
     """
-    name = name_of(work.plan.objects["controller"])
-    mirrored = [] if fresh else work.kube.items(CONTROLLER, {"name": name})
-    found = next((c for c in mirrored if work.kube.owned_by(c, work.plan.deployment)), None)
+    wanted = work.plan.objects["controller"]
+    if not fresh:
+        for mirrored in work.kube.items(CONTROLLER, {"name": name_of(wanted)}):
+            if _is_own(work, mirrored):
+                return mirrored
     # One that the mirror does not have may have been created, or replaced, a moment ago.
-    found = found or work.kube.get(CONTROLLER, name)
-    if found is None or not work.kube.owned_by(found, work.plan.deployment):
+    return _own(work, CONTROLLER, wanted)
+
+
+def _is_own(work: Work, found: Document) -> bool:
+    """One that is being deleted replaces no pods and is as good as gone."""
+    return work.kube.owned_by(found, work.plan.deployment) and not found["metadata"].get("deletionTimestamp")
+
+
+def _own(work: Work, kind: Kind, wanted: Document) -> Document:
+    """An object of this deployment as the API server has it at this moment. Raises StepFailed."""
+    found = work.kube.get(kind, name_of(wanted))
+    if found is None or not _is_own(work, found):
         raise StepFailed(
-            f"replicationcontroller {name} was removed or replaced by somebody while it was being deployed",
+            f"{kind.kind.lower()} {name_of(wanted)} was removed or replaced by somebody while it was being deployed",
             reason="ObjectGone",
             hint="deploy again",
         )
@@ -495,8 +509,9 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
     if service is None:
         return
     controller = own_controller(work, fresh=fresh)
+    if fresh:
+        require_selector(_own(work, SERVICE, service), service["spec"]["selector"])
     uid, wanted = controller["metadata"]["uid"], diagnose.wanted_pods(controller)
-
     seen: list[Document] = []
 
     def enough(pods: list[Document]) -> list[str] | None:
@@ -515,12 +530,33 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
     diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
 
 
-def put_service(kube: OwnedKube, wanted: Document) -> None:
-    """Write our fields of the unversioned Service, and only those, in one edit."""
+def require_selector(found: Document, *allowed: Mapping[str, str]) -> None:
+    """Raise StepFailed when a Service selects something else: somebody had a hand in it, and may have had reasons."""
+    selector = found["spec"].get("selector") or {}
+    if selector not in allowed:
+        raise StepFailed(
+            f"service {name_of(found)} selects {_selector_text(selector)} instead of "
+            f"{' or '.join(_selector_text(one) for one in allowed)}: somebody changed it during the deployment",
+            reason="ObjectChanged",
+            hint="find out who edits it, lead it back, then deploy again",
+        )
+
+
+def _selector_text(selector: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items())) or "nothing"
+
+
+def put_service(kube: OwnedKube, wanted: Document, *, instead_of: Document | None) -> None:
+    """Write our fields of the unversioned Service, and only those, in one edit.
+
+    `instead_of`: the Service as it should be until then; None: there should be none. Raises StepFailed when somebody
+    led it elsewhere.
+    """
 
     def change(found: Document | None) -> Document:
         if found is None:
             return wanted
+        require_selector(found, *(o["spec"]["selector"] for o in (instead_of, wanted) if o is not None))
         found["spec"]["selector"] = wanted["spec"]["selector"]
         found["spec"]["ports"] = keep_node_ports(found["spec"].get("ports") or [], wanted["spec"]["ports"])
         labels = found["metadata"].setdefault("labels", {})
@@ -574,9 +610,10 @@ def remove_workload(work: Work) -> None:
     """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
     uid = remove_controller(work)
     if uid is not None:
-        diagnose.await_pods_gone(work.kube, uid, workload_labels(work.plan))
+        orphans = diagnose.await_pods_gone(work.kube, uid, workload_labels(work.plan))
         if uid:
             work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
+        _remove_orphans(work, orphans)
     remove_versioned_service(work)
 
 
@@ -586,7 +623,8 @@ def remove_controller(work: Work, *, original_ok: bool = False) -> str | None:
     """
     name = manifests.versioned_name(work.plan.app, work.plan.version)
     found = next(iter(work.kube.items(CONTROLLER, {"name": name})), None)
-    if not work.kube.delete(CONTROLLER, name, deployment=work.plan.deployment, original_ok=original_ok):
+    gone = work.kube.delete(CONTROLLER, name, deployment=work.plan.deployment, original_ok=original_ok)
+    if not gone and not (found and work.kube.owned_by(found, work.plan.deployment)):
         return None
     return str(found["metadata"]["uid"]) if found else ""
 
@@ -609,3 +647,16 @@ def grace_time(plan: Plan) -> float:
     podspec = plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {})
     grace = podspec.get("terminationGracePeriodSeconds", 30)
     return float(grace if isinstance(grace, int) else 30)
+
+
+def _remove_orphans(work: Work, pods: Sequence[Document]) -> None:
+    """Pods that the controller made and somebody orphaned: the next one of its name would adopt them as its own."""
+    prefix = f"{manifests.versioned_name(work.plan.app, work.plan.version)}-"
+    for pod in pods:
+        if has_controller(pod) or pod["metadata"].get("generateName") != prefix:
+            continue
+        try:
+            work.kube.delete_orphan(pod)
+            work.log(f"removed pod {name_of(pod)}, which had no controller any more")
+        except KubeForbidden as error:
+            work.log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")

@@ -105,7 +105,7 @@ class Container:
         while True:
             reason, message = "", ""
             if program_of(self.spec["image"]) is None:
-                await self._fail_pull(delay)
+                await (self._refuse_pull if self.spec["imagePullPolicy"] == "Never" else self._fail_pull)(delay)
             elif self.refusal:
                 reason, message = "CreateContainerError", self.refusal
             else:
@@ -119,6 +119,13 @@ class Container:
                 self.pod.warn("Failed", f"Error: {message}", self.name)
                 await asyncio.sleep(delay)
             delay = min(delay * 2, BACKOFF_LONGEST)
+
+    async def _refuse_pull(self, delay: float) -> None:
+        text = f'Container image "{self.spec["image"]}" is not present with pull policy of Never'
+        self.pod.warn("ErrImageNeverPull", text, self.name)
+        self.pod.warn("Failed", "Error: ErrImageNeverPull", self.name)
+        self._show(waiting("ErrImageNeverPull", text))
+        await asyncio.sleep(delay)
 
     async def _fail_pull(self, delay: float) -> None:
         image = self.spec["image"]

@@ -63,6 +63,14 @@ FIELD_PATH = re.compile(
     r"metadata\.(name|namespace|uid|labels|annotations|(labels|annotations)\['[^']+'\])|spec\.(nodeName|serviceAccountName)"
     r"|status\.(hostIPs?|podIPs?)"
 )
+SUFFIXES = {
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "k": 1e3,
+    **{letter: 1000.0 ** (i + 2) for i, letter in enumerate("MGTPE")},
+    **{f"{letter}i": 1024.0 ** (i + 1) for i, letter in enumerate("KMGTPE")},
+}
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 
 
@@ -285,9 +293,25 @@ def _container(container: Object, at: str, volumes: set[str], problems: Problems
     for i, mount in enumerate(container.get("volumeMounts") or ()):
         if mount.get("name") not in volumes:
             problems._add("NotFound", f"{at}.volumeMounts[{i}].name", f"Not found: {_text(mount.get('name', ''))}")
+    _resources(container.get("resources") or {}, f"{at}.resources", problems)
     for name in ("readinessProbe", "livenessProbe", "startupProbe"):
         if name in container:
             _probe(container[name], f"{at}.{name}", problems)
+
+
+def _resources(resources: Object, at: str, problems: Problems) -> None:
+    limits = resources.get("limits") or {}
+    for name, wanted in (resources.get("requests") or {}).items():
+        if name in limits and _amount(wanted) > _amount(limits[name]):
+            most = f"must be less than or equal to {name} limit of {limits[name]}"
+            problems.invalid(f"{at}.requests", str(wanted), most)
+
+
+def _amount(quantity: Any) -> float:
+    """A quantity as a number, good enough to compare two."""
+    text = str(quantity)
+    number = text.rstrip("numkKMGTPEi")
+    return float(number) * SUFFIXES.get(text[len(number) :], 1.0)
 
 
 def _image(container: Object, at: str, problems: Problems) -> None:

@@ -24,6 +24,7 @@ from deployer.core.kube.owned import OwnedKube
 from deployer.core.kube.pods import (
     container_statuses,
     controlled_by,
+    has_controller,
     is_active,
     is_ready,
     listed,
@@ -163,13 +164,15 @@ class _Watcher:
     def _find_controller(self) -> Document:
         """From the mirror; from the server at first and when the mirror no longer has it."""
         for found in self._kube.items(CONTROLLER, {"name": self.name}):
-            if found["metadata"]["uid"] == self._uid:
+            if found["metadata"]["uid"] == self._uid and not found["metadata"].get("deletionTimestamp"):
                 self._mirrored = True
                 return found
         if self.controller is not None and not self._mirrored:
             return self.controller
         found_now = self._kube.get(CONTROLLER, self.name)
-        if found_now is not None and found_now["metadata"]["uid"] == self._uid:
+        same = found_now is not None and found_now["metadata"]["uid"] == self._uid
+        # One that is on its way out makes no pods any more.
+        if found_now is not None and same and not found_now["metadata"].get("deletionTimestamp"):
             return found_now
         raise StepFailed(
             f"ReplicationController {self.name} was deleted or replaced by somebody else while its pods were starting",
@@ -291,11 +294,14 @@ def await_endpoints(kube: OwnedKube, service_name: str, pod_uids: Iterable[str],
     log(f"service {service_name} has {len(wanted)} ready endpoints")
 
 
-def await_pods_gone(kube: OwnedKube, controller_uid: str, labels: Mapping[str, str], log: Log | None = None) -> None:
+def await_pods_gone(
+    kube: OwnedKube, controller_uid: str, labels: Mapping[str, str], log: Log | None = None
+) -> list[Document]:
     """Wait until there is no pod with these labels that the controller of that uid owns (empty uid: any controller).
 
-    Pods that somebody orphaned by hand have nobody who would remove them, so they are not waited for. Ends with a look
-    at the server itself: a mirror that lags must not call pods gone that were just made.
+    Pods that somebody orphaned by hand have nobody who would remove them, so they are not waited for; those that no
+    controller owns are returned. Ends with a look at the server itself: a mirror that lags must not call pods gone that
+    were just made.
     """
 
     said = -1
@@ -311,7 +317,8 @@ def await_pods_gone(kube: OwnedKube, controller_uid: str, labels: Mapping[str, s
     pause = 0.0
     while True:
         kube.wait(POD, gone, labels=labels)
-        if not pods_left(kube.list(POD, labels), controller_uid):
-            return
+        found = kube.list(POD, labels)
+        if not pods_left(found, controller_uid):
+            return [pod for pod in found if not has_controller(pod)]
         kube.gate.pause(pause)
         pause = min(1.0, pause * 2 + 0.02)

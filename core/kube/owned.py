@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from deployer.core.errors import (
+    DeadlineExceeded,
     Fenced,
     ForeignObject,
     KubeAlreadyExists,
@@ -22,7 +23,7 @@ from deployer.core.errors import (
 )
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, SERVICE, Kind
+from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
 from deployer.core.kube.mirror import Gone, Mirrors
 from deployer.core.manifests import (
     ANNOTATION_APP,
@@ -234,7 +235,8 @@ class OwnedKube:
                 if not self.is_ours(found) or _annotations(found).get(ANNOTATION_DEPLOYMENT) in self.owner.keep:
                     raise self.foreign(kind, found)
                 self._check_epoch(kind, found)
-                if not self._remove(kind, found, "Background"):
+                # Foreground: a leftover's pods have the labels of the new ones, so they must be gone before those.
+                if not self._remove(kind, found, "Foreground"):
                     self._await_gone(kind, found)
         raise self._contended(kind, name)
 
@@ -261,6 +263,15 @@ class OwnedKube:
         if gone and wait_gone and self._ledger is not None:
             self._ledger.removed(wanted, kind, name)
         return gone
+
+    def delete_orphan(self, pod: Document) -> None:
+        """Delete a pod that a ReplicationController of this app made and that no controller owns any more.
+
+        Whether it is one is the caller's business: pods carry no annotation of ours.
+        """
+        with contextlib.suppress(KubeConflict):  # the name is another pod's by now
+            if not self._remove(POD, pod, "Background"):
+                self._await_gone(POD, pod)
 
     # --- shared objects -------------------------------------------------------------------------------------------
 
@@ -384,9 +395,21 @@ class OwnedKube:
         name, uid = _name(found), found["metadata"]["uid"]
         pause = 0.02
         while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
-            self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
+            try:
+                self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
+            except DeadlineExceeded as over:
+                raise self._stays(kind, now) from over
             self.gate.pause(pause)
             pause = min(1.0, pause * 2)
+
+    def _stays(self, kind: Kind, found: Document) -> StepFailed:
+        keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"
+        return StepFailed(
+            f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} was asked to go and is still there, "
+            f"finalizers: {keepers}",
+            reason="ObjectStays",
+            hint="find out why whoever set the finalizers does not take them away",
+        )
 
     @contextlib.contextmanager
     def _again_when_lost(self, attempt: int) -> Iterator[None]:

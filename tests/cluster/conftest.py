@@ -1,21 +1,16 @@
-"""A Deployer on the real Kubernetes that KUBECONFIG names, whose nodes reach the pods; nothing is mocked here.
-
-`DEPLOYER_TEST_IMAGE` names the application to deploy (default `lab/demo:1`): port 8080 answers with its version, port
-9999 has `/health` in the form of the checker `probe`, and the variable FAIL makes that unhealthy.
-"""
+"""A Deployer on the real Kubernetes that KUBECONFIG names, whose nodes reach the pods; nothing is mocked here."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.world import World
+from support.real import IMAGE, RealWorld
 
-IMAGE = os.environ.get("DEPLOYER_TEST_IMAGE", "lab/demo:1")
+__all__ = ["IMAGE", "RealWorld"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,14 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
             if not os.environ.get("KUBECONFIG"):
                 item.add_marker(pytest.mark.skip(reason="needs a Kubernetes: set KUBECONFIG"))
-
-
-class RealWorld(World):
-    """The same eyes and hands, on a real cluster."""
-
-    def deploy(self, app: str = "shop", **fields: Any) -> Any:
-        """The image is the cluster's, and is there already: nothing can be pulled where tests run."""
-        return super().deploy(app, **{"image": IMAGE, "pull": "IfNotPresent", **fields})
 
 
 @pytest.fixture

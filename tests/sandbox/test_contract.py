@@ -331,6 +331,26 @@ def test_containers_are_checked(cluster, objects, refused):
     assert causes(refused(422, lambda: cluster.create(RC, rc))) == [(at, "FieldValueRequired")]
 
 
+@pytest.mark.parametrize("what", [("memory", "2Mi", "2M"), ("cpu", "1100m", "1"), ("memory", "1G", "1e8")])
+def test_a_request_above_its_limit_is_refused(cluster, objects, refused, what):
+    name, wanted, limit = what
+    made = objects.rc("web", resources={"requests": {name: wanted}, "limits": {name: limit}})
+    status = refused(422, lambda: cluster.create(RC, made, dry_run="All"))
+    assert causes(status) == [("spec.template.spec.containers[0].resources.requests", "FieldValueInvalid")]
+    told = f'Invalid value: "{wanted}": must be less than or equal to {name} limit of '
+    assert told in status["message"]
+    made = objects.rc("web", resources={"requests": {name: limit}, "limits": {name: wanted}})
+    assert cluster.create(RC, made, dry_run="All")
+
+
+def test_variables_of_one_name_are_taken(cluster, objects):
+    twice = [{"name": "COLOUR", "value": "blue"}, {"name": "COLOUR", "value": "green"}]
+    made = objects.rc("web", 0)
+    made["spec"]["template"]["spec"]["containers"][0]["env"] = twice
+    taken = cluster.create(RC, made, field_validation="Strict", dry_run="All")
+    assert taken["spec"]["template"]["spec"]["containers"][0]["env"] == twice
+
+
 def test_ingresses_are_checked(cluster, objects, refused):
     ingress = objects.ingress("web", "web.test", "Web")
     status = refused(422, lambda: cluster.create("ingress", ingress))
@@ -538,6 +558,38 @@ def test_pod_security_refuses_the_pod_and_not_its_controller(cluster, objects, r
     assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == ("ReplicationController", "web")
     failed = lambda found: found[0]["status"].get("conditions")  # noqa: E731
     assert cluster.wait(RC, failed)[0]["status"]["conditions"][0]["type"] == "ReplicaFailure"
+
+
+def test_an_image_that_is_not_there_and_must_not_be_pulled(cluster, objects):
+    cluster.create(POD, objects.pod("web", image="sample/web:missing", imagePullPolicy="Never"))
+    event = cluster.event("ErrImageNeverPull")
+    assert event["message"] == 'Container image "sample/web:missing" is not present with pull policy of Never'
+    state = lambda found: (found[0]["status"].get("containerStatuses") or [{}])[0].get("state")  # noqa: E731
+    found = cluster.wait(POD, lambda found: "reason" in ((state(found) or {}).get("waiting") or {}))
+    told = cluster.wait(POD, lambda found: state(found)["waiting"]["reason"] != "ContainerCreating")
+    assert found and state(told)["waiting"] == {"reason": "ErrImageNeverPull", "message": event["message"]}
+
+
+def test_a_controller_that_is_deleted_in_the_foreground_replaces_no_pod(cluster, objects):
+    cluster.create(RC, objects.rc("web", 1, env={"DRAIN": "1"}))
+    cluster.ready("web")
+    cluster.delete(RC, "web", {"propagationPolicy": "Foreground"})
+    going = cluster.items(RC)
+    assert not going or going[0]["metadata"]["finalizers"] == ["foregroundDeletion"]
+    cluster.wait(RC, lambda found: not found)
+    assert not cluster.items(POD)
+
+
+def test_a_pod_without_its_labels_is_released_and_replaced(cluster, objects):
+    cluster.create(RC, objects.rc("web", 1))
+    cluster.ready("web")
+    name = cluster.items(POD)[0]["metadata"]["name"]
+    cluster.patch(POD, name, {"metadata": {"labels": {"name": "being-looked-at"}}})
+    cluster.wait(POD, lambda found: len(found) == 2 and sum(bool(owners(pod)) for pod in found) == 1)
+    assert not owners(cluster.read(POD, name))
+    cluster.delete(RC, "web", {"propagationPolicy": "Foreground"})
+    left = cluster.wait(POD, lambda found: len(found) == 1)
+    assert [pod["metadata"]["name"] for pod in left] == [name]
 
 
 def test_events_can_be_asked_for_by_their_object(cluster, objects):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError
@@ -123,18 +124,23 @@ class Rest:
 
     def call(self, method: str, path: str, body: Any = None, query: str = "") -> tuple[int, Any]:
         """Status and JSON (or text)."""
+        status, _, content = self.request(method, f"{path}?namespace={self.namespace}{query}", body)
+        return status, content
+
+    def request(self, method: str, target: str, body: Any = None) -> tuple[int, Message, Any]:
+        """Status, headers and JSON (or text); `target` is a path with its query, as in a `Location`."""
         data = None if body is None else json.dumps(body).encode()
-        url = f"{self.url.rstrip('/')}{path}?namespace={self.namespace}{query}"
+        request = Request(f"{self.url.rstrip('/')}{target}", data=data, method=method)
         try:
-            with self._opener.open(Request(url, data=data, method=method), timeout=30) as answer:
-                status, content = answer.status, answer.read()
+            with self._opener.open(request, timeout=30) as answer:
+                status, headers, content = answer.status, answer.headers, answer.read()
         except HTTPError as error:
             with error:
-                status, content = error.code, error.read()
+                status, headers, content = error.code, error.headers, error.read()
         try:
-            return status, json.loads(content)
+            return status, headers, json.loads(content)
         except ValueError:
-            return status, content.decode()
+            return status, headers, content.decode()
 
     def deploy(self, descriptor: dict[str, Any]) -> str:
         """Store and deploy; the deployment's id."""

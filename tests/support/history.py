@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -76,6 +76,22 @@ class History:
         assert not self._problem, self._problem
         return revision
 
+    def settled(self) -> None:
+        """Wait until the watches have come to what the lists say, for a server whose bookmarks take a minute."""
+
+        def reached() -> bool:
+            *_, (_, _, state) = [(0, "", {kind.plural: {} for kind in KINDS}), *self.states()]
+            return all(_versions(state[kind.plural].values()) == wanted[kind] for kind in KINDS)
+
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            wanted = {kind: _versions(self._eyes.list(kind, self._namespace)[0]) for kind in KINDS}
+            with self._changed:
+                if self._changed.wait_for(lambda: self._problem or reached(), 1.0):
+                    break
+        assert not self._problem, self._problem
+        assert reached(), "the watches did not catch up"
+
     def states(self) -> Iterator[tuple[int, str, State]]:
         """(revision, what changed, all objects then) after each change, in order. Never change the state."""
         with self._changed:
@@ -132,6 +148,10 @@ def backend_of(ingress: Document) -> str:
     """The Service that an Ingress leads to."""
     name: str = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
     return name
+
+
+def _versions(items: Iterable[Document]) -> set[tuple[str, str]]:
+    return {(o["metadata"]["name"], o["metadata"]["resourceVersion"]) for o in items}
 
 
 def _service_of(found: Document) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from deployer import sandbox
 from deployer.core import plugins
 from deployer.core.engine import Engine
-from deployer.core.errors import KubeAlreadyExists
+from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound
 from deployer.core.kube import client as kube_client
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
@@ -35,6 +35,9 @@ NGINX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_heade
 
 class World:
     """A Deployer on the sandbox, that can be stopped and started again, and eyes on the cluster."""
+
+    image = "sample/web:1"
+    """What apps consist of."""
 
     def __init__(self, cluster: sandbox.Sandbox | None, path: Path, namespace: str, **settings: Any) -> None:
         self.cluster = cluster
@@ -91,9 +94,8 @@ class World:
     def close(self) -> None:
         """Stop everything and remove the namespace."""
         self.stop()
-        self.eyes.delete(
-            NAMESPACE, self.namespace, None, uid=self.eyes.get(NAMESPACE, self.namespace, None)["metadata"]["uid"]
-        )
+        with contextlib.suppress(KubeNotFound, KubeConflict):  # somebody was quicker
+            self.eyes.delete(NAMESPACE, self.namespace, uid=self.eyes.get(NAMESPACE, self.namespace)["metadata"]["uid"])
         self.eyes.close()
 
     # --- doing ---------------------------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def describe(namespace: str, app: str = "shop", **fields: Any) -> Document:
     pull = {"imagePullPolicy": fields.pop("pull")} if "pull" in fields else {}
     container = {
         "name": "web",
-        "image": fields.pop("image", "sample/web:1"),
+        "image": fields.pop("image", World.image),
         **pull,
         "ports": fields.pop("ports", [{"containerPort": 8080, "name": "http"}]),
         "env": [{"name": name, "value": value} for name, value in env.items()],
