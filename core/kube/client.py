@@ -44,6 +44,7 @@ from deployer.core.kube.transport import (
     FromClient,
     Lost,
     NotSent,
+    Silent,
     TokenFile,
     Transport,
 )
@@ -59,6 +60,12 @@ RETRY_BUDGET = 30.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.2, 4.0
 """Bounds of the exponential backoff in seconds; what is waited is a random part of it ("full jitter")."""
 
+REFUSALS_BORNE = 3
+"""How often a call that got a 401 is repeated with credentials that were never good."""
+
+REFUSED_BORNE = 30.0
+"""Seconds for which 401s in a row count as credentials that are changing hands, when they were good before."""
+
 WATCH_SILENCE = 75.0
 """Seconds of silence that end a watch. The API server sends a bookmark about once a minute."""
 
@@ -68,6 +75,9 @@ LINE_MOST = 64 * 1024 * 1024
 
 UNDECODABLE = "UNDECODABLE"
 """Type of the event that `watch` gives for a line that is no event."""
+
+SILENT = "Silent"
+"""Reason of the error that `watch` raises for a stream that says nothing."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -105,6 +115,8 @@ class KubeClient:
         self._transport = transport
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
+        self._good = False
+        self._refused: float | None = None
 
     @property
     def address(self) -> str:
@@ -116,6 +128,13 @@ class KubeClient:
         """HTTP requests sent so far, by verb; a copy."""
         with self._counting:
             return self._counts.copy()
+
+    @property
+    def changing_hands(self) -> bool:
+        """True while 401s are likely to pass: the credentials were good before, and are refused for a short time."""
+        with self._counting:
+            refused = 0.0 if self._refused is None else time.monotonic() - self._refused
+            return self._good and refused < REFUSED_BORNE
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -161,7 +180,8 @@ class KubeClient:
         """Changes after `resource_version` as (type, object), until the server ends the stream; bookmarks included.
 
         Closing the gate breaks it off at once. A line that cannot be decoded comes as `(UNDECODABLE, {})`. One
-        attempt. Raises KubeExpired on 410 in either form, KubeUnavailable when nothing came for `silence` seconds.
+        attempt. Raises KubeExpired on 410 in either form, KubeUnavailable with reason `SILENT` when nothing came for
+        `silence` seconds, or no answer at all.
         """
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
         query["timeoutSeconds"] = str(random.randint(300, 600))
@@ -171,15 +191,15 @@ class KubeClient:
             try:
                 answer = self._transport.stream(request.target, call, silence)
                 if isinstance(answer, Answer):
-                    if answer.status == 401:
-                        self._transport.renew()
+                    self._note(answer.status)
                     _refuse(request, answer)
                 with answer:
                     yield from _events(request, answer)
             except (NotSent, Lost) as error:
                 if gate is not None:
                     gate.check()
-                raise KubeUnavailable(f"the watch of {request.where} broke off: {error}") from error
+                reason = SILENT if isinstance(error, Silent) else ""
+                raise KubeUnavailable(f"the watch of {request.where} broke off: {error}", reason=reason) from error
 
     def pod_log(
         self,
@@ -304,7 +324,8 @@ class KubeClient:
                 wait = max(again.after, random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**attempt)))
                 # A gate's deadline is the caller's word on how long to go on; only without one there is ours.
                 own_limit = gate is None or gate.deadline is None
-                if not retry or (again.renew and attempt > 3) or (own_limit and time.monotonic() + wait > end):
+                refused = again.refused and attempt > REFUSALS_BORNE and not self.changing_hands
+                if not retry or refused or (own_limit and time.monotonic() + wait > end):
                     raise again.error from again.error.__cause__
                 _pause(gate, wait, again.error)
 
@@ -322,6 +343,7 @@ class KubeClient:
             if request.repeatable:
                 raise _Retry(lost) from error
             raise lost from error
+        self._note(answer.status)
         if 200 <= answer.status < 300:
             return answer
         try:
@@ -335,8 +357,7 @@ class KubeClient:
             if answer.status != 401:
                 raise
             # Nothing was done. The credentials may just be changing hands.
-            self._transport.renew()
-            raise _Retry(error, renew=True) from None
+            raise _Retry(error, refused=True) from None
 
     def _exchange(self, request: _Request, gate: Gate | None) -> Answer:
         args = (request.method, request.target, request.body, request.content_type)
@@ -369,19 +390,29 @@ class KubeClient:
         finally:
             forget()
 
+    def _note(self, status: int) -> None:
+        """Keep account of whether the credentials are good, and read them again when they are not."""
+        with self._counting:
+            if status == 401:
+                self._refused = self._refused or time.monotonic()
+            elif status < 300:
+                self._good, self._refused = True, None
+        if status == 401:
+            self._transport.renew()
+
     def _count(self, verb: str) -> None:
         with self._counting:
             self._counts[verb] += 1
 
 
 class _Retry(Exception):
-    """The same request may be sent again after `after` seconds. `renew`: the credentials were refused."""
+    """The same request may be sent again after `after` seconds. `refused`: the credentials were not accepted."""
 
-    def __init__(self, error: KubeError, *, after: float = 0.0, renew: bool = False) -> None:
+    def __init__(self, error: KubeError, *, after: float = 0.0, refused: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.after = after
-        self.renew = renew
+        self.refused = refused
 
 
 def _pause(gate: Gate | None, seconds: float, error: KubeError) -> None:

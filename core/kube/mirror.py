@@ -23,7 +23,7 @@ from deployer.core.errors import (
     Revoked,
 )
 from deployer.core.gate import Gate
-from deployer.core.kube.client import WATCH_SILENCE, KubeClient
+from deployer.core.kube.client import REFUSALS_BORNE, SILENT, WATCH_SILENCE, KubeClient
 from deployer.core.kube.kinds import Kind
 from deployer.core.records import Document
 
@@ -44,16 +44,13 @@ BACKOFF_FIRST, BACKOFF_MOST = 0.05, 1.0
 """Bounds of the pause before connecting again, in seconds: the first ones are quick, then about one a second."""
 
 RELIST_MOST = 5.0
-"""Upper bound of the pause before listing again, when the server forgot (410) or sent what cannot be read."""
+"""Upper bound of the pause before listing again, when the server forgot (410), sent what cannot be read, or nothing."""
 
 RETRY_AFTER_MOST = 60.0
 """A server that asks for more than this many seconds is asked again after as many."""
 
 SETTLED = 5.0
 """A watch that lasted this many seconds counts as working, even when nothing happened."""
-
-REFUSALS_BORNE = 4
-"""401s in a row that count as a token changing hands, not as a missing right."""
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +144,7 @@ class Mirror:
                 gate.wait(waiter.event, float("inf") if recheck is None or found is None else recheck)
         except DeadlineExceeded as over:
             if self.problem:
-                raise DeadlineExceeded(f"{over}; {self.problem}") from over
+                raise DeadlineExceeded(f"{over}; {self.problem}") from KubeUnavailable(self.problem)
             raise
         finally:
             with self._lock:
@@ -309,13 +306,21 @@ class Mirror:
         assert isinstance(error, KubeError)
         if isinstance(error, KubeExpired):
             self._version = ""
-        elif isinstance(error, KubeUnavailable) or (error.status == 401 and failures < REFUSALS_BORNE):
+        elif error.reason == SILENT:
+            # Perhaps nothing happened; but a server that is cut off from its store says nothing either, and a new
+            # watch would wait as long for what a list tells at once.
+            self._version, self.problem = "", str(error)
+        elif isinstance(error, KubeUnavailable) or (error.status == 401 and self._bears_refusals(failures)):
             self.problem = str(error)
         else:
             self._version = ""
             with self._lock:
                 self._fail(error)
         return min(error.retry_after or 0.0, RETRY_AFTER_MOST)
+
+    def _bears_refusals(self, failures: int) -> bool:
+        """Is a 401 a token that changes hands, not a missing right?"""
+        return failures <= REFUSALS_BORNE or self._client.changing_hands
 
 
 class Mirrors:

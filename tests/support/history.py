@@ -5,15 +5,16 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from deployer.core.errors import Interrupted, KubeError, Revoked
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import ENDPOINT_SLICE, INGRESS, POD, SERVICE, Kind
+from deployer.core.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, POD, SERVICE, Kind
 from deployer.core.records import Document
+from support.world import World
 
 KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS)
 State = dict[str, dict[str, Document]]
@@ -76,6 +77,22 @@ class History:
         assert not self._problem, self._problem
         return revision
 
+    def settled(self) -> None:
+        """Wait until the watches have come to what the lists say, for a server whose bookmarks take a minute."""
+
+        def reached() -> bool:
+            *_, (_, _, state) = [(0, "", {kind.plural: {} for kind in KINDS}), *self.states()]
+            return all(_versions(state[kind.plural].values()) == wanted[kind] for kind in KINDS)
+
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            wanted = {kind: _versions(self._eyes.list(kind, self._namespace)[0]) for kind in KINDS}
+            with self._changed:
+                if self._changed.wait_for(lambda: self._problem or reached(), 1.0):
+                    break
+        assert not self._problem, self._problem
+        assert reached(), "the watches did not catch up"
+
     def states(self) -> Iterator[tuple[int, str, State]]:
         """(revision, what changed, all objects then) after each change, in order. Never change the state."""
         with self._changed:
@@ -134,8 +151,34 @@ def backend_of(ingress: Document) -> str:
     return name
 
 
+def _versions(items: Iterable[Document]) -> set[tuple[str, str]]:
+    return {(o["metadata"]["name"], o["metadata"]["resourceVersion"]) for o in items}
+
+
 def _service_of(found: Document) -> str:
     return str((found["metadata"].get("labels") or {}).get("kubernetes.io/service-name"))
+
+
+def make_foreign(world: World) -> list[str]:
+    """A Service and a ConfigMap of somebody else, with labels that an app of ours could have."""
+    metadata = {
+        "name": "foreign",
+        "labels": {"app": "shop", "version": "1", "app.kubernetes.io/managed-by": "deployer"},
+    }
+    service = {"selector": {"app": "foreign"}, "ports": [{"port": 80}]}
+    world.eyes.create(
+        SERVICE, {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service}, world.namespace
+    )
+    world.eyes.create(
+        CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}, world.namespace
+    )
+    return foreign_versions(world)
+
+
+def foreign_versions(world: World) -> list[str]:
+    """Kind and resourceVersion of each."""
+    found = [(kind, world.objects(kind).get("foreign")) for kind in (SERVICE, CONFIG_MAP)]
+    return [f"{kind.kind} {o['metadata']['resourceVersion']}" for kind, o in found if o]
 
 
 class Visitor:

@@ -148,18 +148,35 @@ def test_a_clean_end_goes_on_from_where_it_was(cluster: Cluster, mirrors: Mirror
     assert cluster.lists == 1
 
 
-def test_a_silent_watch_is_dead(cluster: Cluster, client: KubeClient) -> None:
+def test_a_silent_watch_is_dead_and_a_list_tells_what_it_kept_back(cluster: Cluster, client: KubeClient) -> None:
     def watch(request: Any) -> None:
+        cluster.pods, cluster.version = {"a": pod("a", 7)}, 8
         request.stream(bookmark(6))
-        if len(cluster.watches) == 2:
-            request.send(event("ADDED", pod("a", 7)))
         request.hang()
 
     cluster.watch = watch
     mirrors = Mirrors(client, silence=0.2)
     until(mirrors, "a")
-    assert cluster.nth_watch(2).query["resourceVersion"] == "6"
+    assert cluster.nth_watch(2).query["resourceVersion"] == "8"
     mirrors.close()
+
+
+def test_a_watch_that_does_not_begin_is_given_up_like_any_request(
+    cluster: Cluster, client: KubeClient, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client._transport, "read_timeout", 0.2)
+
+    def watch(request: Any) -> None:
+        if len(cluster.watches) == 1:
+            request.hang()
+        request.stream()
+        threading.Event().wait(0.5)  # longer than the time to begin: from here on it may be silent for a while
+        request.send(event("ADDED", pod("a", 7)))
+        request.hang()
+
+    cluster.watch = watch
+    until(mirrors, "a")
+    assert len(cluster.watches) == 2
 
 
 @pytest.mark.parametrize("form", ["status", "event"])
