@@ -211,7 +211,10 @@ class KubeClient:
         *,
         gate: Gate | None = None,
     ) -> str:
-        """The last lines of a container's log, at most 64 KiB; `previous`: of the run before the last restart."""
+        """The last lines of a container's log, at most 64 KiB; `previous`: of the run before the last restart.
+
+        One attempt: a log explains a failure, which is not to be held up by it.
+        """
         query = {
             "container": container,
             "tailLines": str(tail_lines),
@@ -219,7 +222,7 @@ class KubeClient:
             "previous": "true" if previous else None,
         }
         request = _request("log", "GET", POD, namespace, pod, query=query, subresource="log")
-        return self._send(request, gate).body[-LOG_BYTES:].decode("utf-8", "replace")
+        return self._send(request, gate, retry=False).body[-LOG_BYTES:].decode("utf-8", "replace")
 
     def version(self, *, gate: Gate | None = None) -> Document:
         """The API server's answer to `/version`."""

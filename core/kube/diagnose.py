@@ -353,7 +353,7 @@ class _Watcher:
         if uid not in self._wants or self._blind:
             return ()
         try:
-            return self._kube.items(EVENT, {INVOLVED: uid})
+            return self._kube.known(EVENT, {INVOLVED: uid})
         except KubeForbidden:
             self._blind = True
             self._log("the Deployer may not read Events in this namespace: reasons will be missing")

@@ -109,6 +109,14 @@ class Mirror:
         gate = gate or Gate(time.monotonic() + 30.0)
         return self.wait(lambda found: (found,), gate, labels=labels)[0]
 
+    def known(self, labels: Mapping[str, str] | None = None) -> list[Document]:
+        """Like `items`, but at once: nothing until the first list is there. Raises KubeError when it may not look."""
+        with self._lock:
+            self._start()
+            if self._error is not None:
+                raise self._error
+            return self._select(labels or {}) if self._synced else []
+
     def synced(self, gate: Gate) -> None:
         """Wait for the first list."""
         self.items({CONTROLLED_BY: ""}, gate)

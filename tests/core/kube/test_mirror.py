@@ -13,6 +13,7 @@ import pytest
 
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
 from deployer.core.gate import Gate
+from deployer.core.kube import client as client_module
 from deployer.core.kube import mirror as mirror_module
 from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import POD
@@ -269,6 +270,35 @@ def test_a_missing_right_fails_the_wait_and_heals(cluster: Cluster, server: Any,
     gate = soon()
     while not healed():
         gate.pause(0.05)
+
+
+def test_what_is_known_is_told_at_once(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
+    allowed, mirror = server.answer, mirrors.get(POD, "ns")
+    cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="y")}
+    server.answer = lambda request: request.status(500, "InternalError")
+    assert mirror.known() == []
+    server.answer = allowed
+    until(mirrors, "a", "b")
+    assert names(mirror.known({"app": "x"})) == ["a"]
+
+
+def test_credentials_that_were_good_before_are_borne_with_for_longer(
+    cluster: Cluster, server: Any, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(mirrors)
+    allowed, watch = server.answer, cluster.nth_watch(1)
+    server.answer = lambda request: request.status(401, "Unauthorized")
+    watch.send(event("ERROR", {"kind": "Status", "code": 410}))
+    server.wait_for(2 + client_module.REFUSALS_BORNE + 2)
+    cluster.pods = {"a": pod("a", 5)}
+    server.answer = allowed
+    until(mirrors, "a")
+    watch = cluster.nth_watch(2)
+    monkeypatch.setattr(client_module, "REFUSED_BORNE", 0.0)
+    server.answer = lambda request: request.status(401, "Unauthorized")
+    watch.send(event("ERROR", {"kind": "Status", "code": 410}))
+    with pytest.raises(KubeForbidden):
+        mirrors.get(POD, "ns").wait(lambda found: False, soon())
 
 
 def test_some_401s_are_a_token_changing_hands(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
