@@ -49,6 +49,9 @@ RELIST_MOST = 5.0
 RETRY_AFTER_MOST = 60.0
 """A server that asks for more than this many seconds is asked again after as many."""
 
+BELIEVED = 1.0
+"""Seconds for which a refusal holds for who asks anew; an older one may have been healed, so the server is asked."""
+
 SETTLED = 5.0
 """A watch that lasted this many seconds counts as working, even when nothing happened."""
 
@@ -97,6 +100,8 @@ class Mirror:
         self._waiting = 0
         self._synced = False
         self._error: KubeError | None = None
+        self._failed = 0.0
+        self._nudge = threading.Event()
         self._version = ""
         self._objects: dict[Key, Document] = {}
         self._index: defaultdict[Pair, dict[Key, Document]] = defaultdict(dict)
@@ -113,8 +118,7 @@ class Mirror:
         """Like `items`, but at once: nothing until the first list is there. Raises KubeError when it may not look."""
         with self._lock:
             self._start()
-            if self._error is not None:
-                raise self._error
+            self._check(time.monotonic())
             return self._select(labels or {}) if self._synced else []
 
     def synced(self, gate: Gate) -> None:
@@ -135,6 +139,7 @@ class Mirror:
         """
         waiter = _Waiter(labels or {})
         anchor = next(iter(waiter.selector.items()), None)
+        began = time.monotonic()
         with self._lock:
             self._waiters[anchor].add(waiter)
             self._waiting += 1
@@ -144,8 +149,7 @@ class Mirror:
                 waiter.event.clear()
                 with self._lock:
                     self._start()
-                    if self._error is not None:
-                        raise self._error
+                    self._check(began)
                     found = self._select(waiter.selector) if self._synced else None
                 if found is not None and (answer := condition(found)):
                     return answer
@@ -225,8 +229,17 @@ class Mirror:
                 self._wake_all()
 
     def _fail(self, error: KubeError) -> None:
-        self._error = error
+        self._error, self._failed = error, time.monotonic()
         self._wake_all()
+
+    def _check(self, began: float) -> None:
+        """Raise why it may not look, unless that was long before `began`: then have it look again at once."""
+        if self._error is None:
+            return
+        if self._failed + BELIEVED > began or self._gate.closed:
+            raise self._error
+        self._error, self._synced = None, False
+        self._nudge.set()
 
     def _wake_all(self) -> None:
         for waiters in self._waiters.values():
@@ -284,7 +297,9 @@ class Mirror:
                 wait = self._after(error, failures)
             failures = 1 if time.monotonic() - began >= SETTLED else min(failures + 1, 20)
             most = BACKOFF_MOST if self._version else RELIST_MOST
-            self._gate.pause(max(wait, min(most, BACKOFF_FIRST * 2**failures) * random.uniform(0.8, 1.2)))
+            pause = max(wait, min(most, BACKOFF_FIRST * 2**failures) * random.uniform(0.8, 1.2))
+            self._gate.wait(self._nudge, pause)
+            self._nudge.clear()
             if self._rest():
                 return
 

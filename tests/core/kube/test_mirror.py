@@ -272,6 +272,23 @@ def test_a_missing_right_fails_the_wait_and_heals(cluster: Cluster, server: Any,
         gate.pause(0.05)
 
 
+def test_an_old_refusal_is_not_held_against_who_asks_anew(
+    cluster: Cluster, server: Any, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_module, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(mirror_module, "RELIST_MOST", 60.0)
+    allowed, mirror = server.answer, mirrors.get(POD, "ns")
+    server.answer = lambda request: request.status(403, "Forbidden", "no right to list")
+    for believed, requests in ((60.0, 1), (60.0, 1), (0.0, 2), (60.0, 2), (0.0, 3)):
+        monkeypatch.setattr(mirror_module, "BELIEVED", believed)
+        with pytest.raises(KubeForbidden):
+            mirror.wait(lambda found: True, soon())
+        assert len(server.requests) == requests
+    server.answer = allowed
+    cluster.pods = {"a": pod("a", 1)}
+    until(mirrors, "a")
+
+
 def test_what_is_known_is_told_at_once(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
     allowed, mirror = server.answer, mirrors.get(POD, "ns")
     cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="y")}
