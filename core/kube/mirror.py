@@ -49,9 +49,6 @@ RELIST_MOST = 5.0
 RETRY_AFTER_MOST = 60.0
 """A server that asks for more than this many seconds is asked again after as many."""
 
-BELIEVED = 1.0
-"""Seconds for which a refusal holds for who asks anew; an older one may have been healed, so the server is asked."""
-
 SETTLED = 5.0
 """A watch that lasted this many seconds counts as working, even when nothing happened."""
 
@@ -118,7 +115,8 @@ class Mirror:
         """Like `items`, but at once: nothing until the first list is there. Raises KubeError when it may not look."""
         with self._lock:
             self._start()
-            self._check(time.monotonic())
+            if self._error is not None:
+                raise self._error
             return self._select(labels or {}) if self._synced else []
 
     def synced(self, gate: Gate) -> None:
@@ -233,10 +231,10 @@ class Mirror:
         self._wake_all()
 
     def _check(self, began: float) -> None:
-        """Raise why it may not look, unless that was long before `began`: then have it look again at once."""
+        """Raise why it may not look. What was found out before `began` may have been healed since: then look again."""
         if self._error is None:
             return
-        if self._failed + BELIEVED > began or self._gate.closed:
+        if self._failed >= began or self._gate.closed:
             raise self._error
         self._error, self._synced = None, False
         self._nudge.set()

