@@ -501,28 +501,49 @@ def test_a_request_that_arrives_late(faulty: Faulty) -> None:
 ROLE = Kind("rbac.authorization.k8s.io", "v1", "roles", "Role")
 BINDING = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
-RULES = [
-    {"apiGroups": [""], "resources": ["replicationcontrollers", "services"], "verbs": ["*"]},
-    {"apiGroups": [""], "resources": ["pods", "pods/log", "events"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
-]
+REVIEW = Kind("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
+READ, WRITE = ("get", "list", "watch"), ("create", "update", "patch", "delete")
+RIGHTS = {
+    "replicationcontrollers": ("", *READ, *WRITE),
+    "services": ("", *READ, *WRITE),
+    "pods": ("", *READ),
+    "pods/log": ("", "get"),
+    "events": ("", *READ),
+    "endpointslices": ("discovery.k8s.io", *READ),
+}
+"""What deploying takes: resource -> API group and verbs."""
 
 
 class Account:
     """A ServiceAccount that may do what deploying takes, and tokens of it that can be made invalid."""
 
-    def __init__(self, admin: KubeClient, namespace: str, rules: list[Document] = RULES) -> None:
+    def __init__(self, admin: KubeClient, namespace: str) -> None:
         self._admin, self._namespace = admin, namespace
         self._numbers = itertools.count(1)
         self.create(ACCOUNT, "deployer")
-        self.create(ROLE, "deployer", rules=rules)
+        self.create(ROLE, "deployer", rules=self._rules())
         subject = {"kind": "ServiceAccount", "name": "deployer", "namespace": namespace}
         reference = {"apiGroup": ROLE.group, "kind": "Role", "name": "deployer"}
         self.create(BINDING, "deployer", subjects=[subject], roleRef=reference)
 
     def create(self, kind: Kind, name: str, **fields: Any) -> Document:
-        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, **fields}
-        return self._admin.create(kind, body, self._namespace)
+        return self._admin.create(kind, _object(kind, name, **fields), self._namespace)
+
+    def _rules(self, but: tuple[str, str] = ("", "")) -> list[Document]:
+        return [
+            {"apiGroups": [group], "resources": [plural], "verbs": [v for v in verbs if (v, plural) != but]}
+            for plural, (group, *verbs) in RIGHTS.items()
+        ]
+
+    def grant(self, verb: str, plural: str, allowed: bool) -> None:
+        """Take that right away, or give all; returns when the API server has taken notice."""
+        rules = self._rules() if allowed else self._rules((verb, plural))
+        self._admin.patch(ROLE, "deployer", {"rules": rules}, self._namespace)
+        asked = {"namespace": self._namespace, "verb": verb, "group": RIGHTS[plural][0], "resource": plural}
+        spec = {"user": f"system:serviceaccount:{self._namespace}:deployer", "resourceAttributes": asked}
+        gate = Gate(time.monotonic() + 60)
+        while self._admin.create(REVIEW, _object(REVIEW, "", spec=spec), gate=gate)["status"]["allowed"] != allowed:
+            gate.pause(0.02)
 
     def token(self) -> tuple[str, Callable[[], None]]:
         """A new token, and what makes it invalid."""
@@ -620,38 +641,27 @@ POLICY_BINDING = dataclasses.replace(
 )
 
 
-def without(verb: str, resource: str) -> list[Document]:
-    """The rules of the role, less one right."""
-    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
-    rules = [{**rule, "resources": [r]} for rule in RULES for r in rule["resources"]]
-    for rule in rules:
-        if rule["resources"] == [resource]:
-            rule["verbs"] = [v for v in verbs if v != verb]
-    return rules
-
-
 def test_a_right_that_is_missing(worlds: Worlds, tmp_path: Path) -> None:
     world = worlds(started=False)
-    with_token(world, tmp_path / "token", Account(world.eyes, world.namespace))
+    account = Account(world.eyes, world.namespace)
+    with_token(world, tmp_path / "token", account)
     world.deployed(**HEALTHY)
-
-    def grant(rules: list[Document]) -> None:
-        world.eyes.patch(ROLE, "deployer", {"rules": rules}, world.namespace)
 
     for verb, plural in (("create", "services"), ("update", "services"), ("list", "endpointslices")):
         world.quiet()
-        grant(without(verb, plural))
+        account.grant(verb, plural, False)
         world.restart()
         failed = world.ended(world.deploy(**HEALTHY), Status.FAILURE)
         assert failed.failure and failed.failure["reason"] == "Forbidden"
         assert plural in failed.failure["message"] and world.namespace in failed.failure["message"]
         assert world.live_version() == "1"
-    # What retires tries again until it may; what deploys meanwhile is live.
-    grant(without("delete", "replicationcontrollers"))
+        account.grant(verb, plural, True)
+    # What retires tries again until it may; what deploys meanwhile is live. An old refusal is not held against it.
+    account.grant("delete", "replicationcontrollers", False)
     world.deployed(**HEALTHY)
     old = world.accepted["shop"][0]
     world.until(lambda: "retiring is not finished" in world.log(old), "the retirement to be refused")
-    grant(RULES)
+    account.grant("delete", "replicationcontrollers", True)
     world.check()
 
 
