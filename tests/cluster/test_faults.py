@@ -35,7 +35,10 @@ from support.faultproxy import Exchange, FaultProxy
 from support.history import History, broken, foreign_versions, make_foreign
 from support.world import HEALTHY
 
+pytestmark = pytest.mark.timeout(300)
+
 EVER = 2**63
+"""A revision that never comes."""
 
 
 class Faulty(RealWorld):
