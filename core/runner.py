@@ -179,7 +179,9 @@ class Runner:
                 last = f": {error}"
                 self._caller.pause(min(pause, left), cancellable=cancellable)
                 pause = min(2 * pause, 5.0)
-            except DeadlineExceeded:
+            except DeadlineExceeded as error:
+                if isinstance(error.__cause__, KubeError):  # what stood in the way until then
+                    last = f": {error.__cause__}"
                 raise StepFailed(
                     f"step {step.id} did not finish within the {budget:g} s that it may take{last}",
                     reason="DeadlineExceeded",

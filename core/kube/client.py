@@ -39,6 +39,7 @@ from deployer.core.kube.transport import (
     Call,
     Lost,
     NotSent,
+    Silent,
     Transport,
 )
 from deployer.core.records import Document
@@ -50,6 +51,12 @@ RETRY_BUDGET = 30.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.2, 4.0
 """Bounds of the exponential backoff in seconds; what is waited is a random part of it ("full jitter")."""
 
+REFUSALS_BORNE = 3
+"""How often a call that got a 401 is repeated with credentials that were never good."""
+
+REFUSED_BORNE = 30.0
+"""Seconds for which 401s in a row count as credentials that are changing hands, when they were good before."""
+
 WATCH_SILENCE = 75.0
 """Seconds of silence that end a watch. The API server sends a bookmark about once a minute."""
 
@@ -59,6 +66,9 @@ LINE_MOST = 64 * 1024 * 1024
 
 UNDECODABLE = "UNDECODABLE"
 """Type of the event that `watch` gives for a line that is no event."""
+
+SILENT = "Silent"
+"""Reason of the error that `watch` raises for a stream that says nothing."""
 
 _RIGHTS = {"replace": "update", "log": "get", "version": "get"}
 """What a Role calls our verbs, where that is something else."""
@@ -105,6 +115,8 @@ class KubeClient:
         self._transport = transport
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
+        self._good = False
+        self._refused: float | None = None
 
     @property
     def address(self) -> str:
@@ -116,6 +128,13 @@ class KubeClient:
         """HTTP requests sent so far, by verb; a copy."""
         with self._counting:
             return self._counts.copy()
+
+    @property
+    def changing_hands(self) -> bool:
+        """True while 401s are likely to pass: the credentials were good before, and are refused for a short time."""
+        with self._counting:
+            refused = 0.0 if self._refused is None else time.monotonic() - self._refused
+            return self._good and refused < REFUSED_BORNE
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -163,7 +182,7 @@ class KubeClient:
 
         `opened` is called when the server has granted it. Closing the gate breaks it off at once. A line that cannot
         be decoded comes as `(UNDECODABLE, {})`. One attempt. Raises KubeExpired on 410 in either form,
-        KubeUnavailable when nothing came for `silence` seconds.
+        KubeUnavailable with reason `SILENT` when nothing came for `silence` seconds, or no answer at all.
         """
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
         query["timeoutSeconds"] = str(random.randint(300, 600))
@@ -173,8 +192,7 @@ class KubeClient:
             try:
                 answer = self._transport.stream(request.target, call, silence)
                 if isinstance(answer, Answer):
-                    if answer.status == 401:
-                        self._transport.renew()
+                    self._note(answer.status)
                     self._refuse(request, answer)
                 with answer:
                     opened()
@@ -182,7 +200,8 @@ class KubeClient:
             except (NotSent, Lost) as error:
                 if gate is not None:
                     gate.check()
-                raise KubeUnavailable(f"the watch of {request.where} broke off: {error}") from error
+                reason = SILENT if isinstance(error, Silent) else ""
+                raise KubeUnavailable(f"the watch of {request.where} broke off: {error}", reason=reason) from error
 
     def pod_log(
         self,
@@ -194,7 +213,10 @@ class KubeClient:
         *,
         gate: Gate | None = None,
     ) -> str:
-        """The last lines of a container's log, at most 64 KiB; `previous`: of the run before the last restart."""
+        """The last lines of a container's log, at most 64 KiB; `previous`: of the run before the last restart.
+
+        One attempt: a log explains a failure, which is not to be held up by it.
+        """
         query = {
             "container": container,
             "tailLines": str(tail_lines),
@@ -202,7 +224,7 @@ class KubeClient:
             "previous": "true" if previous else None,
         }
         request = _request("log", "GET", POD, namespace, pod, query=query, subresource="log")
-        return self._send(request, gate).body[-LOG_BYTES:].decode("utf-8", "replace")
+        return self._send(request, gate, retry=False).body[-LOG_BYTES:].decode("utf-8", "replace")
 
     def pod_proxy(
         self,
@@ -240,8 +262,7 @@ class KubeClient:
                 text = f"the API server at {self.address} cannot be reached" if unreachable else "no complete answer"
                 raise KubeUnavailable(f"{text}: {error}") from error
         if proxied.is_own(method, answer):
-            if answer.status == 401:
-                self._transport.renew()
+            self._note(answer.status)
             self._refuse(request, answer)
         return answer
 
@@ -352,7 +373,8 @@ class KubeClient:
                 wait = max(again.after, random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**attempt)))
                 # A gate's deadline is the caller's word on how long to go on; only without one there is ours.
                 own_limit = gate is None or gate.deadline is None
-                if not retry or (again.renew and attempt > 3) or (own_limit and time.monotonic() + wait > end):
+                refused = again.refused and attempt > REFUSALS_BORNE and not self.changing_hands
+                if not retry or refused or (own_limit and time.monotonic() + wait > end):
                     raise again.error from again.error.__cause__
                 _pause(gate, wait, again.error)
 
@@ -374,6 +396,7 @@ class KubeClient:
             if request.repeatable:
                 raise _Retry(lost) from error
             raise lost from error
+        self._note(answer.status)
         if 200 <= answer.status < 300:
             return answer
         try:
@@ -387,8 +410,7 @@ class KubeClient:
             if answer.status != 401:
                 raise
             # Nothing was done. The credentials may just be changing hands.
-            self._transport.renew()
-            raise _Retry(error, renew=True) from None
+            raise _Retry(error, refused=True) from None
 
     def _refuse(self, request: _Request, answer: Answer) -> NoReturn:
         """Raise what an answer other than 2xx means, and what is to be done when it is about the connection itself."""
@@ -433,19 +455,29 @@ class KubeClient:
         finally:
             forget()
 
+    def _note(self, status: int) -> None:
+        """Keep account of whether the credentials are good, and read them again when they are not."""
+        with self._counting:
+            if status == 401:
+                self._refused = self._refused or time.monotonic()
+            elif status < 300:
+                self._good, self._refused = True, None
+        if status == 401:
+            self._transport.renew()
+
     def _count(self, verb: str) -> None:
         with self._counting:
             self._counts[verb] += 1
 
 
 class _Retry(Exception):
-    """The same request may be sent again after `after` seconds. `renew`: the credentials were refused."""
+    """The same request may be sent again after `after` seconds. `refused`: the credentials were not accepted."""
 
-    def __init__(self, error: KubeError, *, after: float = 0.0, renew: bool = False) -> None:
+    def __init__(self, error: KubeError, *, after: float = 0.0, refused: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.after = after
-        self.renew = renew
+        self.refused = refused
 
 
 def _pause(gate: Gate | None, seconds: float, error: KubeError) -> None:

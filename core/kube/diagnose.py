@@ -185,7 +185,7 @@ class _Watcher:
         if uid not in self._wants or self._blind:
             return ()
         try:
-            return self._kube.items(EVENT, {INVOLVED: uid})
+            return self._kube.known(EVENT, {INVOLVED: uid})
         except KubeForbidden as error:
             self._blind = True
             self._log(f"reasons will be missing: {error}")

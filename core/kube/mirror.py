@@ -24,7 +24,7 @@ from deployer.core.errors import (
     Revoked,
 )
 from deployer.core.gate import Gate
-from deployer.core.kube.client import WATCH_SILENCE, KubeClient
+from deployer.core.kube.client import REFUSALS_BORNE, SILENT, WATCH_SILENCE, KubeClient
 from deployer.core.kube.kinds import Kind
 from deployer.core.records import Document
 
@@ -45,16 +45,13 @@ BACKOFF_FIRST, BACKOFF_MOST = 0.05, 1.0
 """Bounds of the pause before connecting again, in seconds: the first ones are quick, then about one a second."""
 
 RELIST_MOST = 5.0
-"""Upper bound of the pause before listing again, when the server forgot (410) or sent what cannot be read."""
+"""Upper bound of the pause before listing again, when the server forgot (410), sent what cannot be read, or nothing."""
 
 RETRY_AFTER_MOST = 60.0
 """A server that asks for more than this many seconds is asked again after as many."""
 
 SETTLED = 5.0
 """A watch that lasted this many seconds counts as working, even when nothing happened."""
-
-REFUSALS_BORNE = 4
-"""401s in a row that count as a token changing hands, not as a missing right."""
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +112,7 @@ class Mirror:
         self._used = 0.0
         self._waiting = 0
         self._synced = False
+        self._failed: tuple[float, KubeError] | None = None
         self._version = ""
         self._objects: dict[Key, Document] = {}
         self._index: defaultdict[Pair, dict[Key, Document]] = defaultdict(dict)
@@ -126,6 +124,15 @@ class Mirror:
         """What is known now; blocks only until the first list is there. Raises KubeError, and what the gate raises."""
         gate = gate or Gate(time.monotonic() + 30.0)
         return self.wait(lambda found: (found,), gate, labels=labels)[0]
+
+    def known(self, labels: Mapping[str, str] | None = None) -> list[Document]:
+        """Like `items`, but at once: nothing until the first list is there. Raises KubeError when it may not look, or
+        might not a few seconds ago."""
+        with self._lock:
+            if self._failed is not None and time.monotonic() - self._failed[0] < SETTLED:
+                raise self._failed[1]
+            self._start()
+            return self._select(labels or {}) if self._synced else []
 
     def synced(self, gate: Gate) -> None:
         """Wait for the first list."""
@@ -161,7 +168,7 @@ class Mirror:
                     gate.wait(event, float("inf") if recheck is None or found is None else recheck)
         except DeadlineExceeded as over:
             if self.problem:
-                raise DeadlineExceeded(f"{over}; {self.problem}") from over
+                raise DeadlineExceeded(f"{over}; {self.problem}") from KubeUnavailable(self.problem)
             raise
 
     @contextlib.contextmanager
@@ -263,7 +270,7 @@ class Mirror:
     def _opened(self) -> None:
         """The watch is granted. A list alone does not count: what nobody may watch would be out of date for ever."""
         with self._lock:
-            self.problem = ""
+            self.problem, self._failed = "", None
             if not self._synced:
                 self._synced = True
                 for waiter in self._everybody():
@@ -272,6 +279,7 @@ class Mirror:
     def _fail(self, error: KubeError) -> None:
         """Let everybody who waits now raise it. Who comes later asks the server, which may think otherwise by then."""
         self._reset()
+        self._failed = (time.monotonic(), error)
         for waiter in self._everybody():
             waiter.error = error
             waiter.wake()
@@ -338,7 +346,8 @@ class Mirror:
                 wait = self._after(error, failures)
             failures = 1 if time.monotonic() - began >= SETTLED else min(failures + 1, 20)
             most = BACKOFF_MOST if self._version else RELIST_MOST
-            self._gate.pause(max(wait, min(most, BACKOFF_FIRST * 2**failures) * random.uniform(0.8, 1.2)))
+            pause = max(wait, min(most, BACKOFF_FIRST * 2**failures) * random.uniform(0.8, 1.2))
+            self._gate.pause(pause)
             if self._rest():
                 return
 
@@ -370,11 +379,19 @@ class Mirror:
         assert isinstance(error, KubeError)
         if isinstance(error, KubeExpired):
             self._version = ""
-        elif isinstance(error, KubeUnavailable) or (error.status == 401 and failures < REFUSALS_BORNE):
+        elif error.reason == SILENT:
+            # Perhaps nothing happened; but a server that is cut off from its store says nothing either, and a new
+            # watch would wait as long for what a list tells at once.
+            self._version, self.problem = "", str(error)
+        elif isinstance(error, KubeUnavailable) or (error.status == 401 and self._bears_refusals(failures)):
             self.problem = str(error)
         else:
             raise error
         return min(error.retry_after or 0.0, RETRY_AFTER_MOST)
+
+    def _bears_refusals(self, failures: int) -> bool:
+        """Is a 401 a token that changes hands, not a missing right?"""
+        return failures <= REFUSALS_BORNE or self._client.changing_hands
 
 
 class Mirrors:

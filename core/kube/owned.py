@@ -119,6 +119,10 @@ class OwnedKube:
         """Like `list`, from the shared mirror: no request, perhaps some milliseconds old. Never change the dicts."""
         return self._mirrors.get(kind, self._place(kind, namespace)).items(labels, self.gate)
 
+    def known(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        """Like `items`, but never waits: what a mirror that may be out of reach has so far. For what only explains."""
+        return self._mirrors.get(kind, self._place(kind, namespace)).known(labels)
+
     def wait(
         self,
         kind: Kind,
@@ -149,9 +153,9 @@ class OwnedKube:
         return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, gate=self.gate)
 
     def events(self, uid: str) -> Documents:
-        """The Events about the object with that uid, oldest first."""
+        """The Events about the object with that uid, oldest first. One attempt, as for a log."""
         selector = f"involvedObject.uid={uid}"
-        found = self._client.list(EVENT, self.owner.namespace, None, selector, gate=self.gate)[0]
+        found = self._client.list(EVENT, self.owner.namespace, None, selector, gate=self.gate, retry=False)[0]
         return sorted(found, key=event_time)
 
     def _place(self, kind: Kind, namespace: str | None) -> str | None:

@@ -48,6 +48,10 @@ class Lost(Exception):
     """The connection broke or fell silent after the request was on its way: whether it had an effect is unknown."""
 
 
+class Silent(Lost):
+    """Nothing came for as long as is borne; the connection did not break."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A complete answer."""
@@ -138,6 +142,12 @@ class Call:
             self._socket = connected
             if self._aborted:
                 self._shutdown()
+
+    def patience(self, seconds: float) -> None:
+        """From now on, bear that many seconds of silence."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.settimeout(seconds)
 
     def detach(self) -> None:
         """The answer is complete: the socket may belong to the next request."""
@@ -246,10 +256,12 @@ class Transport:
     def stream(self, target: str, call: Call, silence: float) -> Answer | Stream:
         """A GET whose answer goes on, or the whole answer when it is not a 200.
 
-        `silence` seconds without a byte count as a dead connection. Raises NotSent or Lost.
+        `silence` seconds without a byte count as a dead connection, and before the answer has begun no more than an
+        ordinary request is given: the API server begins at once. Raises NotSent or Lost.
         """
-        response = self._request("GET", target, None, "", call=call, timeout=silence)
+        response = self._request("GET", target, None, "", call=call, timeout=min(silence, self.read_timeout))
         if response.status == 200:
+            call.patience(silence)
             return Stream(response, call)
         with Stream(response, call) as rest:
             return Answer(response.status, response.headers, b"".join(rest))
@@ -351,7 +363,7 @@ def _translation(call: Call) -> Iterator[None]:
     except (ConnectTimeoutError, LocationValueError) as error:
         raise NotSent(_reason(error)) from error
     except ReadTimeoutError as error:
-        raise (Lost if call.begun else NotSent)("no answer in time") from error
+        raise (Silent if call.begun else NotSent)("no answer in time") from error
     except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         # ValueError: reading from a TLS socket that is being shut down.
         raise (Lost if call.begun else NotSent)(f"the connection failed: {_reason(error)}") from error

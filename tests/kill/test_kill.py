@@ -32,7 +32,16 @@ from deployer.core.records import Deployment, Document, Operation, Status
 from deployer.core.store.sqlite import SqliteStore
 from support.flows import FLOWS, host
 from support.forkserver import Child, ForkServer
-from support.history import History, Visitor, backend_of, broken, document, ready_pods
+from support.history import (
+    History,
+    Visitor,
+    backend_of,
+    broken,
+    document,
+    foreign_versions,
+    make_foreign,
+    ready_pods,
+)
 from support.world import World
 
 pytestmark = pytest.mark.timeout(1200)
@@ -291,25 +300,6 @@ def all_objects(world: World) -> list[Document]:
     """Everything in the namespace that a Deployer could have made."""
     kinds = (POD, CONTROLLER, SERVICE, INGRESS, CONFIG_MAP)
     return [{"kind": k.kind, **o} for k in kinds for o in world.eyes.list(k, world.namespace)[0]]
-
-
-def make_foreign(world: World) -> list[str]:
-    """A Service and a ConfigMap of somebody else, with labels that an app of ours could have."""
-    metadata = {"name": "foreign", "labels": {"app": APP, "version": "1", "app.kubernetes.io/managed-by": "deployer"}}
-    service = {"selector": {"app": "foreign"}, "ports": [{"port": 80}]}
-    world.eyes.create(
-        SERVICE, {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service}, world.namespace
-    )
-    world.eyes.create(
-        CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}, world.namespace
-    )
-    return foreign_versions(world)
-
-
-def foreign_versions(world: World) -> list[str]:
-    """Kind and resourceVersion of each."""
-    found = [(kind, world.objects(kind).get("foreign")) for kind in (SERVICE, CONFIG_MAP)]
-    return [f"{kind.kind} {o['metadata']['resourceVersion']}" for kind, o in found if o]
 
 
 # --- the tests ----------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from deployer.core.errors import Interrupted, KubeError, Revoked
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import ENDPOINT_SLICE, INGRESS, POD, SERVICE, Kind
+from deployer.core.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, POD, SERVICE, Kind
 from deployer.core.records import Document
+from support.world import World
 
 KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS)
 State = dict[str, dict[str, Document]]
@@ -156,6 +157,28 @@ def _versions(items: Iterable[Document]) -> set[tuple[str, str]]:
 
 def _service_of(found: Document) -> str:
     return str((found["metadata"].get("labels") or {}).get("kubernetes.io/service-name"))
+
+
+def make_foreign(world: World) -> list[str]:
+    """A Service and a ConfigMap of somebody else, with labels that an app of ours could have."""
+    metadata = {
+        "name": "foreign",
+        "labels": {"app": "shop", "version": "1", "app.kubernetes.io/managed-by": "deployer"},
+    }
+    service = {"selector": {"app": "foreign"}, "ports": [{"port": 80}]}
+    world.eyes.create(
+        SERVICE, {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service}, world.namespace
+    )
+    world.eyes.create(
+        CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}}, world.namespace
+    )
+    return foreign_versions(world)
+
+
+def foreign_versions(world: World) -> list[str]:
+    """Kind and resourceVersion of each."""
+    found = [(kind, world.objects(kind).get("foreign")) for kind in (SERVICE, CONFIG_MAP)]
+    return [f"{kind.kind} {o['metadata']['resourceVersion']}" for kind, o in found if o]
 
 
 class Visitor:

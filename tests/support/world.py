@@ -15,7 +15,7 @@ from deployer.core import plugins
 from deployer.core.engine import Engine
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound
 from deployer.core.kube import client as kube_client
-from deployer.core.kube.client import KubeClient
+from deployer.core.kube.client import WATCH_SILENCE, KubeClient
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.logbook import Logbook, Redactor
@@ -53,6 +53,7 @@ class World:
             self.eyes.create(NAMESPACE, body, None)
         self._parts: list[Callable[[], None]] = []
         self.entry_points: Any = None
+        self.silence = WATCH_SILENCE
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ class World:
         self.logbook = Logbook(self.store, redactor)
         self.registry = registry or plugins.load(self.settings, entry_points=self.entry_points)
         self.client = kube_client.connect(self.settings)
-        self.mirrors = Mirrors(self.client)
+        self.mirrors = Mirrors(self.client, silence=self.silence)
         tools = Tools(
             store=self.store,
             logbook=self.logbook,

@@ -93,6 +93,13 @@ def test_pod_log_is_capped(server: Any, client: KubeClient) -> None:
     assert (server.requests[0].path, server.requests[0].query) == ("/api/v1/namespaces/ns/pods/a/log", query)
 
 
+def test_a_log_that_cannot_be_had_holds_nobody_up(server: Any, client: KubeClient) -> None:
+    server.answer = lambda request: request.reset()
+    with pytest.raises(KubeUnavailable):
+        client.pod_log("ns", "a", "c", gate=in_seconds(60))
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("name", ["../secrets/x", "a/b", "", "a?x=1", "..", "a b", "a\n"])
 def test_a_name_never_becomes_another_path(server: Any, client: KubeClient, name: str) -> None:
     with pytest.raises(KubeRejected):
@@ -358,7 +365,9 @@ def test_a_token_that_rotates(server: Any, tmp_path: Path, quick: None) -> None:
     client.close()
 
 
-def test_a_401_while_the_token_changes_hands(server: Any, tmp_path: Path, quick: None) -> None:
+def test_a_401_while_the_token_changes_hands(
+    server: Any, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "token"
     file.write_text("old")
     stamp = file.stat()
@@ -376,10 +385,38 @@ def test_a_401_while_the_token_changes_hands(server: Any, tmp_path: Path, quick:
     server.answer = answer
     client.create(POD, OBJECT, "ns")
     assert len(server.requests) == 2
+    monkeypatch.setattr(client_module, "REFUSED_BORNE", 0.0)
     server.answer = lambda request: request.status(401, "Unauthorized")
     with pytest.raises(KubeForbidden):
         client.get(POD, "a", "ns")
     assert len(server.requests) <= 6
+    client.close()
+
+
+def test_401s_after_the_token_was_good_are_borne_with_until_the_deadline(
+    server: Any, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+    client = connect(Settings(kubernetes=server.url, kubernetes_token_file=str(file)))
+    server.answer = lambda request: request.json(OBJECT)
+    client.get(POD, "a", "ns")
+
+    def answer(request: Any) -> None:
+        if request.number == 20:
+            file.write_text("new")
+        good = request.headers["Authorization"] == "Bearer new"
+        request.json(OBJECT) if good else request.status(401, "Unauthorized")
+
+    server.answer = answer
+    client.create(POD, OBJECT, "ns", gate=in_seconds(10))
+    assert len(server.requests) > 20
+    server.answer = lambda request: request.status(401, "Unauthorized", "who is it")
+    with pytest.raises(DeadlineExceeded, match="who is it"):
+        client.get(POD, "a", "ns", gate=in_seconds(0.2))
+    monkeypatch.setattr(client_module, "REFUSED_BORNE", 0.0)
+    with pytest.raises(KubeForbidden):
+        client.get(POD, "a", "ns", gate=in_seconds(10))
     client.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
 from deployer.core.gate import Gate
+from deployer.core.kube import client as client_module
 from deployer.core.kube import mirror as mirror_module
 from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import POD
@@ -183,18 +184,35 @@ def test_a_clean_end_goes_on_from_where_it_was(cluster: Cluster, mirrors: Mirror
     assert cluster.lists == 1
 
 
-def test_a_silent_watch_is_dead(cluster: Cluster, client: KubeClient) -> None:
+def test_a_silent_watch_is_dead_and_a_list_tells_what_it_kept_back(cluster: Cluster, client: KubeClient) -> None:
     def watch(request: Any) -> None:
+        cluster.pods, cluster.version = {"a": pod("a", 7)}, 8
         request.stream(bookmark(6))
-        if len(cluster.watches) == 2:
-            request.send(event("ADDED", pod("a", 7)))
         request.hang()
 
     cluster.watch = watch
     mirrors = Mirrors(client, silence=0.2)
     until(mirrors, "a")
-    assert cluster.nth_watch(2).query["resourceVersion"] == "6"
+    assert cluster.nth_watch(2).query["resourceVersion"] == "8"
     mirrors.close()
+
+
+def test_a_watch_that_does_not_begin_is_given_up_like_any_request(
+    cluster: Cluster, client: KubeClient, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client._transport, "read_timeout", 0.2)
+
+    def watch(request: Any) -> None:
+        if len(cluster.watches) == 1:
+            request.hang()
+        request.stream()
+        threading.Event().wait(0.5)  # longer than the time to begin: from here on it may be silent for a while
+        request.send(event("ADDED", pod("a", 7)))
+        request.hang()
+
+    cluster.watch = watch
+    until(mirrors, "a")
+    assert len(cluster.watches) == 2
 
 
 @pytest.mark.parametrize("form", ["status", "event"])
@@ -314,6 +332,53 @@ def test_a_right_that_is_taken_away_reaches_who_waits(cluster: Cluster, mirrors:
     for thread in waiting:
         thread.join(10)
     assert len(refused) == 3 and all("no right any more" in text for text in refused)
+
+
+def test_an_old_refusal_is_not_held_against_who_asks_anew(
+    cluster: Cluster, server: Any, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_module, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(mirror_module, "RELIST_MOST", 60.0)
+    allowed, mirror = server.answer, mirrors.get(POD, "ns")
+    server.answer = lambda request: request.status(403, "Forbidden", "no right to list")
+    for number in (1, 2, 3):
+        with pytest.raises(KubeForbidden):
+            mirror.wait(lambda found: True, soon())
+        assert len(server.requests) == number
+        with pytest.raises(KubeForbidden):
+            mirror.known()
+    server.answer = allowed
+    cluster.pods = {"a": pod("a", 1)}
+    until(mirrors, "a")
+
+
+def test_what_is_known_is_told_at_once(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
+    allowed, mirror = server.answer, mirrors.get(POD, "ns")
+    cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="y")}
+    server.answer = lambda request: request.status(500, "InternalError")
+    assert mirror.known() == []
+    server.answer = allowed
+    until(mirrors, "a", "b")
+    assert names(mirror.known({"app": "x"})) == ["a"]
+
+
+def test_credentials_that_were_good_before_are_borne_with_for_longer(
+    cluster: Cluster, server: Any, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(mirrors)
+    allowed, watch = server.answer, cluster.nth_watch(1)
+    server.answer = lambda request: request.status(401, "Unauthorized")
+    watch.send(event("ERROR", {"kind": "Status", "code": 410}))
+    server.wait_for(2 + client_module.REFUSALS_BORNE + 2)
+    cluster.pods = {"a": pod("a", 5)}
+    server.answer = allowed
+    until(mirrors, "a")
+    watch = cluster.nth_watch(2)
+    monkeypatch.setattr(client_module, "REFUSED_BORNE", 0.0)
+    server.answer = lambda request: request.status(401, "Unauthorized")
+    watch.send(event("ERROR", {"kind": "Status", "code": 410}))
+    with pytest.raises(KubeForbidden):
+        mirrors.get(POD, "ns").wait(lambda found: False, soon())
 
 
 def test_some_401s_are_a_token_changing_hands(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
