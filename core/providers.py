@@ -119,7 +119,8 @@ class Step(ABC):
     """One step. `run` and `undo` look at the cluster, not at memory, and can be run any number of times.
 
     The engine records that a step is started before it calls `run`; a step that was started is undone even when `run`
-    never returned. Raise StepFailed when the goal cannot be reached.
+    never returned. A step without an `undo` of its own only looks, and begins anew after a crash. Raise StepFailed when
+    the goal cannot be reached.
     """
 
     id: str

@@ -140,7 +140,7 @@ class Runner:
             if self.operation.steps.get(step.id) == "done":
                 continue
             if step.id not in self.operation.steps:
-                self._journal.write(steps={**self.operation.steps, step.id: "started"}, spent=self._spent)
+                self._begin_step(step)
             outcome = self._run_step(step, plan, cancellable=cancellable)
             if isinstance(outcome, Park):
                 if outcome.reason:
@@ -159,6 +159,15 @@ class Runner:
                 self._journal.operation, steps={**self.operation.steps, step.id: "done"}
             )
         return None
+
+    def _begin_step(self, step: Step) -> None:
+        """Note that it is started; durably, unless there is nothing that could be undone: a crash then begins it anew,
+        and its note goes with the next one."""
+        started = {**self.operation.steps, step.id: "started"}
+        if type(step).undo is Step.undo:
+            self._journal.operation = dataclasses.replace(self.operation, steps=started)
+        else:
+            self._journal.write(steps=started, spent=self._spent)
 
     def _run_step(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
