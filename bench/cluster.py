@@ -33,8 +33,8 @@ from deployer.cli import process, wiring
 from deployer.core.errors import Revoked
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.diagnose import is_ready
 from deployer.core.kube.kinds import NAMESPACE, POD
+from deployer.core.kube.pods import is_ready
 from deployer.core.settings import Settings
 
 IMAGE = os.environ.get("DEPLOYER_TEST_IMAGE", "lab/demo:1")

@@ -77,11 +77,11 @@ from deployer.core.steps import (
     RemoveWorkload,
     StartWorkload,
     SwitchRoute,
-    VerifyHealth,
     deploy_steps,
     retire_steps,
     undeploy_steps,
 )
+from deployer.core.verification import VerifyHealth
 
 __all__ = [
     "CONFIG_MAP",

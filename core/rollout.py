@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 
-from deployer.core import manifests, steps
+from deployer.core import manifests
 from deployer.core.calls import StepCrashed
 from deployer.core.changes import claim_host, ended_changes, finished
 from deployer.core.errors import (
@@ -41,6 +41,7 @@ from deployer.core.records import (
 )
 from deployer.core.runner import AWAITS, FAILURES, Runner
 from deployer.core.store.base import Change, Create, Update
+from deployer.core.workload import leads_to
 
 UNDO_ATTEMPTS = 3
 """How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
@@ -322,7 +323,7 @@ class Rollout(Runner):
             return True
         assert provider is not None
         state = provider.state(self._route(plan, kube, gate))
-        return bool(state and steps.leads_to(state.backends, plan.route["backend"]["service"]))
+        return bool(state and leads_to(state.backends, plan.route["backend"]["service"]))
 
     # --- ends ----------------------------------------------------------------------------------------------------
 

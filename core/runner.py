@@ -40,8 +40,8 @@ from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase,
 from deployer.core.records import App, Deployment, Json, Operation, OperationState, Plan, Status
 from deployer.core.rounds import Rounds
 from deployer.core.settings import Settings
-from deployer.core.steps import PODS_GONE, grace_time
 from deployer.core.store.base import Append, Lease, Store
+from deployer.core.workload import PODS_GONE, grace_time
 
 logger = logging.getLogger(__name__)
 

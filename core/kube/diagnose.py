@@ -15,7 +15,6 @@ from deployer.core.kube.judge import (
     Ready,
     ReadyJudge,
     Waiting,
-    container_state,
     explain_not_ready,
 )
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
@@ -23,7 +22,6 @@ from deployer.core.kube.mirror import CONTROLLED_BY, INVOLVED
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.kube.pods import (
     container_statuses,
-    controlled_by,
     has_controller,
     is_active,
     is_ready,
@@ -34,34 +32,8 @@ from deployer.core.kube.pods import (
     service_slices,
     short,
     uid_of,
-    wanted_pods,
 )
 from deployer.core.records import Document
-
-__all__ = [
-    "Hopeless",
-    "Judgement",
-    "Ready",
-    "ReadyJudge",
-    "Waiting",
-    "await_endpoints",
-    "await_pods_gone",
-    "await_ready",
-    "container_state",
-    "container_statuses",
-    "controlled_by",
-    "explain_not_ready",
-    "in_time",
-    "is_active",
-    "is_ready",
-    "name_of",
-    "pods_left",
-    "ready_endpoints",
-    "service_slices",
-    "tell",
-    "tell_last_lines",
-    "wanted_pods",
-]
 
 Log = Callable[[str], None]
 

@@ -27,8 +27,8 @@ from deployer.core.gate import Gate
 from deployer.core.kube import client as client_module
 from deployer.core.kube import mirror
 from deployer.core.kube.client import WATCH_SILENCE, KubeClient, connect
-from deployer.core.kube.diagnose import is_ready
 from deployer.core.kube.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
+from deployer.core.kube.pods import is_ready
 from deployer.core.records import Deployment, Document, Status, StoredDescriptor
 from support import faultproxy as faults
 from support.faultproxy import Exchange, FaultProxy

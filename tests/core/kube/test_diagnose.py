@@ -13,25 +13,15 @@ import pytest
 from deployer.core.errors import Cancelled, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
-from deployer.core.kube.diagnose import (
-    Hopeless,
-    Judgement,
-    Ready,
-    ReadyJudge,
-    Waiting,
-    await_endpoints,
-    await_pods_gone,
-    await_ready,
-    explain_not_ready,
-    tell_last_lines,
-)
+from deployer.core.kube.diagnose import await_endpoints, await_pods_gone, await_ready, tell_last_lines
+from deployer.core.kube.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting, explain_not_ready
 from deployer.core.kube.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.kube.pods import listed, short
 from deployer.core.kube.words import pull_error
 from deployer.core.manifests import LABEL_MANAGED_BY
-from deployer.core.steps import await_serving
+from deployer.core.workload import await_serving
 
 Document = dict[str, Any]
 

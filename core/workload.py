@@ -1,0 +1,220 @@
+"""What the steps share: looking at a version's objects, leading the Service to them, removing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from deployer.core import manifests
+from deployer.core.errors import DeadlineExceeded, Hold, KubeForbidden, StepFailed
+from deployer.core.kube import diagnose
+from deployer.core.kube.judge import explain_not_ready
+from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
+from deployer.core.kube.owned import OwnedKube
+from deployer.core.kube.pods import (
+    controlled_by,
+    has_controller,
+    is_ready,
+    name_of,
+    ready_endpoints,
+    service_slices,
+    wanted_pods,
+)
+from deployer.core.providers import Backend, Work
+from deployer.core.records import Document, Plan
+
+PODS_GONE = 30.0
+"""Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
+
+
+def own_controller(work: Work, *, fresh: bool = False) -> Document:
+    """This deployment's ReplicationController, from the mirror; `fresh`: as the API server has it at this moment.
+
+    Raises StepFailed when somebody removed or replaced it.
+    """
+    wanted = work.plan.objects["controller"]
+    if not fresh:
+        for mirrored in work.kube.items(CONTROLLER, {"name": name_of(wanted)}):
+            if _is_own(work, mirrored):
+                return mirrored
+    # One that the mirror does not have may have been created, or replaced, a moment ago.
+    return _own(work, CONTROLLER, wanted)
+
+
+def _is_own(work: Work, found: Document) -> bool:
+    """One that is being deleted replaces no pods and is as good as gone."""
+    return work.kube.owned_by(found, work.plan.deployment) and not found["metadata"].get("deletionTimestamp")
+
+
+def _own(work: Work, kind: Kind, wanted: Document) -> Document:
+    """An object of this deployment as the API server has it at this moment. Raises StepFailed."""
+    found = work.kube.get(kind, name_of(wanted))
+    if found is None or not _is_own(work, found):
+        raise StepFailed(
+            f"{kind.kind.lower()} {name_of(wanted)} was removed or replaced by somebody while it was being deployed",
+            reason="ObjectGone",
+            hint="deploy again",
+        )
+    return found
+
+
+def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh: bool = False) -> None:
+    """Return when as many pods as the controller wants are ready and in the versioned Service's EndpointSlices.
+
+    Asked again right before traffic moves, with a `fresh` look: somebody may have had a hand in it since. Raises
+    StepFailed.
+    """
+    service = work.plan.objects["versioned_service"]
+    if service is None:
+        return
+    controller = own_controller(work, fresh=fresh)
+    if fresh:
+        require_selector(_own(work, SERVICE, service), service["spec"]["selector"])
+    uid, wanted = controller["metadata"]["uid"], wanted_pods(controller)
+    seen: list[Document] = []
+
+    def enough(pods: list[Document]) -> list[str] | None:
+        seen[:] = [p for p in pods if controlled_by(p, uid)]
+        ready = [p["metadata"]["uid"] for p in seen if is_ready(p)]
+        return ready if len(ready) >= wanted else None
+
+    try:
+        uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
+    except DeadlineExceeded as over:
+        raise StepFailed(
+            f"the pods did not stay ready: {explain_not_ready(controller, seen, lambda _: ())}",
+            reason="NotReady",
+            hint="see why the containers end, or a readiness probe fails, soon after they start",
+        ) from over
+    diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
+
+
+def require_selector(found: Document, *allowed: Mapping[str, str]) -> None:
+    """Raise StepFailed when a Service selects something else: somebody had a hand in it, and may have had reasons."""
+    selector = found["spec"].get("selector") or {}
+    if selector not in allowed:
+        raise StepFailed(
+            f"service {name_of(found)} selects {_selector_text(selector)} instead of "
+            f"{' or '.join(_selector_text(one) for one in allowed)}: somebody changed it during the deployment",
+            reason="ObjectChanged",
+            hint="find out who edits it, lead it back, then deploy again",
+        )
+
+
+def _selector_text(selector: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(selector.items())) or "nothing"
+
+
+def put_service(kube: OwnedKube, wanted: Document, *, instead_of: Document | None) -> None:
+    """Write our fields of the unversioned Service, and only those, in one edit.
+
+    `instead_of`: the Service as it should be until then; None: there should be none. Raises StepFailed when somebody
+    led it elsewhere.
+    """
+
+    def change(found: Document | None) -> Document:
+        if found is None:
+            return wanted
+        require_selector(found, *(o["spec"]["selector"] for o in (instead_of, wanted) if o is not None))
+        found["spec"]["selector"] = wanted["spec"]["selector"]
+        found["spec"]["ports"] = keep_node_ports(found["spec"].get("ports") or [], wanted["spec"]["ports"])
+        labels = found["metadata"].setdefault("labels", {})
+        labels.update(wanted["metadata"]["labels"])
+        return found
+
+    kube.put_shared(SERVICE, name_of(wanted), change, role=manifests.ROLE_SERVICE)
+
+
+def keep_node_ports(old: list[Document], new: list[Document]) -> list[Document]:
+    """Carry over `nodePort` by port name, which the API server or an operator chose."""
+    numbers = {port.get("name"): port["nodePort"] for port in old if "nodePort" in port}
+    return [{**p, "nodePort": numbers[p["name"]]} if p.get("name") in numbers else p for p in new]
+
+
+def leads_to(backends: Sequence[Backend], service: str) -> bool:
+    """True when any traffic may go to that Service."""
+    return any(b.service == service and b.weight > 0 for b in backends)
+
+
+def route_back(plan: Plan) -> Document | None:
+    """The route as it was before the switch, or None when there was none.
+
+    What the previous deployment had pinned is used where it is known; an adopted original has only its backend.
+    """
+    previous = plan.previous
+    if plan.route is None or previous is None or not plan.route.get("previous"):
+        return None
+    if previous.get("route"):
+        return {**previous["route"], "previous": plan.route["backend"]}
+    return {
+        **plan.route,
+        "backend": plan.route["previous"],
+        "previous": plan.route["backend"],
+        "version": previous["version"],
+        "deployment": previous["deployment"],
+    }
+
+
+def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
+    """Raise Hold unless the Service has a ready endpoint: nothing is moved back onto a version that is not there."""
+    slices = kube.list(ENDPOINT_SLICE, service_slices(service))
+    if next(ready_endpoints(slices), None) is None:
+        raise Hold(
+            f"version {plan.version} failed after the switch, but {service} has no ready pod to go back to: "
+            f"everything is kept as it is; repair one of the two versions"
+        )
+
+
+def remove_workload(work: Work) -> None:
+    """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
+    uid = remove_controller(work)
+    if uid is not None:
+        orphans = diagnose.await_pods_gone(work.kube, uid, workload_labels(work.plan))
+        if uid:
+            work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
+        remove_orphans(work, orphans)
+    remove_versioned_service(work)
+
+
+def remove_controller(work: Work, *, original_ok: bool = False) -> str | None:
+    """Its uid, by which its pods are known; empty when it was gone already, and after a crash only their labels are
+    left of them. None when the controller of that name is somebody else's, who keeps it.
+    """
+    name = manifests.versioned_name(work.plan.app, work.plan.version)
+    found = next(iter(work.kube.items(CONTROLLER, {"name": name})), None)
+    gone = work.kube.delete(CONTROLLER, name, deployment=work.plan.deployment, original_ok=original_ok)
+    if not gone and not (found and work.kube.owned_by(found, work.plan.deployment)):
+        return None
+    return str(found["metadata"]["uid"]) if found else ""
+
+
+def remove_versioned_service(work: Work, *, original_ok: bool = False) -> None:
+    """The last of a version's objects to go."""
+    plan = work.plan
+    if plan.objects.get("versioned_service"):
+        name = manifests.versioned_name(plan.app, plan.version)
+        work.kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
+
+
+def workload_labels(plan: Plan) -> dict[str, str]:
+    """The labels of a version's pods."""
+    return {"name": manifests.versioned_name(plan.app, plan.version), "app": plan.app, "version": plan.version}
+
+
+def grace_time(plan: Plan) -> float:
+    """Seconds that a version's pods may take to end once they are asked to."""
+    podspec = plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {})
+    grace = podspec.get("terminationGracePeriodSeconds", 30)
+    return float(grace if isinstance(grace, int) else 30)
+
+
+def remove_orphans(work: Work, pods: Sequence[Document]) -> None:
+    """Pods that the controller made and somebody orphaned: the next one of its name would adopt them as its own."""
+    prefix = f"{manifests.versioned_name(work.plan.app, work.plan.version)}-"
+    for pod in pods:
+        if has_controller(pod) or pod["metadata"].get("generateName") != prefix:
+            continue
+        try:
+            work.kube.delete_orphan(pod)
+            work.log(f"removed pod {name_of(pod)}, which had no controller any more")
+        except KubeForbidden as error:
+            work.log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")
