@@ -120,12 +120,14 @@ class Planner:
         version = app.live_version or selected
         if not version:
             return None
-        controller = self._controller(manifests.versioned_name(app.app, version))
+        name = manifests.versioned_name(app.app, version)
+        controller = self._controller(name)
         if not app.live:
             self._adopt(app, version, service, controller)
         return Live(
             deployment=app.live,
             version=version,
+            name=name,
             plan=plan,
             controller=controller,
             service=service,
@@ -339,6 +341,7 @@ class Planner:
             "image_pull_attempts",
             "unschedulable_grace",
             "admission_grace",
+            "min_ready",
         )
         hold = max(self.settings.proxysleep, float(ingress.minimum_hold)) if ingress else self.settings.proxysleep
         return {"hold": hold, **{name: getattr(self.settings, name) for name in names}}
@@ -346,10 +349,14 @@ class Planner:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The live version as the cluster has it. `deployment` and `plan` are unknown for one that the original made."""
+    """The live version as the cluster has it. `deployment` and `plan` are unknown for one that the original made.
+
+    name   of its ReplicationController, which somebody may have removed, and of its Service
+    """
 
     deployment: str
     version: str
+    name: str
     plan: Plan | None
     controller: Document | None
     service: Document | None
@@ -357,12 +364,11 @@ class Live:
 
     def document(self) -> Document:
         """What the plan pins of it."""
-        name = str(self.controller["metadata"]["name"]) if self.controller else ""
         return {
             "deployment": self.deployment,
             "version": self.version,
-            "controller": name,
-            "service": name,
+            "controller": self.name if self.controller else "",
+            "service": self.name,
             "route": self.plan.route if self.plan else None,
             "service_object": _our_fields(self.service) if self.service else None,
             "original": not self.deployment,

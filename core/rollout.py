@@ -16,6 +16,10 @@ from deployer.core.errors import (
     DeployerError,
     Hold,
     KubeError,
+    KubeForbidden,
+    KubeNotFound,
+    KubeRejected,
+    KubeUnavailable,
     PluginError,
     Revoked,
     StaleRevision,
@@ -51,6 +55,15 @@ DECISIONS = 5
 
 HOLD_INTERVAL = 15.0
 """Seconds between two looks at something that can neither go on nor back."""
+
+
+HINTS = (
+    (KubeForbidden, "grant the right, or free the quota, that the message names; then deploy again"),
+    (KubeNotFound, "see whether the namespace exists; then deploy again"),
+    (KubeRejected, "correct the descriptor; then deploy again"),
+    (KubeUnavailable, "see whether the API server can be reached; then deploy again"),
+)
+"""What to do about what Kubernetes answered."""
 
 
 class _UndoFailed(DeployerError):
@@ -357,5 +370,6 @@ class Rollout(Runner):
         if isinstance(error, StepFailed):
             return Failure(reason=error.reason, message=clean(str(error)), pod=error.pod, hint=clean(error.hint))
         if isinstance(error, KubeError):
-            return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)))
+            hint = next((hint for kind, hint in HINTS if isinstance(error, kind)), "")
+            return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)), hint=hint)
         return Failure(reason=type(error).__name__, message=clean(str(error)))

@@ -194,6 +194,7 @@ class Runner:
                 raise StepFailed(
                     f"step {step.id} did not finish within the {budget:g} s that it may take{last}",
                     reason="DeadlineExceeded",
+                    hint="see in the log what it waited for; then deploy again",
                 ) from None
             finally:
                 self._spent[phase] = self._spent.get(phase, 0.0) + time.monotonic() - began

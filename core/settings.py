@@ -313,6 +313,12 @@ class Settings:
         "How long a quota, a webhook or a missing Secret may hold pods up before the deployment fails.",
         check=_between(0, _DAY),
     )
+    min_ready: float = _option(
+        "seconds",
+        2.0,
+        "How long pods without a readiness probe must stay ready, in a deployment without a health check.",
+        check=_between(0, _DAY),
+    )
     max_restarts: int = _option(
         "integer", 3, "Restarts of a new version's container that make its deployment fail.", check=_between(1, 1000)
     )

@@ -76,6 +76,8 @@ class AwaitReady(Step):
             image_pull_attempts=settings["image_pull_attempts"],
             unschedulable_grace=settings["unschedulable_grace"],
             admission_grace=settings["admission_grace"],
+            # A health check is the better proof that the app works, and comes next.
+            min_ready=0.0 if work.plan.health else settings["min_ready"],
         )
         work.log(f"{len(pods)} of {len(pods)} pods ready")
         return Done()

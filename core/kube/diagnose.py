@@ -66,13 +66,14 @@ def await_ready(
     image_pull_attempts: int,
     unschedulable_grace: float,
     admission_grace: float,
+    min_ready: float = 0.0,
 ) -> list[Document]:
     """Wait until all pods that the ReplicationController with that uid wants are ready, and return them.
 
     Raises StepFailed as soon as waiting cannot help, and with reason `NotReady` and an explanation shortly before the
     gate's deadline. Costs no request of its own: pods, controller and (once there is trouble) Events are mirrored.
     """
-    judge = ReadyJudge(max_restarts, image_pull_attempts, unschedulable_grace, admission_grace)
+    judge = ReadyJudge(max_restarts, image_pull_attempts, unschedulable_grace, admission_grace, min_ready)
     with in_time(kube.gate) as early:
         watcher = _Watcher(kube.with_gate(early), controller_name, controller_uid, log, judge)
         try:

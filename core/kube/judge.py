@@ -15,6 +15,7 @@ from deployer.core.kube.pods import (
     container_statuses,
     count,
     is_active,
+    is_probed,
     is_ready,
     last_end,
     missing_condition,
@@ -106,12 +107,15 @@ class ReadyJudge:
     image_pull_attempts  failed pulls of one container that are too many; a refusal for good counts from the second on
     unschedulable_grace  seconds for which a pod may find no node; a scale-up that was triggered lifts the limit
     admission_grace      seconds for which a refusal that may pass (quota, webhook, missing Secret) is borne
+    min_ready            seconds for which a pod without a readiness probe must stay ready: it is so as soon as its
+                         containers run, before anybody knows whether they work
     """
 
     max_restarts: int
     image_pull_attempts: int
     unschedulable_grace: float
     admission_grace: float
+    min_ready: float = 0.0
     since: dict[str, float] = field(default_factory=dict)
     pulls: Counter[str] = field(default_factory=Counter)
     pulling: dict[str, str] = field(default_factory=dict)
@@ -191,9 +195,10 @@ class _Look:
         return count(tries) > self._judge.tries.setdefault(key, count(tries)) or over > NODE_RETRY
 
     def is_steady(self, pod: Document) -> bool:
-        """True unless the pod's containers were restarted a moment ago."""
+        """True unless the pod's containers were restarted a moment ago, or have just started and have no probe."""
         restarts = sum(int(s.get("restartCount", 0)) for s in pod.get("status", {}).get("containerStatuses") or ())
-        return not restarts or self._lasting(f"up {uid_of(pod)} {restarts}") >= STEADY
+        least = STEADY if restarts else 0.0 if is_probed(pod) else self._judge.min_ready
+        return not least or self._lasting(f"up {uid_of(pod)} {restarts}") >= least
 
     # --- the controller -------------------------------------------------------------------------------------------
 

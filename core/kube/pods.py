@@ -46,6 +46,11 @@ def is_ready(pod: Document) -> bool:
     return is_active(pod) and any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
+def is_probed(pod: Document) -> bool:
+    """True when every container has a readiness probe."""
+    return all(container.get("readinessProbe") for container in pod.get("spec", {}).get("containers") or ())
+
+
 def wanted_pods(controller: Document) -> int:
     """How many pods there should be; never none, or a deployment that somebody scaled to zero would be switched to."""
     return max(1, int(controller["spec"].get("replicas", 1)))

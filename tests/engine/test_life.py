@@ -95,3 +95,14 @@ def restart_without_headers(world: World) -> None:
     table = {**world.settings.plugins["ingress_nginx"], "revision_header": False, "propagation_seconds": 0.1}
     world.settings = dataclasses.replace(world.settings, plugins={"ingress_nginx": table})
     world.start()
+
+
+def test_an_app_without_any_probe_that_ends_as_it_starts_never_goes_live(world: World) -> None:
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, min_ready=0.5)
+    world.start()
+    started = world.deployed()
+    assert "1 of 1 pods ready" in world.log(started.id)
+    deployment = world.ended(world.deploy(image="sample/web:crash"), Status.FAILURE)
+    assert deployment.failure and deployment.failure["reason"] == "CrashLoop"
+    assert world.live_version() == "1"

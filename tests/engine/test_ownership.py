@@ -38,7 +38,9 @@ from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.plugins import Entry
 from deployer.core.records import App, Deployment, Document, Status
 from support.contract import Contract, Running
+from support.late import Late
 from support.real import RealWorld, require_cluster
+from support.strategies import restart_with
 from support.world import HEALTHY, PATIENCE, World
 
 HOST = "shop.example.com"
@@ -626,3 +628,14 @@ def test_a_variable_that_comes_twice_is_taken_and_the_last_one_counts(world: Wor
     container = {**WEB, "image": world.image, "imagePullPolicy": "IfNotPresent", "env": twice}
     deployment = world.deployed(podspec={"terminationGracePeriodSeconds": 1, "containers": [container]})
     contract(world).check(running(deployment))
+
+
+def test_the_way_back_leads_to_pods_whose_controller_somebody_removed(world: World) -> None:
+    world.deployed(**HEALTHY)
+    pods = set(world.pods())
+    uid = world.objects(CONTROLLER)["shop-1"]["metadata"]["uid"]
+    world.eyes.delete(CONTROLLER, "shop-1", world.namespace, uid=uid, propagation="Orphan")
+    restart_with(world, Late())
+    failing = world.deploy(**HEALTHY, deploymentType="late", strategyOptions={"end": "fails"})
+    assert (world.ended(failing, Status.FAILURE).failure or {})["reason"] == "Late"
+    assert (world.live_version(), set(world.pods())) == ("1", pods)

@@ -44,7 +44,8 @@ class World:
         self.namespace = namespace
         # Without a sandbox KUBECONFIG says which cluster it is; pods can be reached from where the tests run.
         where = {"kubernetes": cluster.api, "loopback_pods": True} if cluster else {}
-        defaults = {"proxysleep": 0.0, "timeout": 10.0, "ingress": "nginx", "plugins": {"ingress_nginx": NGINX}}
+        defaults = {"proxysleep": 0.0, "min_ready": 0.0, "timeout": 10.0}
+        defaults |= {"ingress": "nginx", "plugins": {"ingress_nginx": NGINX}}
         defaults |= {} if cluster else {"health_via": "direct"}
         self.settings = Settings(data_dir=path, own_namespace="", **where, **{**defaults, **settings})
         self.eyes: KubeClient = kube_client.connect(self.settings)

@@ -92,6 +92,23 @@ def test_ready_counts_only_pods_that_stay() -> None:
     assert isinstance(found, Ready) and [p["metadata"]["name"] for p in found.pods] == ["a", "b"]
 
 
+def test_a_pod_without_a_probe_must_stay_ready_for_a_while() -> None:
+    case = Case()
+    case.judge.min_ready = 2.0
+    found = pod("a", ready=True)
+    bare, probe = {"name": "web"}, {"name": "side", "readinessProbe": {"httpGet": {"path": "/", "port": 80}}}
+    found["spec"] = {"containers": [probe, bare]}
+    assert isinstance(case.at(0, found), Waiting)
+    assert isinstance(case.at(1.9, found), Waiting)
+    # It ended in between: the time begins anew.
+    ended = {**found, "status": pod("a")["status"]}
+    assert isinstance(case.at(1.95, ended), Waiting)
+    assert isinstance(case.at(2.1, found), Waiting)
+    assert isinstance(case.at(4.2, found), Ready)
+    found["spec"] = {"containers": [probe]}
+    assert isinstance(Case().at(0, found), Ready)
+
+
 def test_no_pod_is_never_enough() -> None:
     assert isinstance(Case().at(0, replicas=0), Waiting)
 
