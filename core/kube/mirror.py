@@ -378,6 +378,8 @@ class Mirror:
             return 0.0
         assert isinstance(error, KubeError)
         if isinstance(error, KubeExpired):
+            # It may watch; and what the last list said is as good as a list can be.
+            self._opened()
             self._version = ""
         elif error.reason == SILENT:
             # Perhaps nothing happened; but a server that is cut off from its store says nothing either, and a new

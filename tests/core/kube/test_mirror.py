@@ -133,6 +133,14 @@ def test_an_object_that_leaves_the_selector_wakes(cluster: Cluster, mirrors: Mir
     until(mirrors, labels={"app": "x"})
 
 
+def test_lists_are_enough_while_no_watch_is_new_enough(cluster: Cluster, mirrors: Mirrors) -> None:
+    cluster.watch = lambda request: request.status(410, "Expired", "too old resource version")
+    cluster.pods = {"a": pod("a", 1, app="x")}
+    until(mirrors, "a")
+    cluster.pods["b"] = pod("b", 2, app="x")
+    until(mirrors, "a", "b")
+
+
 def test_the_end_of_the_last_one_is_told(cluster: Cluster, mirrors: Mirrors) -> None:
     cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="x"), "c": pod("c", 1, app="y")}
     mirror = mirrors.get(POD, "ns")
