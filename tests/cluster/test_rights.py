@@ -17,7 +17,7 @@ from cluster.conftest import IMAGE, RealWorld
 from deployer.core.kube.client import connect
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, SECRET, SERVICE, Kind
 from deployer.core.manifests import LABEL_MANAGED_BY
-from deployer.core.records import Deployment, Document, Status
+from deployer.core.records import Deployment, Document, HealthData, Status
 from deployer.core.settings import Settings
 from support.rights import FILES, ROLE, Account, Recorder, Right, allowed, await_allowed, documents, rights
 from support.world import HEALTHY, describe
@@ -107,6 +107,22 @@ def test_the_health_proxy_file_allows_to_ask_pods_through_the_api_server(account
     account.grant(namespace, "app-health-proxy.yaml")
     assert all(allowed(client, namespace, right) for right in wanted)
     assert not any(allowed(client, account.namespace, right) for right in wanted)
+
+
+def test_a_deployment_whose_health_is_asked_through_the_api_server(
+    account: Account, tmp_path: Path, namespace: str, controller: str
+) -> None:
+    world = world_of(account, tmp_path, namespace, controller)
+    world.settings = dataclasses.replace(world.settings, health_via="auto", ingress="none")
+    account.grant(namespace, "app.yaml", "app-health-proxy.yaml")
+    world.start()
+    try:
+        live = world.deployed(**HEALTHY, image=IMAGE, pull="IfNotPresent", replicas=2)
+        assert world.client.requests["proxy"] >= 4
+        data = world.store.get(HealthData, live.id)
+        assert data and ['"healthy": true' in entry["value"] for entry in data.entries] == [True, True]
+    finally:
+        world.close()
 
 
 # --- a whole life with exactly these rights -----------------------------------------------------------------------
