@@ -11,6 +11,7 @@ help:
 	@echo "make demo   play a blue-green deployment on this machine, with load, and count lost requests"
 	@echo "make run    start the service on the embedded sandbox, to play with"
 	@echo "make test   lint, types, import rules and tests"
+	@echo "make test-cluster, make bench-cluster   tests and figures on the Kubernetes that KUBECONFIG names"
 
 demo: $(VENV)/.run
 	@$(BIN)/deployer demo
