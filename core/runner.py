@@ -88,6 +88,8 @@ class Runner:
         self._fenced = fenced
         self._resumed = operation.begun
         self._spent = dict(operation.spent)
+        self._owes_note = False
+        """A step that did something has ended, which is not recorded yet."""
         self.event: Gone | None = None
         """What the step that parked waits for, besides the time."""
 
@@ -158,16 +160,18 @@ class Runner:
             self._journal.operation = dataclasses.replace(
                 self._journal.operation, steps={**self.operation.steps, step.id: "done"}
             )
+            self._owes_note = self._owes_note or not _only_looks(step)
         return None
 
     def _begin_step(self, step: Step) -> None:
-        """Note that it is started; durably, unless there is nothing that could be undone: a crash then begins it anew,
-        and its note goes with the next one."""
+        """Note that it is started; durably, unless it and those that ended since the last note only look: after a crash
+        they begin anew, and their notes go with the next one."""
         started = {**self.operation.steps, step.id: "started"}
-        if type(step).undo is Step.undo:
+        if _only_looks(step) and not self._owes_note:
             self._journal.operation = dataclasses.replace(self.operation, steps=started)
         else:
             self._journal.write(steps=started, spent=self._spent)
+            self._owes_note = False
 
     def _run_step(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
@@ -323,6 +327,11 @@ class Runner:
             self._tools.logbook.append(self.operation.deployment, message)
         else:
             logger.info("%s/%s: %s", self.operation.namespace, self.operation.app, message)
+
+
+def _only_looks(step: Step) -> bool:
+    """True for a step before the commit that changes nothing, as nothing need be undone."""
+    return type(step).undo is Step.undo and Phase(step.phase) is not Phase.RETIRE
 
 
 def _checked(step: Step, outcome: object) -> Outcome:
