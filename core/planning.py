@@ -121,7 +121,8 @@ class Planner:
         if not version:
             return None
         name = manifests.versioned_name(app.app, version)
-        controller = self._controller(name)
+        # Not from the mirror: a script may have scaled it right before it deploys.
+        controller = self.kube.get(CONTROLLER, name)
         if not app.live:
             self._adopt(app, version, service, controller)
         return Live(
@@ -133,11 +134,6 @@ class Planner:
             service=service,
             route=state,
         )
-
-    def _controller(self, name: str) -> Document | None:
-        """The live version's. From the mirror: what matters of it is how far somebody scaled it."""
-        mirrored = next(iter(self.kube.items(CONTROLLER, {"name": name})), None)
-        return mirrored or self.kube.get(CONTROLLER, name)
 
     def _adopt(self, app: App, version: str, service: Document | None, controller: Document | None) -> None:
         """The original's live version is taken over. Ours, unknown to the store, is a mistake that stops here.
