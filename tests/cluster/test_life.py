@@ -395,6 +395,7 @@ def test_a_namespace_that_does_not_exist(url: str, namespace: str, eyes: KubeCli
     user = User(url, f"{namespace}-nowhere")
     failed = user.failed(describe(user.namespace, image=IMAGE))
     told = f'create services in namespace {user.namespace}: namespaces "{user.namespace}" not found'
-    assert failed["failure"] == {"reason": "NotFound", "message": told}
+    hint = "see whether the namespace exists; then deploy again"
+    assert failed["failure"] == {"reason": "NotFound", "message": told, "hint": hint}
     with pytest.raises(KubeNotFound):
         eyes.get(NAMESPACE, user.namespace)
