@@ -316,7 +316,7 @@ class Settings:
     min_ready: float = _option(
         "seconds",
         2.0,
-        "How long pods without a readiness probe must stay ready, in a deployment without a health check.",
+        "How long pods without a readiness probe must stay ready where no health check counts.",
         check=_between(0, _DAY),
     )
     max_restarts: int = _option(

@@ -67,6 +67,7 @@ class AwaitReady(Step):
         if service := work.plan.objects["versioned_service"]:
             # So that this mirror has its first list before the pods are ready, not after.
             work.kube.items(ENDPOINT_SLICE, service_slices(name_of(service)))
+        checked = work.plan.health and not work.plan.descriptor.get("ignoreHealthCheck")
         pods = diagnose.await_ready(
             work.kube,
             name_of(controller),
@@ -76,8 +77,8 @@ class AwaitReady(Step):
             image_pull_attempts=settings["image_pull_attempts"],
             unschedulable_grace=settings["unschedulable_grace"],
             admission_grace=settings["admission_grace"],
-            # A health check is the better proof that the app works, and comes next.
-            min_ready=0.0 if work.plan.health else settings["min_ready"],
+            # A health check that counts is the better proof that the app works, and comes next.
+            min_ready=0.0 if checked else settings["min_ready"],
         )
         work.log(f"{len(pods)} of {len(pods)} pods ready")
         return Done()

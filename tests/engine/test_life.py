@@ -97,12 +97,13 @@ def restart_without_headers(world: World) -> None:
     world.start()
 
 
-def test_an_app_without_any_probe_that_ends_as_it_starts_never_goes_live(world: World) -> None:
+@pytest.mark.parametrize("health", [{}, {**HEALTHY, "ignoreHealthCheck": True}])
+def test_an_app_without_any_probe_that_ends_as_it_starts_never_goes_live(world: World, health: Document) -> None:
     world.stop()
     world.settings = dataclasses.replace(world.settings, min_ready=0.5)
     world.start()
-    started = world.deployed()
+    started = world.deployed(**health)
     assert "1 of 1 pods ready" in world.log(started.id)
-    deployment = world.ended(world.deploy(image="sample/web:crash"), Status.FAILURE)
+    deployment = world.ended(world.deploy(image="sample/web:crash", **health), Status.FAILURE)
     assert deployment.failure and deployment.failure["reason"] == "CrashLoop"
     assert world.live_version() == "1"
