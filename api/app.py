@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import falcon
 
-from deployer.api import about, deployments, descriptors, errors, origins
+from deployer.api import about, deployments, descriptors, errors, origins, routes, wire
 from deployer.core.records import Document
 from deployer.core.service import Service
 
@@ -26,17 +26,23 @@ def create_app(
     app: App = falcon.App(middleware=[_Guard()])
     app.req_options.strip_url_path_trailing_slash = True
     errors.install(app)
-    app.add_route("/", about.Start())
-    app.add_route("/healthz", about.Healthz())
-    app.add_route("/readyz", about.Readyz(health))
-    app.add_route("/plugins", about.Plugins(registry_description))
-    app.add_route("/descriptors", descriptors.Descriptors(service))
-    app.add_route("/descriptors/validate", descriptors.Validation(service))
-    app.add_route("/descriptors/{id}", descriptors.Descriptor(service))
-    app.add_route("/deployments", deployments.Deployments(service))
-    app.add_route("/deployments/{id}", deployments.Deployment(service))
-    app.add_route("/deployments/{id}/logs", deployments.Logs(service))
-    app.add_route("/deployments/{id}/healthcheckdata", deployments.HealthCheckData(service))
+    resources: dict[str, wire.Resource] = {
+        "/": about.Start(),
+        "/healthz": about.Healthz(),
+        "/readyz": about.Readyz(health),
+        "/plugins": about.Plugins(registry_description),
+        "/descriptors": descriptors.Descriptors(service),
+        "/descriptors/validate": descriptors.Validation(service),
+        "/descriptors/{id}": descriptors.Descriptor(service),
+        "/deployments": deployments.Deployments(service),
+        "/deployments/{id}": deployments.Deployment(service),
+        "/deployments/{id}/logs": deployments.Logs(service),
+        "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
+    }
+    for route in routes.ROUTES:
+        if not route.stream:
+            app.add_route(route.path, resources.pop(route.path))
+    assert not resources, f"not in the route table: {', '.join(resources)}"
     return app
 
 

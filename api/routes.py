@@ -1,0 +1,79 @@
+"""The route table: every route, its methods, and what a caller must be allowed to do there.
+
+The application, authorisation, the OpenAPI document and their tests are made from it, so that none can forget a route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Anybody(Enum):
+    """Access that depends on no namespace."""
+
+    EVERYBODY = "everybody"
+    """No credentials are asked for: probes of the kubelet, and pages that say how to get in."""
+    AUTHENTICATED = "authenticated"
+    """Whoever has valid credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A right in the namespace of the request, in the terms of Kubernetes: a verb on one of our virtual resources.
+
+    resource   `descriptors` or `deployments`
+    verb       `get`, `list`, `create`, `update`, `delete` or `deletecollection`
+    """
+
+    resource: str
+    verb: str
+
+    @property
+    def reads(self) -> bool:
+        """True when nothing is changed by it."""
+        return self.verb in ("get", "list")
+
+
+Access = Anybody | Permission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One path (RFC 6570 level 1, without the trailing slash) and what each of its methods demands.
+
+    HEAD demands what GET does, and OPTIONS nothing. A `stream` is served over a WebSocket, by `stream.py`.
+    """
+
+    path: str
+    methods: Mapping[str, Access]
+    stream: bool = False
+
+
+def _may(resource: str, **verbs: str) -> Mapping[str, Access]:
+    return {method: Permission(resource, verb) for method, verb in verbs.items()}
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(path="/", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/healthz", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/readyz", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/plugins", methods={"GET": Anybody.AUTHENTICATED}),
+    Route(
+        path="/descriptors",
+        methods=_may("descriptors", GET="list", POST="create", DELETE="deletecollection"),
+    ),
+    # It writes nothing, but asks the API server with the service's own rights.
+    Route(path="/descriptors/validate", methods=_may("descriptors", POST="create")),
+    Route(path="/descriptors/{id}", methods=_may("descriptors", GET="get", PUT="update", DELETE="delete")),
+    Route(
+        path="/deployments",
+        methods=_may("deployments", GET="list", POST="create", DELETE="deletecollection"),
+    ),
+    # PUT deploys its descriptor copy anew: that makes another deployment and changes none.
+    Route(path="/deployments/{id}", methods=_may("deployments", GET="get", PUT="create", DELETE="delete")),
+    Route(path="/deployments/{id}/logs", methods=_may("deployments", GET="get")),
+    Route(path="/deployments/{id}/healthcheckdata", methods=_may("deployments", GET="get")),
+    Route(path="/stream/deployments/{id}/logs", methods=_may("deployments", GET="get"), stream=True),
+)
