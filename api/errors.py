@@ -5,7 +5,7 @@ from __future__ import annotations
 import http
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import falcon
@@ -59,17 +59,26 @@ def problem(status: int, detail: str, errors: Iterable[Problem] = ()) -> bytes:
     return render(document)
 
 
-def install(app: falcon.App[falcon.Request, falcon.Response]) -> None:
-    """Make the app answer every error as a problem, whoever raised it."""
-    app.add_error_handler(Exception, _unexpected)
-    app.add_error_handler(DeployerError, _domain)
-    app.add_error_handler(falcon.HTTPError, _http)
+def install(app: falcon.App[falcon.Request, falcon.Response], clean: Callable[[str], str]) -> None:
+    """Make the app answer every error as a problem, whoever raised it. `clean` takes secrets out of what is said."""
+
+    def add(kind: type[Exception], handler: Callable[..., None]) -> None:
+        def handle(req: Any, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+            resp.context.clean = clean
+            handler(req, resp, error, params)
+
+        app.add_error_handler(kind, handle)
+
+    add(Exception, _unexpected)
+    add(DeployerError, _domain)
+    add(falcon.HTTPError, _http)
 
 
 def _answer(resp: falcon.Response, status: int, detail: str, errors: Iterable[Problem] = ()) -> None:
     resp.status = status
     resp.content_type = MEDIA_TYPE
-    resp.data = problem(status, detail, errors)
+    clean: Callable[[str], str] = resp.context.clean
+    resp.data = problem(status, clean(detail), [Problem(clean(p.path), clean(p.message)) for p in errors])
 
 
 def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _params: dict[str, Any]) -> None:

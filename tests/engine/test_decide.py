@@ -44,7 +44,7 @@ def environment(world: World, name: str) -> dict[str, str]:
 
 
 def test_injected_variables_reach_every_container_and_only_their_names_the_log(world: World) -> None:
-    given = [{"name": "TOKEN", "value": SECRET_VALUE}, {"name": "MODE", "value": "injected"}]
+    given = [{"name": "TOKEN", "value": SECRET_VALUE}, {"name": "MODE", "value": "theirs"}]
     with_injectors(world, Gives("one", given), Gives("same", given[:1]))
     deployment = world.deployed(env={"MODE": "own"})
     assert environment(world, "shop-1") | {"TOKEN": SECRET_VALUE, "MODE": "own"} == environment(world, "shop-1")
