@@ -11,6 +11,7 @@ from deployer.api.app import create_app
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
 from deployer.core import plugins
+from deployer.core.dryrun import DryRun
 from deployer.core.engine import Engine
 from deployer.core.errors import Interrupted, KubeError, StoreError
 from deployer.core.gate import Gate
@@ -61,6 +62,7 @@ class Running:
         self.registry.ingress()
         self.client = kube_client.connect(settings)
         opened.callback(self.client.close)
+        self.client.conceal_with(lambda credentials: redactor.replace("kubernetes", [credentials]))
         store = SqliteStore(settings.data_dir / STORE_FILE)
         opened.callback(store.close)
         logbook = Logbook(store, redactor)
@@ -78,7 +80,7 @@ class Running:
                 mirrors=mirrors,
             )
         )
-        service = Service(store, logbook, self.registry, settings)
+        service = Service(store, logbook, self.registry, settings, dry_run=DryRun(self.client, settings, redactor))
         readiness = Readiness(engine, store, self.client)
         app = create_app(service, self.registry.describe, readiness, redactor=redactor)
         self._server = Server(app, LogStream(service), settings.deployhost, settings.deployport)

@@ -88,6 +88,11 @@ class Redactor:
             self._use(spellings - had)
             self._owned[owner] = had | spellings
 
+    def replace(self, owner: str, secrets: Iterable[str]) -> None:
+        """Hide these for the owner, and let go of those that it had."""
+        self.release(owner)
+        self.hold(owner, secrets)
+
     def release(self, owner: str) -> None:
         """The owner is done; its secrets are forgotten once `REMEMBERED` others are done too."""
         with self._lock:

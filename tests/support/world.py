@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from deployer import sandbox
 from deployer.core import plugins
+from deployer.core.dryrun import DryRun
 from deployer.core.engine import Engine
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound
 from deployer.core.kube import client as kube_client
@@ -76,7 +77,8 @@ class World:
             mirrors=self.mirrors,
         )
         self.engine = Engine(tools)
-        self.service = Service(self.store, self.logbook, self.registry, self.settings)
+        dry_run = DryRun(self.client, self.settings, redactor)
+        self.service = Service(self.store, self.logbook, self.registry, self.settings, dry_run=dry_run)
         self.engine.start()
         self._parts = [
             self.engine.stop,
