@@ -20,7 +20,7 @@ from deployer.core.kube.client import KubeClient
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.logbook import Logbook
 from deployer.core.records import App
-from deployer.core.redaction import Redactor, guard_logging
+from deployer.core.redaction import Redactor, guard_logging, secret_settings
 from deployer.core.runner import Tools
 from deployer.core.service import Service
 from deployer.core.settings import Settings, check_exposure
@@ -56,7 +56,8 @@ class Running:
         check_exposure(settings)
         redactor = Redactor()
         opened.callback(guard_logging(redactor))
-        redactor.add(settings.kubernetes_password)
+        for secret in (settings.kubernetes_password, *secret_settings(settings.plugins)):
+            redactor.add(secret)
         # What can be wrong without touching anything comes first.
         self.registry = plugins.load(settings)
         self.registry.ingress()

@@ -270,6 +270,18 @@ def values_of(environment: Any) -> Iterator[str]:
             yield value
 
 
+_SECRET_SETTING = re.compile(r"password|secret|token|credential", re.IGNORECASE)
+
+
+def secret_settings(tables: Mapping[str, Any]) -> Iterator[str]:
+    """Texts in the plugins' tables of the settings that are called like secrets, and not like names of files."""
+    for name, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from secret_settings(value)
+        elif isinstance(value, str) and _SECRET_SETTING.search(name) and not name.endswith(("_file", "_name")):
+            yield value
+
+
 def public_names(descriptor: Document, version: str) -> set[str]:
     """What is said of a deployment everywhere, so that it is no secret even when a variable has it."""
     app = descriptor.get("appName")

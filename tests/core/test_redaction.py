@@ -210,6 +210,11 @@ def test_secrets_of_a_deployment_are_the_values_of_its_environment_and_not_its_n
     assert secrets_of({"podspec": [1]}) == set()
 
 
+def test_settings_that_are_called_like_secrets() -> None:
+    tables = {"env_etcd": {"password": "one", "password_file": "/two", "more": {"apiToken": "three"}, "url": "four"}}
+    assert list(redaction.secret_settings(tables)) == ["one", "three"]
+
+
 def test_the_service_log_hides_them_in_arguments_and_tracebacks(redactor: Redactor) -> None:
     out = io.StringIO()
     handler = logging.StreamHandler(out)

@@ -14,7 +14,7 @@ import sqlite3
 import textwrap
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,11 +50,14 @@ NEVER = {
     "caller subprotocol": "c4ller-subprotocol-canary",
 }
 
+ECHO = {"useHealthCheck": True, "healthCheckPort": 8080, "healthCheckPath": "/env", "healthCheckType": "leaky"}
+"""A health check whose answer is the whole environment."""
+
 PLUGIN = """
     import logging
     import threading
 
-    from deployer.core import EnvInjector, HealthChecker, Verdict, hookimpl
+    from deployer.core import EnvInjector, HealthChecker, Problem, Verdict, hookimpl
 
     VALUES = {values!r}
     log = logging.getLogger("canary")
@@ -80,6 +83,15 @@ PLUGIN = """
             if "FAIL=raise" in answer.text:
                 raise ValueError("cannot bear " + answer.text)
             return Verdict("FAIL=" not in answer.text, "it said " + answer.text, answer.text)
+
+        def check_descriptor(self, descriptor):
+            if descriptor["appName"] == "told":
+                yield Problem("healthCheckPath", "is not " + str(VALUES))
+
+
+    @hookimpl
+    def settings_schema():
+        return {{"type": "object"}}
 
 
     @hookimpl
@@ -132,6 +144,7 @@ class Canary:
     namespace: str
     arguments: list[str]
     fields: Document
+    flags: tuple[str, ...] = ("--kubernetes-username=canary", f"--kubernetes-password={NEVER['kubernetes password']}")
     said: dict[str, str] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
     descriptors: list[str] = field(default_factory=list)
@@ -140,9 +153,7 @@ class Canary:
 
     def start(self) -> None:
         """Start the process; at debug level, with a password."""
-        password = NEVER["kubernetes password"]
-        flags = ["--kubernetes-username=canary", f"--kubernetes-password={password}", "--log-level=debug"]
-        self.process, self.rest = self.deployer.serve(*self.arguments, *flags)
+        self.process, self.rest = self.deployer.serve(*self.arguments, *self.flags, "--log-level=debug")
         self.rest.namespace = self.namespace
 
     def end(self, number: int = signal.SIGTERM) -> None:
@@ -249,6 +260,8 @@ class Canary:
             self.ask("POST", path + query, {**bad, "nonsense": LITERAL, "newVersion": "?"})
         self.ask("POST", f"/descriptors/validate{query}", bad)
         self.ask("POST", f"/descriptors/validate{query}", self.descriptor("good", {}))
+        status, _ = self.ask("POST", f"/descriptors{query}", self.descriptor("told", {}, **ECHO))
+        assert status == 400
 
     def cluster(self) -> Iterator[tuple[str, str]]:
         """What others can read in the cluster, but for the pods' own environment."""
@@ -319,17 +332,19 @@ def stored(path: Path) -> str:
     return "\n".join(rows)
 
 
-def play(canary: Canary, *, killed: Callable[[], None] = lambda: None) -> None:
-    """Success, failures with everything that they tell, a crash in the middle, and every question there is."""
-    echo = {"useHealthCheck": True, "healthCheckPort": 8080, "healthCheckPath": "/env", "healthCheckType": "leaky"}
+def play(canary: Canary, *more: Document) -> None:
+    """Success, failures with everything that they tell, a crash in the middle, and every question there is.
+
+    more   descriptors whose deployment fails
+    """
     canary.start()
-    assert canary.follow(canary.deploy(canary.descriptor("shop", {}, **echo))) == "DEPLOYED"
+    assert canary.follow(canary.deploy(canary.descriptor("shop", {}, **ECHO))) == "DEPLOYED"
     canary.look_inside("shop")
     # It runs, and is not healthy: its answer, its log.
-    failing = canary.deploy(canary.descriptor("sick", {"FAIL": "yes"}, **echo))
+    failing = canary.deploy(canary.descriptor("sick", {"FAIL": "yes"}, **ECHO))
     canary.look_inside("sick")
     assert canary.follow(failing) == "FAILURE"
-    assert canary.follow(canary.deploy(canary.descriptor("raising", {"FAIL": "raise"}, **echo))) == "FAILURE"
+    assert canary.follow(canary.deploy(canary.descriptor("raising", {"FAIL": "raise"}, **ECHO))) == "FAILURE"
     # Its containers end, over and over.
     crashing = canary.descriptor("crashing", {"CRASH_AFTER": "0.05"})
     crashing["podspec"]["containers"][0]["readinessProbe"] = {"httpGet": {"path": "/error", "port": 9999}}
@@ -340,13 +355,13 @@ def play(canary: Canary, *, killed: Callable[[], None] = lambda: None) -> None:
         "image": f"nowhere.invalid/{INJECTED['IMAGE']}:1",
         "imagePullPolicy": "Always",
     }
-    assert canary.follow(canary.deploy(missing)) == "FAILURE"
+    for document in (missing, *more):
+        assert canary.follow(canary.deploy(document)) == "FAILURE"
     canary.look_around()
     # The process dies while one is under way; the next one has never asked the injector.
-    resumed = canary.deploy(canary.descriptor("resumed", {"FAIL": "yes"}, **echo))
+    resumed = canary.deploy(canary.descriptor("resumed", {"FAIL": "yes"}, **ECHO))
     canary.follow(resumed, until="not healthy yet")
     canary.end(signal.SIGKILL)
-    killed()
     canary.start()
     assert canary.follow(resumed) == "FAILURE"
     canary.ask("DELETE", f"/deployments/{canary.ids[0]}/?namespace={canary.namespace}")

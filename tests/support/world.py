@@ -62,7 +62,7 @@ class World:
     def start(self, registry: plugins.Registry | None = None) -> World:
         """Start the service on the same store as before."""
         self.store = SqliteStore(self.settings.data_dir / "deployer.db")
-        redactor = Redactor()
+        redactor = self.redactor = Redactor()
         self.logbook = Logbook(self.store, redactor)
         self.registry = registry or plugins.load(self.settings, entry_points=self.entry_points)
         self.client = kube_client.connect(self.settings)
