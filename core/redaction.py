@@ -1,6 +1,6 @@
 """The one place where secrets are taken out of text: a redactor that everything passes which the service says or shows.
 
-The rules, for users in docs/security.md:
+The rules, for users in docs/secrets.md:
 
 - A value shorter than 4 characters, and one that everybody would guess (`TRIVIAL`, numbers of up to 5 digits), is
   ignored: replacing every `1` or `true` would make logs unreadable and protect nothing.
