@@ -24,7 +24,7 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
-from deployer.core import podsecurity
+from deployer.core import podsecurity, podspec
 from deployer.core.errors import Invalid, Problem
 from deployer.core.records import Document
 from deployer.core.settings import Settings
@@ -274,12 +274,14 @@ def examine(
         return out, [*shape[:MAX_PROBLEMS], Problem("", "there may be more problems")]
     broken = broken_fields(shape)
     _fold(out)
+    known = {problem.path for problem in shape}
     meaning = [
         problem
         for needs, check in _CHECKS
         # A rule about fields whose shape is wrong would only say so again.
         if not broken.intersection(needs)
         for problem in check(out, rules)
+        if problem.path not in known
     ]
     if namespace is not None and "namespace" not in broken and out["namespace"] != namespace:
         meaning.append(Problem("namespace", f"must be {_shown(namespace)}, the namespace of the request"))
@@ -421,6 +423,9 @@ def _headers(out: Document, _: Rules) -> Iterator[Problem]:
 
 
 def _podspec(out: Document, rules: Rules) -> Iterator[Problem]:
+    if not isinstance(out.get("podspec"), Mapping):
+        return
+    yield from podspec.problems(out["podspec"])
     yield from podsecurity.violations(out["podspec"], rules.settings.pod_security)
     # The only labels that a podspec can carry are those of volume claims. Ours mark what the service may delete.
     volumes = out["podspec"].get("volumes")
@@ -445,7 +450,8 @@ _CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"ingressOptions"}), _ingress),
     (frozenset({"frontend", "namespace", "podspec"}), _frontend),
     (frozenset({"additionHttpHeaders"}), _headers),
-    (frozenset({"podspec"}), _podspec),
+    # It bears whatever a podspec may be.
+    (frozenset(), _podspec),
 )
 _HEALTH = frozenset({"useHealthCheck", "healthCheckPort", "healthCheckPath", "healthCheckType", "podspec"})
 

@@ -126,7 +126,7 @@ def test_what_the_api_server_would_refuse(world: RealWorld) -> None:
         f"{at}.livenesProbe",
         f"{at}.readinessProbe.timeoutSeconds",
     }, problems
-    assert problems[f"{at}.ports[1].name"] == 'Duplicate value: "http"'
+    assert problems[f"{at}.ports[1].name"] == "is the same as that of another port of the container"
     assert validation["checked"] == ["descriptor", *KINDS]
     assert CANARY not in json.dumps([problems, validation])
 
