@@ -79,6 +79,8 @@ def parse(body: bytes) -> Document:
     """The JSON object in `body`. Raises Invalid for whatever is not strictly one, or too large or deep."""
     if len(body) > MAX_BODY:
         _refuse(f"the document is larger than {MAX_BODY} bytes")
+    if b"\0" in body[:4] or body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        _refuse("the document is not UTF-8: it looks like UTF-16 or UTF-32")
     try:
         document = json.loads(
             body.decode("utf-8-sig"),
