@@ -258,7 +258,9 @@ def changed(draw: st.DrawFn, namespace: str, *, below: str = "") -> Document:
             case "remove" if isinstance(holder, dict):
                 del holder[last]
             case "add" if isinstance(holder, dict):
-                holder[draw(st.sampled_from(["x", "name", "kind", "labels"]))] = draw(st.sampled_from(ODD))
+                holder[draw(st.sampled_from(["x", "name", "kind", "labels"]))] = copy.deepcopy(
+                    draw(st.sampled_from(ODD))
+                )
             case _:
                 holder[last] = copy.deepcopy(draw(st.sampled_from(ODD)))
     return made
