@@ -26,7 +26,7 @@ class Logbook:
 
     def __init__(self, store: Store, redact: Redactor | None = None) -> None:
         self._store = store
-        self._redact = redact
+        self.redactor = redact or Redactor()
         self._lock = threading.Lock()
         self._watchers: dict[str, dict[object, Callable[[], None]]] = {}
         self._unsubscribe = store.subscribe(self._changed)
@@ -43,7 +43,7 @@ class Logbook:
     def line(self, deployment_id: str, message: str) -> Append:
         """The same message as a change, for the transaction that makes it true."""
         # Redact the whole first: a cut or an escape in the middle of a secret would hide it from the redactor.
-        text = self._redact.clean(message) if self._redact else message
+        text = self.redactor.clean(message)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         return Append(deployment_id, now.replace("+00:00", "Z"), _printable(text))
 

@@ -70,7 +70,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._owned: dict[str, frozenset[_Spelling]] = {}
+        self._owned: dict[str, tuple[frozenset[str], frozenset[_Spelling]]] = {}
         self._late: deque[frozenset[_Spelling]] = deque()
         self._uses: Counter[_Spelling] = Counter()
         self._by_start: dict[str, tuple[_Spelling, ...]] = {}
@@ -82,11 +82,13 @@ class Redactor:
 
     def hold(self, owner: str, secrets: Iterable[str]) -> None:
         """Hide these, besides those of the same owner before, until it is released."""
-        spellings = frozenset(itertools.chain.from_iterable(map(_spellings, set(secrets))))
+        values = frozenset(secrets)
+        known, _ = self._owned.get(owner, _NOTHING)
+        spellings = frozenset(itertools.chain.from_iterable(map(_spellings, values - known)))
         with self._lock:
-            had = self._owned.get(owner, frozenset())
+            had_values, had = self._owned.get(owner, _NOTHING)
             self._use(spellings - had)
-            self._owned[owner] = had | spellings
+            self._owned[owner] = had_values | values, had | spellings
 
     def replace(self, owner: str, secrets: Iterable[str]) -> None:
         """Hide these for the owner, and let go of those that it had."""
@@ -96,7 +98,8 @@ class Redactor:
     def release(self, owner: str) -> None:
         """The owner is done; its secrets are forgotten once `REMEMBERED` others are done too."""
         with self._lock:
-            if spellings := self._owned.pop(owner, None):
+            _, spellings = self._owned.pop(owner, _NOTHING)
+            if spellings:
                 self._late.append(spellings)
             while len(self._late) > REMEMBERED:
                 self._forget(self._late.popleft())
@@ -144,6 +147,9 @@ class Redactor:
                     self._by_start[start] = left
                 else:
                     del self._by_start[start]
+
+
+_NOTHING: tuple[frozenset[str], frozenset[Any]] = frozenset(), frozenset()
 
 
 class _Spelling(tuple[str, bool]):

@@ -37,6 +37,7 @@ from deployer.core.records import (
     new_id,
     timestamp,
 )
+from deployer.core.redaction import Redactor, environment_values
 from deployer.core.settings import Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
 
@@ -93,10 +94,12 @@ class Service:
             with contextlib.suppress(PluginError):  # the problems so far are an answer already
                 found = self._provider_problems(sound)
                 problems += [p for p in found if not broken & descriptors.broken_fields([p])]
-        return normal, problems, sound
+        return normal, _without_values(problems, normal), sound
 
     def _provider_problems(self, normal: Document) -> list[Problem]:
-        return [problem for provider in self._chosen(normal) for problem in _problems(provider, normal)]
+        """What the providers say, who may repeat what they like, but no value of the environment."""
+        found = [p for provider in self._chosen(normal) for p in _problems(provider, normal, self.logbook.redactor)]
+        return _without_values(found, normal)
 
     def _chosen(self, descriptor: Document) -> list[Provider]:
         """The providers that the descriptor will be deployed with. Raises PluginError when the ingress is not there."""
@@ -354,13 +357,26 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
     )
 
 
-def _problems(provider: Provider, document: Document) -> list[Problem]:
+def _without_values(problems: list[Problem], descriptor: Document) -> list[Problem]:
+    """The same, without the values of the descriptor's environment: they are said nowhere but in the descriptor."""
+    if not problems:
+        return problems
+    redactor = Redactor()
+    redactor.hold("", environment_values(descriptor.get("podspec")))
+    return [Problem(redactor.clean(p.path), redactor.clean(p.message)) for p in problems]
+
+
+def _problems(provider: Provider, document: Document, redactor: Redactor) -> list[Problem]:
     """What the provider finds wrong. Raises PluginError when it cannot even look, whatever it raises."""
     try:
         return [
             Problem(problem.path, problem.message) for problem in provider.check_descriptor(copy.deepcopy(document))
         ]
     except BaseException as error:  # sys.exit in a plugin must not end the service
+        # The traceback may tell what stands in the descriptor.
+        owner = f"descriptor {new_id()}"
+        redactor.hold(owner, environment_values(document.get("podspec")))
+        redactor.release(owner)
         logger.exception("check_descriptor of %s failed", provider.name)
         raise PluginError(
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "

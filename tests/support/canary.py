@@ -86,7 +86,9 @@ PLUGIN = """
 
         def check_descriptor(self, descriptor):
             if descriptor["appName"] == "told":
-                yield Problem("healthCheckPath", "is not " + str(VALUES))
+                yield Problem("healthCheckPath", "is not " + str(VALUES) + str(descriptor))
+            if descriptor["appName"] == "untold":
+                raise ValueError(str(VALUES) + str(descriptor))
 
 
     @hookimpl
@@ -262,6 +264,8 @@ class Canary:
         self.ask("POST", f"/descriptors/validate{query}", self.descriptor("good", {}))
         status, _ = self.ask("POST", f"/descriptors{query}", self.descriptor("told", {}, **ECHO))
         assert status == 400
+        status, _ = self.ask("POST", f"/descriptors{query}", self.descriptor("untold", {}, **ECHO))
+        assert status == 500
 
     def cluster(self) -> Iterator[tuple[str, str]]:
         """What others can read in the cluster, but for the pods' own environment."""
