@@ -46,6 +46,7 @@ NEVER = {
     "kubernetes password": "kub3-passw0rd-canary",
     "descriptor password": "d3scriptor-passw0rd-canary",
     "registry password": "r3gistry-passw0rd-canary",
+    "value of a refused descriptor": "r3fused-value-canary",
     "caller token": "c4ller-token-canary",
     "caller subprotocol": "c4ller-subprotocol-canary",
 }
@@ -256,15 +257,16 @@ class Canary:
             targets = {route.path.replace("{id}", id) for id in known} if "{id}" in route.path else {route.path}
             for target in sorted(targets):
                 self.ask("GET", target + query)
-        bad = self.descriptor("bad", {"A=B": LITERAL})
+        refused = NEVER["value of a refused descriptor"]
+        bad = self.descriptor("bad", {"A=B": refused})
         bad["podspec"]["containers"][0]["env"].append({"name": "X", "value": LITERAL, "valueFrom": {}})
         for path in ("/descriptors/validate", "/descriptors"):
             self.ask("POST", path + query, {**bad, "nonsense": LITERAL, "newVersion": "?"})
         self.ask("POST", f"/descriptors/validate{query}", bad)
         self.ask("POST", f"/descriptors/validate{query}", self.descriptor("good", {}))
-        status, _ = self.ask("POST", f"/descriptors{query}", self.descriptor("told", {}, **ECHO))
+        status, _ = self.ask("POST", f"/descriptors{query}", self.descriptor("told", {"A": refused}, **ECHO))
         assert status == 400
-        status, _ = self.ask("POST", f"/descriptors{query}", self.descriptor("untold", {}, **ECHO))
+        status, _ = self.ask("POST", f"/descriptors{query}", self.descriptor("untold", {"A": refused}, **ECHO))
         assert status == 500
 
     def cluster(self) -> Iterator[tuple[str, str]]:
