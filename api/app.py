@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import falcon
 
 from deployer.api import about, deployments, descriptors, errors, origins, routes, wire
 from deployer.core.records import Document
+from deployer.core.redaction import Redactor
 from deployer.core.service import Service
 
 App = falcon.App[falcon.Request, falcon.Response]
+T = TypeVar("T")
 
 
 def create_app(
     service: Service,
     registry_description: Callable[[], list[Document]],
     health: Callable[[], Sequence[str]],
+    *,
+    redactor: Redactor | None = None,
 ) -> App:
     """The WSGI application.
 
     registry_description   what `/plugins` shows, one document a plugin
     health                 why `/readyz` should say no: sentences, empty when ready; called for every request to it
+    redactor               takes secrets out of all that is not a record: problems, reasons, plugins' errors
     """
+    redactor = redactor or Redactor()
+    registry_description, health = _cleaned(registry_description, redactor), _cleaned(health, redactor)
     app: App = falcon.App(middleware=[_Guard()])
     app.req_options.strip_url_path_trailing_slash = True
-    errors.install(app)
+    errors.install(app, redactor.clean)
     resources: dict[str, wire.Resource] = {
         "/": about.Start(),
         "/healthz": about.Healthz(),
@@ -44,6 +52,11 @@ def create_app(
             app.add_route(route.path, resources.pop(route.path))
     assert not resources, f"not in the route table: {', '.join(resources)}"
     return app
+
+
+def _cleaned(ask: Callable[[], T], redactor: Redactor) -> Callable[[], T]:
+    """The same question, and no secret in its answer."""
+    return lambda: cast(T, redactor.clean_document(ask()))
 
 
 class _Guard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import falcon
@@ -46,8 +46,13 @@ _STATUS: dict[type[DeployerError], int] = {
 _log = logging.getLogger(__name__)
 
 
-def problem(status: int, detail: str, errors: Iterable[Problem] = ()) -> bytes:
-    """The body of an error. `about:blank` means that the status says what kind of problem it is (RFC 9457, 4.2.1)."""
+def problem(
+    status: int, detail: str, errors: Iterable[Problem] = (), validation: Mapping[str, Any] | None = None
+) -> bytes:
+    """The body of an error. `about:blank` means that the status says what kind of problem it is (RFC 9457, 4.2.1).
+
+    `validation` is an extension member (3.2): what was checked, and what was not.
+    """
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": http.HTTPStatus(status).phrase,
@@ -56,20 +61,38 @@ def problem(status: int, detail: str, errors: Iterable[Problem] = ()) -> bytes:
     }
     if listed := [{"path": p.path, "message": p.message} for p in errors]:
         document["errors"] = listed
+    if validation is not None:
+        document["validation"] = validation
     return render(document)
 
 
-def install(app: falcon.App[falcon.Request, falcon.Response]) -> None:
-    """Make the app answer every error as a problem, whoever raised it."""
-    app.add_error_handler(Exception, _unexpected)
-    app.add_error_handler(DeployerError, _domain)
-    app.add_error_handler(falcon.HTTPError, _http)
+def install(app: falcon.App[falcon.Request, falcon.Response], clean: Callable[[str], str]) -> None:
+    """Make the app answer every error as a problem, whoever raised it. `clean` takes secrets out of what is said."""
+
+    def add(kind: type[Exception], handler: Callable[..., None]) -> None:
+        def handle(req: Any, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
+            resp.context.clean = clean
+            handler(req, resp, error, params)
+
+        app.add_error_handler(kind, handle)
+
+    add(Exception, _unexpected)
+    add(DeployerError, _domain)
+    add(falcon.HTTPError, _http)
 
 
-def _answer(resp: falcon.Response, status: int, detail: str, errors: Iterable[Problem] = ()) -> None:
+def _answer(
+    resp: falcon.Response,
+    status: int,
+    detail: str,
+    errors: Iterable[Problem] = (),
+    validation: Mapping[str, Any] | None = None,
+) -> None:
     resp.status = status
     resp.content_type = MEDIA_TYPE
-    resp.data = problem(status, detail, errors)
+    clean: Callable[[str], str] = resp.context.clean
+    cleaned = [Problem(clean(p.path), clean(p.message)) for p in errors]
+    resp.data = problem(status, clean(detail), cleaned, validation)
 
 
 def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _params: dict[str, Any]) -> None:
@@ -79,7 +102,10 @@ def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _p
         resp.set_header("Retry-After", str(max(1, math.ceil(retry_after))))
     if status >= 500:
         _log.error("%s %s: %s", req.method, req.path, error, exc_info=error if status == 500 else None)
-    _answer(resp, status, str(error), error.problems if isinstance(error, Invalid) else ())
+    if isinstance(error, Invalid):
+        _answer(resp, status, str(error), error.problems, error.validation)
+    else:
+        _answer(resp, status, str(error))
 
 
 def status_of(error: DeployerError) -> int:

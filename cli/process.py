@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_log = logging.getLogger(__name__)
 _NUDGE = signal.SIGURG  # ignored by default, so that nobody else waits for it
 
 
@@ -21,10 +22,18 @@ def log_to_stderr(level: str) -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # What ends a thread is a line of the log like any other, and no secret may stand in it either.
+    threading.excepthook = _log_end_of_thread
     if level != "debug":
         # Every request and every reconnection, in words of libraries that do not know what matters here.
         for library in ("urllib3", "kubernetes", "asyncio", "waitress", "websockets"):
             logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        name = args.thread.name if args.thread else "(unknown)"
+        _log.error("thread %s ended", name, exc_info=args.exc_value)
 
 
 def log_nowhere() -> None:

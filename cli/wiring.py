@@ -11,14 +11,16 @@ from deployer.api.app import create_app
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
 from deployer.core import plugins
+from deployer.core.dryrun import DryRun
 from deployer.core.engine import Engine
 from deployer.core.errors import Interrupted, KubeError, StoreError
 from deployer.core.gate import Gate
 from deployer.core.kube import client as kube_client
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.mirror import Mirrors
-from deployer.core.logbook import Logbook, Redactor
+from deployer.core.logbook import Logbook
 from deployer.core.records import App
+from deployer.core.redaction import Redactor, guard_logging, secret_settings
 from deployer.core.runner import Tools
 from deployer.core.service import Service
 from deployer.core.settings import Settings, check_exposure
@@ -52,15 +54,18 @@ class Running:
     def _open(self, settings: Settings, opened: contextlib.ExitStack) -> None:
         """Make the parts from the bottom to the top; `opened` closes them the other way round."""
         check_exposure(settings)
+        redactor = Redactor()
+        opened.callback(guard_logging(redactor))
+        for secret in (settings.kubernetes_password, *secret_settings(settings.plugins)):
+            redactor.add(secret)
         # What can be wrong without touching anything comes first.
         self.registry = plugins.load(settings)
         self.registry.ingress()
         self.client = kube_client.connect(settings)
         opened.callback(self.client.close)
+        self.client.conceal_with(lambda credentials: redactor.replace("kubernetes", [credentials]))
         store = SqliteStore(settings.data_dir / STORE_FILE)
         opened.callback(store.close)
-        redactor = Redactor()
-        redactor.add(settings.kubernetes_password)
         logbook = Logbook(store, redactor)
         opened.callback(logbook.close)
         mirrors = Mirrors(self.client)
@@ -76,8 +81,9 @@ class Running:
                 mirrors=mirrors,
             )
         )
-        service = Service(store, logbook, self.registry, settings)
-        app = create_app(service, self.registry.describe, Readiness(engine, store, self.client))
+        service = Service(store, logbook, self.registry, settings, dry_run=DryRun(self.client, settings, redactor))
+        readiness = Readiness(engine, store, self.client)
+        app = create_app(service, self.registry.describe, readiness, redactor=redactor)
         self._server = Server(app, LogStream(service), settings.deployhost, settings.deployport)
         opened.callback(self._let_go, engine)
         # Listening before anything moves: a port that is taken must not be found out in the middle of a deployment.

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import ipaddress
@@ -23,7 +24,7 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
-from deployer.core import podsecurity
+from deployer.core import podsecurity, podspec
 from deployer.core.errors import Invalid, Problem
 from deployer.core.records import Document
 from deployer.core.settings import Settings
@@ -49,7 +50,7 @@ MAX_UNKNOWN = 30
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _BOOLEANS = tuple(name for name, rule in SCHEMA["properties"].items() if rule.get("$ref") == "#/$defs/flag")
-_SET_BY_SERVICE = ("id", "created", "lastModified", "password")
+_SET_BY_SERVICE = ("id", "created", "lastModified", "validation", "password")
 # Clients of the original send empty texts for what is not set; a schema of ours would have to refuse them.
 _EMPTY_IS_ABSENT = ("deploymentType", "frontend", "tlsSecretName", "healthCheckPath", "healthCheckType")
 # Their content is others' business: Kubernetes', or nobody's.
@@ -78,6 +79,8 @@ def parse(body: bytes) -> Document:
     """The JSON object in `body`. Raises Invalid for whatever is not strictly one, or too large or deep."""
     if len(body) > MAX_BODY:
         _refuse(f"the document is larger than {MAX_BODY} bytes")
+    if b"\0" in body[:4] or body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        _refuse("the document is not UTF-8: it looks like UTF-16 or UTF-32")
     try:
         document = json.loads(
             body.decode("utf-8-sig"),
@@ -117,13 +120,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(digits: str) -> int:
     # What does not fit into 64 bits fits nowhere in Kubernetes either, and Python refuses very long numbers itself.
     if len(digits) > 20 or not -(1 << 63) <= int(digits) < 1 << 63:
-        _refuse(f"the number {digits[:20]}... is too large")
+        _refuse(f"a number of {len(digits.lstrip('-'))} digits is too large")
     return int(digits)
 
 
 def _float(digits: str) -> float:
     if math.isinf(value := float(digits)):
-        _refuse(f"the number {digits[:20]} is too large")
+        _refuse("a number is too large for a floating-point number")
     return value
 
 
@@ -244,7 +247,25 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def normalise(document: Mapping[str, Any], *, namespace: str | None, rules: Rules, stored: bool = False) -> Document:
-    """The descriptor in its normal form. Raises Invalid with every problem at once.
+    """The descriptor in its normal form. Raises Invalid with every problem at once; arguments as for `examine`."""
+    out, problems = examine(document, namespace=namespace, rules=rules, stored=stored)
+    if problems:
+        raise Invalid(bounded(problems))
+    return out
+
+
+def bounded(problems: Sequence[Problem]) -> list[Problem]:
+    """As many problems as an answer may have, and how many more there are."""
+    first, rest = problems[:MAX_PROBLEMS], problems[MAX_PROBLEMS:]
+    if len(rest) > 1 or any(problem.path for problem in rest):
+        rest = [Problem("", f"and {len(rest)} more problems")]
+    return [*first, *rest]
+
+
+def examine(
+    document: Mapping[str, Any], *, namespace: str | None, rules: Rules, stored: bool = False
+) -> tuple[Document, list[Problem]]:
+    """The descriptor, in its normal form where it is sound, and everything that is wrong with it.
 
     namespace   what `namespace` must be; None: any
     stored      true for one that was accepted before, perhaps by the original: it may lack `healthCheckPort`
@@ -252,24 +273,53 @@ def normalise(document: Mapping[str, Any], *, namespace: str | None, rules: Rule
     out = _clean(document)
     shape = schema_problems(out, SCHEMA)
     if len(shape) >= MAX_PROBLEMS:
-        raise Invalid([*shape[:MAX_PROBLEMS], Problem("", "there may be more problems")])
-    broken = {re.split(r"[.\[]", problem.path, maxsplit=1)[0] for problem in shape}
+        return out, [*shape[:MAX_PROBLEMS], Problem("", "there may be more problems")]
+    broken = broken_fields(shape)
     _fold(out)
+    known = {problem.path for problem in shape}
     meaning = [
         problem
         for needs, check in _CHECKS
         # A rule about fields whose shape is wrong would only say so again.
         if not broken.intersection(needs)
         for problem in check(out, rules)
+        if problem.path not in known
     ]
     if namespace is not None and "namespace" not in broken and out["namespace"] != namespace:
         meaning.append(Problem("namespace", f"must be {_shown(namespace)}, the namespace of the request"))
     if not broken.intersection(_HEALTH):
         meaning += _health(out, rules, stored)
-    if problems := [*shape, *meaning]:
-        more = [Problem("", f"and {len(problems) - MAX_PROBLEMS} more problems")] if problems[MAX_PROBLEMS:] else []
-        raise Invalid([*problems[:MAX_PROBLEMS], *more])
-    return out
+    return out, [*shape, *meaning]
+
+
+def broken_fields(problems: Iterable[Problem]) -> set[str]:
+    """The fields of a descriptor in which problems lie."""
+    return {re.split(r"[.\[]", problem.path, maxsplit=1)[0] for problem in problems}
+
+
+def repaired(
+    examined: Mapping[str, Any], problems: Sequence[Problem], *, namespace: str, rules: Rules
+) -> Document | None:
+    """The descriptor with something harmless in the place of what is wrong, for those who want to look at the rest.
+
+    None when even that is no descriptor.
+    """
+    broken = broken_fields(problems)
+    sound = {name: value for name, value in examined.items() if name in SCHEMA["properties"] and name not in broken}
+    if {"appName", "newVersion"} & broken:
+        sound |= {"appName": "app", "newVersion": "1"}
+    if broken & _HEALTH:
+        sound |= {"useHealthCheck": False}
+    with contextlib.suppress(Invalid):
+        return normalise({**_HARMLESS, **sound, "namespace": namespace}, namespace=namespace, rules=rules)
+    return None
+
+
+_HARMLESS: Document = {
+    "appName": "app",
+    "newVersion": "1",
+    "podspec": {"containers": [{"name": "app", "image": "app", "ports": [{"containerPort": 8080}]}]},
+}
 
 
 def _clean(document: Mapping[str, Any]) -> Document:
@@ -375,6 +425,9 @@ def _headers(out: Document, _: Rules) -> Iterator[Problem]:
 
 
 def _podspec(out: Document, rules: Rules) -> Iterator[Problem]:
+    if not isinstance(out.get("podspec"), Mapping):
+        return
+    yield from podspec.problems(out["podspec"])
     yield from podsecurity.violations(out["podspec"], rules.settings.pod_security)
     # The only labels that a podspec can carry are those of volume claims. Ours mark what the service may delete.
     volumes = out["podspec"].get("volumes")
@@ -399,7 +452,8 @@ _CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"ingressOptions"}), _ingress),
     (frozenset({"frontend", "namespace", "podspec"}), _frontend),
     (frozenset({"additionHttpHeaders"}), _headers),
-    (frozenset({"podspec"}), _podspec),
+    # It bears whatever a podspec may be.
+    (frozenset(), _podspec),
 )
 _HEALTH = frozenset({"useHealthCheck", "healthCheckPort", "healthCheckPath", "healthCheckType", "podspec"})
 

@@ -15,7 +15,8 @@ from deployer.core.calls import Hung
 from deployer.core.changes import ended_changes
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
 from deployer.core.kube.mirror import Gone
-from deployer.core.records import Deployment, Event, Operation, OperationKind, OperationState, Status, new_id
+from deployer.core.records import Deployment, Event, Operation, OperationKind, OperationState, Plan, Status, new_id
+from deployer.core.redaction import secrets_of
 from deployer.core.removal import Removal
 from deployer.core.rollout import Rollout
 from deployer.core.runner import Runner, Tools
@@ -73,6 +74,7 @@ class Engine:
     """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
 
     def __init__(self, tools: Tools) -> None:
+        """Raises StoreUnavailable."""
         self._tools = tools
         self._store = tools.store
         self.holder = new_id()
@@ -91,6 +93,9 @@ class Engine:
         self._observe = threading.Event()
         self._service: list[threading.Thread] = []
         self._unsubscribe: Callable[[], None] = lambda: None
+        # Before the first line is written: what an earlier process deployed has secrets as well.
+        for plan in self._store.find(Plan):
+            tools.redactor.hold(plan.deployment, secrets_of(plan.descriptor, plan))
 
     # --- life ----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class DeployerError(Exception):
@@ -30,10 +31,14 @@ class Problem:
 
 
 class Invalid(DeployerError):
-    """A document breaks its rules; `problems` names every one of them."""
+    """A document breaks its rules; `problems` names every one of them.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    validation   what was checked and what was not, when that was asked for
+    """
+
+    def __init__(self, problems: Sequence[Problem], validation: Mapping[str, Any] | None = None) -> None:
         self.problems = tuple(problems)
+        self.validation = validation
         super().__init__("; ".join(f"{p.path}: {p.message}" if p.path else p.message for p in self.problems))
 
 
@@ -122,13 +127,28 @@ class Revoked(Interrupted):
 
 
 class KubeError(DeployerError):
-    """The API server refused or could not be asked. `status` is the HTTP status, 0 when there was no answer."""
+    """The API server refused or could not be asked. `status` is the HTTP status, 0 when there was no answer.
 
-    def __init__(self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None) -> None:
+    said     the API server's own words, when it has answered as one does
+    causes   what it says of single fields: (`spec.replicas`, "Invalid value: ...")
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        retry_after: float | None = None,
+        said: str = "",
+        causes: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
+        self.said = said
+        self.causes = tuple(causes)
 
 
 class KubeNotFound(KubeError):

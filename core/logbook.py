@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 from deployer.core.records import Deployment, LogLine
+from deployer.core.redaction import Redactor
 from deployer.core.store.base import Append, Store
 
 MAX_MESSAGE = 64 * 1024  # bytes of UTF-8; the same cap as for the body of a health check
-SHORTEST_SECRET = 4
 _PAGE = 1000
 _log = logging.getLogger(__name__)
 
@@ -23,67 +21,12 @@ _log = logging.getLogger(__name__)
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
-class Redactor:
-    """The one place where secrets are taken out of text. Thread-safe.
-
-    A value is also found in its JSON spelling (as API servers quote it in errors) and, when it has several lines, line
-    by line. Values, and lines of a value, shorter than 4 characters are ignored: replacing every `1` or `no` would make
-    logs unreadable and protect nothing.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._uses: Counter[str] = Counter()
-        self._secrets: tuple[str, ...] = ()
-
-    def add(self, secret: str) -> None:
-        """From now on `clean` hides it, until each `add` of this value was undone by a `remove`."""
-        with self._lock:
-            self._uses.update(_spellings(secret))
-            self._secrets = tuple(self._uses)
-
-    def remove(self, secret: str) -> None:
-        """Undo one `add` of the same value; does nothing when there was none."""
-        with self._lock:
-            for spelling in _spellings(secret):
-                self._uses[spelling] -= 1
-            self._uses = +self._uses
-            self._secrets = tuple(self._uses)
-
-    def clean(self, text: str) -> str:
-        """The text with every secret as `***`. Secrets that overlap or touch become one `***`, so that no end shows."""
-        spans: list[tuple[int, int]] = []
-        for secret in self._secrets:
-            start = text.find(secret)
-            while start >= 0:
-                spans.append((start, start + len(secret)))
-                start = text.find(secret, start + 1)
-        if not spans:
-            return text
-        out: list[str] = []
-        shown = 0  # everything before this offset is in `out`
-        covered = -1  # end of the last `***`
-        for start, end in sorted(spans):
-            if start > covered:
-                out += (text[shown:start], "***")
-            covered = max(covered, end)
-            shown = covered
-        out.append(text[shown:])
-        return "".join(out)
-
-
-def _spellings(secret: str) -> set[str]:
-    found = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    found.update(line.strip() for line in secret.splitlines())
-    return {s for s in found if len(s) >= SHORTEST_SECRET}
-
-
 class Logbook:
     """The logs of all deployments, on a store. `close` lets go of the store's subscription, not of the store."""
 
     def __init__(self, store: Store, redact: Redactor | None = None) -> None:
         self._store = store
-        self._redact = redact
+        self.redactor = redact or Redactor()
         self._lock = threading.Lock()
         self._watchers: dict[str, dict[object, Callable[[], None]]] = {}
         self._unsubscribe = store.subscribe(self._changed)
@@ -100,7 +43,7 @@ class Logbook:
     def line(self, deployment_id: str, message: str) -> Append:
         """The same message as a change, for the transaction that makes it true."""
         # Redact the whole first: a cut or an escape in the middle of a secret would hide it from the redactor.
-        text = self._redact.clean(message) if self._redact else message
+        text = self.redactor.clean(message)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         return Append(deployment_id, now.replace("+00:00", "Z"), _printable(text))
 

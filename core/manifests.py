@@ -95,21 +95,17 @@ def render(
     epoch              fencing token of the app's lease
     """
     app, namespace = descriptor["appName"], descriptor["namespace"]
-    owner = {ANNOTATION_INSTANCE: instance, ANNOTATION_APP: app, ANNOTATION_DEPLOYMENT: deployment_id}
-    labels = {"name": versioned_name(app, version), "app": app, "version": version}
-    about = _annotations(descriptor, version, deployment_id, deployment_ts)
-    about |= {**owner, ANNOTATION_ROLE: ROLE_CONTROLLER}
-    controller = _object("ReplicationController", namespace, labels, about)
-    # The managed-by label is the objects' own: as part of selector or template it would break the contract's "labels =
-    # selector = template labels", by which objects of the original are recognised too.
-    controller["spec"] = {
-        "replicas": replicas,
-        "selector": dict(labels),
-        "template": {
-            "metadata": {"labels": dict(labels)},
-            "spec": _podspec(descriptor, version, environment, image_pull_policy),
-        },
-    }
+    controller = render_controller(
+        descriptor=descriptor,
+        version=version,
+        deployment_id=deployment_id,
+        deployment_ts=deployment_ts,
+        instance=instance,
+        replicas=replicas,
+        environment=environment,
+        image_pull_policy=image_pull_policy,
+    )
+    owner, labels = _owner(descriptor, deployment_id, instance), _version_labels(app, version)
     exposed = service_ports(descriptor)
     if not exposed:
         return Objects(controller, None, None)
@@ -120,6 +116,47 @@ def render(
     service = _object("Service", namespace, shared_labels, shared_owner)
     service["spec"] = _service_spec({"app": app, "version": version}, exposed)
     return Objects(controller, versioned, service)
+
+
+def render_controller(
+    *,
+    descriptor: Document,
+    version: str,
+    deployment_id: str,
+    deployment_ts: str,
+    instance: str,
+    replicas: int,
+    environment: Sequence[Document],
+    image_pull_policy: str,
+) -> Document:
+    """The ReplicationController alone; arguments as for `render`."""
+    labels = _version_labels(descriptor["appName"], version)
+    about = _annotations(descriptor, version, deployment_id, deployment_ts)
+    about |= {**_owner(descriptor, deployment_id, instance), ANNOTATION_ROLE: ROLE_CONTROLLER}
+    controller = _object("ReplicationController", descriptor["namespace"], labels, about)
+    # The managed-by label is the objects' own: as part of selector or template it would break the contract's "labels =
+    # selector = template labels", by which objects of the original are recognised too.
+    controller["spec"] = {
+        "replicas": replicas,
+        "selector": dict(labels),
+        "template": {
+            "metadata": {"labels": dict(labels)},
+            "spec": _podspec(descriptor, version, environment, image_pull_policy),
+        },
+    }
+    return controller
+
+
+def _version_labels(app: str, version: str) -> dict[str, str]:
+    return {"name": versioned_name(app, version), "app": app, "version": version}
+
+
+def _owner(descriptor: Document, deployment_id: str, instance: str) -> dict[str, str]:
+    return {
+        ANNOTATION_INSTANCE: instance,
+        ANNOTATION_APP: descriptor["appName"],
+        ANNOTATION_DEPLOYMENT: deployment_id,
+    }
 
 
 def _object(kind: str, namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> Document:

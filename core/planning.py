@@ -28,6 +28,7 @@ from deployer.core.providers import (
     Step,
 )
 from deployer.core.records import App, Deployment, Document, Plan, Status
+from deployer.core.redaction import public_names, values_of
 from deployer.core.settings import Settings
 from deployer.core.store.base import Store
 
@@ -36,13 +37,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Decides deployments of one app. Reads the cluster and the store; writes nothing."""
+    """Decides deployments of one app. Reads the cluster and the store; writes nothing.
+
+    conceal   is told the injected values, before anything else is done with them
+    """
 
     store: Store
     registry: Registry
     settings: Settings
     kube: OwnedKube
     log: Callable[[str], None]
+    conceal: Callable[[Iterable[str]], None]
     gate: Gate
 
     def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
@@ -217,7 +222,9 @@ class Planner:
         given: dict[str, tuple[Document, str]] = {}
         context = EnvContext(deployment.namespace, deployment.app, version, self.log, self.gate)
         for injector in self.registry.injectors:
-            for variable in self._ask(injector, context):
+            variables = self._ask(injector, context)
+            self.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
+            for variable in variables:
                 name = variable["name"]
                 if name in given and given[name][0] != variable:
                     raise StepFailed(

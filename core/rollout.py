@@ -83,24 +83,16 @@ class Rollout(Runner):
         if deployment is None:
             self._close()
             return None
-        secrets: list[str] = []
+        if self.operation.state is OperationState.QUEUED and not self._begin(deployment):
+            return None
         try:
-            if self.operation.state is OperationState.QUEUED and not self._begin(deployment):
-                return None
-            try:
-                self._fence()
-            except FAILURES as error:
-                return self._again(f"cannot go on yet: {error}", self.operation.state)
-            plan = self._store.get(Plan, self.operation.deployment)
-            if plan is None:
-                raise StoreError(f"the plan of deployment {self.operation.deployment} is missing from the store")
-            secrets = [v["value"] for v in plan.environment if isinstance(v.get("value"), str)]
-            for secret in secrets:
-                self._tools.redactor.add(secret)
-            return self._forward_or_back(plan)
-        finally:
-            for secret in secrets:
-                self._tools.redactor.remove(secret)
+            self._fence()
+        except FAILURES as error:
+            return self._again(f"cannot go on yet: {error}", self.operation.state)
+        plan = self._store.get(Plan, self.operation.deployment)
+        if plan is None:
+            raise StoreError(f"the plan of deployment {self.operation.deployment} is missing from the store")
+        return self._forward_or_back(plan)
 
     def _begin(self, deployment: Deployment) -> bool:
         """Decide and pin. False when that ended the deployment already; nothing was written to the cluster then."""
@@ -166,6 +158,7 @@ class Rollout(Runner):
                 settings=self._tools.settings,
                 kube=self._kube(deployment.id, gate),
                 log=self._log,
+                conceal=lambda values: self._tools.redactor.hold(deployment.id, values),
                 gate=gate,
             )
             return planner.decide(deployment, known)

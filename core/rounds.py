@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeployerError, Interrupted, StaleRevision
@@ -25,9 +25,19 @@ AT_ONCE = 32
 
 
 class Rounds(HealthRounds):
-    """Asks the pinned checker about pods and keeps what they answered."""
+    """Asks the pinned checker about pods and keeps what they answered, without the secrets that `clean` hides."""
 
-    def __init__(self, checker: HealthChecker, plan: Plan, store: Store, settings: Settings, way: Way) -> None:
+    def __init__(
+        self,
+        checker: HealthChecker,
+        plan: Plan,
+        store: Store,
+        settings: Settings,
+        way: Way,
+        *,
+        clean: Callable[[str], str],
+    ) -> None:
+        self._clean = clean
         self._checker = checker
         self._way = way
         self._plan = plan
@@ -98,7 +108,7 @@ class Rounds(HealthRounds):
     def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:
         """Make the raw answers of the last round the deployment's health check data."""
         entries = [
-            {"podName": pod["metadata"]["name"], "value": verdicts[pod["metadata"]["uid"]].body}
+            {"podName": pod["metadata"]["name"], "value": self._clean(verdicts[pod["metadata"]["uid"]].body)}
             for pod in pods
             if pod["metadata"]["uid"] in verdicts
         ]

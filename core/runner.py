@@ -33,11 +33,12 @@ from deployer.core.kube.kinds import CONTROLLER, SERVICE
 from deployer.core.kube.mirror import Gone, Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner, inventory
 from deployer.core.ledger import PlanLedger
-from deployer.core.logbook import Logbook, Redactor
+from deployer.core.logbook import Logbook
 from deployer.core.planning import blank_route
 from deployer.core.plugins import Registry
 from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Route, RouteContext, Step, Work
 from deployer.core.records import App, Deployment, Json, Operation, OperationState, Plan, Status
+from deployer.core.redaction import Redactor, secrets_of
 from deployer.core.rounds import Rounds
 from deployer.core.settings import Settings
 from deployer.core.store.base import Append, Lease, Store
@@ -108,7 +109,18 @@ class Runner:
 
     def run(self) -> float | None:
         """Go on from where the journal says. Raises Interrupted or StoreError when it was left as it is."""
-        return self._carry_on()
+        self._conceal()
+        due = self._carry_on()
+        if self._store.get(Plan, self.operation.deployment) is None:
+            self._tools.redactor.release(self.operation.deployment)
+        return due
+
+    def _conceal(self) -> None:
+        """Know the deployment's secrets before a word is said about it."""
+        deployment = self._store.get(Deployment, self.operation.deployment)
+        plan = self._store.get(Plan, self.operation.deployment)
+        if deployment is not None:
+            self._tools.redactor.hold(deployment.id, secrets_of(deployment.descriptor, plan))
 
     def _carry_on(self) -> float | None:
         raise NotImplementedError
@@ -303,7 +315,7 @@ class Runner:
             return None
         checker = self._tools.registry.health_checker(plan.health["name"])
         way = health_via.way(self._tools.settings, self._tools.client, os.environ)
-        return Rounds(checker, plan, self._store, self._tools.settings, way)
+        return Rounds(checker, plan, self._store, self._tools.settings, way, clean=self._tools.redactor.clean)
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""

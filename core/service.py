@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
 from deployer.core.changes import claim_host, purge_changes, release_host
+from deployer.core.dryrun import DryRun, Findings
 from deployer.core.errors import (
     Conflict,
     Invalid,
@@ -24,6 +26,7 @@ from deployer.core.logbook import Logbook
 from deployer.core.plugins import Registry
 from deployer.core.providers import Provider
 from deployer.core.records import (
+    App,
     Deployment,
     Document,
     HealthData,
@@ -34,6 +37,7 @@ from deployer.core.records import (
     new_id,
     timestamp,
 )
+from deployer.core.redaction import Redactor, environment_values
 from deployer.core.settings import Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
 
@@ -48,7 +52,17 @@ ATTEMPTS = 20
 class Service:
     """Descriptors and deployments of all namespaces. Authorisation is the caller's business; existence is ours."""
 
-    def __init__(self, store: Store, logbook: Logbook, registry: Registry, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        logbook: Logbook,
+        registry: Registry,
+        settings: Settings,
+        *,
+        dry_run: DryRun | None = None,
+    ) -> None:
+        """`dry_run` asks the API server about descriptors that are to be validated."""
+        self._dry_run = dry_run
         self.store = store
         self.logbook = logbook
         self._registry = registry
@@ -62,11 +76,30 @@ class Service:
 
         `stored`: it was accepted before, perhaps by the original, whose rules were fewer.
         """
-        normal = descriptors.normalise(document, namespace=namespace, rules=self._rules, stored=stored)
-        problems = [problem for provider in self._chosen(normal) for problem in _problems(provider, normal)]
+        normal, problems, _ = self._examine(namespace, document, stored=stored)
         if problems:
-            raise Invalid(problems)
+            raise Invalid(descriptors.bounded(problems))
         return normal
+
+    def _examine(
+        self, namespace: str, document: Document, *, stored: bool = False
+    ) -> tuple[Document, list[Problem], Document | None]:
+        """The descriptor, everything that is wrong with it, and what of it is sound (None: nothing)."""
+        normal, problems = descriptors.examine(document, namespace=namespace, rules=self._rules, stored=stored)
+        if not problems:
+            return normal, self._provider_problems(normal), normal
+        sound = descriptors.repaired(normal, problems, namespace=namespace, rules=self._rules)
+        if sound is not None:
+            broken = descriptors.broken_fields(problems)
+            with contextlib.suppress(PluginError):  # the problems so far are an answer already
+                found = self._provider_problems(sound)
+                problems += [p for p in found if not broken & descriptors.broken_fields([p])]
+        return normal, _without_values(problems, normal), sound
+
+    def _provider_problems(self, normal: Document) -> list[Problem]:
+        """What the providers say, who may repeat what they like, but no value of the environment."""
+        found = [p for provider in self._chosen(normal) for p in _problems(provider, normal, self.logbook.redactor)]
+        return _without_values(found, normal)
 
     def _chosen(self, descriptor: Document) -> list[Provider]:
         """The providers that the descriptor will be deployed with. Raises PluginError when the ingress is not there."""
@@ -77,12 +110,47 @@ class Service:
         return [*chosen, ingress] if ingress else chosen
 
     def validate(self, namespace: str, body: bytes) -> Document:
-        """The normalised descriptor, or Invalid."""
-        return self.check(namespace, descriptors.parse(body))
+        """The normalised descriptor and, in `validation`, what was checked; or Invalid. Stores and writes nothing.
+
+        The API server is asked as well, if it can be.
+        """
+        normal, problems, sound = self._examine(namespace, descriptors.parse(body))
+        validation: Document = {"checked": ["descriptor"], "notChecked": [], "warnings": []}
+        if sound is not None:
+            problems += self._host_problems(namespace, sound)
+        found = self._ask(namespace, normal, sound)
+        problems += [p for p in found.problems if p.path not in {known.path for known in problems}]
+        validation["checked"] += found.checked
+        validation["warnings"] += found.warnings
+        missing = dict(found.not_checked)
+        if self._registry.injectors:
+            missing["injected environment"] = "the injectors are asked when it is deployed"
+        validation["notChecked"] += [{"what": what, "reason": why} for what, why in missing.items()]
+        if problems:
+            raise Invalid(descriptors.bounded(problems), validation)
+        return {**normal, "validation": validation}
+
+    def _host_problems(self, namespace: str, sound: Document) -> list[Problem]:
+        try:
+            self._claim(namespace, sound["appName"], sound)
+        except Conflict as error:
+            return [Problem("frontend", str(error))]
+        return []
+
+    def _ask(self, namespace: str, normal: Document, sound: Document | None) -> Findings:
+        """What the API server says. The podspec is shown to it as it is, whatever else is wrong."""
+        if self._dry_run is None or sound is None or "podspec" not in normal:
+            why = "there is no cluster to ask" if self._dry_run is None else "correct the other problems first"
+            return Findings(not_checked={"ReplicationController": why, "Pod": why})
+        version = descriptors.version_of(sound)
+        if not version:
+            app = self.store.get(App, f"{namespace}/{sound['appName']}")
+            version = str((app.highest if app else 0) + 1)
+        return self._dry_run.ask({**sound, "podspec": normal["podspec"]}, version)
 
     def create_descriptor(self, namespace: str, body: bytes) -> StoredDescriptor:
         """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""
-        document = self.validate(namespace, body)
+        document = self.check(namespace, descriptors.parse(body))
         now = timestamp()
         record = StoredDescriptor(
             namespace=namespace,
@@ -113,7 +181,7 @@ class Service:
     def update_descriptor(self, namespace: str, id: str, body: bytes, if_match: int | None = None) -> StoredDescriptor:
         """Replace a descriptor. Raises NotFound, Invalid, Conflict, PreconditionFailed."""
         self.descriptor(namespace, id)
-        document = self.validate(namespace, body)
+        document = self.check(namespace, descriptors.parse(body))
 
         def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
@@ -289,13 +357,26 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
     )
 
 
-def _problems(provider: Provider, document: Document) -> list[Problem]:
+def _without_values(problems: list[Problem], descriptor: Document) -> list[Problem]:
+    """The same, without the values of the descriptor's environment: they are said nowhere but in the descriptor."""
+    if not problems:
+        return problems
+    redactor = Redactor()
+    redactor.hold("", environment_values(descriptor.get("podspec")))
+    return [Problem(redactor.clean(p.path), redactor.clean(p.message)) for p in problems]
+
+
+def _problems(provider: Provider, document: Document, redactor: Redactor) -> list[Problem]:
     """What the provider finds wrong. Raises PluginError when it cannot even look, whatever it raises."""
     try:
         return [
             Problem(problem.path, problem.message) for problem in provider.check_descriptor(copy.deepcopy(document))
         ]
     except BaseException as error:  # sys.exit in a plugin must not end the service
+        # The traceback may tell what stands in the descriptor.
+        owner = f"descriptor {new_id()}"
+        redactor.hold(owner, environment_values(document.get("podspec")))
+        redactor.release(owner)
         logger.exception("check_descriptor of %s failed", provider.name)
         raise PluginError(
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "

@@ -59,8 +59,8 @@ class Api:
             log.exception("%s %s", request.method, request.path)
             message = f"Internal error occurred in the sandbox: {request.method} {request.path}"
             failure = status.ApiError(500, "InternalError", message)
-        headers = {"Retry-After": "1"} if failure.code in (429, 503, 504) else None
-        return _answer(failure.status(), failure.code, headers)
+        headers = {"Retry-After": "1"} if failure.code in (429, 503, 504) else {}
+        return _answer(failure.status(), failure.code, headers | failure.headers)
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = [part for part in request.path.split("/") if part]
@@ -177,6 +177,13 @@ class Api:
     async def _create(self, request: web.BaseRequest, target: Target) -> web.Response:
         _check_content_type(request)
         obj, headers = _decode(target.kind, fields.parse(await request.read()), request)
+        try:
+            return self._created(request, target, obj, headers)
+        except status.ApiError as error:
+            error.headers |= headers  # what was dropped is also said when something else is wrong
+            raise
+
+    def _created(self, request: web.BaseRequest, target: Target, obj: Object, headers: dict[str, str]) -> web.Response:
         if target.kind.namespaced:
             given = obj["metadata"].get("namespace") or target.namespace
             if given != target.namespace:

@@ -86,7 +86,16 @@ class Decoder:
         if isinstance(value, wanted) and (kind == "bool") == isinstance(value, bool):
             return self._quantity(str(value)) if kind == "quantity" else value
         got, go_type = JSON_NAMES.get(type(value), "object"), GO_NAMES.get(kind, kind)
-        raise self._refusal(f"json: cannot unmarshal {got} into Go struct field {owner}.{path} of type {go_type}")
+        if isinstance(value, float) and kind == "int":
+            got = f"number {value}"
+        if kind in TYPES:
+            go_type = f"v1.{kind}"
+        if kind[0] == "[":
+            item = kind[1:-1]
+            go_type = f"[]v1.{item}" if item in TYPES else f"[]{GO_NAMES.get(item, item)}"
+        # The real one tells no indices.
+        where = re.sub(r"\[\d+\]", "", path)
+        raise self._refusal(f"json: cannot unmarshal {got} into Go struct field {owner}.{where} of type {go_type}")
 
     def _quantity(self, text: str) -> str:
         if not re.fullmatch(QUANTITY, text):

@@ -11,6 +11,7 @@ class ApiError(Exception):
     def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
         super().__init__(message)
         self.code, self.reason, self.message, self.details = code, reason, message, details or {}
+        self.headers: dict[str, str] = {}
 
     def status(self) -> Object:
         """The Status object of the answer's body."""

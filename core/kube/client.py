@@ -62,6 +62,7 @@ WATCH_SILENCE = 75.0
 
 LOG_BYTES = 64 * 1024
 MESSAGE_MOST = 2000
+SAID_MOST = 64 * 1024
 LINE_MOST = 64 * 1024 * 1024
 
 UNDECODABLE = "UNDECODABLE"
@@ -98,6 +99,8 @@ class _Request:
     writes: bool = False
     repeatable: bool = True
     """May be sent again although the first one may have had its effect."""
+    warned: Callable[[str], None] | None = None
+    """Is told the warnings that come with an answer, whatever that is."""
 
     def __str__(self) -> str:
         return f"{_RIGHTS.get(self.verb, self.verb)} {self.where}"
@@ -135,6 +138,10 @@ class KubeClient:
         with self._counting:
             refused = 0.0 if self._refused is None else time.monotonic() - self._refused
             return self._good and refused < REFUSED_BORNE
+
+    def conceal_with(self, conceal: Callable[[str], None]) -> None:
+        """Have `conceal` told the credentials, now and then when they change, before they are sent."""
+        self._transport.conceal = conceal
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -289,6 +296,25 @@ class KubeClient:
         request = _request("create", "POST", kind, namespace, query=query, body=body, writes=not dry_run)
         return self._json(request, gate)
 
+    def try_create(
+        self,
+        kind: Kind,
+        body: Document,
+        namespace: str,
+        *,
+        warned: Callable[[str], None],
+        strict: bool = True,
+        gate: Gate | None = None,
+    ) -> None:
+        """Return when the API server would create the object, raise as `create` does when not; it writes nothing.
+
+        One attempt. `warned` is told the API server's warnings in either case; without `strict`, unknown and duplicate
+        fields are among them.
+        """
+        query = {"fieldValidation": "Strict" if strict else "Warn", "dryRun": "All"}
+        request = _request("create", "POST", kind, namespace, query=query, body=body)
+        self._json(dataclasses.replace(request, warned=warned), gate, retry=False)
+
     def replace(
         self, kind: Kind, name: str, body: Document, namespace: str | None = None, *, gate: Gate | None = None
     ) -> Document:
@@ -397,6 +423,9 @@ class KubeClient:
                 raise _Retry(lost) from error
             raise lost from error
         self._note(answer.status)
+        if request.warned is not None:
+            for warning in _warnings(answer):
+                request.warned(warning)
         if 200 <= answer.status < 300:
             return answer
         try:
@@ -563,7 +592,25 @@ def _raise_status(request: _Request, code: int, status: Document, retry_after: f
         kind, text = KubeRejected, message
     elif code in (408, 429) or code >= 500:
         kind = KubeUnavailable
-    raise kind(text, status=code, reason=reason, retry_after=retry_after)
+    said = str(status.get("message") or "")[:SAID_MOST]
+    raise kind(text, status=code, reason=reason, retry_after=retry_after, said=said, causes=tuple(_causes(status)))
+
+
+def _causes(status: Document) -> Iterator[tuple[str, str]]:
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    for cause in causes if isinstance(causes, list) else ():
+        if isinstance(cause, dict) and cause.get("field"):
+            yield str(cause["field"]), str(cause.get("message") or cause.get("reason") or "")[:MESSAGE_MOST]
+
+
+_WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
+
+
+def _warnings(answer: Answer) -> Iterator[str]:
+    """The texts of the Warning headers (RFC 7234, 5.5), however many came in one line."""
+    for text in _WARNING.findall(answer.headers.get("Warning") or ""):
+        yield re.sub(r"\\(.)", r"\1", text)[:MESSAGE_MOST]
 
 
 def _retry_after(header: str | None, status: Document) -> float | None:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -219,6 +219,9 @@ class Transport:
         self._base = str(api_client.configuration.host).rstrip("/")
         self._credentials = credentials
         self._user_agent = user_agent
+        self.conceal: Callable[[str], None] = lambda _: None
+        """Is told the credentials whenever there are new ones, before they are sent."""
+        self._concealed = ""
         self.read_timeout = READ_TIMEOUT
         self.connect_timeout = CONNECT_TIMEOUT
 
@@ -321,6 +324,9 @@ class Transport:
             if not _SENDABLE.fullmatch(authorization):
                 # http.client would refuse it as well, and show it.
                 raise NotSent("the token holds characters that cannot be sent")
+            if authorization != self._concealed:
+                self.conceal(authorization.rpartition(" ")[2])
+                self._concealed = authorization
             headers["Authorization"] = authorization
         _running.call = call
         with _translation(call):

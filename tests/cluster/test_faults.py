@@ -678,9 +678,10 @@ def test_refusals_of_admission(faulty: Faulty) -> None:
         assert failed.failure and failed.failure["reason"] == reason and words in failed.failure["message"], failed
         assert (faulty.live_version(), set(faulty.objects(CONTROLLER))) == ("1", {"shop-1"})
 
-    volumes = [{"name": "twice", "emptyDir": {}}] * 2
+    volumes = [{"name": "both", "emptyDir": {}, "secret": {"secretName": "a"}}]
     container = {"name": "web", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "ports": [{"containerPort": 8080}]}
-    fails("Invalid", "Duplicate value", podspec={"containers": [container], "volumes": volumes})
+    more_than_one = "may not specify more than 1 volume type"
+    fails("Invalid", more_than_one, podspec={"containers": [container], "volumes": volumes})
 
     hard = {"count/replicationcontrollers": "1"}
     quota = kube.create(QUOTA, _object(QUOTA, "q", spec={"hard": hard}), faulty.namespace)

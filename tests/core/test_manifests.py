@@ -199,7 +199,10 @@ def test_overridden_names():
     ],
 )
 def test_service_ports_have_unique_names_and_numbers(ports, expected):
-    found = manifests.service_ports(descriptor(with_ports(*ports)))
+    # A container of its own for each, as no two ports of one container may have the same name.
+    document = with_ports()
+    document["podspec"]["containers"] = [{"name": f"c{n}", "image": "x", "ports": [p]} for n, p in enumerate(ports)]
+    found = manifests.service_ports(descriptor(document))
     assert [(p["name"], p["port"], p["protocol"]) for p in found] == expected
     assert all(p["targetPort"] == p["port"] and len(p["name"]) <= 63 for p in found)
 

@@ -44,7 +44,7 @@ def environment(world: World, name: str) -> dict[str, str]:
 
 
 def test_injected_variables_reach_every_container_and_only_their_names_the_log(world: World) -> None:
-    given = [{"name": "TOKEN", "value": SECRET_VALUE}, {"name": "MODE", "value": "injected"}]
+    given = [{"name": "TOKEN", "value": SECRET_VALUE}, {"name": "MODE", "value": "theirs"}]
     with_injectors(world, Gives("one", given), Gives("same", given[:1]))
     deployment = world.deployed(env={"MODE": "own"})
     assert environment(world, "shop-1") | {"TOKEN": SECRET_VALUE, "MODE": "own"} == environment(world, "shop-1")
@@ -53,6 +53,21 @@ def test_injected_variables_reach_every_container_and_only_their_names_the_log(w
     assert "the descriptor overrides: MODE" in log
     assert SECRET_VALUE not in log
     assert SECRET_VALUE not in json.dumps(deployment.public())
+
+
+def test_secrets_are_known_again_before_the_first_line_after_a_restart(world: World) -> None:
+    with_injectors(world, Gives("one", [{"name": "TOKEN", "value": SECRET_VALUE}]))
+    deployment = world.deployed(env={"OWN": "a value of the team"})
+    world.quiet()
+    world.stop()
+    world.start()  # without the injector
+    world.logbook.append(deployment.id, f"said {SECRET_VALUE} and a value of the team")
+    assert world.log(deployment.id).endswith(" said *** and ***\n")
+    world.service.undeploy(world.namespace, deployment.id)
+    world.ended(deployment, Status.UNDEPLOYED)
+    world.quiet()
+    world.logbook.append(deployment.id, f"late {SECRET_VALUE}")
+    assert world.log(deployment.id).endswith(" late ***\n")
 
 
 def test_an_injected_secret_that_a_container_prints_is_hidden_in_the_log(world: World) -> None:

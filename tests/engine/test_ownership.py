@@ -582,10 +582,13 @@ WRONG: dict[str, tuple[list[Document], str]] = {
         [{**WEB, "readinessProbe": {"httpGet": {"port": 80, "pth": "/"}}}],
         f'unknown field "{AT}[0].readinessProbe.httpGet.pth"',
     ),
-    "two containers of one name": ([WEB, {"name": "web"}], f'{AT}[1].name: Duplicate value: "web"'),
+    "two containers of one name": (
+        [WEB, {"name": "web"}],
+        "podspec.containers[1].name: is the same as that of another",
+    ),
     "two ports of one name": (
         [{**WEB, "ports": [{"name": "a", "containerPort": 1}, {"name": "a", "containerPort": 2}]}],
-        f'{AT}[0].ports[1].name: Duplicate value: "a"',
+        "podspec.containers[0].ports[1].name: is the same as that of another port",
     ),
     "no quantity": ([{**WEB, "resources": {"limits": {"memory": "lots"}}}], "quantities must match"),
     "a limit below the request": (
@@ -596,7 +599,7 @@ WRONG: dict[str, tuple[list[Document], str]] = {
     "a name in capitals": ([{**WEB, "name": "Web"}], "podspec.containers[0].name: must be a container name"),
     "a volume that is not there": (
         [{**WEB, "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
-        f'{AT}[0].volumeMounts[0].name: Not found: "data"',
+        "podspec.containers[0].volumeMounts[0].name: is not the name of a volume",
     ),
 }
 

@@ -343,6 +343,56 @@ def test_a_request_above_its_limit_is_refused(cluster, objects, refused, what):
     assert cluster.create(RC, made, dry_run="All")
 
 
+WRONG_TYPES = {
+    "number {} EnvVar.{}.env.value of type string": {"env": [{"name": "A", "value": "x"}, {"name": "B", "value": 5}]},
+    "string {} ContainerPort.{}.ports.containerPort of type int32": {"ports": [{"containerPort": "http"}]},
+    "number 1.5 {} ContainerPort.{}.ports.containerPort of type int32": {"ports": [{"containerPort": 1.5}]},
+    "string {} Container.{}.tty of type bool": {"tty": "yes"},
+    "number {} Container.{}.stdin of type bool": {"stdin": 1},
+    "string {} Container.{}.command of type []string": {"command": "run"},
+    "array {} Container.{}.livenessProbe of type v1.Probe": {"livenessProbe": []},
+    "object {} Container.{}.ports of type []v1.ContainerPort": {"ports": {}},
+}
+
+
+@pytest.mark.parametrize("told", WRONG_TYPES)
+def test_a_value_of_another_type_is_named_without_indices(cluster, objects, refused, told):
+    rc = objects.rc("web")
+    rc["spec"]["template"]["spec"]["containers"][0].update(WRONG_TYPES[told])
+    status = refused(400, lambda: cluster.create(RC, rc, dry_run="All", field_validation="Strict"))
+    assert status["reason"] == "BadRequest"
+    sentence = told.format("into Go struct field", "spec.template.spec.containers")
+    begin = (
+        'ReplicationController in version "v1" cannot be handled as a ReplicationController: json: cannot unmarshal '
+    )
+    assert status["message"] == begin + sentence
+
+
+def test_unknown_fields_hide_what_else_is_wrong_only_from_the_strict(cluster, objects):
+    rc = objects.rc("web", 1, nonsense=1, ports=[{"containerPort": 70000}])
+    url = f"{cluster.api.configuration.host}/{cluster.path(RC)}?dryRun=All&fieldValidation="
+    token = cluster.api.configuration.auth_settings().get("BearerToken")
+    headers = {"Content-Type": "application/json", **({"Authorization": token["value"]} if token else {})}
+
+    def post(mode):
+        answer = cluster.api.rest_client.pool_manager.request("POST", url + mode, body=json.dumps(rc), headers=headers)
+        return answer.status, answer.headers.get("Warning"), json.loads(answer.data)["message"]
+
+    status, warning, message = post("Strict")
+    assert (status, warning) == (400, None)
+    assert message.endswith(': strict decoding error: unknown field "spec.template.spec.containers[0].nonsense"')
+    status, warning, message = post("Warn")
+    assert (status, warning) == (422, '299 - "unknown field \\"spec.template.spec.containers[0].nonsense\\""')
+    assert "ports[0].containerPort" in message
+
+
+def test_what_exists_is_checked_all_the_same(cluster, objects, refused):
+    cluster.create(RC, objects.rc("web", 0))
+    status = refused(422, lambda: cluster.create(RC, objects.rc("web", 0, imagePullPolicy="x"), dry_run="All"))
+    assert status["reason"] == "Invalid"
+    assert refused(409, lambda: cluster.create(RC, objects.rc("web", 0), dry_run="All"))["reason"] == "AlreadyExists"
+
+
 def test_variables_of_one_name_are_taken(cluster, objects):
     twice = [{"name": "COLOUR", "value": "blue"}, {"name": "COLOUR", "value": "green"}]
     made = objects.rc("web", 0)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from deployer import sandbox
 from deployer.core import plugins
+from deployer.core.dryrun import DryRun
 from deployer.core.engine import Engine
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound
 from deployer.core.kube import client as kube_client
@@ -61,7 +62,7 @@ class World:
     def start(self, registry: plugins.Registry | None = None) -> World:
         """Start the service on the same store as before."""
         self.store = SqliteStore(self.settings.data_dir / "deployer.db")
-        redactor = Redactor()
+        redactor = self.redactor = Redactor()
         self.logbook = Logbook(self.store, redactor)
         self.registry = registry or plugins.load(self.settings, entry_points=self.entry_points)
         self.client = kube_client.connect(self.settings)
@@ -76,7 +77,8 @@ class World:
             mirrors=self.mirrors,
         )
         self.engine = Engine(tools)
-        self.service = Service(self.store, self.logbook, self.registry, self.settings)
+        dry_run = DryRun(self.client, self.settings, redactor)
+        self.service = Service(self.store, self.logbook, self.registry, self.settings, dry_run=dry_run)
         self.engine.start()
         self._parts = [
             self.engine.stop,

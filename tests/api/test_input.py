@@ -1,0 +1,238 @@
+"""Hostile input over the wire: whatever is sent, the answer is a 4xx in one clear sentence, and the port goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from deployer.core.records import Deployment, Operation, StoredDescriptor
+
+Q = "?namespace=shop-ns"
+
+
+def good(make_document: Any, encoding: str) -> bytes:
+    return json.dumps(make_document()).encode(encoding)
+
+
+def deep(opening: bytes, closing: bytes, levels: int) -> bytes:
+    return b'{"podspec": ' + opening * levels + b"1" + closing * levels + b"}"
+
+
+BODIES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not JSON"),
+    "blank": (b" \r\n\t", "not JSON"),
+    "a list": (b"[{}]", "not a JSON object"),
+    "a text": (b'"shop"', "not a JSON object"),
+    "null": (b"null", "not a JSON object"),
+    "a number": (b"1", "not a JSON object"),
+    "deep objects": (deep(b'{"a":', b"}", 70), "nested more than 64 levels"),
+    "deep lists": (deep(b"[", b"]", 5000), "nested more than 64 levels"),
+    "endless lists": (b"[" * 1_000_000, "nested more than 64 levels"),
+    "endless objects": (b'{"a":' * 200_000, "nested more than 64 levels"),
+    "NaN": (b'{"replicas": NaN}', "NaN is not a JSON value"),
+    "infinity": (b'{"replicas": -Infinity}', "-Infinity is not a JSON value"),
+    "a surrogate": (b'{"appName": "\\ud800"}', "half of a surrogate pair"),
+    "a surrogate as a key": (b'{"\\udfff": 1}', "half of a surrogate pair"),
+    "a surrogate in UTF-8": (b'{"appName": "\xed\xa0\x80"}', "not UTF-8"),
+    "Latin-1": ('{"email": "ü"}'.encode("latin-1"), "not UTF-8"),
+    "UTF-7": (b'{"email": "+AOQ-"}', "is required"),
+    "a duplicate key": (b'{"appName": "a", "appName": "b"}', 'the key "appName" appears twice'),
+    "a duplicate key deep down": (b'{"podspec": {"containers": [{"a": 1, "a": 1}]}}', 'the key "a" appears twice'),
+    "a huge integer": (b'{"replicas": ' + b"9" * 100_000 + b"}", "digits is too large"),
+    "a huge float": (b'{"replicas": 1e99999}', "too large"),
+    "a zero byte": (b'{"appName": "a\x00"}', "not JSON"),
+    "a comment": (b'{"appName": "a" /* b */}', "not JSON"),
+    "a form": (b"appName=shop&newVersion=1", "not JSON"),
+    "gzip": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize(
+    "route", [("POST", "/descriptors/"), ("POST", "/descriptors/validate"), ("PUT", "/descriptors/x/")]
+)
+def test_bodies(world: Any, make_document: Any, route: tuple[str, str], name: str) -> None:
+    method, path = route
+    body, says = BODIES[name]
+    if method == "PUT":
+        path = f"/descriptors/{world.call('POST', '/descriptors/' + Q, make_document()).json['id']}/"
+    before = world.store.find(StoredDescriptor)
+    problem = world.call(method, path + Q, body).problem
+    assert problem["status"] == 400
+    assert says in problem["detail"]
+    assert len(problem["detail"]) < 1000
+    assert problem["detail"].isprintable()
+    assert problem["errors"]
+    assert world.store.find(StoredDescriptor) == before
+    assert world.call("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_encodings_of_unicode_are_named(world: Any, make_document: Any, encoding: str) -> None:
+    problem = world.call("POST", f"/descriptors/{Q}", good(make_document, encoding)).problem
+    assert problem["status"] == 400
+    assert problem["detail"].startswith("the document is not UTF-8")
+    assert "it looks like UTF-16 or UTF-32" in problem["detail"]
+
+
+def test_a_byte_order_mark_is_no_harm(world: Any, make_document: Any) -> None:
+    assert world.call("POST", f"/descriptors/{Q}", good(make_document, "utf-8-sig")).status == 201
+
+
+# --- addresses and headers ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raw(port: int, data: bytes = b"") -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        sock.sendall(data)
+        yield sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := sock.recv(65536):
+            data += piece
+    return data
+
+
+STRANGE = [
+    b"%00", b"%ff", b"%ed%a0%80", b"%ED%BF%BF", b"%", b"%zz", b"%0d%0aX-Evil:%201", b"%2e%2e/%2e%2e/etc/passwd",
+    b"\xff\xfe", b"\xed\xa0\x80", b"\x7f", b"a" * 8000, b"%f0%9f%98%80", b"';--", b"%22%3E%3Cscript%3E", b"{}",
+    b"..%2f", b"a;b=c", b"%u0041", b"\xc0\xaf", b"NaN", b"9" * 400, b"-1",
+]  # fmt: skip
+PLACES = [
+    b"GET /%s HTTP/1.1",
+    b"GET /descriptors/%s?namespace=shop-ns HTTP/1.1",
+    b"GET /descriptors/?namespace=%s HTTP/1.1",
+    b"GET /descriptors/?namespace=shop-ns&appname=%s HTTP/1.1",
+    b"GET /descriptors/?namespace=shop-ns&%s=1 HTTP/1.1",
+    b"GET /deployments/%s/logs?namespace=shop-ns&after=%s HTTP/1.1",
+    b"GET /deployments/?namespace=shop-ns&limit=%s&status=%s HTTP/1.1",
+    b"POST /deployments/?namespace=shop-ns&descriptorId=%s HTTP/1.1",
+    b"DELETE /deployments/x/?namespace=shop-ns&deleteDeployment=%s HTTP/1.1",
+    b"DELETE /descriptors/?namespace=%s&appname=%s&keepLatest=%s HTTP/1.1",
+    b"GET /stream/deployments/%s/logs?namespace=%s HTTP/1.1",
+    b"GET /readyz HTTP/1.1\r\nAccept: %s",
+    b"PUT /descriptors/x/?namespace=shop-ns HTTP/1.1\r\nIf-Match: %s",
+    b"POST /descriptors/?namespace=shop-ns HTTP/1.1\r\nContent-Type: %s",
+    b"GET /descriptors/?namespace=shop-ns HTTP/1.1\r\nOrigin: %s",
+    b"GET /descriptors/?namespace=shop-ns HTTP/1.1\r\nAuthorization: Bearer %s",
+    b"GET /descriptors/?namespace=shop-ns HTTP/1.1\r\nCookie: %s",
+    b"GET /%s HTTP/%s",
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.decode().partition("\r")[0] + place.decode()[-12:])
+def test_no_address_and_no_header_is_a_500(world: Any, place: bytes) -> None:
+    for strange in STRANGE:
+        request = (
+            place.replace(b"%s", strange) + b"\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        with raw(world.port, request) as sock:
+            answer = read_all(sock)
+        if place.startswith(b"GET /stream") and not strange.isascii():
+            continue  # the log server hangs up on what is no HTTP at all
+        assert answer.startswith(b"HTTP/1."), (strange, answer)
+        status = int(answer.split(b" ", 2)[1])
+        assert 200 <= status < 500, (strange, answer)
+        head = answer.partition(b"\r\n\r\n")[0]
+        assert b"\nX-Evil" not in head
+    assert world.call("GET", "/healthz").status == 200
+    assert not world.store.find(Deployment)
+    assert not world.store.find(Operation)
+
+
+# --- exhaustion ---------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+    import resource, sys
+    from deployer.api.app import create_app
+    from deployer.api.server import Server
+    from deployer.api.stream import LogStream
+    logs = LogStream(None)
+    server = Server(create_app(None, list, list), logs, "127.0.0.1", 0)
+    server.start()
+    print(server.port, flush=True)
+    sys.stdin.read()
+    server.stop()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+"""
+HANDSHAKE = b"GET /stream/deployments/x/logs?namespace=a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+SLOW = (
+    b"",
+    b"G",
+    b"GET /stream/",
+    b"GET /healthz HTTP/1.1\r\nX-Slow: ",
+    b"POST /descriptors/?namespace=a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{",
+    b"POST /descriptors/?namespace=a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    HANDSHAKE,
+    HANDSHAKE + b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ",
+)
+
+
+def test_a_thousand_slow_connections_starve_nobody() -> None:
+    """Trickled headers and bodies, handshakes half said, and silence: probes are answered all the while."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    with process, contextlib.ExitStack() as stack:
+        port = int(process.stdout.readline())
+
+        def alive() -> float:
+            began = time.monotonic()
+            with raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as sock:
+                assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+            return time.monotonic() - began
+
+        socks = []
+        for number in range(1000):
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                socks.append(stack.enter_context(raw(port, SLOW[number % len(SLOW)])))
+            if number % 100 == 99:
+                alive()
+        # Each of them says a little more, again and again.
+        for _ in range(3):
+            for sock in socks:
+                with contextlib.suppress(OSError):
+                    sock.send(b"a")
+            alive()
+        stack.pop_all().close()
+        alive()
+        process.stdin.close()
+        peak = int(process.stdout.readline())
+        said = process.stderr.read()
+        assert process.wait(30) == 0
+    assert peak < 300 * 1024  # kB; a thousand connections are no reason for more
+    assert "Traceback" not in said
+
+
+def test_a_frame_that_is_too_large_ends_its_stream_alone(world: Any) -> None:
+    id = world.deployment().id
+    with world.watch(id) as first, world.watch(id) as second:
+        first.recv(timeout=10)
+        second.recv(timeout=10)
+        with contextlib.suppress(ConnectionClosed):
+            first.send(b"x" * (4 * 1024 * 1024))
+        with pytest.raises(ConnectionClosed):
+            while True:
+                first.recv(timeout=10)
+        world.logbook.append(id, "and on")
+        assert "and on" in second.recv(timeout=10)
+    assert world.call("GET", "/healthz").status == 200

@@ -1,0 +1,44 @@
+"""Whatever the Deployer accepts, a real API server accepts too: hundreds of descriptors, strictly, as dry runs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cluster.conftest import RealWorld
+from deployer.core.kube.kinds import Kind
+from support import acceptance
+
+pytestmark = pytest.mark.timeout(300)
+ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+
+
+@pytest.fixture
+def world(real: RealWorld) -> RealWorld:
+    """Pods are only admitted once the namespace has its account."""
+    end = time.monotonic() + 30
+    while not real.eyes.list(ACCOUNT, real.namespace)[0]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return real
+
+
+def test_good_descriptors_are_accepted(world: RealWorld) -> None:
+    tried = acceptance.good_ones_are_accepted(world, 400, 60)
+    assert tried > 100
+
+
+def test_what_we_render_ourselves_is_accepted(world: RealWorld) -> None:
+    tried, taken = acceptance.what_we_render_ourselves_is_accepted(world, 500, 60)
+    assert tried > 100
+    assert taken > 20
+
+
+def test_what_validate_accepts_is_accepted(world: RealWorld) -> None:
+    tried, taken, only_by_validate = acceptance.what_validate_accepts_is_accepted(world, 300, 60)
+    assert tried > 100
+    assert taken > 20
+    assert only_by_validate > 5
+    assert not world.names()
+    assert not world.pods()
