@@ -1,4 +1,4 @@
-"""The load for `api.py`: clients that cost little, so that the figures are the server's. Raw sockets, requests made before.
+"""The load for `api.py`: clients that cost little, so that figures are the server's. Raw sockets, requests made before.
 
     python bench/load.py rest PORT CONNECTIONS SECONDS    # requests from standard input, a JSON list of texts
     python bench/load.py viewers PORT PATH VIEWERS LINES  # prints `ready`, then the result; see `viewers`

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import sqlite3
@@ -20,6 +19,7 @@ from typing import Any
 
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.records import Deployment, LogLine, Record
+from deployer.core.store import documents
 from deployer.core.store.base import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
 from deployer.core.store.writer import WAIT, Subscriber, Transaction, Writer, closed, connect, write_lines
 
@@ -329,7 +329,7 @@ def _find_query(
 
 
 def _record(kind: type[R], row: tuple[str, int, int]) -> R:
-    return kind.from_document(json.loads(row[0]), revision=row[1], sequence=row[2])
+    return kind.from_document(documents.loads(row[0]), revision=row[1], sequence=row[2])
 
 
 # --- statements of the writer ---------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def _record(kind: type[R], row: tuple[str, int, int]) -> R:
 
 def _document(change: Change) -> str:
     if isinstance(change, (Create, Update)):
-        return json.dumps(change.record.to_document(), separators=(",", ":"))
+        return documents.dumps(change.record.to_document())
     return ""
 
 
