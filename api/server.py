@@ -15,7 +15,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from deployer.api.app import App
 from deployer.api.errors import MEDIA_TYPE, problem
@@ -136,12 +136,29 @@ class _ProblemTask(ErrorTask):
         self.write(body)
 
 
+class _Task(WSGITask):
+    """Sends the headers together with the answer instead of before it: one system call and one packet less."""
+
+    channel: _Channel
+
+    def write(self, data: bytes) -> None:
+        """Part of the answer; the first one brings the headers."""
+        if self.wrote_header or not data or self.content_length != len(data) or not self.has_body:
+            super().write(data)
+            return
+        head = self.build_response_header()
+        self.wrote_header = True
+        self.content_bytes_written = len(data)
+        self.channel.write_soon(head + data)
+
+
 class _Channel(HTTPChannel):
     """A connection that looks at the first bytes of each request before it reads them.
 
     Undecided bytes stay in the kernel, so that whoever gets the connection finds the whole request there.
     """
 
+    task_class = _Task
     error_task_class = _ProblemTask
     server: _Rest
     socket: Any  # None once it was handed over or closed
