@@ -24,7 +24,7 @@ from deployer.core.store.base import Append, Change, Create, Delete, Expect, Lea
 from deployer.core.store.writer import LAST_LINE, WAIT, Subscriber, Transaction, Writer, closed, connect, write_lines
 
 SCHEMA_VERSION = 1
-_IDLE_READERS = 8  # connections kept open; two file descriptors each
+_IDLE_READERS = 16  # connections kept open, one for each thread of REST; two file descriptors each
 _LINES_PER_READ = 10_000
 
 _SCHEMA = (
