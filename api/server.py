@@ -31,8 +31,8 @@ REQUEST = 60.0
 """Seconds in which a request must have arrived, headers and body."""
 STALLED = 30.0
 """Seconds after which a client that takes nothing of its answer is cut off."""
-# Connections that the kernel keeps until they are accepted (it caps this at net.core.somaxconn): viewers and clients that
-# all come back after a restart. One that finds no room is tried again by its own kernel only a second later.
+# Connections that the kernel keeps until they are accepted (it caps this at net.core.somaxconn): after a restart all
+# viewers and clients come back. One that finds no room is tried again by its own kernel only a second later.
 _BACKLOG = 1024
 _LINGER = 5.0  # seconds for which the rest of a refused body is read, and how much of it at most
 _LINGER_BYTES = 16 * MAX_BODY
