@@ -288,7 +288,7 @@ def arrived(processes: list[subprocess.Popen[str]]) -> dict[str, Any]:
 
 
 def viewers(options: argparse.Namespace) -> None:
-    """Lines are appended one by one; 1,000 at once show what a burst costs."""
+    """Lines are appended one by one, slowly and faster than they can all be sent one by one."""
     print(f"log stream, {options.viewers} viewers of one deployment: messages, and time from append to arrival")
     with running() as remote:
         for name, lines, gap in (("20 lines a second", options.lines, 0.05), ("200 lines a second", 400, 0.005)):
