@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import falcon
 
 import deployer
-from deployer.api import wire
+from deployer.api import negotiation, wire
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.core.errors import Problem
 from deployer.core.records import Document
@@ -20,6 +20,9 @@ _LINKS = {
     "healthcheckdata": "/deployments/{id}/healthcheckdata?namespace={namespace}",
     "stream": "/stream/deployments/{id}/logs?namespace={namespace}",
     "plugins": "/plugins",
+    "metrics": "/metrics",
+    "openapi": "/openapi.json",
+    "docs": "/docs",
     "health": "/healthz",
     "readiness": "/readyz",
 }
@@ -28,8 +31,14 @@ _LINKS = {
 class Start(wire.Resource):
     """The service itself."""
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Name, version and where to go from here; the links are templates (RFC 6570, level 1)."""
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Name, version and where to go from here; the links are templates (RFC 6570, level 1).
+
+        A browser is led to the page.
+        """
+        resp.set_header("Vary", "Accept")
+        if negotiation.prefers_html(req.get_header("Accept")):
+            raise falcon.HTTPSeeOther("/docs")
         wire.send(resp, {"service": "deployer", "version": deployer.__version__, "links": _LINKS})
 
 
@@ -67,3 +76,22 @@ class Plugins(wire.Resource):
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """All of them, in the order of loading."""
         wire.send(resp, self._describe())
+
+
+class Stream(wire.Resource):
+    """What REST says where the log stream is: `server.py` gives whoever asks for a stream to `stream.py`."""
+
+    def on_get(self, _req: falcon.Request, _resp: falcon.Response, id: str) -> None:
+        """426: no WebSocket was asked for. (Its header `Upgrade` is one that WSGI cannot send.)"""
+        raise falcon.HTTPError(426, description="this is a WebSocket; open it with a WebSocket client")
+
+
+class Openapi(wire.Resource):
+    """The OpenAPI document."""
+
+    def __init__(self, build: Callable[[], Document]) -> None:
+        self._build = build
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """The document."""
+        wire.send(resp, self._build())

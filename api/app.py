@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import falcon
 
-from deployer.api import about, deployments, descriptors, errors, origins, routes, wire
+from deployer.api import about, deployments, descriptors, errors, openapi, origins, page, routes, wire
+from deployer.api.metrics import Figures, Metrics, Timing
+from deployer.api.negotiation import Negotiation
 from deployer.core.records import Document
 from deployer.core.service import Service
 
@@ -17,19 +20,30 @@ def create_app(
     service: Service,
     registry_description: Callable[[], list[Document]],
     health: Callable[[], Sequence[str]],
+    metrics: Metrics | None = None,
+    *,
+    secured: bool = False,
 ) -> App:
     """The WSGI application.
 
     registry_description   what `/plugins` shows, one document a plugin
     health                 why `/readyz` should say no: sentences, empty when ready; called for every request to it
+    metrics                what `/metrics` shows; requests are counted there
+    secured                whether the OpenAPI document says that callers need a bearer token
     """
-    app: App = falcon.App(middleware=[_Guard()])
+    metrics = metrics or Metrics()
+    openapi.check()
+    document = functools.cache(lambda: openapi.build(service.rules, secured=secured))
+    app: App = falcon.App(middleware=[Timing(metrics), _Guard(), Negotiation()])
     app.req_options.strip_url_path_trailing_slash = True
     errors.install(app)
     resources: dict[str, wire.Resource] = {
         "/": about.Start(),
         "/healthz": about.Healthz(),
         "/readyz": about.Readyz(health),
+        "/openapi.json": about.Openapi(document),
+        "/docs": page.Docs(document),
+        "/metrics": Figures(metrics),
         "/plugins": about.Plugins(registry_description),
         "/descriptors": descriptors.Descriptors(service),
         "/descriptors/validate": descriptors.Validation(service),
@@ -38,10 +52,10 @@ def create_app(
         "/deployments/{id}": deployments.Deployment(service),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
+        "/stream/deployments/{id}/logs": about.Stream(),
     }
     for route in routes.ROUTES:
-        if not route.stream:
-            app.add_route(route.path, resources.pop(route.path))
+        app.add_route(route.path, resources.pop(route.path))
     assert not resources, f"not in the route table: {', '.join(resources)}"
     return app
 

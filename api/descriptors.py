@@ -5,7 +5,6 @@ from __future__ import annotations
 import falcon
 
 from deployer.api import wire
-from deployer.core.records import StoredDescriptor
 from deployer.core.service import Service
 
 
@@ -17,7 +16,7 @@ class Descriptors(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """All of a namespace, or of `appname`."""
-        found = self._service.descriptors(wire.namespace(req), wire.text(req, "appname"))
+        found = self._service.descriptors(wire.namespace(req), wire.app(req))
         wire.send(resp, [descriptor.public() for descriptor in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -25,11 +24,12 @@ class Descriptors(wire.Resource):
         namespace = wire.namespace(req)
         descriptor = self._service.create_descriptor(namespace, wire.body(req))
         resp.set_header("Location", wire.location("descriptors", descriptor.id, namespace))
-        _show(resp, descriptor, 201)
+        wire.send(resp, descriptor.public(), 201)
+        wire.set_revision(resp, descriptor.revision)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete those of `appname`, all but the latest unless told."""
-        namespace, app = wire.namespace(req), wire.required(req, "appname")
+        namespace, app = wire.namespace(req), wire.required_app(req)
         keep_latest = wire.flag(req, "keepLatest", default=True)
         wire.send(resp, {"deleted": self._service.delete_descriptors(namespace, app, keep_latest)})
 
@@ -42,7 +42,9 @@ class Descriptor(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
-        _show(resp, self._service.descriptor(wire.namespace(req), id))
+        descriptor = self._service.descriptor(wire.namespace(req), id)
+        if not wire.unchanged(req, resp, descriptor.revision):
+            wire.send(resp, descriptor.public())
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Replace it, if it still has the revision that `If-Match` names."""
@@ -52,8 +54,8 @@ class Descriptor(wire.Resource):
         wire.set_revision(resp, descriptor.revision)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Delete it; what was deployed from it stays."""
-        self._service.delete_descriptor(wire.namespace(req), id)
+        """Delete it, if it still has the revision that `If-Match` names; what was deployed from it stays."""
+        self._service.delete_descriptor(wire.namespace(req), id, wire.if_match(req))
         resp.status = 200
 
 
@@ -66,8 +68,3 @@ class Validation(wire.Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 with what would be stored, or 400 with everything that is wrong."""
         wire.send(resp, self._service.validate(wire.namespace(req), wire.body(req)))
-
-
-def _show(resp: falcon.Response, descriptor: StoredDescriptor, status: int = 200) -> None:
-    wire.send(resp, descriptor.public(), status)
-    wire.set_revision(resp, descriptor.revision)

@@ -43,6 +43,8 @@ _STATUS: dict[type[DeployerError], int] = {
     Fenced: 503,
 }
 
+_LATER = 5.0  # seconds, when the error itself does not say after how many to come back
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +76,7 @@ def _answer(resp: falcon.Response, status: int, detail: str, errors: Iterable[Pr
 
 def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _params: dict[str, Any]) -> None:
     status = status_of(error)
-    retry_after = getattr(error, "retry_after", None)
+    retry_after = getattr(error, "retry_after", None) or (_LATER if status == 503 else None)
     if retry_after is not None:
         resp.set_header("Retry-After", str(max(1, math.ceil(retry_after))))
     if status >= 500:

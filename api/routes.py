@@ -59,6 +59,9 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/", methods={"GET": Anybody.EVERYBODY}),
     Route(path="/healthz", methods={"GET": Anybody.EVERYBODY}),
     Route(path="/readyz", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/openapi.json", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/docs", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/metrics", methods={"GET": Anybody.AUTHENTICATED}),
     Route(path="/plugins", methods={"GET": Anybody.AUTHENTICATED}),
     Route(
         path="/descriptors",

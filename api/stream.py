@@ -155,9 +155,11 @@ class LogStream:
         origin = request.headers.get("Origin")
         if origins.foreign(origin, request.headers.get("Host")):
             return connection.respond(403, origins.REFUSAL.format(ascii(origin)[:200]))
-        path = urllib.parse.urlsplit(request.path).path
-        if not _PATH.fullmatch(path):
-            return connection.respond(404, f"there is no stream at {path}; GET / lists what there is")
+        url = urllib.parse.urlsplit(request.path)
+        if not _PATH.fullmatch(url.path):
+            return connection.respond(404, f"there is no stream at {url.path}; GET / lists what there is")
+        if len(_namespaces(url.query)) != 1:
+            return connection.respond(400, "the parameter namespace is needed, once")
         if self._viewers >= self._limit:
             response = connection.respond(503, f"{self._viewers} are watching logs already; try again in a while")
             response.headers["Retry-After"] = "10"
@@ -192,9 +194,7 @@ class LogStream:
         match = _PATH.fullmatch(url.path)
         assert match is not None
         id = urllib.parse.unquote(match.group(1))
-        namespaces = urllib.parse.parse_qs(url.query).get("namespace", [])
-        if len(namespaces) != 1:
-            return REFUSED, "the parameter namespace is needed, once"
+        namespaces = _namespaces(url.query)
         try:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._readers, self._service.deployment, namespaces[0], id)
@@ -420,6 +420,10 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
     """Have the loop call `callback`; when it has ended there is nobody to tell."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)
+
+
+def _namespaces(query: str) -> list[str]:
+    return urllib.parse.parse_qs(query).get("namespace", [])
 
 
 def _shorten(reason: str) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 import falcon
 
-from deployer.core.descriptor import MAX_BODY
-from deployer.core.errors import DeployerError, Invalid, PreconditionFailed, Problem
+from deployer.core.descriptor import MAX_BODY, SCHEMA, fold
+from deployer.core.errors import DeployerError, Invalid, Problem
 
 _TAG = re.compile(r'"?([0-9]{1,18})"?')
-_NUMBER = re.compile(r"[0-9]{1,9}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_NAMESPACE = re.compile(SCHEMA["properties"]["namespace"]["pattern"].removesuffix("$") + r"\Z")
+
+E = TypeVar("E", bound=Enum)
 
 
 class TooLarge(DeployerError):
@@ -64,7 +68,16 @@ def body(req: falcon.Request) -> bytes:
 
 def namespace(req: falcon.Request) -> str:
     """The parameter that every descriptor and deployment needs."""
-    return required(req, "namespace")
+    value = required(req, "namespace")
+    if not _NAMESPACE.match(value):
+        raise _wrong("namespace", f"{value[:80]!r} cannot be the name of a Kubernetes namespace")
+    return value
+
+
+def app(req: falcon.Request) -> str | None:
+    """`appname` as descriptors have it once they are stored; None when it is absent or empty."""
+    value = text(req, "appname")
+    return value and fold(value)
 
 
 def required(req: falcon.Request, name: str) -> str:
@@ -73,6 +86,11 @@ def required(req: falcon.Request, name: str) -> str:
     if value is None:
         raise _wrong(name, f"is missing; add ?{name}=... to the address")
     return value
+
+
+def required_app(req: falcon.Request) -> str:
+    """`appname`, where it must be given."""
+    return fold(required(req, "appname"))
 
 
 def text(req: falcon.Request, name: str) -> str | None:
@@ -85,7 +103,7 @@ def text(req: falcon.Request, name: str) -> str | None:
 
 def flag(req: falcon.Request, name: str, default: bool) -> bool:
     """`true` or `false`."""
-    value = text(req, name)
+    value = _typed(req, name)
     if value is None:
         return default
     if value.lower() not in ("true", "false"):
@@ -95,12 +113,28 @@ def flag(req: falcon.Request, name: str, default: bool) -> bool:
 
 def number(req: falcon.Request, name: str, least: int) -> int | None:
     """A whole number from `least` on; None when absent."""
-    value = text(req, name)
+    value = _typed(req, name)
     if value is None:
         return None
     if not _NUMBER.fullmatch(value) or int(value) < least:
         raise _wrong(name, f"{value!r} is not a whole number from {least} on")
     return int(value)
+
+
+def choice(req: falcon.Request, name: str, choices: type[E]) -> E | None:
+    """One of the values of an enumeration; None when absent."""
+    value = _typed(req, name)
+    if value is None:
+        return None
+    try:
+        return choices(value)
+    except ValueError:
+        raise _wrong(name, f"{value!r} is not one of {', '.join(choice.value for choice in choices)}") from None
+
+
+def _typed(req: falcon.Request, name: str) -> str | None:
+    """Like `text`, but empty is not absent: a variable that a script forgot to set must not decide what is deleted."""
+    return "" if req.params.get(name) == "" else text(req, name)
 
 
 def _wrong(name: str, message: str) -> Invalid:
@@ -115,16 +149,28 @@ def set_revision(resp: falcon.Response, revision: int) -> None:
     resp.set_header("ETag", f'"{revision}"')
 
 
-def if_match(req: falcon.Request) -> int | None:
-    """The revision that `If-Match` names; None for `*` or no such header.
+def unchanged(req: falcon.Request, resp: falcon.Response, revision: int) -> bool:
+    """Name the revision; true when the client has it already (RFC 9110, 13.1.2) and a 304 is all it needs."""
+    set_revision(resp, revision)
+    header = req.get_header("If-None-Match")
+    if header is None or (header.strip() != "*" and revision not in _revisions(header.replace("W/", ""))):
+        return False
+    resp.status = 304
+    return True
 
-    Raises PreconditionFailed for what cannot be a tag of ours: it matches nothing (RFC 9110, 13.1.1). Quotes may be
-    left out, since shells eat them.
+
+def if_match(req: falcon.Request) -> frozenset[int] | None:
+    """The revisions that `If-Match` names; None for `*` or no such header.
+
+    What cannot be a tag of ours matches nothing (RFC 9110, 13.1.1). Quotes may be left out, since shells eat them.
     """
     header = req.get_header("If-Match")
     if header is None or header.strip() == "*":
         return None
-    match = _TAG.fullmatch(header.strip())
-    if match is None:
-        raise PreconditionFailed(f"If-Match: {header!r} is no revision; send the ETag of the last GET")
-    return int(match.group(1))
+    return _revisions(header)
+
+
+def _revisions(header: str) -> frozenset[int]:
+    """Those in a list of entity tags; others' tags match nothing."""
+    matches = (_TAG.fullmatch(tag.strip()) for tag in header.split(","))
+    return frozenset(int(match.group(1)) for match in matches if match)

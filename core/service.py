@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
@@ -53,7 +53,7 @@ class Service:
         self.logbook = logbook
         self._registry = registry
         self._settings = settings
-        self._rules = rules(registry, settings)
+        self.rules = rules(registry, settings)
 
     # --- descriptors ---------------------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ class Service:
 
         `stored`: it was accepted before, perhaps by the original, whose rules were fewer.
         """
-        normal = descriptors.normalise(document, namespace=namespace, rules=self._rules, stored=stored)
+        normal = descriptors.normalise(document, namespace=namespace, rules=self.rules, stored=stored)
         problems = [problem for provider in self._chosen(normal) for problem in _problems(provider, normal)]
         if problems:
             raise Invalid(problems)
@@ -110,21 +110,24 @@ class Service:
             raise NotFound(f"there is no descriptor {id} in namespace {namespace}")
         return found
 
-    def update_descriptor(self, namespace: str, id: str, body: bytes, if_match: int | None = None) -> StoredDescriptor:
-        """Replace a descriptor. Raises NotFound, Invalid, Conflict, PreconditionFailed."""
+    def update_descriptor(
+        self, namespace: str, id: str, body: bytes, if_match: Collection[int] | None = None
+    ) -> StoredDescriptor:
+        """Replace a descriptor. Raises NotFound, Invalid, Conflict, PreconditionFailed.
+
+        if_match   the revisions that it may have; None: any
+        """
         self.descriptor(namespace, id)
         document = self.validate(namespace, body)
 
         def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
-            if if_match is not None and if_match != old.revision:
-                raise PreconditionFailed(
-                    f"descriptor {id} has revision {old.revision} by now, not {if_match}; read it again"
-                )
             if document["appName"] != old.app:
                 raise Invalid(
                     [Problem("appName", f"is {old.app!r} and cannot change; create another descriptor instead")]
                 )
+            # Last, since it counts only when everything else is right (RFC 9110, 13.2.1).
+            _expect(f"descriptor {id}", old.revision, if_match)
             new = dataclasses.replace(old, document=document, last_modified=timestamp())
             changes: list[Change] = [Update(new), *self._claim(namespace, old.app, document)]
             if old.document.get("frontend") != document.get("frontend"):
@@ -133,11 +136,12 @@ class Service:
 
         return _decide_again(attempt)
 
-    def delete_descriptor(self, namespace: str, id: str) -> None:
-        """Delete a descriptor; what it deployed stays. Raises NotFound."""
+    def delete_descriptor(self, namespace: str, id: str, if_match: Collection[int] | None = None) -> None:
+        """Delete a descriptor; what it deployed stays. Raises NotFound, PreconditionFailed."""
 
         def attempt() -> None:
             old = self.descriptor(namespace, id)
+            _expect(f"descriptor {id}", old.revision, if_match)
             self.store.commit(Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id))
 
         _decide_again(attempt)
@@ -167,9 +171,10 @@ class Service:
         stored = self.descriptor(namespace, descriptor_id)
         return self._queue(namespace, self.check(namespace, stored.document, stored=True), stored.id, by)
 
-    def redeploy(self, namespace: str, id: str, by: str = "") -> Deployment:
-        """Queue a new deployment of the descriptor copy of an earlier one."""
+    def redeploy(self, namespace: str, id: str, by: str = "", if_match: Collection[int] | None = None) -> Deployment:
+        """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does."""
         earlier = self.deployment(namespace, id)
+        _expect(f"deployment {id}", earlier.revision, if_match)
         return self._queue(namespace, self.check(namespace, earlier.descriptor, stored=True), earlier.descriptor_id, by)
 
     def _queue(self, namespace: str, document: Document, descriptor_id: str, by: str) -> Deployment:
@@ -219,11 +224,14 @@ class Service:
             raise NotFound(f"there is no deployment {id} in namespace {namespace}")
         return found
 
-    def undeploy(self, namespace: str, id: str, purge: bool = False) -> Deployment:
+    def undeploy(
+        self, namespace: str, id: str, purge: bool = False, if_match: Collection[int] | None = None
+    ) -> Deployment:
         """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`."""
 
         def attempt() -> Deployment:
             old = self.deployment(namespace, id)
+            _expect(f"deployment {id}", old.revision, if_match)
             status = Status.UNDEPLOYING if old.status in (Status.DEPLOYING, Status.DEPLOYED) else old.status
             new = old.to(status, purge=old.purge or purge)
             changes: list[Change] = [Update(new)]
@@ -301,6 +309,13 @@ def _problems(provider: Provider, document: Document) -> list[Problem]:
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
             f"the service's log has the details"
         ) from error
+
+
+def _expect(what: str, revision: int, if_match: Collection[int] | None) -> None:
+    """Raise PreconditionFailed when it has none of the revisions that it should have."""
+    if if_match is not None and revision not in if_match:
+        expected = " or ".join(map(str, sorted(if_match))) or "what If-Match says"
+        raise PreconditionFailed(f"{what} has revision {revision} by now, not {expected}; read it again")
 
 
 def _decide_again(attempt: Callable[[], T]) -> T:

@@ -144,6 +144,12 @@ def settings() -> Settings:
 
 
 @pytest.fixture
+def registry(settings: Settings) -> Registry:
+    """Overridden by tests that want what is installed."""
+    return installed(settings)
+
+
+@pytest.fixture
 def stream_options() -> dict[str, Any]:
     """Overridden by tests that want other limits."""
     return {}
@@ -157,12 +163,16 @@ def server_options() -> dict[str, Any]:
 
 @pytest.fixture
 def world(
-    tmp_path: Path, settings: Settings, stream_options: dict[str, Any], server_options: dict[str, Any]
+    tmp_path: Path,
+    settings: Settings,
+    registry: Registry,
+    stream_options: dict[str, Any],
+    server_options: dict[str, Any],
 ) -> Iterator[World]:
     before = set(threading.enumerate())
     store = SqliteStore(tmp_path / "deployer.db")
     logbook = Logbook(store)
-    service = Service(store, logbook, installed(settings), settings)
+    service = Service(store, logbook, registry, settings)
     logs = LogStream(service, **stream_options)
     reasons: list[str] = []
     app = create_app(service, lambda: [{"name": "one", "state": "ok"}], lambda: reasons)
