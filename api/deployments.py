@@ -52,9 +52,7 @@ class Deployment(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
-        deployment = self._service.deployment(wire.namespace(req), id)
-        if not wire.unchanged(req, resp, deployment.revision):
-            wire.send(resp, deployment.public())
+        _show(resp, self._service.deployment(wire.namespace(req), id))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy."""
@@ -63,7 +61,7 @@ class Deployment(wire.Resource):
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
         namespace, purge = wire.namespace(req), wire.flag(req, "deleteDeployment", default=False)
-        _show(resp, self._service.undeploy(namespace, id, purge, wire.if_match(req)), 202)
+        _show(resp, self._service.undeploy(namespace, id, purge, if_match=wire.if_match(req)), 202)
 
 
 class Logs(wire.Resource):
@@ -117,6 +115,6 @@ def _accepted(resp: falcon.Response, deployment: Record) -> None:
     _show(resp, deployment, 202)
 
 
-def _show(resp: falcon.Response, deployment: Record, status: int) -> None:
+def _show(resp: falcon.Response, deployment: Record, status: int = 200) -> None:
     wire.send(resp, deployment.public(), status)
     wire.set_revision(resp, deployment.revision)

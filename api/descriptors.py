@@ -5,6 +5,7 @@ from __future__ import annotations
 import falcon
 
 from deployer.api import wire
+from deployer.core.records import StoredDescriptor
 from deployer.core.service import Service
 
 
@@ -24,8 +25,7 @@ class Descriptors(wire.Resource):
         namespace = wire.namespace(req)
         descriptor = self._service.create_descriptor(namespace, wire.body(req))
         resp.set_header("Location", wire.location("descriptors", descriptor.id, namespace))
-        wire.send(resp, descriptor.public(), 201)
-        wire.set_revision(resp, descriptor.revision)
+        _show(resp, descriptor, 201)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete those of `appname`, all but the latest unless told."""
@@ -42,9 +42,7 @@ class Descriptor(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
-        descriptor = self._service.descriptor(wire.namespace(req), id)
-        if not wire.unchanged(req, resp, descriptor.revision):
-            wire.send(resp, descriptor.public())
+        _show(resp, self._service.descriptor(wire.namespace(req), id))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Replace it, if it still has the revision that `If-Match` names."""
@@ -55,7 +53,7 @@ class Descriptor(wire.Resource):
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete it, if it still has the revision that `If-Match` names; what was deployed from it stays."""
-        self._service.delete_descriptor(wire.namespace(req), id, wire.if_match(req))
+        self._service.delete_descriptor(wire.namespace(req), id, if_match=wire.if_match(req))
         resp.status = 200
 
 
@@ -68,3 +66,8 @@ class Validation(wire.Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 with what would be stored, or 400 with everything that is wrong."""
         wire.send(resp, self._service.validate(wire.namespace(req), wire.body(req)))
+
+
+def _show(resp: falcon.Response, descriptor: StoredDescriptor, status: int = 200) -> None:
+    wire.send(resp, descriptor.public(), status)
+    wire.set_revision(resp, descriptor.revision)

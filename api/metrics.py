@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import platform
 import time
@@ -9,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import falcon
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import deployer
 from deployer.api import wire
 from deployer.core.errors import StoreError
+from deployer.core.records import Document, Status
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _REQUEST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_DEPLOYMENT = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 
 Values = float | Mapping[str, float]
 
@@ -32,16 +35,34 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._asked = _Asked()
+        self._collected = _Collected()
         self._requests = Histogram(
             "deployer_http_request_duration_seconds",
             "REST requests by route, method and status; the route is a template, `other` is none of ours.",
             ("route", "method", "status"),
             buckets=_REQUEST,
-            registry=self.registry,
+            registry=None,
         )
+        self._ended = Counter(
+            "deployer_deployments_ended",
+            "Deployments that came to this status since the start of the process; a cancelled one is UNDEPLOYED.",
+            ("status",),
+            registry=None,
+        )
+        self._durations = Histogram(
+            "deployer_deployment_duration_seconds",
+            "From the request to the end of the deployment, the time in the queue included; in whole seconds.",
+            ("status",),
+            buckets=_DEPLOYMENT,
+            registry=None,
+        )
+        for status in (Status.DEPLOYED, Status.FAILURE):  # so that they are there before the first of them
+            self._durations.labels(status.value)
+        for status in (Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED):
+            self._ended.labels(status.value)
+        self._collected.counted = (self._requests, self._ended, self._durations)
         self._children: dict[tuple[str | None, str, int], Any] = {}
-        self.registry.register(self._asked)
+        self.registry.register(self._collected)
         ProcessCollector(registry=self.registry)
 
     def gauge(self, name: str, says: str, ask: Callable[[], Values], label: str = "") -> None:
@@ -49,11 +70,11 @@ class Metrics:
 
         A StoreError that it raises leaves the figure out.
         """
-        self._asked.families.append((GaugeMetricFamily, name, says, label, ask))
+        self._collected.families.append((GaugeMetricFamily, name, says, label, ask))
 
     def counter(self, name: str, says: str, ask: Callable[[], Values], label: str = "") -> None:
         """Like `gauge`, for what only grows."""
-        self._asked.families.append((CounterMetricFamily, name, says, label, ask))
+        self._collected.families.append((CounterMetricFamily, name, says, label, ask))
 
     def observe(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count one request. `route` is its template, None for none of ours; so the number of series is bounded."""
@@ -64,16 +85,27 @@ class Metrics:
             self._children[route, method, status] = child
         child.observe(seconds)
 
+    def ended(self, event: str, deployment: Document) -> None:
+        """Count a deployment that has come to an end; what else observers are told is of no interest here."""
+        if event != "deployment_finished":
+            return
+        status = deployment["status"]
+        self._ended.labels(status).inc()
+        if status in (Status.DEPLOYED, Status.FAILURE):
+            began, end = (datetime.datetime.fromisoformat(deployment[name]) for name in ("created", "lastModified"))
+            self._durations.labels(status).observe((end - began).total_seconds())
+
     def render(self) -> bytes:
         """All of it in the text format."""
         return generate_latest(self.registry)
 
 
-class _Asked(Collector):
-    """What others keep, asked when it is collected."""
+class _Collected(Collector):
+    """What was counted here, and what others keep, who are asked when somebody looks."""
 
     def __init__(self) -> None:
         self.families: list[tuple[type[Any], str, str, str, Callable[[], Values]]] = []
+        self.counted: tuple[Histogram | Counter, ...] = ()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is promised: the names are ours alone."""
@@ -85,6 +117,11 @@ class _Asked(Collector):
             "Which release this is.",
             {"version": deployer.__version__, "python": platform.python_version()},
         )
+        for counted in self.counted:
+            for metric in counted.collect():
+                # The library adds when each series began, which nobody asked for and doubles the answer.
+                metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+                yield metric
         for family, name, says, label, ask in self.families:
             try:
                 values = ask()

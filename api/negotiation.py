@@ -9,6 +9,7 @@ import falcon
 from falcon.constants import COMBINED_METHODS
 from falcon.util import mediatypes
 
+from deployer.api import wire
 from deployer.api.operations import HTML, JSON, OPERATIONS, PROBLEM
 from deployer.core.errors import Invalid, Problem
 
@@ -24,13 +25,19 @@ class Negotiation:
         }
         # Clients of the original ask for JSON wherever they go, and take what they get.
         self._media: Mapping[tuple[str, str], tuple[str, ...]] = {
-            key: (*operation.media, JSON, PROBLEM) for key, operation in OPERATIONS.items()
+            key: tuple(dict.fromkeys((*operation.media, JSON, PROBLEM))) for key, operation in OPERATIONS.items()
         }
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Unknown methods are a 501 (RFC 9110, 9.1); those that are only not possible here become a 405."""
         if req.method not in _METHODS:
             raise falcon.HTTPError(501, description=f"there is no method {ascii(req.method)[:80]}")
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
+        """What the client has already becomes a 304."""
+        if wire.known(req, resp):
+            resp.status = 304
+            resp.data = None
 
     def process_resource(self, req: falcon.Request, _resp: falcon.Response, _resource: object, _params: Any) -> None:
         """Raises a 406, or Invalid for a parameter that differs from one of the route's only in its spelling."""

@@ -55,6 +55,11 @@ _HEADERS: Mapping[str, Document] = {
         "schema": {"type": "string"},
         "example": "/deployments/3f2b8c1e-6d0a-4c57-9b43-5f1f0c9a7e21/?namespace=default",
     },
+    "WWW-Authenticate": {
+        "description": "How to authenticate (RFC 6750).",
+        "schema": {"type": "string"},
+        "example": "Bearer",
+    },
     "Retry-After": {
         "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1},
@@ -114,7 +119,7 @@ def _path(route: Route, secured: bool) -> Document:
 
 def _operation(operation: Operation, access: Access, stream: bool, secured: bool) -> Document:
     guarded = secured and access is not Anybody.EVERYBODY
-    problems = {*operation.problems, *_EVERYWHERE, *((401,) if guarded else ())}
+    problems = {*operation.problems, *_EVERYWHERE, *((401, 503) if guarded else ())}
     out: Document = {"operationId": operation.id, "tags": [operation.tag], "summary": operation.summary}
     if operation.description:
         out["description"] = operation.description
@@ -170,8 +175,9 @@ def _problem(status: int, says: str) -> Document:
         "description": says,
         "content": {PROBLEM: {"schema": {"$ref": f"{REF}Problem"}, "example": example | {"detail": "..."}}},
     }
-    if status in (429, 503):
-        out["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+    header = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}.get(status)
+    if header:
+        out["headers"] = {header: {"$ref": f"#/components/headers/{header}"}}
     return out
 
 

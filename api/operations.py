@@ -48,6 +48,7 @@ class Operation:
     body       the component that is sent; empty for none
     problems   the statuses of errors, beside those that every route has
     links      name -> operation id and its parameters, by status (OpenAPI's links)
+    accepts    media types for which there is another answer, such as the way to where they are
     """
 
     id: str
@@ -59,6 +60,7 @@ class Operation:
     replies: Mapping[int, Reply]
     problems: tuple[int, ...] = ()
     links: Mapping[int, Document] | None = None
+    accepts: tuple[str, ...] = ()
 
     @property
     def query(self) -> frozenset[str]:
@@ -67,8 +69,8 @@ class Operation:
 
     @property
     def media(self) -> tuple[str, ...]:
-        """The media types of its answers."""
-        return tuple(dict.fromkeys(media for reply in self.replies.values() for media in reply.content))
+        """The media types that it can answer to."""
+        return tuple(dict.fromkeys([*(m for reply in self.replies.values() for m in reply.content), *self.accepts]))
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -165,6 +167,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="What this is, and where to go from here",
         description="Links are templates (RFC 6570). A browser, which asks for `text/html`, is led to `/docs`.",
         replies={200: _json("Name, version and links.", "Start"), 303: _empty("To `/docs`.", "Location")},
+        accepts=(HTML,),
     ),
     ("/healthz", "GET"): Operation(
         id="healthz",

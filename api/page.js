@@ -1,4 +1,5 @@
 "use strict";
+if (matchMedia("(max-width: 60rem)").matches) document.querySelector("nav details").open = false;
 for (const place of document.querySelectorAll(".origin")) place.textContent = location.origin;
 for (const pre of document.querySelectorAll("pre")) {
   const block = document.createElement("div");

@@ -61,6 +61,10 @@ class _Page:
         self._document = document
         self._schemas: Mapping[str, Any] = document["components"]["schemas"]
         self._secured = "securitySchemes" in document["components"]
+        answers = [set(o["responses"]) for methods in document["paths"].values() for o in methods.values()]
+        common = sorted(set.intersection(*answers))
+        one = next(iter(document["paths"]["/"].values()))
+        self._everywhere = {status: one["responses"][status] for status in common}
 
     def html(self, style: str, script: str) -> str:
         info = self._document["info"]
@@ -73,6 +77,7 @@ class _Page:
         body = [
             f"<header><h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>",
             f"{_prose(info['description'])}{self._before()}</header>",
+            f'<h3 id="everywhere">Errors of every route</h3>{self._answers(self._everywhere)}',
         ]
         for group, description in groups.items():
             body.append(f'<h2 id="{_anchor(group)}">{escape(group)}</h2>{_prose(description)}')
@@ -84,12 +89,12 @@ class _Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
             f"<title>{escape(info['title'])}: REST API</title><style>{style}</style></head>\n<body>"
-            f"<nav>{self._contents(groups, operations)}</nav>\n<main>{''.join(body)}</main>"
+            f"<nav><details open>{self._contents(groups, operations)}</details></nav>\n<main>{''.join(body)}</main>"
             f"<script>{script}</script></body></html>\n"
         )
 
     def _contents(self, groups: Iterable[str], operations: list[tuple[str, str, Document]]) -> str:
-        out = [f'<a class="top" href="#">{escape(self._document["info"]["title"])}</a>']
+        out = [f"<summary>{escape(self._document['info']['title'])}</summary>"]
         for group in groups:
             links = [_link(o["operationId"], o["summary"], m) for _, m, o in operations if group in o["tags"]]
             out.append(f'<a class="group" href="#{_anchor(group)}">{escape(group)}</a><ul>{"".join(links)}</ul>')
@@ -102,12 +107,13 @@ class _Page:
         if self._secured:
             text += " and your token"
             lines.append("TOKEN=...")
-        return f'<p>{text}; <a href="openapi.json">openapi.json</a> has all this for programs.</p>{_pre(lines)}'
+        return f'<p>{text}; <a href="/openapi.json">openapi.json</a> has all this for programs.</p>{_pre(lines)}'
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
     def _operation(self, path: str, method: str, operation: Document) -> str:
         parameters = operation.get("parameters", ())
+        special = {s: answer for s, answer in operation["responses"].items() if s not in self._everywhere}
         out = [
             f'<section id="{operation["operationId"]}"><h3>{escape(operation["summary"])}</h3>',
             f'<p class="route">{_method(method)} <code>{_breakable(path)}</code></p>',
@@ -115,12 +121,12 @@ class _Page:
         ]
         if parameters:
             rows = [self._parameter(parameter) for parameter in parameters]
-            out.append(_table(("Parameter", "", ""), rows))
+            out.append(_table("Parameters", rows))
         if body := operation.get("requestBody"):
             schema = body["content"]["application/json"]["schema"]
             out.append(f"<p>Body: {self._type(schema)}</p>")
         out.append(_pre(self._example(path, method, operation)))
-        out.append(f"<h4>Answers</h4>{self._answers(operation['responses'])}</section>")
+        out.append(f"<h4>Answers</h4>{self._answers(special)}</section>")
         return "".join(out)
 
     def _parameter(self, parameter: Document) -> tuple[str, str, str]:
@@ -140,7 +146,7 @@ class _Page:
             headers = [f"<code>{escape(name)}</code>" for name in response.get("headers", ())]
             text = _prose(response["description"])
             rows.append((f"<b>{status}</b>", " ".join([*content, *headers]), text))
-        return _table(("Status", "", ""), rows)
+        return _table("Answers", rows)
 
     def _example(self, path: str, method: str, operation: Document) -> list[str]:
         query = "&".join(
@@ -172,7 +178,7 @@ class _Page:
         old = [field for field, definition in schema["properties"].items() if definition.get("deprecated")]
         out = [
             f'<section id="schema-{name}"><h3>{name}</h3>{_prose(schema.get("description", ""))}',
-            _table(("Field", "", ""), rows),
+            _table("Fields", rows),
         ]
         if old:
             names = ", ".join(f"<code>{field}</code>" for field in old)
@@ -191,6 +197,8 @@ class _Page:
         if definition.get("readOnly"):
             notes = ["set by the service"]
         text = definition.get("description") or self._followed(definition).get("description", "")
+        if self._followed(definition).get("type") == "string" and (rule := self._followed(definition).get("x-rule")):
+            text += f"\n\nIt {rule}."
         return f"<code>{escape(name)}</code>", ", ".join(notes), _prose(text) + self._inner(definition)
 
     def _inner(self, definition: Document) -> str:
@@ -262,9 +270,9 @@ def _pre(lines: Iterable[str]) -> str:
     return f"<pre><code>{chr(10).join(lines)}</code></pre>"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def _table(name: str, rows: Iterable[tuple[str, ...]]) -> str:
     lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="table"><table aria-label="{head[0]}">{lines}</table></div>'
+    return f'<table class="{name.lower()}" aria-label="{name}">{lines}</table>'
 
 
 def _method(method: str) -> str:

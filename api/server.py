@@ -15,7 +15,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from deployer.api.app import App
 from deployer.api.errors import MEDIA_TYPE, problem
@@ -136,12 +136,23 @@ class _ProblemTask(ErrorTask):
         self.write(body)
 
 
+class _Task(WSGITask):
+    """Keeps the connection after an answer that has no body (204, 304), which waitress closes for want of a length."""
+
+    request: Any
+
+    def set_close_on_finish(self) -> None:
+        if self.has_body or self.version != "1.1" or self.request.headers.get("CONNECTION", "").lower() == "close":
+            super().set_close_on_finish()
+
+
 class _Channel(HTTPChannel):
     """A connection that looks at the first bytes of each request before it reads them.
 
     Undecided bytes stay in the kernel, so that whoever gets the connection finds the whole request there.
     """
 
+    task_class = _Task
     error_task_class = _ProblemTask
     server: _Rest
     socket: Any  # None once it was handed over or closed

@@ -149,14 +149,12 @@ def set_revision(resp: falcon.Response, revision: int) -> None:
     resp.set_header("ETag", f'"{revision}"')
 
 
-def unchanged(req: falcon.Request, resp: falcon.Response, revision: int) -> bool:
-    """Name the revision; true when the client has it already (RFC 9110, 13.1.2) and a 304 is all it needs."""
-    set_revision(resp, revision)
-    header = req.get_header("If-None-Match")
-    if header is None or (header.strip() != "*" and revision not in _revisions(header.replace("W/", ""))):
+def known(req: falcon.Request, resp: falcon.Response) -> bool:
+    """True when the client has what the answer would show (`If-None-Match`, RFC 9110, 13.1.2)."""
+    header, tag = req.get_header("If-None-Match"), resp.get_header("ETag")
+    if header is None or tag is None or req.method not in ("GET", "HEAD") or resp.status_code != 200:
         return False
-    resp.status = 304
-    return True
+    return header.strip() == "*" or bool(_revisions(header.replace("W/", "")) & _revisions(tag))
 
 
 def if_match(req: falcon.Request) -> frozenset[int] | None:

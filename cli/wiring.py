@@ -8,8 +8,10 @@ import threading
 import time
 
 from deployer.api.app import create_app
+from deployer.api.metrics import Metrics
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
+from deployer.cli import figures
 from deployer.core import plugins
 from deployer.core.engine import Engine
 from deployer.core.errors import Interrupted, KubeError, StoreError
@@ -65,6 +67,7 @@ class Running:
         opened.callback(logbook.close)
         mirrors = Mirrors(self.client)
         opened.callback(mirrors.close)
+        metrics = Metrics()
         engine = Engine(
             Tools(
                 store=store,
@@ -74,11 +77,22 @@ class Running:
                 settings=settings,
                 client=self.client,
                 mirrors=mirrors,
-            )
+            ),
+            metrics.ended,
         )
         service = Service(store, logbook, self.registry, settings)
-        app = create_app(service, self.registry.describe, Readiness(engine, store, self.client))
-        self._server = Server(app, LogStream(service), settings.deployhost, settings.deployport)
+        logs = LogStream(service)
+        figures.show(
+            metrics,
+            store=store,
+            engine=engine,
+            client=self.client,
+            registry=self.registry,
+            logs=logs,
+            settings=settings,
+        )
+        app = create_app(service, self.registry.describe, Readiness(engine, store, self.client), metrics)
+        self._server = Server(app, logs, settings.deployhost, settings.deployport)
         opened.callback(self._let_go, engine)
         # Listening before anything moves: a port that is taken must not be found out in the middle of a deployment.
         self._server.start()

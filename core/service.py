@@ -136,7 +136,7 @@ class Service:
 
         return _decide_again(attempt)
 
-    def delete_descriptor(self, namespace: str, id: str, if_match: Collection[int] | None = None) -> None:
+    def delete_descriptor(self, namespace: str, id: str, *, if_match: Collection[int] | None = None) -> None:
         """Delete a descriptor; what it deployed stays. Raises NotFound, PreconditionFailed."""
 
         def attempt() -> None:
@@ -171,7 +171,7 @@ class Service:
         stored = self.descriptor(namespace, descriptor_id)
         return self._queue(namespace, self.check(namespace, stored.document, stored=True), stored.id, by)
 
-    def redeploy(self, namespace: str, id: str, by: str = "", if_match: Collection[int] | None = None) -> Deployment:
+    def redeploy(self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None) -> Deployment:
         """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does."""
         earlier = self.deployment(namespace, id)
         _expect(f"deployment {id}", earlier.revision, if_match)
@@ -225,7 +225,7 @@ class Service:
         return found
 
     def undeploy(
-        self, namespace: str, id: str, purge: bool = False, if_match: Collection[int] | None = None
+        self, namespace: str, id: str, purge: bool = False, *, if_match: Collection[int] | None = None
     ) -> Deployment:
         """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`."""
 
