@@ -16,7 +16,6 @@ import falcon
 from deployer.api import wire
 from deployer.core.records import Document
 
-_ASSETS = resources.files(__package__)
 _ORDER = ("Descriptor", "Deployment", "Failure", "HealthCheckData", "Problem")
 _CODE = re.compile(r"`([^`]+)`")
 _LOGS = "/stream/deployments/{id}/logs"
@@ -41,13 +40,19 @@ class Docs(wire.Resource):
 
 def page(document: Document) -> tuple[bytes, str]:
     """The page of an OpenAPI document, and the Content-Security-Policy that it needs."""
-    style, script = (_ASSETS.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = assets()
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     html = _Page(document).html(style, script)
     return html.encode(), policy
+
+
+def assets() -> tuple[str, str]:
+    """The style and the script, from the package."""
+    here = resources.files(__package__)
+    return here.joinpath("page.css").read_text("utf-8"), here.joinpath("page.js").read_text("utf-8")
 
 
 def _hash(text: str) -> str:
