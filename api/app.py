@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import falcon
 
-from deployer.api import about, deployments, descriptors, errors, origins, routes, wire
+from deployer.api import about, deployments, descriptors, errors, routes, wire
+from deployer.api.auth.access import Access
+from deployer.api.auth.audit import Audit
+from deployer.api.auth.demands import Demands
+from deployer.api.auth.middleware import Doorkeeper, Secretary
+from deployer.api.guard import Guard
 from deployer.core.records import Document
 from deployer.core.service import Service
 
@@ -17,19 +23,28 @@ def create_app(
     service: Service,
     registry_description: Callable[[], list[Document]],
     health: Callable[[], Sequence[str]],
+    *,
+    access: Access | None = None,
+    allowed_origins: Collection[str] = (),
 ) -> App:
     """The WSGI application.
 
     registry_description   what `/plugins` shows, one document a plugin
     health                 why `/readyz` should say no: sentences, empty when ready; called for every request to it
+    access                 who callers are and what they may do; without it everybody may do everything
+    allowed_origins        of web pages that may use the service beside its own
     """
-    app: App = falcon.App(middleware=[_Guard()])
+    demands = Demands()
+    middleware: list[Any] = [Secretary(Audit(), demands), Guard(allowed_origins)]
+    if access is not None:
+        middleware.append(Doorkeeper(access, demands))
+    app: App = falcon.App(middleware=middleware)
     app.req_options.strip_url_path_trailing_slash = True
     errors.install(app)
     resources: dict[str, wire.Resource] = {
         "/": about.Start(),
         "/healthz": about.Healthz(),
-        "/readyz": about.Readyz(health),
+        "/readyz": about.Readyz(health, access),
         "/plugins": about.Plugins(registry_description),
         "/descriptors": descriptors.Descriptors(service),
         "/descriptors/validate": descriptors.Validation(service),
@@ -44,16 +59,3 @@ def create_app(
             app.add_route(route.path, resources.pop(route.path))
     assert not resources, f"not in the route table: {', '.join(resources)}"
     return app
-
-
-class _Guard:
-    """Refuses what pages of other origins send, and has browsers neither guess what a log might be nor keep it."""
-
-    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        origin = req.get_header("Origin")
-        if origins.foreign(origin, req.get_header("Host")):
-            raise falcon.HTTPForbidden(description=origins.REFUSAL.format(ascii(origin)[:200]))
-
-    def process_response(self, _req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
-        resp.set_header("X-Content-Type-Options", "nosniff")
-        resp.set_header("Cache-Control", "no-store")
