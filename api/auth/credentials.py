@@ -31,7 +31,7 @@ def from_header(value: str | None) -> str:
         raise Unauthenticated(f"credentials are needed: {_HOW}", given=False)
     if len(value) > MAX_TOKEN + 64:
         raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
-    match = _BEARER.fullmatch(value.strip())
+    match = _BEARER.fullmatch(value.strip(" \t"))
     if match is None:
         raise Unauthenticated(f"the header Authorization cannot be understood: {_HOW}, once")
     return _capped(match.group(1))
