@@ -30,6 +30,8 @@ class Asking:
         self._trouble: Unsure | None = None
         self._next = 0.0  # when it may be tried again, on the monotonic clock
         self._trying = False
+        self.answered = False
+        """True once any question was answered."""
 
     @property
     def trouble(self) -> str:
@@ -48,12 +50,12 @@ class Asking:
             self._failed(error)
             raise
         except Unauthenticated:
-            self._trouble = None
+            self._succeeded()
             raise
         finally:
             self._slots.release()
             self._leave(alone)
-        self._trouble = None
+        self._succeeded()
         return answer
 
     def _admit(self) -> bool:
@@ -71,6 +73,9 @@ class Asking:
         if alone:
             with self._lock:
                 self._trying = False
+
+    def _succeeded(self) -> None:
+        self.answered, self._trouble = True, None
 
     def _failed(self, trouble: Unsure) -> None:
         with self._lock:

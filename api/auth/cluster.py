@@ -7,6 +7,7 @@ Nothing of that kind exists in the cluster; rules about it are all that is neede
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import math
@@ -63,6 +64,11 @@ class Reviewer:
         """Why the last question was not answered; empty when it was."""
         return self._asking.trouble
 
+    @property
+    def good(self) -> bool:
+        """True when the last question was answered."""
+        return self._asking.answered and not self.trouble
+
     def ask(self, question: Callable[[KubeClient, Gate], T]) -> T:
         """The answer. Raises Unsure."""
         return self._asking.ask(lambda: self._ask(question))
@@ -104,6 +110,10 @@ class ClusterAuthenticator(Authenticator):
         )
 
     def problem(self) -> str:
+        # Asked here too: a service that is not ready gets no requests, and would never find out that all is well.
+        if not self._reviewer.good:
+            with contextlib.suppress(Unsure):
+                self._reviewer.ask(lambda client, gate: reviews.whose_token(client, "e30.e30.", (), gate=gate))
         return self._reviewer.trouble
 
     def _remembered(self, key: bytes) -> ClusterCaller | None:
