@@ -32,11 +32,11 @@ class Demands:
 
     def changes(self, method: str, template: str | None) -> Permission | None:
         """The permission to change something that the request needs; None when it changes nothing."""
+        if method not in _CHANGES:
+            return None
         demanded = self.of(method, template)
         route = self._routes.get(template or "")
-        if route is None or route.dry or method not in _CHANGES or not isinstance(demanded, Permission):
-            return None
-        return demanded
+        return demanded if route is not None and not route.dry and isinstance(demanded, Permission) else None
 
 
 def _pattern(template: str) -> str:

@@ -69,8 +69,8 @@ class Secretary:
         resp.context.id = params.get("id")
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
-        permission = self._demands.changes(req.method, req.uri_template)
         refusal = getattr(resp.context, "refusal", None)
+        permission = self._demands.changes(req.method, req.uri_template)
         if permission is None and refusal is None:
             return
         if refusal is not None:
