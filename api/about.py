@@ -8,6 +8,9 @@ import falcon
 
 import deployer
 from deployer.api import negotiation, wire
+from deployer.api.auth import credentials
+from deployer.api.auth.access import Access
+from deployer.api.auth.model import Unauthenticated, Unsure
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.core.errors import Problem
 from deployer.core.records import Document
@@ -53,18 +56,30 @@ class Healthz(wire.Resource):
 class Readyz(wire.Resource):
     """Readiness: deployments can be taken and carried out."""
 
-    def __init__(self, health: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, health: Callable[[], Sequence[str]], access: Access | None = None) -> None:
         self._health = health
+        self._access = access
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """200, or 503 with every reason."""
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200, or 503 with every reason. A kubelet has no credentials; the reasons are for those who have."""
         reasons = self._health()
         if not reasons:
             wire.send(resp, {"status": "ready"})
             return
+        if not self._known(req):
+            reasons = ["not ready; callers with credentials are told why, and the service's log says it"]
         resp.status = 503
         resp.content_type = MEDIA_TYPE
         resp.data = problem(503, "; ".join(reasons), [Problem("", reason) for reason in reasons])
+
+    def _known(self, req: falcon.Request) -> bool:
+        if self._access is None:
+            return True
+        try:
+            self._access.identify(credentials.from_header(req.get_header("Authorization")))
+        except (Unauthenticated, Unsure):
+            return False
+        return True
 
 
 class Plugins(wire.Resource):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import falcon
 
-from deployer.api import about, deployments, descriptors, errors, openapi, origins, page, routes, wire
+from deployer.api import about, deployments, descriptors, errors, openapi, page, routes, wire
+from deployer.api.auth.access import Access
+from deployer.api.auth.audit import Audit
+from deployer.api.auth.demands import Demands
+from deployer.api.auth.middleware import Doorkeeper, Secretary
+from deployer.api.guard import Guard
 from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
 from deployer.core.records import Document
@@ -22,25 +28,31 @@ def create_app(
     health: Callable[[], Sequence[str]],
     metrics: Metrics | None = None,
     *,
-    secured: bool = False,
+    access: Access | None = None,
+    allowed_origins: Collection[str] = (),
 ) -> App:
     """The WSGI application.
 
     registry_description   what `/plugins` shows, one document a plugin
     health                 why `/readyz` should say no: sentences, empty when ready; called for every request to it
     metrics                what `/metrics` shows; requests are counted there
-    secured                whether the OpenAPI document says that callers need a bearer token
+    access                 who callers are and what they may do; without it everybody may do everything
+    allowed_origins        of web pages that may use the service beside its own
     """
     metrics = metrics or Metrics()
     openapi.check()
-    document = functools.cache(lambda: openapi.build(service.rules, secured=secured))
-    app: App = falcon.App(middleware=[Timing(metrics), _Guard(), Negotiation()])
+    document = functools.cache(lambda: openapi.build(service.rules, secured=access is not None))
+    demands = Demands()
+    middleware: list[Any] = [Timing(metrics), Secretary(Audit(), demands), Guard(allowed_origins)]
+    if access is not None:
+        middleware.append(Doorkeeper(access, demands))
+    app: App = falcon.App(middleware=[*middleware, Negotiation()])
     app.req_options.strip_url_path_trailing_slash = True
     errors.install(app)
     resources: dict[str, wire.Resource] = {
         "/": about.Start(),
         "/healthz": about.Healthz(),
-        "/readyz": about.Readyz(health),
+        "/readyz": about.Readyz(health, access),
         "/openapi.json": about.Openapi(document),
         "/docs": page.Docs(document),
         "/metrics": Figures(metrics),
@@ -58,16 +70,3 @@ def create_app(
         app.add_route(route.path, resources.pop(route.path))
     assert not resources, f"not in the route table: {', '.join(resources)}"
     return app
-
-
-class _Guard:
-    """Refuses what pages of other origins send, and has browsers neither guess what a log might be nor keep it."""
-
-    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        origin = req.get_header("Origin")
-        if origins.foreign(origin, req.get_header("Host")):
-            raise falcon.HTTPForbidden(description=origins.REFUSAL.format(ascii(origin)[:200]))
-
-    def process_response(self, _req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
-        resp.set_header("X-Content-Type-Options", "nosniff")
-        resp.set_header("Cache-Control", "no-store")

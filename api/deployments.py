@@ -35,13 +35,13 @@ class Deployments(wire.Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Queue a deployment of the descriptor `descriptorId`."""
         namespace, descriptor = wire.namespace(req), wire.required(req, "descriptorId")
-        _accepted(resp, self._service.deploy(namespace, descriptor))
+        _accepted(resp, self._service.deploy(namespace, descriptor, wire.by(req)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
         namespace, app = wire.namespace(req), wire.required_app(req)
         undeploy = wire.flag(req, "undeploy", default=False)
-        wire.send(resp, {"deleted": self._service.delete_deployments(namespace, app, undeploy)}, 202)
+        wire.send(resp, {"deleted": self._service.delete_deployments(namespace, app, undeploy, wire.by(req))}, 202)
 
 
 class Deployment(wire.Resource):
@@ -56,12 +56,14 @@ class Deployment(wire.Resource):
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy."""
-        _accepted(resp, self._service.redeploy(wire.namespace(req), id, if_match=wire.if_match(req)))
+        _accepted(
+            resp, self._service.redeploy(wire.namespace(req), id, wire.by(req), if_match=wire.if_match(req))
+        )
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
         namespace, purge = wire.namespace(req), wire.flag(req, "deleteDeployment", default=False)
-        _show(resp, self._service.undeploy(namespace, id, purge, if_match=wire.if_match(req)), 202)
+        _show(resp, self._service.undeploy(namespace, id, purge, wire.by(req), if_match=wire.if_match(req)), 202)
 
 
 class Logs(wire.Resource):
@@ -116,5 +118,6 @@ def _accepted(resp: falcon.Response, deployment: Record) -> None:
 
 
 def _show(resp: falcon.Response, deployment: Record, status: int = 200) -> None:
+    wire.about(resp, deployment.app, deployment.id)
     wire.send(resp, deployment.public(), status)
     wire.set_revision(resp, deployment.revision)

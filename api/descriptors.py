@@ -49,11 +49,13 @@ class Descriptor(wire.Resource):
         namespace, revision = wire.namespace(req), wire.if_match(req)
         descriptor = self._service.update_descriptor(namespace, id, wire.body(req), revision)
         resp.status = 204
+        wire.about(resp, descriptor.app, id)
         wire.set_revision(resp, descriptor.revision)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete it, if it still has the revision that `If-Match` names; what was deployed from it stays."""
-        self._service.delete_descriptor(wire.namespace(req), id, if_match=wire.if_match(req))
+        deleted = self._service.delete_descriptor(wire.namespace(req), id, if_match=wire.if_match(req))
+        wire.about(resp, deleted.app, id)
         resp.status = 200
 
 
@@ -69,5 +71,6 @@ class Validation(wire.Resource):
 
 
 def _show(resp: falcon.Response, descriptor: StoredDescriptor, status: int = 200) -> None:
+    wire.about(resp, descriptor.app, descriptor.id)
     wire.send(resp, descriptor.public(), status)
     wire.set_revision(resp, descriptor.revision)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import falcon
 
+from deployer.api.auth.model import Caller
 from deployer.core.descriptor import MAX_BODY, SCHEMA, fold
 from deployer.core.errors import DeployerError, Invalid, Problem
 
@@ -61,6 +62,25 @@ def body(req: falcon.Request) -> bytes:
     if len(data) > MAX_BODY:
         raise TooLarge(f"the body is larger than {MAX_BODY} bytes")
     return data
+
+
+# --- who did what ---------------------------------------------------------------------------------------------------
+
+
+def caller(req: falcon.Request) -> Caller | None:
+    """Who sent the request; None where nobody had to say."""
+    return getattr(req.context, "caller", None)
+
+
+def by(req: falcon.Request) -> str:
+    """Their name, for records; empty for nobody in particular."""
+    found = caller(req)
+    return found.name if found else ""
+
+
+def about(resp: falcon.Response, app: str, id: str) -> None:
+    """Tell the audit log which app and which record it was about."""
+    resp.context.app, resp.context.id = app, id
 
 
 # --- query parameters: each raises Invalid, so that the answer names the parameter ------------------------------------

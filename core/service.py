@@ -136,15 +136,18 @@ class Service:
 
         return _decide_again(attempt)
 
-    def delete_descriptor(self, namespace: str, id: str, *, if_match: Collection[int] | None = None) -> None:
-        """Delete a descriptor; what it deployed stays. Raises NotFound, PreconditionFailed."""
+    def delete_descriptor(
+        self, namespace: str, id: str, *, if_match: Collection[int] | None = None
+    ) -> StoredDescriptor:
+        """Delete a descriptor, and return what it was; what it deployed stays. Raises NotFound, PreconditionFailed."""
 
-        def attempt() -> None:
+        def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
             _expect(f"descriptor {id}", old.revision, if_match)
             self.store.commit(Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id))
+            return old
 
-        _decide_again(attempt)
+        return _decide_again(attempt)
 
     def delete_descriptors(self, namespace: str, app: str, keep_latest: bool = True) -> int:
         """Delete an app's descriptors, all but the newest by default; returns how many."""
@@ -200,7 +203,9 @@ class Service:
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
         )
-        said = self.logbook.line(deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}")
+        said = self.logbook.line(
+            deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
+        )
         revision = self.store.commit(Create(deployment), Create(operation), said)
         return dataclasses.replace(deployment, revision=revision, sequence=revision)
 
@@ -225,15 +230,20 @@ class Service:
         return found
 
     def undeploy(
-        self, namespace: str, id: str, purge: bool = False, *, if_match: Collection[int] | None = None
+        self, namespace: str, id: str, purge: bool = False, by: str = "", *, if_match: Collection[int] | None = None
     ) -> Deployment:
-        """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`."""
+        """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`.
+
+        `by` is who asked for it.
+        """
 
         def attempt() -> Deployment:
             old = self.deployment(namespace, id)
             _expect(f"deployment {id}", old.revision, if_match)
             status = Status.UNDEPLOYING if old.status in (Status.DEPLOYING, Status.DEPLOYED) else old.status
             new = old.to(status, purge=old.purge or purge)
+            if status is not old.status:
+                new = dataclasses.replace(new, undeployed_by=by)
             changes: list[Change] = [Update(new)]
             if not old.status.moving:
                 # A deployment under way is finished by the operation that it has; any other needs one.
@@ -250,20 +260,20 @@ class Service:
                 )
             said = {Status.DEPLOYING: "cancelled by request", Status.DEPLOYED: "queued: undeployment"}.get(old.status)
             if said:
-                changes.append(self.logbook.line(id, said))
+                changes.append(self.logbook.line(id, said + _by(by)))
             revision = self.store.commit(*changes)
             return dataclasses.replace(new, revision=revision)
 
         return _decide_again(attempt)
 
-    def delete_deployments(self, namespace: str, app: str, undeploy: bool = False) -> int:
+    def delete_deployments(self, namespace: str, app: str, undeploy: bool = False, by: str = "") -> int:
         """Delete the records of an app's ended deployments; with `undeploy` end and delete the others too."""
         count = 0
         for deployment in self.deployments(namespace, app):
             if deployment.status in (Status.FAILURE, Status.UNDEPLOYED):
                 _decide_again(lambda id=deployment.id: self._purge(id))  # type: ignore[misc]
             elif undeploy:
-                self.undeploy(namespace, deployment.id, purge=True)
+                self.undeploy(namespace, deployment.id, purge=True, by=by)
             else:
                 continue
             count += 1
@@ -284,6 +294,11 @@ class Service:
         """The log as text, piece by piece. Raises NotFound at once."""
         self.deployment(namespace, id)
         return self.logbook.text(id, after=after)
+
+
+def _by(name: str) -> str:
+    """The end of a log line that says who asked for it."""
+    return f", asked for by {name}" if name else ""
 
 
 def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
