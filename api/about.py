@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 import falcon
 
 import deployer
-from deployer.api import wire
+from deployer.api import negotiation, wire
+from deployer.api.auth import credentials
+from deployer.api.auth.access import Access
+from deployer.api.auth.model import Unauthenticated, Unsure
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.core.errors import Problem
 from deployer.core.records import Document
@@ -20,6 +23,9 @@ _LINKS = {
     "healthcheckdata": "/deployments/{id}/healthcheckdata?namespace={namespace}",
     "stream": "/stream/deployments/{id}/logs?namespace={namespace}",
     "plugins": "/plugins",
+    "metrics": "/metrics",
+    "openapi": "/openapi.json",
+    "docs": "/docs",
     "health": "/healthz",
     "readiness": "/readyz",
 }
@@ -28,8 +34,14 @@ _LINKS = {
 class Start(wire.Resource):
     """The service itself."""
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Name, version and where to go from here; the links are templates (RFC 6570, level 1)."""
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Name, version and where to go from here; the links are templates (RFC 6570, level 1).
+
+        A browser is led to the page.
+        """
+        resp.set_header("Vary", "Accept")
+        if negotiation.prefers_html(req.get_header("Accept")):
+            raise falcon.HTTPSeeOther("/docs")
         wire.send(resp, {"service": "deployer", "version": deployer.__version__, "links": _LINKS})
 
 
@@ -44,18 +56,30 @@ class Healthz(wire.Resource):
 class Readyz(wire.Resource):
     """Readiness: deployments can be taken and carried out."""
 
-    def __init__(self, health: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, health: Callable[[], Sequence[str]], access: Access | None = None) -> None:
         self._health = health
+        self._access = access
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """200, or 503 with every reason."""
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """200, or 503 with every reason. A kubelet has no credentials; the reasons are for those who have."""
         reasons = self._health()
         if not reasons:
             wire.send(resp, {"status": "ready"})
             return
+        if not self._known(req):
+            reasons = ["not ready; callers with credentials are told why, and the service's log says it"]
         resp.status = 503
         resp.content_type = MEDIA_TYPE
         resp.data = problem(503, "; ".join(reasons), [Problem("", reason) for reason in reasons])
+
+    def _known(self, req: falcon.Request) -> bool:
+        if self._access is None:
+            return True
+        try:
+            self._access.identify(credentials.from_header(req.get_header("Authorization")))
+        except (Unauthenticated, Unsure):
+            return False
+        return True
 
 
 class Plugins(wire.Resource):
@@ -67,3 +91,22 @@ class Plugins(wire.Resource):
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """All of them, in the order of loading."""
         wire.send(resp, self._describe())
+
+
+class Stream(wire.Resource):
+    """What REST says where the log stream is: `server.py` gives whoever asks for a stream to `stream.py`."""
+
+    def on_get(self, _req: falcon.Request, _resp: falcon.Response, id: str) -> None:
+        """426: no WebSocket was asked for. (Its header `Upgrade` is one that WSGI cannot send.)"""
+        raise falcon.HTTPError(426, description="this is a WebSocket; open it with a WebSocket client")
+
+
+class Openapi(wire.Resource):
+    """The OpenAPI document."""
+
+    def __init__(self, build: Callable[[], Document]) -> None:
+        self._build = build
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """The document."""
+        wire.send(resp, self._build())

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+import functools
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar, cast
 
 import falcon
 
-from deployer.api import about, deployments, descriptors, errors, origins, routes, wire
+from deployer.api import about, deployments, descriptors, errors, openapi, page, routes, wire
+from deployer.api.auth.access import Access
+from deployer.api.auth.audit import Audit
+from deployer.api.auth.demands import Demands
+from deployer.api.auth.middleware import Doorkeeper, Secretary
+from deployer.api.guard import Guard
+from deployer.api.metrics import Figures, Metrics, Timing
+from deployer.api.negotiation import Negotiation
 from deployer.core.records import Document
 from deployer.core.redaction import Redactor
 from deployer.core.service import Service
@@ -20,24 +28,40 @@ def create_app(
     service: Service,
     registry_description: Callable[[], list[Document]],
     health: Callable[[], Sequence[str]],
+    metrics: Metrics | None = None,
     *,
+    access: Access | None = None,
+    allowed_origins: Collection[str] = (),
     redactor: Redactor | None = None,
 ) -> App:
     """The WSGI application.
 
     registry_description   what `/plugins` shows, one document a plugin
     health                 why `/readyz` should say no: sentences, empty when ready; called for every request to it
+    metrics                what `/metrics` shows; requests are counted there
+    access                 who callers are and what they may do; without it everybody may do everything
+    allowed_origins        of web pages that may use the service beside its own
     redactor               takes secrets out of all that is not a record: problems, reasons, plugins' errors
     """
     redactor = redactor or Redactor()
     registry_description, health = _cleaned(registry_description, redactor), _cleaned(health, redactor)
-    app: App = falcon.App(middleware=[_Guard()])
+    metrics = metrics or Metrics()
+    openapi.check()
+    document = functools.cache(lambda: openapi.build(service.rules, secured=access is not None))
+    demands = Demands()
+    middleware: list[Any] = [Timing(metrics), Secretary(Audit(), demands), Guard(allowed_origins)]
+    if access is not None:
+        middleware.append(Doorkeeper(access, demands))
+    app: App = falcon.App(middleware=[*middleware, Negotiation()])
     app.req_options.strip_url_path_trailing_slash = True
     errors.install(app, redactor.clean)
     resources: dict[str, wire.Resource] = {
         "/": about.Start(),
         "/healthz": about.Healthz(),
-        "/readyz": about.Readyz(health),
+        "/readyz": about.Readyz(health, access),
+        "/openapi.json": about.Openapi(document),
+        "/docs": page.Docs(document),
+        "/metrics": Figures(metrics),
         "/plugins": about.Plugins(registry_description),
         "/descriptors": descriptors.Descriptors(service),
         "/descriptors/validate": descriptors.Validation(service),
@@ -46,10 +70,10 @@ def create_app(
         "/deployments/{id}": deployments.Deployment(service),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
+        "/stream/deployments/{id}/logs": about.Stream(),
     }
     for route in routes.ROUTES:
-        if not route.stream:
-            app.add_route(route.path, resources.pop(route.path))
+        app.add_route(route.path, resources.pop(route.path))
     assert not resources, f"not in the route table: {', '.join(resources)}"
     return app
 
@@ -57,16 +81,3 @@ def create_app(
 def _cleaned(ask: Callable[[], T], redactor: Redactor) -> Callable[[], T]:
     """The same question, and no secret in its answer."""
     return lambda: cast(T, redactor.clean_document(ask()))
-
-
-class _Guard:
-    """Refuses what pages of other origins send, and has browsers neither guess what a log might be nor keep it."""
-
-    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
-        origin = req.get_header("Origin")
-        if origins.foreign(origin, req.get_header("Host")):
-            raise falcon.HTTPForbidden(description=origins.REFUSAL.format(ascii(origin)[:200]))
-
-    def process_response(self, _req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
-        resp.set_header("X-Content-Type-Options", "nosniff")
-        resp.set_header("Cache-Control", "no-store")

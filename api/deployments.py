@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import falcon
 
 from deployer.api import wire
-from deployer.core.errors import Invalid, Problem
 from deployer.core.records import Deployment as Record
 from deployer.core.records import Status
 from deployer.core.service import Service
@@ -26,20 +25,23 @@ class Deployments(wire.Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Newest first, narrowed to `appname` and `status`; at most `limit` of each app."""
         found = self._service.deployments(
-            wire.namespace(req), wire.text(req, "appname"), wire.number(req, "limit", least=1), _status(req)
+            wire.namespace(req),
+            wire.app(req),
+            wire.number(req, "limit", least=1),
+            wire.choice(req, "status", Status),
         )
         wire.send(resp, [deployment.public() for deployment in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Queue a deployment of the descriptor `descriptorId`."""
         namespace, descriptor = wire.namespace(req), wire.required(req, "descriptorId")
-        _accepted(resp, self._service.deploy(namespace, descriptor))
+        _accepted(resp, self._service.deploy(namespace, descriptor, wire.by(req)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
-        namespace, app = wire.namespace(req), wire.required(req, "appname")
+        namespace, app = wire.namespace(req), wire.required_app(req)
         undeploy = wire.flag(req, "undeploy", default=False)
-        wire.send(resp, {"deleted": self._service.delete_deployments(namespace, app, undeploy)}, 202)
+        wire.send(resp, {"deleted": self._service.delete_deployments(namespace, app, undeploy, wire.by(req))}, 202)
 
 
 class Deployment(wire.Resource):
@@ -54,12 +56,12 @@ class Deployment(wire.Resource):
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy."""
-        _accepted(resp, self._service.redeploy(wire.namespace(req), id))
+        _accepted(resp, self._service.redeploy(wire.namespace(req), id, wire.by(req), if_match=wire.if_match(req)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
         namespace, purge = wire.namespace(req), wire.flag(req, "deleteDeployment", default=False)
-        _show(resp, self._service.undeploy(namespace, id, purge), 202)
+        _show(resp, self._service.undeploy(namespace, id, purge, wire.by(req), if_match=wire.if_match(req)), 202)
 
 
 class Logs(wire.Resource):
@@ -112,22 +114,12 @@ def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
     yield "".join(block).encode()
 
 
-def _status(req: falcon.Request) -> Status | None:
-    value = wire.text(req, "status")
-    if value is None:
-        return None
-    try:
-        return Status(value)
-    except ValueError:
-        known = ", ".join(status.value for status in Status)
-        raise Invalid([Problem("status", f"{value!r} is not one of {known}")]) from None
-
-
 def _accepted(resp: falcon.Response, deployment: Record) -> None:
     resp.set_header("Location", wire.location("deployments", deployment.id, deployment.namespace))
     _show(resp, deployment, 202)
 
 
 def _show(resp: falcon.Response, deployment: Record, status: int = 200) -> None:
+    wire.about(resp, deployment.app, deployment.id)
     wire.send(resp, deployment.public(), status)
     wire.set_revision(resp, deployment.revision)

@@ -17,7 +17,7 @@ class Descriptors(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """All of a namespace, or of `appname`."""
-        found = self._service.descriptors(wire.namespace(req), wire.text(req, "appname"))
+        found = self._service.descriptors(wire.namespace(req), wire.app(req))
         wire.send(resp, [descriptor.public() for descriptor in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -29,7 +29,7 @@ class Descriptors(wire.Resource):
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete those of `appname`, all but the latest unless told."""
-        namespace, app = wire.namespace(req), wire.required(req, "appname")
+        namespace, app = wire.namespace(req), wire.required_app(req)
         keep_latest = wire.flag(req, "keepLatest", default=True)
         wire.send(resp, {"deleted": self._service.delete_descriptors(namespace, app, keep_latest)})
 
@@ -49,11 +49,13 @@ class Descriptor(wire.Resource):
         namespace, revision = wire.namespace(req), wire.if_match(req)
         descriptor = self._service.update_descriptor(namespace, id, wire.body(req), revision)
         resp.status = 204
+        wire.about(resp, descriptor.app, id)
         wire.set_revision(resp, descriptor.revision)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Delete it; what was deployed from it stays."""
-        self._service.delete_descriptor(wire.namespace(req), id)
+        """Delete it, if it still has the revision that `If-Match` names; what was deployed from it stays."""
+        deleted = self._service.delete_descriptor(wire.namespace(req), id, if_match=wire.if_match(req))
+        wire.about(resp, deleted.app, id)
         resp.status = 200
 
 
@@ -69,5 +71,6 @@ class Validation(wire.Resource):
 
 
 def _show(resp: falcon.Response, descriptor: StoredDescriptor, status: int = 200) -> None:
+    wire.about(resp, descriptor.app, descriptor.id)
     wire.send(resp, descriptor.public(), status)
     wire.set_revision(resp, descriptor.revision)

@@ -10,6 +10,7 @@ from typing import Any
 
 import falcon
 
+from deployer.api.auth.model import Forbidden, Unauthenticated, Unsure
 from deployer.api.wire import TooLarge, render
 from deployer.core.errors import (
     Conflict,
@@ -31,6 +32,8 @@ MEDIA_TYPE = "application/problem+json"
 # The most specific class wins; what is not here is a 500.
 _STATUS: dict[type[DeployerError], int] = {
     Invalid: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     StaleRevision: 409,
@@ -39,9 +42,12 @@ _STATUS: dict[type[DeployerError], int] = {
     QueueFull: 429,
     KubeError: 502,
     KubeUnavailable: 503,
+    Unsure: 503,
     StoreUnavailable: 503,
     Fenced: 503,
 }
+
+_LATER = 5.0  # seconds, when the error itself does not say after how many to come back
 
 _log = logging.getLogger(__name__)
 
@@ -97,10 +103,12 @@ def _answer(
 
 def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _params: dict[str, Any]) -> None:
     status = status_of(error)
-    retry_after = getattr(error, "retry_after", None)
+    retry_after = getattr(error, "retry_after", None) or (_LATER if status == 503 else None)
     if retry_after is not None:
         resp.set_header("Retry-After", str(max(1, math.ceil(retry_after))))
-    if status >= 500:
+    if isinstance(error, Unauthenticated | Forbidden):
+        resp.set_header("WWW-Authenticate", error.challenge)
+    if status >= 500 and not isinstance(error, Unsure):  # said once, by who could not find out
         _log.error("%s %s: %s", req.method, req.path, error, exc_info=error if status == 500 else None)
     if isinstance(error, Invalid):
         _answer(resp, status, str(error), error.problems, error.validation)

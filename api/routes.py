@@ -43,12 +43,14 @@ Access = Anybody | Permission
 class Route:
     """One path (RFC 6570 level 1, without the trailing slash) and what each of its methods demands.
 
-    HEAD demands what GET does, and OPTIONS nothing. A `stream` is served over a WebSocket, by `stream.py`.
+    HEAD demands what GET does, and OPTIONS nothing. A `stream` is served over a WebSocket, by `stream.py`. What is
+    `dry` changes nothing, whatever its methods are called.
     """
 
     path: str
     methods: Mapping[str, Access]
     stream: bool = False
+    dry: bool = False
 
 
 def _may(resource: str, **verbs: str) -> Mapping[str, Access]:
@@ -59,13 +61,16 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/", methods={"GET": Anybody.EVERYBODY}),
     Route(path="/healthz", methods={"GET": Anybody.EVERYBODY}),
     Route(path="/readyz", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/openapi.json", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/docs", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/metrics", methods={"GET": Anybody.AUTHENTICATED}),
     Route(path="/plugins", methods={"GET": Anybody.AUTHENTICATED}),
     Route(
         path="/descriptors",
         methods=_may("descriptors", GET="list", POST="create", DELETE="deletecollection"),
     ),
     # It writes nothing, but asks the API server with the service's own rights.
-    Route(path="/descriptors/validate", methods=_may("descriptors", POST="create")),
+    Route(path="/descriptors/validate", methods=_may("descriptors", POST="create"), dry=True),
     Route(path="/descriptors/{id}", methods=_may("descriptors", GET="get", PUT="update", DELETE="delete")),
     Route(
         path="/deployments",

@@ -141,9 +141,13 @@ class _ProblemTask(ErrorTask):
 
 
 class _Task(WSGITask):
-    """Sends the headers together with the answer instead of before it: one system call and one packet less."""
+    """Sends the headers together with the answer instead of before it: one system call and one packet less.
+
+    Keeps the connection after an answer that has no body (204, 304), which waitress closes for want of a length.
+    """
 
     channel: _Channel
+    request: Any
 
     def write(self, data: bytes) -> None:
         """Part of the answer; the first one brings the headers."""
@@ -154,6 +158,11 @@ class _Task(WSGITask):
         self.wrote_header = True
         self.content_bytes_written = len(data)
         self.channel.write_soon(head + data)
+
+    def set_close_on_finish(self) -> None:
+        """Close it after this answer, unless the answer ends by itself."""
+        if self.has_body or self.version != "1.1" or self.request.headers.get("CONNECTION", "").lower() == "close":
+            super().set_close_on_finish()
 
 
 class _Channel(HTTPChannel):

@@ -17,7 +17,7 @@ import socket
 import threading
 import urllib.parse
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -26,6 +26,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from deployer.api import origins
+from deployer.api.auth.streaming import Door, Refused
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.api.feed import Feed, Viewer
 from deployer.core.errors import Invalid, NotFound, Problem, StoreUnavailable
@@ -53,9 +54,17 @@ class LogStream:
     """Serves `/stream/deployments/{id}/logs`. `adopt` gives it the connections, which somebody else has accepted."""
 
     def __init__(
-        self, service: Service, *, viewers: int = 2000, send_timeout: float = 8.0, ping_interval: float = 20.0
+        self,
+        service: Service,
+        *,
+        viewers: int = 2000,
+        send_timeout: float = 8.0,
+        ping_interval: float = 20.0,
+        door: Door | None = None,
+        allowed_origins: Collection[str] = (),
     ) -> None:
         """
+        door           lets viewers in and ends what they may no longer see; without one everybody may see everything
         viewers        how many there may be at once; never more than a quarter of the process's file descriptors
         send_timeout   seconds in which a viewer must take what waits for it, at most a page of lines, or it is dropped
         ping_interval  seconds between pings, and how long a pong may take
@@ -64,6 +73,8 @@ class LogStream:
         self._limit = min(viewers, descriptors() // 4)
         self._send_timeout = send_timeout
         self._ping_interval = ping_interval
+        self._door = door or Door()
+        self._allowed_origins = frozenset(allowed_origins)
         self._grace = 5.0
         self._viewers = 0
         self._connections: set[_Connection] = set()
@@ -94,6 +105,7 @@ class LogStream:
             self._thread.join()
         self._listener.close()
         self._readers.shutdown()
+        self._door.close()
 
     def adopt(self, sock: socket.socket, address: Any) -> None:
         """Take over a connection whose request has not been read yet. Safe to call from any thread."""
@@ -122,6 +134,7 @@ class LogStream:
             sock=self._listener,
             process_request=self._admit,
             process_response=_as_problem,
+            select_subprotocol=self._door.protocol,
             create_connection=cast(type[ServerConnection], self._connect),
             compression=None,
             server_header=None,
@@ -153,13 +166,15 @@ class LogStream:
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse over HTTP what is not about one deployment."""
-        origin = request.headers.get("Origin")
-        if origins.foreign(origin, request.headers.get("Host")):
+        origin, host = (", ".join(request.headers.get_all(name)) for name in ("Origin", "Host"))
+        if origins.foreign(origin, host, self._allowed_origins):
             return connection.respond(403, origins.REFUSAL.format(ascii(origin)[:200]))
-        path = urllib.parse.urlsplit(request.path).path
-        if not _PATH.fullmatch(path):
-            return connection.respond(404, f"there is no stream at {path}; GET / lists what there is")
-        if self._viewers >= self._limit:
+        url = urllib.parse.urlsplit(request.path)
+        if not _PATH.fullmatch(url.path):
+            return connection.respond(404, f"there is no stream at {url.path}; GET / lists what there is")
+        if len(_namespaces(url.query)) != 1:
+            return connection.respond(400, "the parameter namespace is needed, once")
+        if self._viewers >= self._limit or self._door.crowded(request):
             response = connection.respond(503, f"{self._viewers} are watching logs already; try again in a while")
             response.headers["Retry-After"] = "10"
             return response
@@ -168,10 +183,15 @@ class LogStream:
     async def _view(self, connection: ServerConnection) -> None:
         self._viewers += 1
         viewer = Viewer(cast(_Connection, connection))
-        listener = asyncio.create_task(_ignore_messages(connection))
-        listener.add_done_callback(lambda _: viewer.leave())
+        listener: asyncio.Task[None] | None = None
         try:
-            code, reason = await self._outcome(connection, viewer)
+            try:
+                ticket = await self._door.enter(connection, _id(connection))
+                listener = asyncio.create_task(_ignore_messages(connection))
+                listener.add_done_callback(lambda _: viewer.leave())
+                code, reason = await self._door.hold(ticket, self._outcome(connection, viewer))
+            except Refused as refused:
+                code, reason = refused.code, refused.reason
             async with asyncio.timeout(self._send_timeout):
                 await connection.close(code, _shorten(reason))
         except TimeoutError:
@@ -181,23 +201,19 @@ class LogStream:
         except ConnectionClosed:
             _log.debug("a log viewer left")
         finally:
-            listener.cancel()
+            if listener is not None:
+                listener.cancel()
             self._viewers -= 1
 
     async def _outcome(self, connection: ServerConnection, viewer: Viewer) -> tuple[int, str]:
         """Send until there is nothing more to come; returns close code and reason."""
         assert connection.request is not None
-        url = urllib.parse.urlsplit(connection.request.path)
-        match = _PATH.fullmatch(url.path)
-        assert match is not None
-        id = urllib.parse.unquote(match.group(1))
-        namespaces = urllib.parse.parse_qs(url.query).get("namespace", [])
-        if len(namespaces) != 1:
-            return REFUSED, "the parameter namespace is needed, once"
+        id = _id(connection)
+        namespaces = _namespaces(urllib.parse.urlsplit(connection.request.path).query)
         try:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._readers, self._service.deployment, namespaces[0], id)
-            viewer.after = _after(url.query)
+            viewer.after = _after(urllib.parse.urlsplit(connection.request.path).query)
             with self._feed(namespaces[0], id) as feed:
                 return ENDED, await feed.follow(viewer)
         except NotFound as error:
@@ -237,6 +253,14 @@ def _after(query: str) -> int:
     if len(values) != 1 or not re.fullmatch("[0-9]{1,9}", values[0]):
         raise Invalid([Problem("after", "is not one whole number from 0 on")])
     return int(values[0])
+
+
+def _id(connection: ServerConnection) -> str:
+    """The deployment that a connection is about, once it was admitted."""
+    assert connection.request is not None
+    match = _PATH.fullmatch(urllib.parse.urlsplit(connection.request.path).path)
+    assert match is not None
+    return urllib.parse.unquote(match.group(1))
 
 
 async def _ignore_messages(connection: ServerConnection) -> None:
@@ -359,6 +383,10 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
     """Have the loop call `callback`; when it has ended there is nobody to tell."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)
+
+
+def _namespaces(query: str) -> list[str]:
+    return urllib.parse.parse_qs(query).get("namespace", [])
 
 
 def _shorten(reason: str) -> str:

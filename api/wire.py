@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 import falcon
 import msgspec
 
-from deployer.core.descriptor import MAX_BODY
-from deployer.core.errors import DeployerError, Invalid, PreconditionFailed, Problem
+from deployer.api.auth.model import Caller
+from deployer.core.descriptor import MAX_BODY, SCHEMA, fold
+from deployer.core.errors import DeployerError, Invalid, Problem
 
 _TAG = re.compile(r'"?([0-9]{1,18})"?')
-_NUMBER = re.compile(r"[0-9]{1,9}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_NAMESPACE = re.compile(SCHEMA["properties"]["namespace"]["pattern"].removesuffix("$") + r"\Z")
+
+E = TypeVar("E", bound=Enum)
 
 
 class TooLarge(DeployerError):
@@ -72,12 +77,40 @@ def body(req: falcon.Request) -> bytes:
     return data
 
 
+# --- who did what ---------------------------------------------------------------------------------------------------
+
+
+def caller(req: falcon.Request) -> Caller | None:
+    """Who sent the request; None where nobody had to say."""
+    return getattr(req.context, "caller", None)
+
+
+def by(req: falcon.Request) -> str:
+    """Their name, for records; empty for nobody in particular."""
+    found = caller(req)
+    return found.name if found else ""
+
+
+def about(resp: falcon.Response, app: str, id: str) -> None:
+    """Tell the audit log which app and which record it was about."""
+    resp.context.app, resp.context.id = app, id
+
+
 # --- query parameters: each raises Invalid, so that the answer names the parameter ------------------------------------
 
 
 def namespace(req: falcon.Request) -> str:
     """The parameter that every descriptor and deployment needs."""
-    return required(req, "namespace")
+    value = required(req, "namespace")
+    if not _NAMESPACE.match(value):
+        raise _wrong("namespace", f"{value[:80]!r} cannot be the name of a Kubernetes namespace")
+    return value
+
+
+def app(req: falcon.Request) -> str | None:
+    """`appname` as descriptors have it once they are stored; None when it is absent or empty."""
+    value = text(req, "appname")
+    return value and fold(value)
 
 
 def required(req: falcon.Request, name: str) -> str:
@@ -86,6 +119,11 @@ def required(req: falcon.Request, name: str) -> str:
     if value is None:
         raise _wrong(name, f"is missing; add ?{name}=... to the address")
     return value
+
+
+def required_app(req: falcon.Request) -> str:
+    """`appname`, where it must be given."""
+    return fold(required(req, "appname"))
 
 
 def text(req: falcon.Request, name: str) -> str | None:
@@ -98,7 +136,7 @@ def text(req: falcon.Request, name: str) -> str | None:
 
 def flag(req: falcon.Request, name: str, default: bool) -> bool:
     """`true` or `false`."""
-    value = text(req, name)
+    value = _typed(req, name)
     if value is None:
         return default
     if value.lower() not in ("true", "false"):
@@ -108,12 +146,28 @@ def flag(req: falcon.Request, name: str, default: bool) -> bool:
 
 def number(req: falcon.Request, name: str, least: int) -> int | None:
     """A whole number from `least` on; None when absent."""
-    value = text(req, name)
+    value = _typed(req, name)
     if value is None:
         return None
     if not _NUMBER.fullmatch(value) or int(value) < least:
         raise _wrong(name, f"{value!r} is not a whole number from {least} on")
     return int(value)
+
+
+def choice(req: falcon.Request, name: str, choices: type[E]) -> E | None:
+    """One of the values of an enumeration; None when absent."""
+    value = _typed(req, name)
+    if value is None:
+        return None
+    try:
+        return choices(value)
+    except ValueError:
+        raise _wrong(name, f"{value!r} is not one of {', '.join(choice.value for choice in choices)}") from None
+
+
+def _typed(req: falcon.Request, name: str) -> str | None:
+    """Like `text`, but empty is not absent: a variable that a script forgot to set must not decide what is deleted."""
+    return "" if req.params.get(name) == "" else text(req, name)
 
 
 def _wrong(name: str, message: str) -> Invalid:
@@ -128,16 +182,26 @@ def set_revision(resp: falcon.Response, revision: int) -> None:
     resp.set_header("ETag", f'"{revision}"')
 
 
-def if_match(req: falcon.Request) -> int | None:
-    """The revision that `If-Match` names; None for `*` or no such header.
+def known(req: falcon.Request, resp: falcon.Response) -> bool:
+    """True when the client has what the answer would show (`If-None-Match`, RFC 9110, 13.1.2)."""
+    header, tag = req.get_header("If-None-Match"), resp.get_header("ETag")
+    if header is None or tag is None or req.method not in ("GET", "HEAD") or resp.status_code != 200:
+        return False
+    return header.strip() == "*" or bool(_revisions(header.replace("W/", "")) & _revisions(tag))
 
-    Raises PreconditionFailed for what cannot be a tag of ours: it matches nothing (RFC 9110, 13.1.1). Quotes may be
-    left out, since shells eat them.
+
+def if_match(req: falcon.Request) -> frozenset[int] | None:
+    """The revisions that `If-Match` names; None for `*` or no such header.
+
+    What cannot be a tag of ours matches nothing (RFC 9110, 13.1.1). Quotes may be left out, since shells eat them.
     """
     header = req.get_header("If-Match")
     if header is None or header.strip() == "*":
         return None
-    match = _TAG.fullmatch(header.strip())
-    if match is None:
-        raise PreconditionFailed(f"If-Match: {header!r} is no revision; send the ETag of the last GET")
-    return int(match.group(1))
+    return _revisions(header)
+
+
+def _revisions(header: str) -> frozenset[int]:
+    """Those in a list of entity tags; others' tags match nothing."""
+    matches = (_TAG.fullmatch(tag.strip()) for tag in header.split(","))
+    return frozenset(int(match.group(1)) for match in matches if match)

@@ -83,7 +83,7 @@ def demo(rate: float) -> int:
     from deployer.cli import demo as play
     from deployer.cli import process
 
-    process.log_to_stderr("error")
+    process.log_to_stderr("error", audit=False)
     with contextlib.closing(process.Interrupts()) as interrupts:
         return play.run(rate, interrupts)
 

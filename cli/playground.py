@@ -17,6 +17,7 @@ import click
 from deployer import sandbox
 from deployer.cli import sample, wiring
 from deployer.cli.process import Ending
+from deployer.core.errors import SettingsError
 from deployer.core.settings import Settings
 from deployer.sandbox import Sandbox
 
@@ -27,6 +28,8 @@ _INSTANCE = re.compile(r"[0-9a-f]{32}")
 
 def run(settings: Settings) -> None:
     """Serve until a signal comes; then stop both. The settings' data directory holds everything."""
+    if settings.auth == "kubernetes":
+        raise SettingsError("the sandbox has no accounts to ask about: --auth kubernetes needs a real cluster")
     base = settings.data_dir.absolute()
     ending = Ending(at_once=lambda: _kill(base / _STATE))
     found = Sandbox.attach(base / _STATE)

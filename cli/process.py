@@ -10,20 +10,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from deployer.api.auth import audit as audit_log
+
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log = logging.getLogger(__name__)
 _NUDGE = signal.SIGURG  # ignored by default, so that nobody else waits for it
 
 
-def log_to_stderr(level: str) -> None:
-    """Log to standard error, a line for each message: `2026-11-23T10:00:00.123Z WARNING deployer.core.engine: ...`."""
+def log_to_stderr(level: str, *, audit: bool = True) -> None:
+    """Log to standard error, a line for each message: `2026-11-23T10:00:00.123Z WARNING deployer.core.engine: ...`.
+
+    Lines of the audit log stand there as they are, whatever the level is; without `audit` nowhere.
+    """
     handler = logging.StreamHandler()
+    handler.setLevel(level.upper())
     formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What ends a thread is a line of the log like any other, and no secret may stand in it either.
     threading.excepthook = _log_end_of_thread
+    who_did_what = logging.getLogger(audit_log.LOGGER)
+    who_did_what.handlers = [logging.StreamHandler() if audit else logging.NullHandler()]
+    who_did_what.propagate = False
     if level != "debug":
         # Every request and every reconnection, in words of libraries that do not know what matters here.
         for library in ("urllib3", "kubernetes", "asyncio", "waitress", "websockets"):

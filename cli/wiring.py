@@ -8,8 +8,13 @@ import threading
 import time
 
 from deployer.api.app import create_app
+from deployer.api.auth.access import Access, open_access
+from deployer.api.auth.audit import Audit
+from deployer.api.auth.streaming import Door
+from deployer.api.metrics import Metrics
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
+from deployer.cli import figures
 from deployer.core import plugins
 from deployer.core.dryrun import DryRun
 from deployer.core.engine import Engine
@@ -23,7 +28,7 @@ from deployer.core.records import App
 from deployer.core.redaction import Redactor, guard_logging, secret_settings
 from deployer.core.runner import Tools
 from deployer.core.service import Service
-from deployer.core.settings import Settings, check_exposure
+from deployer.core.settings import Settings, check_exposure, is_loopback
 from deployer.core.store.base import Store
 from deployer.core.store.sqlite import SqliteStore
 
@@ -64,12 +69,16 @@ class Running:
         self.client = kube_client.connect(settings)
         opened.callback(self.client.close)
         self.client.conceal_with(lambda credentials: redactor.replace("kubernetes", [credentials]))
+        access = open_access(settings, self.client)
+        if access is not None:
+            opened.callback(access.close)
         store = SqliteStore(settings.data_dir / STORE_FILE)
         opened.callback(store.close)
         logbook = Logbook(store, redactor)
         opened.callback(logbook.close)
         mirrors = Mirrors(self.client)
         opened.callback(mirrors.close)
+        metrics = Metrics()
         engine = Engine(
             Tools(
                 store=store,
@@ -79,15 +88,35 @@ class Running:
                 settings=settings,
                 client=self.client,
                 mirrors=mirrors,
-            )
+            ),
+            metrics.ended,
         )
         service = Service(store, logbook, self.registry, settings, dry_run=DryRun(self.client, settings, redactor))
-        readiness = Readiness(engine, store, self.client)
-        app = create_app(service, self.registry.describe, readiness, redactor=redactor)
-        self._server = Server(app, LogStream(service), settings.deployhost, settings.deployport)
+        logs = LogStream(service, door=Door(access, Audit()), allowed_origins=settings.allowed_origins)
+        figures.show(
+            metrics,
+            store=store,
+            engine=engine,
+            client=self.client,
+            registry=self.registry,
+            logs=logs,
+            settings=settings,
+        )
+        app = create_app(
+            service,
+            self.registry.describe,
+            Readiness(engine, store, self.client, access),
+            metrics,
+            access=access,
+            allowed_origins=settings.allowed_origins,
+            redactor=redactor,
+        )
+        self._server = Server(app, logs, settings.deployhost, settings.deployport)
         opened.callback(self._let_go, engine)
         # Listening before anything moves: a port that is taken must not be found out in the middle of a deployment.
         self._server.start()
+        if access is not None:
+            access.start()
         engine.start()
 
     @property
@@ -122,8 +151,9 @@ class Readiness:
     good. So a cluster that does not answer takes no threads away from REST.
     """
 
-    def __init__(self, engine: Engine, store: Store, client: KubeClient) -> None:
+    def __init__(self, engine: Engine, store: Store, client: KubeClient, access: Access | None = None) -> None:
         self._engine = engine
+        self._access = access
         self._store = store
         self._client = client
         self._asking = threading.Lock()
@@ -132,7 +162,9 @@ class Readiness:
 
     def __call__(self) -> list[str]:
         """Sentences; none when all is well."""
-        return [reason for reason in (self._engine.problem, self._look_at_store(), self._look_at_cluster()) if reason]
+        access = "" if self._access is None else self._access.problem()
+        reasons = (self._engine.problem, self._look_at_store(), self._look_at_cluster(), access)
+        return [reason for reason in reasons if reason]
 
     def _look_at_store(self) -> str:
         try:
@@ -175,6 +207,12 @@ def start(settings: Settings) -> Running:
     Raises SettingsError, PluginError or StoreUnavailable.
     """
     running = Running(settings)
+    if settings.auth != "none" and not is_loopback(settings.deployhost):
+        _log.warning(
+            "the service speaks plain HTTP, and tokens that come to %s from other machines are UNENCRYPTED: let a "
+            "proxy that speaks TLS be the only one who reaches this port",
+            settings.deployhost or "any address",
+        )
     if problem := ask(running.client):
         _log.warning("started, but not ready: %s", problem)
     return running

@@ -49,10 +49,10 @@ MAX_UNKNOWN = 30
 """Unknown fields named of one object; as the bound above, so that answers and the time they take are bounded."""
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_BOOLEANS = tuple(name for name, rule in SCHEMA["properties"].items() if rule.get("$ref") == "#/$defs/flag")
-_SET_BY_SERVICE = ("id", "created", "lastModified", "validation", "password")
+BOOLEANS = tuple(name for name, rule in SCHEMA["properties"].items() if rule.get("$ref") == "#/$defs/flag")
+SET_BY_SERVICE = ("id", "created", "lastModified", "validation", "password")
 # Clients of the original send empty texts for what is not set; a schema of ours would have to refuse them.
-_EMPTY_IS_ABSENT = ("deploymentType", "frontend", "tlsSecretName", "healthCheckPath", "healthCheckType")
+EMPTY_IS_ABSENT = ("deploymentType", "frontend", "tlsSecretName", "healthCheckPath", "healthCheckType")
 # Their content is others' business: Kubernetes', or nobody's.
 _UNTOUCHED = ("podspec", "environment")
 
@@ -326,11 +326,11 @@ def _clean(document: Mapping[str, Any]) -> Document:
     """A copy without what is ignored and what is absent in other words, with defaults filled in."""
     out: Document = {}
     for name, value in document.items():
-        empty = value == "" and name in _EMPTY_IS_ABSENT
-        if value is None or empty or name in _SET_BY_SERVICE:
+        empty = value == "" and name in EMPTY_IS_ABSENT
+        if value is None or empty or name in SET_BY_SERVICE:
             continue
         out[name] = copy.deepcopy(value) if name in _UNTOUCHED else _without_nulls(value)
-    for name in _BOOLEANS:
+    for name in BOOLEANS:
         value = out.get(name, False)
         out[name] = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
     if out.get("healthCheckPort") == 0 and out["healthCheckPort"] is not False:
@@ -352,11 +352,16 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def fold(name: str) -> str:
+    """An app's name or version in the form in which Kubernetes has it."""
+    return name.lower().replace(".", "-").replace("_", "-")
+
+
 def _fold(out: Document) -> None:
     """Bring names into the form in which Kubernetes has them."""
     for name in ("appName", "newVersion"):
         if isinstance(out.get(name), str):
-            out[name] = out[name].lower().replace(".", "-").replace("_", "-")
+            out[name] = fold(out[name])
     if isinstance(out.get("frontend"), str):
         out["frontend"] = out["frontend"].lower()
     if type(out["replicas"]) is int and out["replicas"] == 0:

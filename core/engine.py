@@ -15,7 +15,17 @@ from deployer.core.calls import Hung
 from deployer.core.changes import ended_changes
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
 from deployer.core.kube.mirror import Gone
-from deployer.core.records import Deployment, Event, Operation, OperationKind, OperationState, Plan, Status, new_id
+from deployer.core.records import (
+    Deployment,
+    Document,
+    Event,
+    Operation,
+    OperationKind,
+    OperationState,
+    Plan,
+    Status,
+    new_id,
+)
 from deployer.core.redaction import secrets_of
 from deployer.core.removal import Removal
 from deployer.core.rollout import Rollout
@@ -73,9 +83,10 @@ class _Queue:
 class Engine:
     """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
 
-    def __init__(self, tools: Tools) -> None:
-        """Raises StoreUnavailable."""
+    def __init__(self, tools: Tools, watch: Callable[[str, Document], None] | None = None) -> None:
+        """`watch` is told what observers are told: the name of the event, and the deployment as REST shows it."""
         self._tools = tools
+        self._watch = watch
         self._store = tools.store
         self.holder = new_id()
         self.hung = Hung()
@@ -136,6 +147,12 @@ class Engine:
         """Why the service should get no more work; empty when all is well."""
         hung = self.hung.count()
         return f"{hung} steps hang past their deadline; restart the service" if hung >= TOO_MANY_HUNG else ""
+
+    @property
+    def running(self) -> int:
+        """How many operations are being worked on now."""
+        with self._lock:
+            return sum(queue.busy for queue in self._apps.values())
 
     def idle(self) -> bool:
         """True when nothing is open; for tests and for a quiet shutdown."""
@@ -367,6 +384,8 @@ class Engine:
                     if self._stopping.is_set():
                         return
                     self._tools.registry.notify(event.name, event.deployment)
+                    if self._watch is not None:
+                        self._watch(event.name, event.deployment)
                     self._store.commit(Delete(event))
             except StoreError as error:
                 logger.error("observers are told later: %s", error)

@@ -167,6 +167,7 @@ class Deployment(Record):
     descriptor_id: str = ""
     failure: Document | None = None
     created_by: str = ""
+    undeployed_by: str = ""
     purge: bool = False
 
     @property
@@ -197,6 +198,8 @@ class Deployment(Record):
             out["failure"] = self.failure
         if self.created_by:
             out["createdBy"] = self.created_by
+        if self.undeployed_by:
+            out["undeployedBy"] = self.undeployed_by
         return out
 
 

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
@@ -67,7 +67,7 @@ class Service:
         self.logbook = logbook
         self._registry = registry
         self._settings = settings
-        self._rules = rules(registry, settings)
+        self.rules = rules(registry, settings)
 
     # --- descriptors ---------------------------------------------------------------------------------------------
 
@@ -85,10 +85,10 @@ class Service:
         self, namespace: str, document: Document, *, stored: bool = False
     ) -> tuple[Document, list[Problem], Document | None]:
         """The descriptor, everything that is wrong with it, and what of it is sound (None: nothing)."""
-        normal, problems = descriptors.examine(document, namespace=namespace, rules=self._rules, stored=stored)
+        normal, problems = descriptors.examine(document, namespace=namespace, rules=self.rules, stored=stored)
         if not problems:
             return normal, self._provider_problems(normal), normal
-        sound = descriptors.repaired(normal, problems, namespace=namespace, rules=self._rules)
+        sound = descriptors.repaired(normal, problems, namespace=namespace, rules=self.rules)
         if sound is not None:
             broken = descriptors.broken_fields(problems)
             with contextlib.suppress(PluginError):  # the problems so far are an answer already
@@ -178,21 +178,24 @@ class Service:
             raise NotFound(f"there is no descriptor {id} in namespace {namespace}")
         return found
 
-    def update_descriptor(self, namespace: str, id: str, body: bytes, if_match: int | None = None) -> StoredDescriptor:
-        """Replace a descriptor. Raises NotFound, Invalid, Conflict, PreconditionFailed."""
+    def update_descriptor(
+        self, namespace: str, id: str, body: bytes, if_match: Collection[int] | None = None
+    ) -> StoredDescriptor:
+        """Replace a descriptor. Raises NotFound, Invalid, Conflict, PreconditionFailed.
+
+        if_match   the revisions that it may have; None: any
+        """
         self.descriptor(namespace, id)
         document = self.check(namespace, descriptors.parse(body))
 
         def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
-            if if_match is not None and if_match != old.revision:
-                raise PreconditionFailed(
-                    f"descriptor {id} has revision {old.revision} by now, not {if_match}; read it again"
-                )
             if document["appName"] != old.app:
                 raise Invalid(
                     [Problem("appName", f"is {old.app!r} and cannot change; create another descriptor instead")]
                 )
+            # Last, since it counts only when everything else is right (RFC 9110, 13.2.1).
+            _expect(f"descriptor {id}", old.revision, if_match)
             new = dataclasses.replace(old, document=document, last_modified=timestamp())
             changes: list[Change] = [Update(new), *self._claim(namespace, old.app, document)]
             if old.document.get("frontend") != document.get("frontend"):
@@ -201,14 +204,18 @@ class Service:
 
         return _decide_again(attempt)
 
-    def delete_descriptor(self, namespace: str, id: str) -> None:
-        """Delete a descriptor; what it deployed stays. Raises NotFound."""
+    def delete_descriptor(
+        self, namespace: str, id: str, *, if_match: Collection[int] | None = None
+    ) -> StoredDescriptor:
+        """Delete a descriptor, and return what it was; what it deployed stays. Raises NotFound, PreconditionFailed."""
 
-        def attempt() -> None:
+        def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
+            _expect(f"descriptor {id}", old.revision, if_match)
             self.store.commit(Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id))
+            return old
 
-        _decide_again(attempt)
+        return _decide_again(attempt)
 
     def delete_descriptors(self, namespace: str, app: str, keep_latest: bool = True) -> int:
         """Delete an app's descriptors, all but the newest by default; returns how many."""
@@ -235,9 +242,10 @@ class Service:
         stored = self.descriptor(namespace, descriptor_id)
         return self._queue(namespace, self.check(namespace, stored.document, stored=True), stored.id, by)
 
-    def redeploy(self, namespace: str, id: str, by: str = "") -> Deployment:
-        """Queue a new deployment of the descriptor copy of an earlier one."""
+    def redeploy(self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None) -> Deployment:
+        """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does."""
         earlier = self.deployment(namespace, id)
+        _expect(f"deployment {id}", earlier.revision, if_match)
         return self._queue(namespace, self.check(namespace, earlier.descriptor, stored=True), earlier.descriptor_id, by)
 
     def _queue(self, namespace: str, document: Document, descriptor_id: str, by: str) -> Deployment:
@@ -263,7 +271,9 @@ class Service:
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
         )
-        said = self.logbook.line(deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}")
+        said = self.logbook.line(
+            deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
+        )
         revision = self.store.commit(Create(deployment), Create(operation), said)
         return dataclasses.replace(deployment, revision=revision, sequence=revision)
 
@@ -287,13 +297,21 @@ class Service:
             raise NotFound(f"there is no deployment {id} in namespace {namespace}")
         return found
 
-    def undeploy(self, namespace: str, id: str, purge: bool = False) -> Deployment:
-        """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`."""
+    def undeploy(
+        self, namespace: str, id: str, purge: bool = False, by: str = "", *, if_match: Collection[int] | None = None
+    ) -> Deployment:
+        """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`.
+
+        `by` is who asked for it.
+        """
 
         def attempt() -> Deployment:
             old = self.deployment(namespace, id)
+            _expect(f"deployment {id}", old.revision, if_match)
             status = Status.UNDEPLOYING if old.status in (Status.DEPLOYING, Status.DEPLOYED) else old.status
             new = old.to(status, purge=old.purge or purge)
+            if status is not old.status:
+                new = dataclasses.replace(new, undeployed_by=by)
             changes: list[Change] = [Update(new)]
             if not old.status.moving:
                 # A deployment under way is finished by the operation that it has; any other needs one.
@@ -310,20 +328,20 @@ class Service:
                 )
             said = {Status.DEPLOYING: "cancelled by request", Status.DEPLOYED: "queued: undeployment"}.get(old.status)
             if said:
-                changes.append(self.logbook.line(id, said))
+                changes.append(self.logbook.line(id, said + _by(by)))
             revision = self.store.commit(*changes)
             return dataclasses.replace(new, revision=revision)
 
         return _decide_again(attempt)
 
-    def delete_deployments(self, namespace: str, app: str, undeploy: bool = False) -> int:
+    def delete_deployments(self, namespace: str, app: str, undeploy: bool = False, by: str = "") -> int:
         """Delete the records of an app's ended deployments; with `undeploy` end and delete the others too."""
         count = 0
         for deployment in self.deployments(namespace, app):
             if deployment.status in (Status.FAILURE, Status.UNDEPLOYED):
                 _decide_again(lambda id=deployment.id: self._purge(id))  # type: ignore[misc]
             elif undeploy:
-                self.undeploy(namespace, deployment.id, purge=True)
+                self.undeploy(namespace, deployment.id, purge=True, by=by)
             else:
                 continue
             count += 1
@@ -345,6 +363,11 @@ class Service:
         self.deployment(namespace, id)
         last = self.logbook.last(id)
         return self.logbook.text(id, after, last), last
+
+
+def _by(name: str) -> str:
+    """The end of a log line that says who asked for it."""
+    return f", asked for by {name}" if name else ""
 
 
 def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
@@ -383,6 +406,13 @@ def _problems(provider: Provider, document: Document, redactor: Redactor) -> lis
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
             f"the service's log has the details"
         ) from error
+
+
+def _expect(what: str, revision: int, if_match: Collection[int] | None) -> None:
+    """Raise PreconditionFailed when it has none of the revisions that it should have."""
+    if if_match is not None and revision not in if_match:
+        expected = " or ".join(map(str, sorted(if_match))) or "what If-Match says"
+        raise PreconditionFailed(f"{what} has revision {revision} by now, not {expected}; read it again")
 
 
 def _decide_again(attempt: Callable[[], T]) -> T:

@@ -36,10 +36,19 @@ DNS_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.
 _NOT_OURS = re.compile(r"DEPLOYER_(FAILPOINT|TEST|(\w+_)?SERVICE_(HOST|PORT)(_|$)|(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_|$))")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
+# What browsers send as `Origin` (RFC 6454, 6.2): lower case, and without the scheme's own port.
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
 # Where durations end to make sense: a day, in seconds.
 _DAY = 86_400.0
 
 Check = Callable[[Any], str]
+
+JWT_ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+"""Signatures by a private key (RFC 7518, 8037). Not HS256: whoever can check such a token can also make one."""
 
 
 # --- what one option is -------------------------------------------------------------------------------------------
@@ -138,6 +147,16 @@ def _server(value: str) -> str:
 
 def _urls(value: str) -> str:
     return next((wrong for wrong in map(_url, (part.strip() for part in value.split(","))) if wrong), "")
+
+
+def _https(value: str) -> str:
+    wrong = _url(value)
+    return wrong or ("" if value.startswith("https://") else f"{value!r} does not begin with https://")
+
+
+def _origins(value: tuple[str, ...]) -> str:
+    bad = [v for v in value if not _ORIGIN.fullmatch(v)]
+    return f"{bad[0]!r} is not an origin like https://deploy.example.com (no path, no *)" if bad else ""
 
 
 def _label(value: str) -> str:
@@ -248,6 +267,65 @@ class Settings:
         check=_between(0, 65_535),
     )
     deployhost: str = _option("text", "127.0.0.1", "Address to listen on; others than loopback need authentication.")
+    auth: str = _option(
+        "text",
+        "none",
+        "How callers prove who they are: jwt by tokens of an identity provider, kubernetes by tokens that the API "
+        "server checks. See docs/authentication.md.",
+        choices=("none", "jwt", "kubernetes"),
+    )
+    insecure_no_auth: bool = _option(
+        "switch", False, "Listen on other addresses than loopback although everybody there may deploy."
+    )
+    allowed_origins: tuple[str, ...] = _option(
+        "names",
+        (),
+        "Origins of web pages that may use REST and log stream, like https://ui.example.com, beside the service's own.",
+        check=_origins,
+    )
+    jwt_algorithm: str = _option(
+        "text", "RS256", "The only algorithm in which tokens may be signed.", choices=JWT_ALGORITHMS
+    )
+    jwt_issuer: str = _option("text", "", "The issuer (iss) that tokens must have, exactly.")
+    jwt_audience: str = _option("text", "", "The audience (aud) that tokens must be for.")
+    jwt_key_file: str = _option(
+        "text",
+        "",
+        "PEM file with the issuer's public key or certificate, or several of them; read again when it changes.",
+    )
+    jwt_jwks_url: str = _option(
+        "text", "", "The issuer's keys as a JWK Set, at an address that begins with https://.", check=_https
+    )
+    jwt_jwks_ca_file: str = _option(
+        "text",
+        "",
+        "File with the certificates that the server of --jwt-jwks-url is checked with.",
+        shown="the system's",
+    )
+    jwt_name_claim: str = _option("text", "sub", "Claim with the caller's name, as in createdBy and in the audit log.")
+    jwt_namespaces_claim: str = _option(
+        "text",
+        "namespaces",
+        "Claim with the namespaces that the caller may use; * means all. Dots lead into objects: a.b is b in a.",
+    )
+    jwt_roles_claim: str = _option("text", "roles", "Claim with the caller's roles; dots lead into objects.")
+    jwt_read_role: str = _option("text", "read", "The role that may read.")
+    jwt_deploy_role: str = _option("text", "deploy", "The role that may do everything.")
+    jwt_leeway: float = _option(
+        "seconds", 30.0, "How far the issuer's clock may be from this one.", check=_between(0, 300)
+    )
+    kubernetes_audiences: tuple[str, ...] = _option(
+        "names",
+        ("kube-deployer",),
+        "Audiences of which a token must have one, for auth = kubernetes. Empty: the API server's own, so that every "
+        "token for it is good here too.",
+    )
+    auth_cache: float = _option(
+        "seconds",
+        10.0,
+        "How long an answer of the API server about a token or a right is good, for auth = kubernetes.",
+        check=_between(0, 300),
+    )
     timeout: float = _option(
         "seconds",
         60.0,
@@ -298,9 +376,6 @@ class Settings:
         "Always",
         "imagePullPolicy of containers that name none; empty leaves it to Kubernetes.",
         choices=("", "Always", "IfNotPresent", "Never"),
-    )
-    insecure_no_auth: bool = _option(
-        "switch", False, "Listen on other addresses than loopback although everybody there may deploy."
     )
     queue_limit: int = _option("integer", 200, "Deployments that may wait before 429.", check=_between(1, 100_000))
     workers: int = _option("integer", 128, "Operations that may run at once.", check=_between(1, 1024))
@@ -430,11 +505,12 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path |
 
 def check_exposure(settings: Settings) -> None:
     """Refuse to listen beyond loopback without authentication. Raises SettingsError."""
-    if settings.insecure_no_auth or is_loopback(settings.deployhost):
+    if settings.insecure_no_auth or settings.auth != "none" or is_loopback(settings.deployhost):
         return
     raise SettingsError(
         f"--deployhost {settings.deployhost or '(empty)'} can be reached from other machines and there is no "
-        "authentication: use 127.0.0.1, or say --insecure-no-auth if everybody there may deploy"
+        "authentication: set --auth to jwt or kubernetes, use 127.0.0.1, or say --insecure-no-auth if everybody there "
+        "may deploy"
     )
 
 
@@ -594,6 +670,41 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError("--kubernetes-username and --kubernetes-token-file exclude each other: give one of them")
     if settings.kubernetes and (settings.kubeconfig or settings.kube_context):
         raise SettingsError("--kubernetes and --kubeconfig or --kube-context exclude each other: give one of them")
+    check_auth(settings)
+
+
+def check_auth(settings: Settings) -> None:
+    """Refuse settings of authentication that contradict each other or lack something. Raises SettingsError."""
+    if settings.auth != "none" and settings.insecure_no_auth:
+        raise SettingsError(
+            f"--auth {settings.auth} and --insecure-no-auth contradict each other: everybody has to prove who they "
+            "are, or nobody; leave one of them out"
+        )
+    for prefix, auth in (("jwt_", "jwt"), ("kubernetes_audiences", "kubernetes")):
+        given = [o.flag for o in OPTIONS if o.name.startswith(prefix) and getattr(settings, o.name) != o.default]
+        if given and settings.auth != auth:
+            # Somebody thinks that tokens are checked.
+            raise SettingsError(f"{given[0]} has no effect without --auth {auth}: set that too, or leave it out")
+    if settings.auth == "jwt":
+        _check_jwt(settings)
+
+
+def _check_jwt(settings: Settings) -> None:
+    needed = {"--jwt-issuer": settings.jwt_issuer, "--jwt-audience": settings.jwt_audience}
+    missing = [flag for flag, value in needed.items() if not value]
+    if not (settings.jwt_key_file or settings.jwt_jwks_url):
+        missing.append("--jwt-jwks-url or --jwt-key-file")
+    for name in ("name_claim", "namespaces_claim", "roles_claim", "read_role", "deploy_role"):
+        if not getattr(settings, f"jwt_{name}"):
+            missing.append(f"--jwt-{name.replace('_', '-')}")
+    if missing:
+        raise SettingsError(f"--auth jwt also needs {', '.join(missing)}")
+    if settings.jwt_key_file and settings.jwt_jwks_url:
+        raise SettingsError("--jwt-key-file and --jwt-jwks-url exclude each other: give one of them")
+    if settings.jwt_jwks_ca_file and not settings.jwt_jwks_url:
+        raise SettingsError("--jwt-jwks-ca-file has no effect without --jwt-jwks-url")
+    if settings.jwt_read_role == settings.jwt_deploy_role:
+        raise SettingsError("--jwt-read-role and --jwt-deploy-role are the same, so that reading would be deploying")
 
 
 def is_loopback(host: str) -> bool:

@@ -277,6 +277,10 @@ class KubeClient:
         """The API server's answer to `/version`."""
         return self._json(_Request("version", "GET", "/version", "/version"), gate)
 
+    def review(self, kind: Kind, body: Document, *, gate: Gate | None = None) -> Document:
+        """POST of a question (`reviews.py`): it changes nothing, so it may be repeated and ends with its gate."""
+        return self._json(_request("create", "POST", kind, None, body=body, repeatable=True), gate)
+
     # --- writing --------------------------------------------------------------------------------------------------
 
     def create(

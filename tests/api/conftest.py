@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from deployer.api.app import create_app
+from deployer.api.auth.access import Access
+from deployer.api.auth.audit import Audit
+from deployer.api.auth.streaming import Door
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
 from deployer.core import plugins
@@ -145,6 +149,12 @@ def settings() -> Settings:
 
 
 @pytest.fixture
+def registry(settings: Settings) -> Registry:
+    """Overridden by tests that want what is installed."""
+    return installed(settings)
+
+
+@pytest.fixture
 def stream_options() -> dict[str, Any]:
     """Overridden by tests that want other limits."""
     return {}
@@ -157,16 +167,38 @@ def server_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def world(
-    tmp_path: Path, settings: Settings, stream_options: dict[str, Any], server_options: dict[str, Any]
+def access() -> Access | None:
+    """Overridden by tests in which callers must say who they are."""
+    return None
+
+
+@pytest.fixture
+def door_options() -> dict[str, Any]:
+    """Overridden by tests that want other limits."""
+    return {}
+
+
+@pytest.fixture
+def world(  # noqa: PLR0917 - pytest fills them in by name
+    tmp_path: Path,
+    settings: Settings,
+    registry: Registry,
+    stream_options: dict[str, Any],
+    server_options: dict[str, Any],
+    access: Access | None,
+    door_options: dict[str, Any],
 ) -> Iterator[World]:
     before = set(threading.enumerate())
     store = SqliteStore(tmp_path / "deployer.db")
     logbook = Logbook(store)
-    service = Service(store, logbook, installed(settings), settings)
-    logs = LogStream(service, **stream_options)
+    service = Service(store, logbook, registry, settings)
+    origins = settings.allowed_origins
+    door = Door(access, Audit(), **door_options)
+    logs = LogStream(service, door=door, allowed_origins=origins, **stream_options)
     reasons: list[str] = []
-    app = create_app(service, lambda: [{"name": "one", "state": "ok"}], lambda: reasons)
+    app = create_app(
+        service, lambda: [{"name": "one", "state": "ok"}], lambda: reasons, access=access, allowed_origins=origins
+    )
     server = Server(app, logs, "127.0.0.1", 0, **server_options)
     server.start()
     yield World(store, logbook, service, logs, server, reasons)
@@ -176,6 +208,26 @@ def world(
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
         assert not thread.is_alive(), thread
+
+
+@pytest.fixture
+def audited() -> Iterator[list[Document]]:
+    """The lines of the audit log, read back. The service's own log is silenced, which must not matter."""
+    lines: list[Document] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            assert text.isascii() and text.isprintable(), text
+            lines.append(json.loads(text))
+
+    reader, root = Reader(), logging.getLogger()
+    before = root.level
+    root.setLevel(logging.CRITICAL)
+    logging.getLogger("deployer.audit").addHandler(reader)
+    yield lines
+    logging.getLogger("deployer.audit").removeHandler(reader)
+    root.setLevel(before)
 
 
 @pytest.fixture

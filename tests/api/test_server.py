@@ -46,7 +46,7 @@ def read_all(sock: socket.socket) -> bytes:
             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n" + b"x" * 0xFFFFF + b"\r\n5\r\nxxxxx\r\n",
             413,
         ),
-        (b"FOO / HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+        (b"FOO / HTTP/1.1\r\nConnection: close\r\n\r\n", 501),
     ],
 )
 def test_what_is_no_request_is_a_problem_too(world: Any, request_bytes: bytes, status: int) -> None:

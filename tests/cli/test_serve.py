@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -78,6 +79,40 @@ def test_a_stop_in_the_middle_is_orderly_and_resumed(deployer: Any, flags: list[
     assert rest.call("GET", f"/deployments/{id}/")[1]["status"] == "DEPLOYED"
     assert sum("created shop-1" in line for line in lines) == 1, lines
     assert process.end() == 0
+
+
+def test_its_figures_tell_of_a_deployment(deployer: Any, flags: list[str], world: World) -> None:
+    """`world` is here for its namespace; its own engine sleeps."""
+    world.stop()
+    _, rest = deployer.serve(*flags)
+    rest.namespace = world.namespace
+    id = rest.deploy({**sample.descriptor(), "namespace": world.namespace, "frontend": None})
+    with connect(f"ws{rest.url[4:]}stream/deployments/{id}/logs?namespace={world.namespace}", proxy=None) as viewer:
+        viewer.recv()
+        assert figures(rest)["deployer_log_viewers"] == "1.0"
+        list(viewer)
+    found = figures(rest)
+    assert found['deployer_deployments{status="DEPLOYED"}'] == "1.0"
+    assert found["deployer_hung_threads"] == "0.0"
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    documented = set(re.findall(r"^\| `(deployer_\w+)`", page, re.MULTILINE))
+    assert set(re.findall(r"^# TYPE (deployer_\w+)", rest.call("GET", "/metrics")[1], re.MULTILINE)) == documented
+    assert float(found['deployer_kubernetes_requests_total{verb="create"}']) >= 3
+    assert (
+        found['deployer_http_request_duration_seconds_count{method="POST",route="/deployments",status="202"}'] == "1.0"
+    )
+    # Who follows the log may know it before those who are told of the end.
+    end = time.monotonic() + 20
+    while figures(rest)['deployer_deployments_ended_total{status="DEPLOYED"}'] != "1.0":
+        assert time.monotonic() < end
+    assert figures(rest)['deployer_deployment_duration_seconds_count{status="DEPLOYED"}'] == "1.0"
+
+
+def figures(rest: Any) -> dict[str, str]:
+    """Each series of `/metrics` with its value."""
+    status, text = rest.call("GET", "/metrics")
+    assert status == 200
+    return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
 
 def test_a_second_signal_does_not_wait(deployer: Any, flags: list[str]) -> None:

@@ -77,13 +77,21 @@ def test_every_option_can_be_given_in_every_way(toml):
     samples = {"text": "x", "integer": "7", "seconds": "7.5", "switch": "true", "path": "/p", "names": "a,b*"}
     special = {"kubernetes": "https://k8s:6443", "etcd": "http://a:2379,http://b:2379", "log_level": "debug"}
     special |= {"pod_security": "restricted", "image_pull_policy": "Never", "health_via": "direct"}
+    special |= {"auth": "kubernetes", "jwt_algorithm": "ES256", "jwt_jwks_url": "https://idp.example/keys"}
+    special |= {"allowed_origins": "https://a.example,http://[::1]:8080"}
+    issuer = {"auth": "jwt", "jwt_issuer": "i", "jwt_audience": "a", "jwt_key_file": "k"}
     for option in OPTIONS:
         if option.kind == "table":
             continue
         text = special.get(option.name, samples[option.kind])
         partner = {"kubernetes_username": "kubernetes_password", "kubernetes_password": "kubernetes_username"}
         also = {partner[option.name]: "y"} if option.name in partner else {}
-        by_flag = load({option.name: text, **also}, HOME)
+        if option.name.startswith("jwt_"):
+            source = "jwt_key_file" if "jwks" not in option.name else "jwt_jwks_url"
+            also = {**issuer, "jwt_key_file": None, source: "https://k.example", option.name: None}
+        elif option.name == "kubernetes_audiences":
+            also = {"auth": "kubernetes"}
+        by_flag = load({**also, option.name: text}, HOME)
         by_variable = load(also, HOME | {option.env: text})
         by_file = load(also, HOME, toml(f'{option.original or option.name} = "{text}"'))
         assert by_flag == by_variable == by_file, option.name
@@ -224,6 +232,48 @@ def test_other_addresses_do(host):
     with pytest.raises(SettingsError, match="--insecure-no-auth"):
         check_exposure(Settings(deployhost=host))
     check_exposure(Settings(deployhost=host, insecure_no_auth=True))
+
+
+@pytest.mark.parametrize("auth", ["jwt", "kubernetes"])
+def test_with_authentication_every_address_is_allowed(auth):
+    check_exposure(Settings(deployhost="0.0.0.0", auth=auth))
+
+
+JWT = {"auth": "jwt", "jwt_issuer": "https://idp.example", "jwt_audience": "deployer", "jwt_key_file": "/k.pem"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"auth": "basic"}, "flag --auth: 'basic' is not one of none, jwt, kubernetes"),
+        ({**JWT, "insecure_no_auth": True}, "--auth jwt and --insecure-no-auth contradict each other"),
+        ({"auth": "kubernetes", "insecure_no_auth": True}, "--auth kubernetes and --insecure-no-auth contradict"),
+        ({"jwt_issuer": "i"}, "--jwt-issuer has no effect without --auth jwt"),
+        ({"auth": "kubernetes", "jwt_key_file": "/k"}, "--jwt-key-file has no effect without --auth jwt"),
+        ({"kubernetes_audiences": "a"}, "--kubernetes-audiences has no effect without --auth kubernetes"),
+        (
+            {"auth": "jwt"},
+            "--auth jwt also needs --jwt-issuer, --jwt-audience, --jwt-jwks-url or --jwt-key-file",
+        ),
+        ({**JWT, "jwt_key_file": None}, "--auth jwt also needs --jwt-jwks-url or --jwt-key-file"),
+        ({**JWT, "jwt_name_claim": "", "jwt_read_role": ""}, "also needs --jwt-name-claim, --jwt-read-role"),
+        ({**JWT, "jwt_jwks_url": "https://k"}, "--jwt-key-file and --jwt-jwks-url exclude each other"),
+        ({**JWT, "jwt_jwks_ca_file": "/ca"}, "--jwt-jwks-ca-file has no effect without --jwt-jwks-url"),
+        ({**JWT, "jwt_jwks_url": "http://k"}, "flag --jwt-jwks-url: 'http://k' does not begin with https://"),
+        ({**JWT, "jwt_jwks_url": "https://u:p@k"}, "may not contain credentials"),
+        ({**JWT, "jwt_read_role": "deploy"}, "--jwt-read-role and --jwt-deploy-role are the same"),
+        ({**JWT, "jwt_algorithm": "HS256"}, "flag --jwt-algorithm: 'HS256' is not one of RS256"),
+        ({**JWT, "jwt_algorithm": "none"}, "flag --jwt-algorithm: 'none' is not one of RS256"),
+        ({"allowed_origins": "https://a.example/"}, "'https://a.example/' is not an origin like"),
+        ({"allowed_origins": "*"}, "'*' is not an origin like"),
+        ({"allowed_origins": "null"}, "'null' is not an origin like"),
+    ],
+)
+def test_what_is_wrong_about_authentication_is_one_sentence(flags, sentence):
+    with pytest.raises(SettingsError) as caught:
+        load(flags, HOME)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ class Rest:
     def __init__(self, url: str, namespace: str = "default") -> None:
         self.url = url
         self.namespace = namespace
+        self.headers: dict[str, str] = {}
         self._opener = build_opener(ProxyHandler({}))
 
     def call(self, method: str, path: str, body: Any = None, query: str = "") -> tuple[int, Any]:
@@ -130,7 +131,7 @@ class Rest:
     def request(self, method: str, target: str, body: Any = None) -> tuple[int, Message, Any]:
         """Status, headers and JSON (or text); `target` is a path with its query, as in a `Location`."""
         data = None if body is None else json.dumps(body).encode()
-        request = Request(f"{self.url.rstrip('/')}{target}", data=data, method=method)
+        request = Request(f"{self.url.rstrip('/')}{target}", data=data, method=method, headers=self.headers)
         try:
             with self._opener.open(request, timeout=30) as answer:
                 status, headers, content = answer.status, answer.headers, answer.read()

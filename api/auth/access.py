@@ -1,0 +1,56 @@
+"""`Access`: the two questions, who is that and may they do this, with everything that answers them."""
+
+from __future__ import annotations
+
+from deployer.api.auth.asking import Asking
+from deployer.api.auth.cluster import ClusterAuthenticator, ClusterAuthorizer, Reviewer
+from deployer.api.auth.model import Authenticator, Authorizer, Caller, Forbidden
+from deployer.api.auth.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.routes import Permission
+from deployer.core.kube.client import KubeClient
+from deployer.core.settings import Settings, check_auth
+
+
+class Access:
+    """Who callers are and what they may do. Whoever is not known, or not allowed something, raises. Thread-safe."""
+
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer) -> None:
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+
+    def identify(self, token: str) -> Caller:
+        """Whose token that is. Raises Unauthenticated or Unsure."""
+        return self._authenticator.authenticate(token)
+
+    def require(self, caller: Caller, permission: Permission, namespace: str, name: str = "") -> None:
+        """Return when the caller may do that. Raises Forbidden or Unsure.
+
+        Nothing is looked up before: the answer depends on the names in the request only, so that what exists in a
+        foreign namespace cannot be told from what does not.
+        """
+        refusal = self._authorizer.refusal(caller, permission, namespace, name)
+        if refusal:
+            raise Forbidden(refusal)
+
+    def problem(self) -> str:
+        """Why nobody can be let in at present, as a sentence; empty when that is possible."""
+        return self._authenticator.problem()
+
+    def start(self) -> None:
+        """Prepare, without waiting for anybody."""
+        self._authenticator.start()
+
+    def close(self) -> None:
+        """Let go of everything; idempotent."""
+        self._authenticator.close()
+
+
+def open_access(settings: Settings, client: KubeClient) -> Access | None:
+    """What the settings say; None when everybody may do everything. Raises SettingsError."""
+    check_auth(settings)
+    if settings.auth == "none":
+        return None
+    if settings.auth == "jwt":
+        return Access(TokenAuthenticator(settings, open_keys(settings)), TokenAuthorizer(settings))
+    reviewer = Reviewer(client, Asking())
+    return Access(ClusterAuthenticator(settings, reviewer), ClusterAuthorizer(settings, reviewer))

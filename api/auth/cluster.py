@@ -1,0 +1,185 @@
+"""`auth = "kubernetes"`: the API server says whose a token is (TokenReview) and what they may do (SubjectAccessReview).
+
+What they may do is granted by plain RBAC: verbs on `descriptors` and `deployments` in the API group `kube-deployer`.
+Nothing of that kind exists in the cluster; rules about it are all that is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from deployer.api.auth.asking import Asking
+from deployer.api.auth.cache import Cache, digest
+from deployer.api.auth.credentials import MAX_TOKEN
+from deployer.api.auth.model import Authenticator, Authorizer, Caller, Unauthenticated, Unsure, check_name
+from deployer.api.routes import Permission
+from deployer.core.errors import Interrupted, KubeError, KubeForbidden
+from deployer.core.gate import Gate
+from deployer.core.kube import reviews
+from deployer.core.kube.client import KubeClient
+from deployer.core.settings import DNS_LABEL, Settings
+
+GROUP = "kube-deployer"
+"""API group of the virtual resources."""
+
+ASK_FOR = 3.0
+"""Seconds that the API server has for an answer."""
+
+REMEMBERED = 4096
+"""Tokens, refused tokens, and answers about rights that are remembered, each."""
+
+_NOBODY = "the API server does not know the token, or it has expired or is for another audience"
+_ID = re.compile(r"[0-9a-zA-Z-]{1,64}")  # of a descriptor or deployment; others exist in no rule
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterCaller(Caller):
+    """A caller whom the API server knows. `key` stands for the token in memory."""
+
+    user: reviews.User
+    key: bytes
+
+
+class Reviewer:
+    """Asks the API server, and says what is wrong when it does not answer."""
+
+    def __init__(self, client: KubeClient, asking: Asking) -> None:
+        self._client = client
+        self._asking = asking
+
+    @property
+    def trouble(self) -> str:
+        """Why the last question was not answered; empty when it was."""
+        return self._asking.trouble
+
+    @property
+    def good(self) -> bool:
+        """True when the last question was answered."""
+        return self._asking.answered and not self.trouble
+
+    def ask(self, question: Callable[[KubeClient, Gate], T]) -> T:
+        """The answer. Raises Unsure."""
+        return self._asking.ask(lambda: self._ask(question))
+
+    def _ask(self, question: Callable[[KubeClient, Gate], T]) -> T:
+        try:
+            return question(self._client, Gate(time.monotonic() + ASK_FOR))
+        except (Interrupted, KubeError) as error:
+            cause = error.__cause__ if isinstance(error, Interrupted) else error
+            why = str(cause) if isinstance(cause, KubeError) else f"the API server gave no answer within {ASK_FOR:g} s"
+            if isinstance(cause, KubeForbidden):
+                why += "; grant it by deploy/rbac/reviews.yaml"
+            detail = f"credentials cannot be checked: {why}"
+            if detail != self.trouble:
+                _log.warning("%s", detail)
+            said = "credentials cannot be checked at the moment: the API server gives no answer about them"
+            raise Unsure(said, detail) from error
+
+
+class ClusterAuthenticator(Authenticator):
+    """Asks whose a token is, and remembers the answer for a short time."""
+
+    def __init__(self, settings: Settings, reviewer: Reviewer, clock: Callable[[], float] = time.time) -> None:
+        self._audiences = settings.kubernetes_audiences
+        self._remember_for = settings.auth_cache
+        self._reviewer = reviewer
+        self._clock = clock
+        self._known: Cache[ClusterCaller] = Cache(REMEMBERED, clock)
+        # By themselves, so that nobody can drive the good ones out by trying.
+        self._unknown: Cache[str] = Cache(REMEMBERED, clock)
+
+    def authenticate(self, token: str) -> ClusterCaller:
+        if len(token) > MAX_TOKEN:
+            raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
+        key = digest(token)
+        return self._remembered(key) or self._reviewer.ask(
+            # Whoever had to wait may find that somebody else has asked meanwhile.
+            lambda client, gate: self._remembered(key) or self._review(client, gate, token, key)
+        )
+
+    def problem(self) -> str:
+        # Asked here too: a service that is not ready gets no requests, and would never find out that all is well.
+        if not self._reviewer.good:
+            with contextlib.suppress(Unsure):
+                self._reviewer.ask(lambda client, gate: reviews.whose_token(client, "e30.e30.", (), gate=gate))
+        return self._reviewer.trouble
+
+    def _remembered(self, key: bytes) -> ClusterCaller | None:
+        if (refusal := self._unknown.get(key)) is not None:
+            raise Unauthenticated(refusal)
+        return self._known.get(key)
+
+    def _review(self, client: KubeClient, gate: Gate, token: str, key: bytes) -> ClusterCaller:
+        user = reviews.whose_token(client, token, self._audiences, gate=gate)
+        until = self._clock() + self._remember_for
+        try:
+            if user is None:
+                raise Unauthenticated(_NOBODY)
+            expires = expiry(token)
+            caller = ClusterCaller(
+                name=check_name(user.name, "the name that the API server knows"), expires=expires, user=user, key=key
+            )
+        except Unauthenticated as error:
+            self._unknown.put(key, str(error), until)
+            raise
+        self._known.put(key, caller, min(until, expires))
+        return caller
+
+
+class ClusterAuthorizer(Authorizer):
+    """Asks what a caller may do, and remembers the answer for a short time."""
+
+    def __init__(self, settings: Settings, reviewer: Reviewer, clock: Callable[[], float] = time.time) -> None:
+        self._remember_for = settings.auth_cache
+        self._reviewer = reviewer
+        self._clock = clock
+        self._answers: Cache[bool] = Cache(REMEMBERED, clock)
+
+    def refusal(self, caller: Caller, permission: Permission, namespace: str, name: str) -> str:
+        if not isinstance(caller, ClusterCaller):
+            return "the caller has no token"
+        said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} in namespace {namespace}"
+        if not DNS_LABEL.fullmatch(namespace):
+            return said
+        # A rule for single names (resourceNames) never applies to `create`, as in Kubernetes itself.
+        name = name if permission.verb != "create" and _ID.fullmatch(name) else ""
+        key = (caller.key, caller.user.name, permission, namespace, name)
+
+        def ask(client: KubeClient, gate: Gate) -> bool:
+            known = self._answers.get(key)
+            if known is not None:
+                return known
+            deed = reviews.Deed(permission.verb, GROUP, permission.resource, namespace, name)
+            answer = reviews.may(client, caller.user, deed, gate=gate)
+            self._answers.put(key, answer, self._clock() + self._remember_for)
+            return answer
+
+        allowed = self._answers.get(key)
+        if allowed is None:
+            allowed = self._reviewer.ask(ask)
+        return "" if allowed else said
+
+
+def expiry(token: str) -> float:
+    """When a token that the API server has just vouched for expires; infinite when it does not say so.
+
+    It is read without checking the signature: the API server has done that.
+    """
+    try:
+        payload = token.split(".")[1]
+        exp = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
+        return float(exp) if isinstance(exp, int | float) and math.isfinite(exp) else math.inf
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
+        return math.inf

@@ -1,0 +1,98 @@
+"""REST's doorkeeper and its secretary, as Falcon middleware."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+
+from deployer.api import wire
+from deployer.api.auth import credentials
+from deployer.api.auth.access import Access
+from deployer.api.auth.audit import Audit
+from deployer.api.auth.demands import Demands
+from deployer.api.auth.model import Caller, Forbidden, Unauthenticated, Unsure
+from deployer.api.routes import Anybody, Permission
+
+REFUSED = (401, 403)
+
+
+class Doorkeeper:
+    """Lets nobody in whom the route table does not let in.
+
+    Credentials are asked for before the path is routed, so that only callers who are known learn which paths there
+    are; what the caller may do is asked once the route is known, and before anything is looked up.
+    """
+
+    def __init__(self, access: Access, demands: Demands) -> None:
+        self._access = access
+        self._demands = demands
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if not self._demands.maybe_public(req.method, req.path):
+            self._identify(req, resp)
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, _resource: object, params: dict[str, Any]
+    ) -> None:
+        demanded = self._demands.of(req.method, req.uri_template)
+        if demanded is Anybody.EVERYBODY:
+            return
+        caller = wire.caller(req) or self._identify(req, resp)
+        if isinstance(demanded, Permission):
+            try:
+                self._access.require(caller, demanded, wire.namespace(req), str(params.get("id", "")))
+            except (Forbidden, Unsure) as error:
+                resp.context.refusal = str(error)
+                raise
+
+    def _identify(self, req: falcon.Request, resp: falcon.Response) -> Caller:
+        try:
+            caller = self._access.identify(credentials.from_header(req.get_header("Authorization")))
+        except (Unauthenticated, Unsure) as error:
+            resp.context.refusal = str(error)
+            raise
+        req.context.caller = caller
+        return caller
+
+
+class Secretary:
+    """Writes the audit log: every request that was to change something, and every refusal."""
+
+    def __init__(self, audit: Audit, demands: Demands) -> None:
+        self._audit = audit
+        self._demands = demands
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, _resource: object, params: dict[str, Any]
+    ) -> None:
+        resp.context.id = params.get("id")
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
+        refusal = getattr(resp.context, "refusal", None)
+        permission = self._demands.changes(req.method, req.uri_template)
+        if permission is None and refusal is None:
+            return
+        if refusal is not None:
+            demanded = self._demands.of(req.method, req.uri_template)
+            permission = demanded if isinstance(demanded, Permission) else None
+        caller = wire.caller(req)
+        self._audit.note(
+            who=caller.name if caller else None,
+            outcome="refused" if refusal is not None else "ok" if resp.status_code < 400 else "failed",
+            status=resp.status_code,
+            source=req.remote_addr,
+            method=req.method,
+            path=req.path,
+            verb=permission.verb if permission else None,
+            resource=permission.resource if permission else None,
+            namespace=_one(req, "namespace"),
+            app=getattr(resp.context, "app", None) or _one(req, "appname"),
+            id=getattr(resp.context, "id", None),
+            reason=refusal,
+        )
+
+
+def _one(req: falcon.Request, name: str) -> str | None:
+    value = req.params.get(name)
+    return value if isinstance(value, str) else None

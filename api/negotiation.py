@@ -1,0 +1,85 @@
+"""What a request may ask for: methods, media types and parameters that the route knows. A middleware of the app."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import falcon
+from falcon.constants import COMBINED_METHODS
+from falcon.util import mediatypes
+
+from deployer.api import wire
+from deployer.api.operations import HTML, JSON, OPERATIONS, PROBLEM
+from deployer.core.errors import Invalid, Problem
+
+_METHODS = frozenset(COMBINED_METHODS)
+
+
+class Negotiation:
+    """Refuses, before anything is done, what could not be answered and what was meant otherwise."""
+
+    def __init__(self) -> None:
+        self._parameters: Mapping[tuple[str, str], frozenset[str]] = {
+            key: operation.query for key, operation in OPERATIONS.items()
+        }
+        # Clients of the original ask for JSON wherever they go, and take what they get.
+        self._media: Mapping[tuple[str, str], tuple[str, ...]] = {
+            key: tuple(dict.fromkeys((*operation.media, JSON, PROBLEM))) for key, operation in OPERATIONS.items()
+        }
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        """Unknown methods are a 501 (RFC 9110, 9.1); those that are only not possible here become a 405."""
+        if req.method not in _METHODS:
+            raise falcon.HTTPError(501, description=f"there is no method {ascii(req.method)[:80]}")
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
+        """What the client has already becomes a 304."""
+        if wire.known(req, resp):
+            resp.status = 304
+            resp.data = None
+
+    def process_resource(self, req: falcon.Request, _resp: falcon.Response, _resource: object, _params: Any) -> None:
+        """Raises a 406, or Invalid for a parameter that differs from one of the route's only in its spelling."""
+        template = req.uri_template
+        if template is None:
+            return
+        key = (template, "GET" if req.method == "HEAD" else req.method)
+        known = self._parameters.get(key)
+        if known is None:
+            return  # a 405, or OPTIONS
+        accept = req.get_header("Accept")
+        if accept and accept != "*/*" and not _accepts(accept, self._media[key]):
+            offered = " or ".join(self._media[key][:-1])
+            raise falcon.HTTPNotAcceptable(
+                description=f"the answer is {offered}, which Accept: {accept[:200]} rules out"
+            )
+        if not known.issuperset(req.params):
+            _refuse_misspelled(req.params, known)
+
+
+def prefers_html(accept: str | None) -> bool:
+    """True for browsers: HTML is wanted more than JSON."""
+    if not accept or "html" not in accept:
+        return False
+    return _quality(HTML, accept) > _quality(JSON, accept)
+
+
+def _accepts(accept: str, offered: tuple[str, ...]) -> bool:
+    return any(_quality(media, accept) for media in offered)
+
+
+def _quality(media: str, accept: str) -> float:
+    """How much it is wanted, from 0 to 1. What cannot be understood, such as Java's `*; q=.2`, rules out nothing."""
+    try:
+        return mediatypes.quality(media, accept)
+    except falcon.InvalidMediaType:
+        return 0.001
+
+
+def _refuse_misspelled(params: Mapping[str, Any], known: frozenset[str]) -> None:
+    folded = {name.lower(): name for name in known}
+    for name in params:
+        meant = folded.get(name.lower().replace("_", "").replace("-", ""))
+        if meant is not None and name not in known:
+            raise Invalid([Problem(name, f"is not a parameter; did you mean {meant}?")])

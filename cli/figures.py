@@ -1,0 +1,61 @@
+"""What `/metrics` shows of the parts of the service, asked when somebody looks."""
+
+from __future__ import annotations
+
+from deployer.api.metrics import Metrics
+from deployer.api.stream import LogStream
+from deployer.core.engine import Engine
+from deployer.core.kube.client import KubeClient
+from deployer.core.plugins import Registry
+from deployer.core.records import Deployment, Operation, Status
+from deployer.core.settings import Settings
+from deployer.core.store.base import Store
+
+
+def show(
+    metrics: Metrics,
+    *,
+    store: Store,
+    engine: Engine,
+    client: KubeClient,
+    registry: Registry,
+    logs: LogStream,
+    settings: Settings,
+) -> None:
+    """Tell `metrics` whom to ask for what."""
+
+    def operations() -> dict[str, float]:
+        running = engine.running
+        return {"running": running, "waiting": max(0, store.count(Operation, tag="open") - running)}
+
+    metrics.gauge(
+        "deployer_deployments",
+        "Stored deployments by status; DEPLOYING are those that wait or are under way.",
+        lambda: {status.value: store.count(Deployment, tag=status.value) for status in Status},
+        "status",
+    )
+    metrics.gauge(
+        "deployer_queue_limit",
+        "How many deployments may be DEPLOYING before others are refused with 429.",
+        lambda: settings.queue_limit,
+    )
+    metrics.gauge(
+        "deployer_operations",
+        "Operations that are running, and those that wait for their turn, their time or an event.",
+        operations,
+        "state",
+    )
+    metrics.gauge("deployer_hung_threads", "Steps that hang past their deadline.", engine.hung.count)
+    metrics.gauge("deployer_log_viewers", "WebSockets that follow a log.", lambda: logs.viewers)
+    metrics.counter(
+        "deployer_kubernetes_requests",
+        "Requests to the API server by verb, repeated ones included.",
+        lambda: client.requests,
+        "verb",
+    )
+    metrics.counter(
+        "deployer_observer_errors",
+        "Errors of plugins that were told of a deployment.",
+        lambda: registry.observer_errors,
+        "plugin",
+    )

@@ -1,0 +1,301 @@
+"""Who may do what: every route of the table, with every method and every kind of credentials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import falcon.inspect
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from deployer.api.app import create_app
+from deployer.api.auth.access import Access, open_access
+from deployer.api.routes import ROUTES, Anybody, Permission, Route
+from deployer.core.records import Deployment, Operation, StoredDescriptor
+from deployer.core.settings import Settings
+from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
+
+from .conftest import NS, World, document
+
+OTHER = "other-ns"
+
+CREDENTIALS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "bad": {},
+    "expired": {"exp": int(time.time()) - 3600},
+    "foreign namespace": {"namespaces": [OTHER], "roles": ["deploy", "read"]},
+    "no role": {"namespaces": [NS], "roles": ["admin"]},
+    "read": {"namespaces": [NS, OTHER], "roles": ["read"]},
+    "deploy": {"namespaces": [NS], "roles": ["deploy"]},
+    "wildcard": {"namespaces": ["*"], "roles": ["deploy"]},
+}
+NOBODY = ("none", "bad", "expired")
+
+REQUESTS = [(route, method) for route in ROUTES if not route.stream for method in route.methods]
+REQUESTS += [(route, "HEAD") for route, method in REQUESTS if method == "GET"]
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
+    file = tmp_path / "key.pem"
+    file.write_bytes(issuer.pem)
+    settings = Settings(
+        auth="jwt", jwt_algorithm="ES256", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_key_file=str(file)
+    )
+    made = open_access(settings, None)  # type: ignore[arg-type]
+    assert made is not None
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def door_options() -> dict[str, Any]:
+    return {"first": 0.2}
+
+
+def headers(issuer: Issuer, kind: str) -> dict[str, str]:
+    """The headers of a caller of that kind."""
+    claims = CREDENTIALS[kind]
+    if claims is None:
+        return {}
+    return bearer(Issuer().token() if kind == "bad" else issuer.token(**claims))
+
+
+def expected(demanded: Any, kind: str) -> int:
+    """The status of a refusal; 200 for everything that is none."""
+    if demanded is Anybody.EVERYBODY:
+        return 200
+    if kind in NOBODY:
+        return 401
+    if isinstance(demanded, Permission):
+        if kind in ("foreign namespace", "no role"):
+            return 403
+        return 200 if demanded.reads or kind != "read" else 403
+    return 200
+
+
+def example(world: World, route: Route, method: str) -> tuple[str, Any]:
+    """A target (with its query) and a body with which the request succeeds. A new route needs a line here."""
+    method = "GET" if method == "HEAD" else method
+    if "{" not in route.path and not isinstance(route.methods[method], Permission):
+        return route.path, None
+    q = f"namespace={NS}"
+    deployment = world.deployment()
+    world.end(deployment.id)
+    descriptor = deployment.descriptor_id
+    return {
+        ("GET", "/descriptors"): (f"/descriptors?{q}", None),
+        ("POST", "/descriptors"): (f"/descriptors?{q}", document()),
+        ("DELETE", "/descriptors"): (f"/descriptors?{q}&appname=shop", None),
+        ("POST", "/descriptors/validate"): (f"/descriptors/validate?{q}", document()),
+        ("GET", "/descriptors/{id}"): (f"/descriptors/{descriptor}?{q}", None),
+        ("PUT", "/descriptors/{id}"): (f"/descriptors/{descriptor}?{q}", document()),
+        ("DELETE", "/descriptors/{id}"): (f"/descriptors/{descriptor}?{q}", None),
+        ("GET", "/deployments"): (f"/deployments?{q}", None),
+        ("POST", "/deployments"): (f"/deployments?{q}&descriptorId={descriptor}", None),
+        ("DELETE", "/deployments"): (f"/deployments?{q}&appname=shop&undeploy=true", None),
+        ("GET", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
+        ("PUT", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
+        ("DELETE", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
+        ("GET", "/deployments/{id}/logs"): (f"/deployments/{deployment.id}/logs?{q}", None),
+        ("GET", "/deployments/{id}/healthcheckdata"): (f"/deployments/{deployment.id}/healthcheckdata?{q}", None),
+    }[method, route.path]
+
+
+def state(world: World) -> list[Any]:
+    """Everything that a request could have changed."""
+    return [world.store.find(kind) for kind in (StoredDescriptor, Deployment, Operation)]
+
+
+# --- the matrix -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+@pytest.mark.parametrize(("route", "method"), REQUESTS, ids=lambda value: getattr(value, "path", value))
+def test_rest(world: World, issuer: Issuer, route: Route, method: str, kind: str) -> None:
+    demanded = route.methods["GET" if method == "HEAD" else method]
+    wanted = expected(demanded, kind)
+    for slash in ("", "/"):
+        target, body = example(world, route, method)
+        path, _, query = target.partition("?")
+        before = state(world)
+        answer = world.call(
+            method, f"{path.rstrip('/')}{slash}?{query}" if path != "/" else "/", body, headers(issuer, kind)
+        )
+        if wanted == 200:
+            assert answer.status < 300, answer.body
+            continue
+        assert answer.status == wanted
+        assert state(world) == before
+        challenge = answer.headers["WWW-Authenticate"]
+        assert challenge.startswith('Bearer realm="kube-deployer"')
+        named = {("none", 401): "", "": "", (kind, 403): "insufficient_scope"}.get((kind, wanted), "invalid_token")
+        assert ("error=" in challenge) == bool(named)
+        assert f'error="{named}"' in challenge or not named
+        if method != "HEAD":
+            assert answer.problem["status"] == wanted
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_the_stream(world: World, issuer: Issuer, kind: str) -> None:
+    (route,) = [route for route in ROUTES if route.stream]
+    deployment = world.deployment()
+    world.end(deployment.id)
+    with world.watch(deployment.id, additional_headers=headers(issuer, kind)) as viewer:
+        lines = []
+        try:
+            while True:
+                lines.append(viewer.recv(timeout=20))
+        except ConnectionClosed:
+            pass
+        code = {200: 1000, 401: 4401, 403: 4403}[expected(route.methods["GET"], kind)]
+        assert viewer.close_code == code, viewer.close_reason
+        assert bool(lines) == (code == 1000)
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+@pytest.mark.parametrize("path", ["/nothing", "/stream", "/descriptors/a/b", "/Descriptors", "/healthz/x"])
+def test_unknown_paths_are_for_those_who_are_known(world: World, issuer: Issuer, path: str, kind: str) -> None:
+    answer = world.call("GET", f"{path}?namespace={NS}", headers=headers(issuer, kind))
+    assert answer.problem["status"] == (401 if kind in NOBODY else 404)
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+@pytest.mark.parametrize("route", [route for route in ROUTES if not route.stream], ids=lambda route: route.path)
+def test_methods_that_no_route_has_are_for_those_who_are_known(
+    world: World, issuer: Issuer, route: Route, kind: str
+) -> None:
+    answer = world.call("PATCH", route.path.replace("{id}", "x"), headers=headers(issuer, kind))
+    assert answer.problem["status"] == (401 if kind in NOBODY else 405)
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if not route.stream], ids=lambda route: route.path)
+def test_options_needs_no_credentials(world: World, route: Route) -> None:
+    answer = world.call("OPTIONS", route.path.replace("{id}", "x"))
+    assert answer.status == 200
+    assert set(route.methods) <= set(answer.headers["Allow"].split(", "))
+
+
+# --- nothing escapes the table ----------------------------------------------------------------------------------------
+
+
+def test_the_routes_of_the_application_are_those_of_the_table(world: World) -> None:
+    app = create_app(world.service, list, list)
+    assert falcon.inspect.inspect_static_routes(app) == falcon.inspect.inspect_sinks(app) == []
+    found = {
+        route.path: {method.method for method in route.methods if not method.internal}
+        for route in falcon.inspect.inspect_routes(app)
+    }
+    heads = {"GET": {"GET", "HEAD"}}
+    table = {
+        route.path: {method for given in route.methods for method in heads.get(given, {given})} for route in ROUTES
+    }
+    assert found == table
+
+
+def test_every_permission_is_one_of_kubernetes_verbs_on_our_resources() -> None:
+    permissions = {p for route in ROUTES for p in route.methods.values() if isinstance(p, Permission)}
+    assert {p.resource for p in permissions} == {"descriptors", "deployments"}
+    assert {p.verb for p in permissions} <= {"get", "list", "create", "update", "delete", "deletecollection"}
+    for route in ROUTES:
+        for method, permission in route.methods.items():
+            if isinstance(permission, Permission):
+                assert permission.reads == (method == "GET"), route.path
+
+
+# --- namespaces: path, query, body, the record ------------------------------------------------------------------------
+
+
+def test_a_foreign_namespace_says_the_same_about_what_is_there_and_what_is_not(world: World, issuer: Issuer) -> None:
+    """Status, headers and body."""
+    there = world.deployment()
+    world.end(there.id)
+    foreign = headers(issuer, "foreign namespace")
+
+    def ask(method: str, target: str, body: Any = None) -> tuple[int, list[tuple[str, str]], bytes]:
+        answer = world.call(method, f"{target}?namespace={NS}", body, foreign)
+        return answer.status, [h for h in answer.headers.items() if h[0] != "Date"], answer.body
+
+    unknown = "00000000-0000-4000-8000-000000000000"
+    assert there.descriptor_id
+    for kind, id in (("descriptors", there.descriptor_id), ("deployments", there.id)):
+        for method, body in (("GET", None), ("PUT", document()), ("DELETE", None)):
+            assert ask(method, f"/{kind}/{id}", body) == ask(method, f"/{kind}/{unknown}", body)
+    for what in ("logs", "healthcheckdata"):
+        assert ask("GET", f"/deployments/{there.id}/{what}") == ask("GET", f"/deployments/{unknown}/{what}")
+    ends = set()
+    for id in (there.id, unknown):
+        with world.watch(id, additional_headers=foreign) as viewer, pytest.raises(ConnectionClosed):
+            viewer.recv(timeout=20)
+        ends.add((viewer.close_code, viewer.close_reason))
+    assert ends == {(4403, f"ann may not use namespace {NS}")}
+
+
+def test_an_id_of_another_namespace_is_not_found_under_ones_own(world: World, issuer: Issuer) -> None:
+    """The record's own namespace counts, not the one that the caller names."""
+    there = world.deployment()
+    world.end(there.id)
+    foreign = headers(issuer, "foreign namespace")
+    before = state(world)
+    for target in (f"/deployments/{there.id}", f"/deployments/{there.id}/logs", f"/descriptors/{there.descriptor_id}"):
+        known = world.call("GET", f"{target}?namespace={OTHER}", headers=foreign)
+        id = target.split("/")[2]
+        unknown = world.call("GET", f"{target.replace(id, 'nobody')}?namespace={OTHER}", headers=foreign)
+        assert known.problem["detail"].replace(id, "nobody") == unknown.problem["detail"]
+        assert known.status == unknown.status == 404
+    for method, target in (
+        ("PUT", f"/deployments/{there.id}?namespace={OTHER}"),
+        ("DELETE", f"/deployments/{there.id}?namespace={OTHER}&deleteDeployment=true"),
+        ("POST", f"/deployments?namespace={OTHER}&descriptorId={there.descriptor_id}"),
+        ("DELETE", f"/descriptors/{there.descriptor_id}?namespace={OTHER}"),
+    ):
+        assert world.call(method, target, headers=foreign).status == 404
+    with world.watch(there.id, OTHER, additional_headers=foreign) as viewer, pytest.raises(ConnectionClosed):
+        viewer.recv(timeout=20)
+    assert viewer.close_code == 4404
+    assert state(world) == before
+
+
+def test_a_body_cannot_name_another_namespace_than_the_query(world: World, issuer: Issuer) -> None:
+    foreign = headers(issuer, "foreign namespace")
+    for path in ("/descriptors", "/descriptors/validate"):
+        answer = world.call("POST", f"{path}?namespace={OTHER}", document(), foreign)
+        assert answer.status == 400
+        assert [error["path"] for error in answer.problem["errors"]] == ["namespace"]
+    assert world.store.find(StoredDescriptor) == []
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?namespace=", f"?namespace={NS}&namespace={OTHER}", f"?namespace={OTHER}&namespace={NS}"]
+)
+def test_one_namespace_is_needed(world: World, issuer: Issuer, query: str) -> None:
+    world.deployment()
+    answer = world.call("GET", f"/deployments{query}", headers=headers(issuer, "foreign namespace"))
+    assert answer.problem["status"] == 400
+
+
+@pytest.mark.parametrize("namespace", ["%2A", "shop-n%73/../x", "SHOP-NS", "shop-ns%00", "shop-ns%20", "%ED%A0%80"])
+def test_nothing_but_the_name_itself_is_a_namespace(world: World, issuer: Issuer, namespace: str) -> None:
+    answer = world.call("GET", f"/deployments?namespace={namespace}", headers=headers(issuer, "deploy"))
+    assert answer.problem["status"] == 400
+
+
+def test_the_matrix_leaves_traces_in_the_audit_log(world: World, issuer: Issuer, audited: list[Any]) -> None:
+    changing = []
+    for route, method in REQUESTS:
+        demanded = route.methods.get(method)
+        if isinstance(demanded, Permission) and not demanded.reads:
+            changing.append((method, demanded.verb, demanded.resource))
+        target, body = example(world, route, method)
+        world.call(method, target, body, headers(issuer, "read"))
+    assert len(changing) > 5
+    assert [(line["method"], line["verb"], line["resource"]) for line in audited] == changing
+    assert {line["outcome"] for line in audited} == {"refused"}

@@ -1,0 +1,283 @@
+"""Credentials over REST: what is malformed, who did what, and what pages of other origins may do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer.api.auth.access import Access, open_access
+from deployer.api.auth.credentials import MAX_TOKEN
+from deployer.core.records import Deployment, Status
+from deployer.core.settings import Settings
+from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
+
+from .conftest import NS, World, document
+
+Q = f"?namespace={NS}"
+PAGE = "https://ui.example.com"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
+    file = tmp_path / "key.pem"
+    file.write_bytes(issuer.pem)
+    made = open_access(jwt_settings(file), None)  # type: ignore[arg-type]
+    assert made is not None
+    yield made
+    made.close()
+
+
+def jwt_settings(file: Path, **more: Any) -> Settings:
+    return Settings(
+        auth="jwt", jwt_algorithm="ES256", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_key_file=str(file), **more
+    )
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def malformed(token: str) -> list[bytes]:
+    good = token.encode()
+    return [
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        b"bearer: " + good,
+        b"Basic YW5uOnNlY3JldA==",
+        good,
+        b"Bearer " + good + b" " + good,
+        b"Bearer " + good + b", Bearer " + good,
+        b"Bearer \xc3\xa9\xff",
+        b"Bearer " + good + b"\xa0",
+        b"Bearer " + good[:-10],
+        b"Bearer " + b"a" * (MAX_TOKEN + 1),
+        b"Bearer " + b"a." * 20_000,
+        b"Bearer null",
+        b"Bearer ..",
+        b"Bearer " + good + b"\r\nAuthorization: Bearer " + good,
+        b"Bearer " + good + b"\r\nAuthorization: Basic eDp5",
+    ]
+
+
+@pytest.mark.parametrize("number", range(17))
+def test_what_is_no_bearer_token_is_a_401(world: World, issuer: Issuer, number: int) -> None:
+    header = malformed(issuer.token())[number]
+    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+        sock.sendall(b"GET /deployments" + Q.encode() + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        sock.sendall(b"Authorization: " + header + b"\r\n\r\n")
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        body = response.read()
+        assert response.status == 401, body
+        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+        problem = json.loads(body)
+    assert problem["status"] == 401
+    assert issuer.token()[:-40] not in body.decode() + str(response.headers)
+
+
+def test_the_scheme_is_written_in_any_case(world: World, issuer: Issuer) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        answer = world.call("GET", f"/deployments{Q}", headers={"Authorization": f"{scheme} {issuer.token()}"})
+        assert answer.status == 200
+
+
+def test_a_token_in_the_address_is_none(world: World, issuer: Issuer) -> None:
+    for name in ("access_token", "token", "authorization"):
+        assert world.call("GET", f"/deployments{Q}&{name}={issuer.token()}").status == 401
+
+
+def test_no_token_shows_anywhere(world: World, issuer: Issuer, caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    tokens = [issuer.token(), Issuer().token(), issuer.token(exp=1), issuer.token(namespaces=["x"])]
+    said = []
+    for token in tokens:
+        for method, target in (("GET", f"/deployments{Q}"), ("POST", f"/descriptors{Q}"), ("GET", "/nothing")):
+            answer = world.call(method, target, document(), bearer(token))
+            said.append(f"{answer.headers}{answer.body!r}")
+        with world.watch("x", additional_headers=bearer(token)) as viewer:
+            try:
+                viewer.recv(timeout=20)
+            except Exception:  # noqa: BLE001 - it is closed in one way or the other
+                said.append(viewer.close_reason)
+    logged = [record.getMessage() for record in caplog.records if record.name != "websockets.client"]  # the test's own
+    everything = "".join([*said, *logged])
+    assert not any(piece in everything for token in tokens for piece in token.split("."))
+
+
+# --- readiness --------------------------------------------------------------------------------------------------------
+
+
+def test_reasons_are_told_to_those_who_are_known(world: World, issuer: Issuer) -> None:
+    assert world.call("GET", "/readyz").status == 200
+    world.reasons.append("the cluster at 10.0.0.1 is away")
+    for headers in ({}, bearer("x"), bearer(issuer.token(exp=1))):
+        answer = world.call("GET", "/readyz", headers=headers)
+        assert answer.problem["status"] == 503
+        assert "10.0.0.1" not in answer.body.decode()
+    assert "10.0.0.1" in world.call("GET", "/readyz", headers=bearer(issuer.token())).problem["detail"]
+
+
+# --- who did what -----------------------------------------------------------------------------------------------------
+
+
+def test_a_deployment_says_who_made_and_who_ended_it(world: World, issuer: Issuer) -> None:
+    ann, bob = bearer(issuer.token()), bearer(issuer.token(sub="bob"))
+    stored = world.call("POST", f"/descriptors{Q}", document(), ann).json
+    first = world.call("POST", f"/deployments{Q}&descriptorId={stored['id']}", headers=ann).json
+    assert first["createdBy"] == "ann"
+    second = world.call("PUT", f"/deployments/{first['id']}{Q}", headers=bob).json
+    assert second["createdBy"] == "bob"
+    cancelled = world.call("DELETE", f"/deployments/{first['id']}{Q}", headers=bob).json
+    assert (cancelled["createdBy"], cancelled["undeployedBy"]) == ("ann", "bob")
+    log = world.call("GET", f"/deployments/{first['id']}/logs{Q}", headers=ann).body.decode()
+    assert f"queued: deployment of shop in namespace {NS}, asked for by ann\n" in log
+    assert "cancelled by request, asked for by bob\n" in log
+    # Whoever deletes what has ended has not ended it.
+    world.end(second["id"], Status.FAILURE)
+    ended = world.call("DELETE", f"/deployments/{second['id']}{Q}", headers=ann).json
+    assert "undeployedBy" not in ended
+    record = world.store.get(Deployment, first["id"])
+    assert record and (record.created_by, record.undeployed_by) == ("ann", "bob")
+
+
+def test_the_audit_log_has_every_change(world: World, issuer: Issuer, audited: list[Any]) -> None:
+    ann = bearer(issuer.token())
+    stored = world.call("POST", f"/descriptors{Q}", document(), ann).json
+    world.call("POST", f"/descriptors/validate{Q}", document(), ann)
+    world.call("GET", f"/descriptors{Q}", headers=ann)
+    world.call("PUT", f"/descriptors/{stored['id']}{Q}", document(version="2"), ann)
+    deployment = world.call("POST", f"/deployments{Q}&descriptorId={stored['id']}", headers=ann).json
+    world.call("DELETE", f"/deployments/{deployment['id']}{Q}", headers=ann)
+    world.call("DELETE", f"/deployments{Q}&appname=shop", headers=ann)
+    world.call("DELETE", f"/descriptors/{stored['id']}{Q}", headers=ann)
+    world.call("DELETE", f"/descriptors/{stored['id']}{Q}", headers=ann)
+    world.call("POST", f"/descriptors{Q}", b"nonsense", ann)
+    what = [(a["verb"], a["resource"], a.get("app"), a.get("id"), a["outcome"], a["status"]) for a in audited]
+    d, s = deployment["id"], stored["id"]
+    assert what == [
+        ("create", "descriptors", "shop", s, "ok", 201),
+        ("update", "descriptors", "shop", s, "ok", 204),
+        ("create", "deployments", "shop", d, "ok", 202),
+        ("delete", "deployments", "shop", d, "ok", 202),
+        ("deletecollection", "deployments", "shop", None, "ok", 202),
+        ("delete", "descriptors", "shop", s, "ok", 200),
+        ("delete", "descriptors", None, s, "failed", 404),
+        ("create", "descriptors", None, None, "failed", 400),
+    ]
+    assert {(a["who"], a["source"], a["namespace"]) for a in audited} == {("ann", "127.0.0.1", NS)}
+    assert all(a["audit"].endswith("Z") for a in audited)
+
+
+def test_the_audit_log_has_every_refusal(world: World, issuer: Issuer, audited: list[Any]) -> None:
+    world.call("GET", f"/deployments{Q}")
+    world.call("GET", f"/deployments{Q}", headers=bearer(issuer.token(namespaces=["other"])))
+    world.call("GET", "/nothing", headers=bearer(Issuer().token()))
+    world.call("GET", "/", headers={"Origin": "https://evil.example"})
+    assert [(a["who"], a["status"], a["path"]) for a in audited] == [
+        (None, 401, "/deployments"),
+        ("ann", 403, "/deployments"),
+        (None, 401, "/nothing"),
+        (None, 403, "/"),
+    ]
+    assert {a["outcome"] for a in audited} == {"refused"}
+    assert "signature" in audited[2]["reason"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", '{"audit": 1}\n{', "\x1b[2Jx", "\u202eevil", "x" * 300, "", 5, None])
+def test_no_name_can_forge_a_line(world: World, issuer: Issuer, audited: list[Any], name: Any) -> None:
+    """What cannot be shown is no name. What comes in a path or a query is escaped."""
+    answer = world.call("POST", f"/descriptors{Q}", document(), bearer(issuer.token(sub=name)))
+    printable = name == '{"audit": 1}'
+    assert answer.status == (201 if printable else 401)
+    world.call("DELETE", f"/descriptors/%0A%7B%22audit%22{Q}%0A%E2%80%AE", headers=bearer(issuer.token()))
+    assert len(audited) == 2
+    assert audited[1]["id"] == '\n{"audit"'
+
+
+def test_names_may_be_in_any_script(world: World, issuer: Issuer, audited: list[Any]) -> None:
+    answer = world.call("POST", f"/descriptors{Q}", document(), bearer(issuer.token(sub="Zoë Ångström <z@example>")))
+    assert answer.status == 201
+    assert audited[0]["who"] == "Zoë Ångström <z@example>"
+
+
+# --- pages of other origins -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(own_namespace="deployer", ingress="none", queue_limit=10, allowed_origins=(PAGE,))
+
+
+def test_a_page_of_an_allowed_origin_may_ask(world: World, issuer: Issuer) -> None:
+    preflight = world.call(
+        "OPTIONS",
+        f"/descriptors/x{Q}",
+        headers={"Origin": PAGE, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "If-Match"},
+    )
+    assert preflight.status == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == PAGE
+    assert {"GET", "PUT", "DELETE"} <= set(preflight.headers["Access-Control-Allow-Methods"].split(", "))
+    assert preflight.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-Match"
+    answer = world.call("POST", f"/descriptors{Q}", document(), bearer(issuer.token()) | {"Origin": PAGE})
+    assert answer.status == 201
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+    assert {"ETag", "Location"} <= set(answer.headers["Access-Control-Expose-Headers"].split(", "))
+    assert answer.headers["Access-Control-Allow-Credentials"] is None
+    assert "Origin" in answer.headers["Vary"]
+    # A script learns why it was refused, too.
+    assert world.call("GET", "/plugins", headers={"Origin": PAGE}).headers["Access-Control-Allow-Origin"] == PAGE
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://ui.example.com", f"{PAGE}:8443", f"{PAGE}.evil", "null"]
+)
+def test_any_other_page_may_not(world: World, issuer: Issuer, origin: str) -> None:
+    for method in ("OPTIONS", "GET", "POST"):
+        answer = world.call(
+            method, f"/descriptors{Q}", document() if method == "POST" else None,
+            bearer(issuer.token()) | {"Origin": origin, "Access-Control-Request-Method": "POST"},
+        )  # fmt: skip
+        assert answer.status == 403
+        assert answer.headers["Access-Control-Allow-Origin"] is None
+    assert world.store.find(Deployment) == []
+
+
+class TestWithoutTheSetting:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return Settings(own_namespace="deployer", ingress="none")
+
+    def test_there_is_no_cors(self, world: World, issuer: Issuer) -> None:
+        own = f"http://127.0.0.1:{world.port}"
+        answer = world.call("GET", "/plugins", headers=bearer(issuer.token()) | {"Origin": own})
+        assert answer.status == 200
+        assert not [name for name in answer.headers if name.startswith("Access-Control") or name == "Vary"]
+        assert world.call("OPTIONS", "/plugins", headers={"Origin": PAGE}).status == 403
+
+
+class TestWithoutAuthentication:
+    @pytest.fixture
+    def access(self) -> None:
+        return None
+
+    def test_changes_are_audited_all_the_same(self, world: World, audited: list[Any]) -> None:
+        stored = world.call("POST", f"/descriptors{Q}", document(), bearer("whatever")).json
+        deployment = world.call("POST", f"/deployments{Q}&descriptorId={stored['id']}").json
+        assert "createdBy" not in deployment
+        assert [(a["who"], a["source"], a["app"]) for a in audited] == [(None, "127.0.0.1", "shop")] * 2
+
+    def test_readyz_says_everything(self, world: World) -> None:
+        world.reasons.append("the disk is full")
+        assert world.call("GET", "/readyz").problem["detail"] == "the disk is full"

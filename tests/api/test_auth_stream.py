@@ -1,0 +1,348 @@
+"""The log stream's door: how credentials come, how long is waited for them, and what ends a stream."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.typing import Subprotocol
+
+from deployer.api.auth.access import Access
+from deployer.api.auth.credentials import BEARER_PROTOCOL, PROTOCOL
+from deployer.api.auth.model import Authenticator, Authorizer, Caller, Unauthenticated, Unsure
+from deployer.api.auth.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.routes import Permission
+from deployer.core.settings import Settings
+from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
+
+from .conftest import NS, World
+
+PAGE = "https://ui.example.com"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+class Counting(Authenticator):
+    """Counts, and may be told to be away."""
+
+    def __init__(self, inner: Authenticator) -> None:
+        self.inner = inner
+        self.asked = 0
+        self.away = False
+
+    def authenticate(self, token: str) -> Caller:
+        self.asked += 1
+        if self.away:
+            raise Unsure("nobody knows")
+        return self.inner.authenticate(token)
+
+
+class Revocable(Authorizer):
+    """Takes rights away."""
+
+    def __init__(self, inner: Authorizer) -> None:
+        self.inner = inner
+        self.revoked = False
+
+    def refusal(self, caller: Caller, permission: Permission, namespace: str, name: str) -> str:
+        return "revoked" if self.revoked else self.inner.refusal(caller, permission, namespace, name)
+
+
+@pytest.fixture
+def parts(issuer: Issuer, tmp_path: Path) -> tuple[Counting, Revocable]:
+    file = tmp_path / "key.pem"
+    file.write_bytes(issuer.pem)
+    settings = Settings(
+        auth="jwt",
+        jwt_algorithm="ES256",
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+        jwt_key_file=str(file),
+        jwt_leeway=0.0,
+    )
+    return Counting(TokenAuthenticator(settings, open_keys(settings))), Revocable(TokenAuthorizer(settings))
+
+
+@pytest.fixture
+def access(parts: Any) -> Access:
+    return Access(*parts)
+
+
+def subprotocols(token: str, *more: str) -> list[Subprotocol]:
+    encoded = base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode()
+    return [Subprotocol(p) for p in (f"{BEARER_PROTOCOL}{encoded}", *more)]
+
+
+def end(viewer: ClientConnection) -> tuple[int | None, str | None]:
+    """How it is closed; nothing may come before."""
+    with pytest.raises(ConnectionClosed):
+        message = viewer.recv(timeout=20)
+        raise AssertionError(f"something came: {message!r}")
+    return viewer.close_code, viewer.close_reason
+
+
+# --- the three ways ---------------------------------------------------------------------------------------------------
+
+
+def test_a_header(world: World, issuer: Issuer) -> None:
+    with world.watch(world.deployment().id, additional_headers=bearer(issuer.token())) as viewer:
+        assert "queued" in viewer.recv(timeout=20)
+
+
+def test_a_subprotocol_beside_the_real_one_which_alone_is_chosen(world: World, issuer: Issuer) -> None:
+    token = issuer.token()
+    with world.watch(world.deployment().id, subprotocols=subprotocols(token, PROTOCOL)) as viewer:
+        assert "queued" in viewer.recv(timeout=20)
+        assert viewer.subprotocol == PROTOCOL
+        assert viewer.response is not None
+        assert token not in str(viewer.response.headers)
+
+
+def test_a_first_message(world: World, issuer: Issuer) -> None:
+    with world.watch(world.deployment().id) as viewer:
+        with pytest.raises(TimeoutError):
+            viewer.recv(timeout=0.2)
+        viewer.send(f"Bearer {issuer.token()}")
+        assert "queued" in viewer.recv(timeout=20)
+
+
+def test_the_real_subprotocol_alone_is_no_credential(world: World, issuer: Issuer) -> None:
+    with world.watch(world.deployment().id, subprotocols=[Subprotocol(PROTOCOL)]) as viewer:
+        assert viewer.subprotocol == PROTOCOL
+        viewer.send(f"Bearer {issuer.token()}")
+        assert "queued" in viewer.recv(timeout=20)
+
+
+@pytest.mark.parametrize("message", ["", "hello", "Bearer", "Bearer x", b"Bearer x", '{"token": "x"}', "Bearer é"])
+def test_a_first_message_that_is_no_token(world: World, message: Any) -> None:
+    with world.watch(world.deployment().id) as viewer:
+        viewer.send(message)
+        assert end(viewer)[0] == 4401
+
+
+@pytest.mark.parametrize("encoded", ["", "!!!", "AAAA", "w6k", "QmVhcmVyIHg"])
+def test_a_subprotocol_that_is_no_token(world: World, encoded: str) -> None:
+    protocols = [Subprotocol(f"{BEARER_PROTOCOL}{encoded}"), Subprotocol(PROTOCOL)]
+    with contextlib.ExitStack() as stack:
+        try:
+            viewer = stack.enter_context(world.watch(world.deployment().id, subprotocols=protocols))
+        except InvalidStatus as error:
+            assert error.response.status_code == 400  # the library finds it malformed before we do
+            return
+        assert end(viewer)[0] == 4401
+
+
+def test_two_tokens_are_one_too_many(world: World, issuer: Issuer) -> None:
+    id, token = world.deployment().id, issuer.token()
+    twice = subprotocols(token, *subprotocols(token), PROTOCOL)
+    with world.watch(id, subprotocols=twice) as viewer:
+        assert end(viewer)[0] == 4401
+    with world.watch(id, subprotocols=subprotocols(token, PROTOCOL), additional_headers=bearer(token)) as viewer:
+        assert end(viewer)[0] == 4401
+    headers = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
+    with world.watch(id, additional_headers=headers) as viewer:
+        assert end(viewer)[0] == 4401
+
+
+def test_a_token_in_the_address_is_none(world: World, issuer: Issuer) -> None:
+    id = world.deployment().id
+    with world.watch(id, f"{NS}&access_token={issuer.token()}&authorization=Bearer%20{issuer.token()}") as viewer:
+        viewer.send("Bearer x")
+        assert end(viewer)[0] == 4401
+
+
+# --- time and number --------------------------------------------------------------------------------------------------
+
+
+class TestImpatient:
+    @pytest.fixture
+    def door_options(self) -> dict[str, Any]:
+        return {"first": 0.5, "waiting": 3}
+
+    def test_who_says_nothing_is_sent_away(self, world: World, audited: list[Any]) -> None:
+        id = world.deployment().id
+        began = time.monotonic()
+        with world.watch(id) as viewer:
+            code, reason = end(viewer)
+        assert code == 4401 and "no credentials came within 0.5 s" in str(reason)
+        assert time.monotonic() - began < 10
+        (line,) = audited
+        assert (line["who"], line["method"], line["status"], line["id"]) == (None, "WEBSOCKET", 4401, id)
+        assert (line["source"], line["namespace"], line["outcome"]) == ("127.0.0.1", NS, "refused")
+
+    def test_a_namespace_is_needed_too(self, world: World, issuer: Issuer) -> None:
+        id = world.deployment().id
+        for headers in (bearer(issuer.token()), {}):
+            with pytest.raises(InvalidStatus) as refused:
+                world.watch(id, f"{NS}&namespace=other", additional_headers=headers)
+            assert refused.value.response.status_code == 400
+
+
+class TestCrowd:
+    @pytest.fixture
+    def door_options(self) -> dict[str, Any]:
+        return {"first": 30.0, "waiting": 3}
+
+    def test_no_more_than_some_may_wait_and_they_keep_nobody_out(self, world: World, issuer: Issuer) -> None:
+        id = world.deployment().id
+        with contextlib.ExitStack() as stack:
+            waiting = [stack.enter_context(world.watch(id)) for _ in range(3)]
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    stack.enter_context(world.watch(id))
+                except InvalidStatus as refused:
+                    assert refused.response.status_code == 503
+                    assert refused.response.headers["Retry-After"]
+                    break
+                assert time.monotonic() < deadline
+            for options in (
+                {"additional_headers": bearer(issuer.token())},
+                {"subprotocols": subprotocols(issuer.token(), PROTOCOL)},
+            ):
+                with world.watch(id, **options) as viewer:
+                    assert "queued" in viewer.recv(timeout=20)
+            waiting[0].send(f"Bearer {issuer.token()}")
+            assert "queued" in waiting[0].recv(timeout=20)
+
+
+# --- the end of credentials -------------------------------------------------------------------------------------------
+
+
+def test_a_stream_ends_with_its_token_although_nothing_is_sent(world: World, issuer: Issuer) -> None:
+    id = world.deployment().id
+    exp = int(time.time()) + 2
+    with world.watch(id, additional_headers=bearer(issuer.token(exp=exp))) as viewer:
+        assert "queued" in viewer.recv(timeout=20)
+        assert end(viewer) == (4401, "the token has expired")
+    assert exp <= time.time() < exp + 5
+    assert world.call("GET", "/healthz").status == 200
+
+
+def test_a_viewer_that_reads_nothing_is_dropped_when_its_token_ends(world: World, issuer: Issuer) -> None:
+    id = world.deployment().id
+    headers = bearer(issuer.token(exp=int(time.time()) + 2))
+    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(
+            f"GET /stream/deployments/{id}/logs?namespace={NS} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            f"Authorization: {headers['Authorization']}\r\n\r\n".encode()
+        )
+        for _ in range(150):
+            world.logbook.append(id, "x" * 60_000)
+        deadline = time.monotonic() + 20
+        while world.logs.viewers != 1 and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        while world.logs.viewers and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        assert world.logs.viewers == 0
+
+
+class TestRecheck:
+    @pytest.fixture
+    def door_options(self) -> dict[str, Any]:
+        return {"recheck": 0.1}
+
+    def test_a_right_that_is_revoked_ends_the_stream(self, world: World, issuer: Issuer, parts: Any) -> None:
+        id = world.deployment().id
+        with world.watch(id, additional_headers=bearer(issuer.token())) as viewer:
+            assert "queued" in viewer.recv(timeout=20)
+            parts[1].revoked = True
+            assert end(viewer) == (4403, "revoked")
+
+    def test_doubt_ends_it_only_when_it_lasts(
+        self, world: World, issuer: Issuer, parts: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        id = world.deployment().id
+        with world.watch(id, additional_headers=bearer(issuer.token())) as viewer:
+            assert "queued" in viewer.recv(timeout=20)
+            parts[0].away = True
+            asked = parts[0].asked
+            deadline = time.monotonic() + 20
+            while parts[0].asked < asked + 3:
+                assert time.monotonic() < deadline
+            world.logbook.append(id, "still here")
+            assert "still here" in viewer.recv(timeout=20)
+            monkeypatch.setattr("deployer.api.auth.streaming.BORNE", 0.1)
+            assert end(viewer) == (1013, "nobody knows")
+
+    def test_while_nobody_knows_nobody_new_comes_in(self, world: World, issuer: Issuer, parts: Any) -> None:
+        parts[0].away = True
+        with world.watch(world.deployment().id, additional_headers=bearer(issuer.token())) as viewer:
+            assert end(viewer) == (1013, "nobody knows")
+
+
+class TestSlowChecks:
+    """Checking takes its time in threads of its own."""
+
+    @pytest.fixture
+    def access(self, parts: Any) -> Iterator[Access]:
+        self.gate = threading.Event()
+        gate = self.gate
+
+        class Slow(Authenticator):
+            def authenticate(self, token: str) -> Caller:
+                if token == "slow":
+                    gate.wait(30)
+                    raise Unauthenticated("at last")
+                return parts[0].authenticate(token)
+
+        yield Access(Slow(), parts[1])
+        self.gate.set()
+
+    def test_they_hold_up_neither_viewers_nor_rest(self, world: World, issuer: Issuer) -> None:
+        id = world.deployment().id
+        with world.watch(id, additional_headers=bearer(issuer.token())) as viewer, contextlib.ExitStack() as stack:
+            assert "queued" in viewer.recv(timeout=20)
+            slow = [stack.enter_context(world.watch(id, additional_headers=bearer("slow"))) for _ in range(20)]
+            world.logbook.append(id, "live")
+            assert "live" in viewer.recv(timeout=5)
+            answer = world.call("GET", f"/deployments/{id}?namespace={NS}", headers=bearer(issuer.token()))
+            assert answer.status == 200
+            self.gate.set()
+            assert {end(one) for one in slow} == {(4401, "at last")}
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+class TestOrigins:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return Settings(own_namespace="deployer", ingress="none", allowed_origins=(PAGE,))
+
+    @pytest.mark.parametrize("origin", [PAGE, None, "own"])
+    def test_pages_of_allowed_origins_may_watch(self, world: World, issuer: Issuer, origin: Any) -> None:
+        origin = f"http://127.0.0.1:{world.port}" if origin == "own" else origin
+        protocols = subprotocols(issuer.token(), PROTOCOL)
+        with world.watch(world.deployment().id, origin=origin, subprotocols=protocols) as viewer:
+            assert "queued" in viewer.recv(timeout=20)
+
+    @pytest.mark.parametrize("origin", ["https://evil.example", "http://ui.example.com", PAGE + ":444", "null"])
+    def test_others_may_not_whatever_token_they_have(self, world: World, issuer: Issuer, origin: str) -> None:
+        protocols = subprotocols(issuer.token(), PROTOCOL)
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            world.watch(world.deployment().id, origin=origin, subprotocols=protocols),
+        ):
+            pass
+        assert refused.value.response.status_code == 403
+
+    def test_two_origins_are_none(self, world: World, issuer: Issuer) -> None:
+        headers = [("Origin", PAGE), ("Origin", "https://evil.example"), *bearer(issuer.token()).items()]
+        with pytest.raises(InvalidStatus) as refused, world.watch(world.deployment().id, additional_headers=headers):
+            pass
+        assert refused.value.response.status_code == 403

@@ -1,0 +1,19 @@
+"""Schemathesis against a service whose callers must say who they are: it also tries without credentials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.issuer import Issuer, bearer
+
+from .test_auth_matrix import access, door_options, issuer  # noqa: F401
+from .test_schemathesis import judge, registry, settings  # noqa: F401
+
+
+@pytest.mark.timeout(300)
+def test_nobody_gets_by_without_credentials(world: Any, issuer: Issuer, tmp_path: Path) -> None:  # noqa: F811
+    token = bearer(issuer.token(namespaces=["*"], roles=["deploy", "read"]))["Authorization"]
+    assert "Tested: 21" in judge(world.port, tmp_path, "--header", f"Authorization: {token}")
