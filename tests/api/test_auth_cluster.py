@@ -311,6 +311,14 @@ def test_a_server_that_hangs_takes_no_threads_away(world: World, server: Reviews
         assert time.monotonic() < deadline
 
 
+def test_a_server_that_refuses_is_asked_once_a_second(world: World, server: Reviews) -> None:
+    server.status = 403
+    began = time.monotonic()
+    for number in range(50):
+        assert world.call("GET", TARGET, headers=bearer(f"t{number}")).status == 503
+    assert len(server.asked) <= 1 + (time.monotonic() - began) / asking.PAUSE
+
+
 def test_many_at_once_are_no_trouble_for_a_server_that_answers(world: World, server: Reviews, run: Any) -> None:
     results = [run(world.call, "GET", TARGET, None, bearer(f"t{n}")) for n in range(40)]
     assert {result.get(timeout=60).status for result in results} == {200}

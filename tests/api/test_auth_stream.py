@@ -279,6 +279,13 @@ class TestRecheck:
             monkeypatch.setattr("deployer.api.auth.streaming.BORNE", 0.1)
             assert end(viewer) == (1013, "nobody knows")
 
+    def test_doubt_lets_nobody_stay_beyond_the_tokens_end(self, world: World, issuer: Issuer, parts: Any) -> None:
+        id = world.deployment().id
+        with world.watch(id, additional_headers=bearer(issuer.token(exp=int(time.time()) + 2))) as viewer:
+            assert "queued" in viewer.recv(timeout=20)
+            parts[0].away = True
+            assert end(viewer) == (4401, "the token has expired")
+
     def test_while_nobody_knows_nobody_new_comes_in(self, world: World, issuer: Issuer, parts: Any) -> None:
         parts[0].away = True
         with world.watch(world.deployment().id, additional_headers=bearer(issuer.token())) as viewer:
