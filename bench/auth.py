@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -84,8 +85,18 @@ def read_for(port: int, path: str, seconds: float, tokens: list[str], latencies:
     connection.close()
 
 
-def load(place: Any, seconds: float, tokens: list[list[str]]) -> tuple[float, float]:
-    """Requests a second, and the median latency in milliseconds; a list of tokens for each connection."""
+def cpu(pid: int) -> float:
+    """Seconds of processor time that a process has used so far (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(place: Any, pid: int, seconds: float, tokens: list[list[str]]) -> tuple[float, float, float]:
+    """Requests a second, median latency in milliseconds, and microseconds of the server's processor time for each.
+
+    The last is what holds on a machine that others use too. A list of tokens for each connection.
+    """
+    used = cpu(pid)
     latencies: list[float] = []
     path = f"/deployments/{place['id']}/?namespace={NS}"
     threads = [threading.Thread(target=read_for, args=(place["port"], path, seconds, t, latencies)) for t in tokens]
@@ -93,7 +104,8 @@ def load(place: Any, seconds: float, tokens: list[list[str]]) -> tuple[float, fl
         thread.start()
     for thread in threads:
         thread.join()
-    return len(latencies) / seconds, statistics.median(latencies) * 1e3
+    count = len(latencies)
+    return count / seconds, statistics.median(latencies) * 1e3, (cpu(pid) - used) / count * 1e6
 
 
 def make_tokens(key: ec.EllipticCurvePrivateKey, count: int) -> list[str]:
@@ -133,19 +145,21 @@ def main() -> None:
             # More than are remembered, in a circle: each has been forgotten when its turn comes again.
             "jwt, new tokens": ("jwt", [fresh[n * share : (n + 1) * share] for n in range(options.connections)]),
         }
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in cases}
         for _ in range(options.rounds):
             for name, (auth, tokens) in cases.items():
-                found[name].append(load(places[auth], options.seconds, tokens))
+                found[name].append(load(places[auth], servers[auth].pid, options.seconds, tokens))
         for server in servers.values():
             server.communicate(timeout=30)
     print(
         f"GET /deployments/<id>/, {options.connections} connections, {options.rounds} x {options.seconds:g} s, medians"
     )
-    base = statistics.median(rate for rate, _ in found["none"])
+    base = statistics.median(used for _, _, used in found["none"])
     for name, results in found.items():
-        rate, latency = (statistics.median(values) for values in zip(*results, strict=True))
-        print(f"  {name:16} {rate:7.0f} requests/s {rate / base * 100:6.1f} %   p50 {latency:6.2f} ms")
+        rate, latency, used = (statistics.median(values) for values in zip(*results, strict=True))
+        print(
+            f"  {name:16} {rate:7.0f} requests/s  p50 {latency:5.2f} ms  CPU {used:4.0f} us, {used / base * 100:4.0f} %"
+        )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from deployer.api.auth.model import Unauthenticated, Unsure
@@ -15,10 +16,14 @@ SLOTS = 4
 """Threads that may wait for the server at once; REST has eight."""
 
 PATIENCE = 0.5
-"""Seconds for which a further one waits for one of them to come back."""
+"""Seconds for which a further one waits for one of them to come back, and after which an answer counts as slow."""
 
 PAUSE = 1.0
 """Seconds between two attempts while the server does not answer; meanwhile everybody is told so at once."""
+
+
+class _Busy(Unsure):
+    """The server was not asked, so nothing new is known about it."""
 
 
 class Asking:
@@ -30,6 +35,7 @@ class Asking:
         self._trouble: Unsure | None = None
         self._next = 0.0  # when it may be tried again, on the monotonic clock
         self._trying = False
+        self._running: list[float] = []  # when each question under way was asked
         self.answered = False
         """True once any question was answered."""
 
@@ -41,11 +47,11 @@ class Asking:
     def ask(self, question: Callable[[], T]) -> T:
         """The answer. Raises Unsure when the question does, or when it should not even be asked now."""
         alone = self._admit()
-        if not self._slots.acquire(timeout=PATIENCE):
-            self._leave(alone)
-            raise Unsure("too many credentials are being checked at the moment; try again")
         try:
-            answer = question()
+            with self._slot(alone):
+                answer = question()
+        except _Busy:
+            raise
         except Unsure as error:
             self._failed(error)
             raise
@@ -53,10 +59,30 @@ class Asking:
             self._succeeded()
             raise
         finally:
-            self._slots.release()
             self._leave(alone)
         self._succeeded()
         return answer
+
+    @contextlib.contextmanager
+    def _slot(self, alone: bool) -> Iterator[None]:
+        """One of the slots. Where all are taken by questions that are slow already, nobody waits."""
+        began = time.monotonic()
+        with self._lock:
+            slowest = min(self._running, default=began)
+        if not self._slots.acquire(timeout=max(0.0, PATIENCE - (began - slowest))):
+            raise _Busy("too many credentials are being checked at the moment; try again")
+        began = time.monotonic()
+        with self._lock:
+            self._running.append(began)
+            trouble = None if alone else self._trouble
+        try:
+            if trouble is not None:
+                raise _Busy(str(trouble), trouble.detail)
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(began)
+            self._slots.release()
 
     def _admit(self) -> bool:
         """True for the only one that tries while there is trouble."""

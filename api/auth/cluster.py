@@ -69,16 +69,18 @@ class Reviewer:
         """True when the last question was answered."""
         return self._asking.answered and not self.trouble
 
-    def ask(self, question: Callable[[KubeClient, Gate], T]) -> T:
-        """The answer. Raises Unsure."""
-        return self._asking.ask(lambda: self._ask(question))
+    def ask(self, question: Callable[[KubeClient, Gate], T], token: str = "") -> T:
+        """The answer. Raises Unsure; a `token` in the question is taken out of what is said about it."""
+        return self._asking.ask(lambda: self._ask(question, token))
 
-    def _ask(self, question: Callable[[KubeClient, Gate], T]) -> T:
+    def _ask(self, question: Callable[[KubeClient, Gate], T], token: str) -> T:
         try:
             return question(self._client, Gate(time.monotonic() + ASK_FOR))
         except (Interrupted, KubeError) as error:
             cause = error.__cause__ if isinstance(error, Interrupted) else error
             why = str(cause) if isinstance(cause, KubeError) else f"the API server gave no answer within {ASK_FOR:g} s"
+            if token:
+                why = why.replace(token, "***")
             if isinstance(cause, KubeForbidden):
                 why += "; grant it by deploy/rbac/reviews.yaml"
             detail = f"credentials cannot be checked: {why}"
@@ -106,7 +108,8 @@ class ClusterAuthenticator(Authenticator):
         key = digest(token)
         return self._remembered(key) or self._reviewer.ask(
             # Whoever had to wait may find that somebody else has asked meanwhile.
-            lambda client, gate: self._remembered(key) or self._review(client, gate, token, key)
+            lambda client, gate: self._remembered(key) or self._review(client, gate, token, key),
+            token,
         )
 
     def problem(self) -> str:

@@ -49,7 +49,8 @@ class Reviews:
                     outer.counts[question["kind"]] += 1
                 outer.delay()
                 said = outer.user if question["kind"] == "TokenReview" else outer.allowed
-                body = json.dumps({**question, "status": said} if outer.status < 300 else {}).encode()
+                refusal = {"kind": "Status", "message": f"cannot do {json.dumps(question)}"}
+                body = json.dumps({**question, "status": said} if outer.status < 300 else refusal).encode()
                 with contextlib.suppress(OSError):
                     self.send_response(outer.status)
                     self.send_header("Content-Length", str(len(body)))
@@ -234,9 +235,14 @@ def test_strangers_drive_nobody_out_of_memory(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 422, 500, 503])
-def test_an_api_server_that_refuses_is_a_503(world: World, server: Reviews, status: int) -> None:
+def test_an_api_server_that_refuses_is_a_503(world: World, server: Reviews, status: int, caplog: Any) -> None:
+    """And one that repeats the whole question in its answer does not get the token into a log."""
+    caplog.set_level("DEBUG")
     server.status = status
-    answer = world.call("GET", TARGET, headers=bearer("t"))
+    answer = world.call("GET", TARGET, headers=bearer("t0ken-canary"))
+    logged = [record.getMessage() for record in caplog.records if record.name != "websockets.client"]
+    assert "credentials cannot be checked: " in "".join(logged)
+    assert "t0ken" not in "".join(logged) + answer.body.decode()
     assert answer.problem["status"] == 503
     assert answer.headers["Retry-After"] == "1"
     assert server.url not in answer.body.decode()
@@ -250,6 +256,31 @@ def test_what_was_known_counts_while_it_is_good(world: World, server: Reviews) -
     assert world.call("GET", TARGET, headers=bearer("t")).status == 200
     assert world.call("GET", f"/deployments/x?namespace={NS}", headers=bearer("t")).status == 503
     assert world.call("GET", TARGET, headers=bearer("other")).status == 503
+
+
+def test_while_answers_are_slow_nobody_else_waits(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+    """So that threads are there for everybody else, before it is known that no answer will come."""
+    monkeypatch.setattr(asking, "PATIENCE", 0.2)
+    questions, release = asking.Asking(), threading.Event()
+    started = threading.Barrier(asking.SLOTS + 1)
+
+    def slow() -> str:
+        started.wait(20)
+        release.wait(20)
+        return "done"
+
+    results = [run(questions.ask, slow) for _ in range(asking.SLOTS)]
+    started.wait(20)
+    with pytest.raises(Unsure, match="too many"):
+        questions.ask(lambda: "quick")
+    began = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(Unsure, match="too many"):
+            questions.ask(lambda: "quick")
+    assert time.monotonic() - began < 1.0  # it would be 4 s if each waited
+    release.set()
+    assert [result.get(timeout=20) for result in results] == ["done"] * asking.SLOTS
+    assert questions.ask(lambda: "quick") == "quick"
 
 
 def test_a_server_that_hangs_takes_no_threads_away(world: World, server: Reviews, run: Any) -> None:
@@ -278,6 +309,14 @@ def test_a_server_that_hangs_takes_no_threads_away(world: World, server: Reviews
     deadline = time.monotonic() + 20
     while world.call("GET", TARGET, headers=bearer("t")).status != 200:
         assert time.monotonic() < deadline
+
+
+def test_a_server_that_refuses_is_asked_once_a_second(world: World, server: Reviews) -> None:
+    server.status = 403
+    began = time.monotonic()
+    for number in range(50):
+        assert world.call("GET", TARGET, headers=bearer(f"t{number}")).status == 503
+    assert len(server.asked) <= 1 + (time.monotonic() - began) / asking.PAUSE
 
 
 def test_many_at_once_are_no_trouble_for_a_server_that_answers(world: World, server: Reviews, run: Any) -> None:

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
+from deployer.api.auth.demands import Demands
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
 from deployer.core.records import Deployment, Operation, StoredDescriptor
 from deployer.core.settings import Settings
@@ -199,6 +200,15 @@ def test_the_routes_of_the_application_are_those_of_the_table(world: World) -> N
         route.path: {method for given in route.methods for method in heads.get(given, {given})} for route in ROUTES
     }
     assert found == table
+
+
+def test_what_is_not_in_the_table_is_for_nobody_who_is_not_known() -> None:
+    demands = Demands()
+    for method in ("GET", "HEAD", "POST", "BREW"):
+        for template in ("/forgotten", "", None, "/healthz/", "/stream/deployments/{id}/logs"):
+            assert demands.of(method, template) is Anybody.AUTHENTICATED
+    assert not demands.maybe_public("GET", "/forgotten")
+    assert not demands.maybe_public("DELETE", "/healthz")
 
 
 def test_every_permission_is_one_of_kubernetes_verbs_on_our_resources() -> None:

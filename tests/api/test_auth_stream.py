@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -231,26 +230,6 @@ def test_a_stream_ends_with_its_token_although_nothing_is_sent(world: World, iss
     assert world.call("GET", "/healthz").status == 200
 
 
-def test_a_viewer_that_reads_nothing_is_dropped_when_its_token_ends(world: World, issuer: Issuer) -> None:
-    id = world.deployment().id
-    headers = bearer(issuer.token(exp=int(time.time()) + 2))
-    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.sendall(
-            f"GET /stream/deployments/{id}/logs?namespace={NS} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
-            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-            f"Authorization: {headers['Authorization']}\r\n\r\n".encode()
-        )
-        for _ in range(150):
-            world.logbook.append(id, "x" * 60_000)
-        deadline = time.monotonic() + 20
-        while world.logs.viewers != 1 and time.monotonic() < deadline:
-            threading.Event().wait(0.01)
-        while world.logs.viewers and time.monotonic() < deadline:
-            threading.Event().wait(0.01)
-        assert world.logs.viewers == 0
-
-
 class TestRecheck:
     @pytest.fixture
     def door_options(self) -> dict[str, Any]:
@@ -278,6 +257,13 @@ class TestRecheck:
             assert "still here" in viewer.recv(timeout=20)
             monkeypatch.setattr("deployer.api.auth.streaming.BORNE", 0.1)
             assert end(viewer) == (1013, "nobody knows")
+
+    def test_doubt_lets_nobody_stay_beyond_the_tokens_end(self, world: World, issuer: Issuer, parts: Any) -> None:
+        id = world.deployment().id
+        with world.watch(id, additional_headers=bearer(issuer.token(exp=int(time.time()) + 2))) as viewer:
+            assert "queued" in viewer.recv(timeout=20)
+            parts[0].away = True
+            assert end(viewer) == (4401, "the token has expired")
 
     def test_while_nobody_knows_nobody_new_comes_in(self, world: World, issuer: Issuer, parts: Any) -> None:
         parts[0].away = True

@@ -49,12 +49,19 @@ class Cluster:
         self.account.grant(self.namespace, "app.yaml")
         self._reviews: list[tuple[Kind, str]] = []
 
-    def allow_reviews(self) -> None:
-        """Apply `reviews.yaml` under a name of the test's own: what it makes belongs to the whole cluster."""
+    def allow_reviews(self, *resources: str) -> None:
+        """Apply `reviews.yaml` under a name of the test's own: what it makes belongs to the whole cluster.
+
+        With `resources` only the rules about these, and instead of what was granted before.
+        """
+        self.forbid_reviews()
         name = f"{self.account.namespace}-reviews"
         for document in yaml.safe_load_all((FILES / "reviews.yaml").read_text()):
             kind = CLUSTER_ROLE if document["kind"] == "ClusterRole" else CLUSTER_BINDING
             document["metadata"]["name"] = name
+            if resources and kind is CLUSTER_ROLE:
+                document["rules"] = [rule for rule in document["rules"] if set(rule["resources"]) <= set(resources)]
+                assert document["rules"]
             if kind is CLUSTER_BINDING:
                 document["roleRef"]["name"] = name
                 (subject,) = document["subjects"]
@@ -102,9 +109,12 @@ class Cluster:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         return str(self.admin.create(asking, body, self.namespace)["status"]["token"])
 
+    def forbid_reviews(self) -> None:
+        while self._reviews:
+            self.account.delete(*self._reviews.pop())
+
     def close(self) -> None:
-        for kind, name in self._reviews:
-            self.account.delete(kind, name)
+        self.forbid_reviews()
         self.account.close()
         self.admin.close()
 
@@ -329,7 +339,11 @@ def _unable(cluster: Cluster, deployer: Deployer, directory: Path) -> None:
     code, problem = rest.call("GET", "/readyz")
     assert code == 503 and "tokenreviews" not in str(problem)
     assert rest.call("GET", "/healthz")[0] == 200
-    cluster.allow_reviews()
+    cluster.allow_reviews("tokenreviews")
     await_status(rest, 200, "/readyz")  # which asks by itself
+    await_status(rest, 200, "/plugins")  # for which it is enough to be known
+    assert status(rest) == 503
+    assert "refused to create subjectaccessreviews" in process.line("grant it by deploy/rbac/reviews.yaml", "err")
+    cluster.allow_reviews()
     assert await_status(rest, 200) < FOLLOWS + CACHE
     assert process.end() == 0
