@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from deployer.core.records import Document, Plan
+from deployer.core.settings import Settings
 
 HIDDEN = "***"
 SHORTEST = 4
@@ -286,6 +287,14 @@ def secret_settings(tables: Mapping[str, Any]) -> Iterator[str]:
             yield from secret_settings(value)
         elif isinstance(value, str) and _SECRET_SETTING.search(name) and not name.endswith(("_file", "_name")):
             yield value
+
+
+def redactor_for(settings: Settings) -> Redactor:
+    """One that knows the secrets in the settings."""
+    redactor = Redactor()
+    for secret in (settings.kubernetes_password, *secret_settings(settings.plugins)):
+        redactor.add(secret)
+    return redactor
 
 
 def public_names(descriptor: Document, version: str) -> set[str]:
