@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
 
-.PHONY: help demo run test lint types imports tests test-cluster test-wheel bench-cluster lock wheel clean
+.PHONY: help demo run test lint types imports tests test-cluster test-wheel bench-api bench-cluster lock wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   play a blue-green deployment on this machine, with load, and count lost requests"
 	@echo "make run    start the service on the embedded sandbox, to play with"
 	@echo "make test   lint, types, import rules and tests"
+	@echo "make bench-api   how fast REST and the log stream are on this machine"
 	@echo "make test-cluster, make bench-cluster   tests and figures on the Kubernetes that KUBECONFIG names"
 
 demo: $(VENV)/.run
@@ -36,6 +37,10 @@ tests: $(VENV)/.dev
 
 test-cluster: $(VENV)/.dev
 	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+
+# Speed of REST and the log stream on this machine; BENCH_ARGS="get viewers --repeat 5" narrows it.
+bench-api: $(VENV)/.dev
+	$(BIN)/python bench/api.py $(BENCH_ARGS)
 
 # Speed and cost of deployments on the cluster that KUBECONFIG names; BENCH_ARGS="--at-once 20" narrows it.
 bench-cluster: $(VENV)/.dev

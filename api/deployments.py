@@ -69,8 +69,12 @@ class Logs(wire.Resource):
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """The lines so far; those after line number `after`, when it is given."""
-        pieces = self._service.log(wire.namespace(req), id, wire.number(req, "after", least=0) or 0)
+        """The lines so far; those after line number `after`, when it is given.
+
+        `X-Next-After` is the number of the last line: the `after` of whoever wants only what comes next.
+        """
+        pieces, last = self._service.log(wire.namespace(req), id, wire.number(req, "after", least=0) or 0)
+        resp.set_header("X-Next-After", str(last))
         resp.content_type = "text/plain; charset=utf-8"
         start: list[str] = []
         size = 0

@@ -1,7 +1,8 @@
 """The log server: WebSockets that show a deployment's log and follow it, on one asyncio loop in a thread of its own.
 
-Nothing is buffered per viewer: each has a cursor and reads on from the store when it is woken, so a slow one costs a
-full buffer in the kernel and a page of lines here.
+A viewer has a cursor and is given what follows it (`feed.py`). What waits for it is bounded: a buffer in the kernel and
+one page of lines here; the rest stays in the store. One that does not take that page within `send_timeout` is dropped,
+so one that takes a byte now and then is dropped as well.
 """
 
 from __future__ import annotations
@@ -17,26 +18,24 @@ import threading
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from deployer.api import origins
 from deployer.api.errors import MEDIA_TYPE, problem
-from deployer.core.errors import NotFound, StoreUnavailable
-from deployer.core.records import LogLine
+from deployer.api.feed import Feed, Viewer
+from deployer.core.errors import Invalid, NotFound, Problem, StoreUnavailable
 from deployer.core.service import Service
 
 # Close codes: 1000 to 1013 are RFC 6455's and IANA's, 44xx repeat what REST would have answered.
 ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404
 
-PAGE = 200
-"""Lines that are read at once."""
-PAGE_SIZE = 256 * 1024
-"""Characters that a page has at most, but for its last line; this is what a slow viewer holds."""
+KERNEL_BUFFER = 64 * 1024
+"""Bytes that wait in the kernel for a viewer to take them; Linux adds as much for its own needs (socket(7))."""
 OPENING = 200
 """Connections that may be in the opening handshake beside the viewers."""
 _INCOMING = 16 * 1024  # bytes of a message from a viewer; there is nothing to say yet
@@ -54,11 +53,11 @@ class LogStream:
     """Serves `/stream/deployments/{id}/logs`. `adopt` gives it the connections, which somebody else has accepted."""
 
     def __init__(
-        self, service: Service, *, viewers: int = 2000, send_timeout: float = 10.0, ping_interval: float = 20.0
+        self, service: Service, *, viewers: int = 2000, send_timeout: float = 8.0, ping_interval: float = 20.0
     ) -> None:
         """
         viewers        how many there may be at once; never more than a quarter of the process's file descriptors
-        send_timeout   seconds in which a viewer must take a message, or it is dropped
+        send_timeout   seconds in which a viewer must take what waits for it, at most a page of lines, or it is dropped
         ping_interval  seconds between pings, and how long a pong may take
         """
         self._service = service
@@ -68,7 +67,7 @@ class LogStream:
         self._grace = 5.0
         self._viewers = 0
         self._connections: set[_Connection] = set()
-        self._feeds: dict[str, _Feed] = {}
+        self._feeds: dict[str, Feed] = {}
         self._listener = _Handover()
         self._thread: threading.Thread | None = None
         # Done when connections are taken; what it holds asks the loop to end.
@@ -131,6 +130,7 @@ class LogStream:
             close_timeout=self._send_timeout,
             max_size=_INCOMING,
             max_queue=4,
+            write_limit=0,
             logger=_wire_log,
         )
         self._ready.set_result(lambda: _tell(loop, stopping.set))
@@ -148,6 +148,7 @@ class LogStream:
     def _connect(self, *args: Any, **kwargs: Any) -> _Connection:
         connection = _Connection(*args, **kwargs)
         connection.home = self._connections
+        connection.patience = self._send_timeout
         return connection
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -166,11 +167,11 @@ class LogStream:
 
     async def _view(self, connection: ServerConnection) -> None:
         self._viewers += 1
-        wake = asyncio.Event()
+        viewer = Viewer(cast(_Connection, connection))
         listener = asyncio.create_task(_ignore_messages(connection))
-        listener.add_done_callback(lambda _: wake.set())
+        listener.add_done_callback(lambda _: viewer.leave())
         try:
-            code, reason = await self._outcome(connection, listener, wake)
+            code, reason = await self._outcome(connection, viewer)
             async with asyncio.timeout(self._send_timeout):
                 await connection.close(code, _shorten(reason))
         except TimeoutError:
@@ -183,9 +184,7 @@ class LogStream:
             listener.cancel()
             self._viewers -= 1
 
-    async def _outcome(
-        self, connection: ServerConnection, listener: asyncio.Task[None], wake: asyncio.Event
-    ) -> tuple[int, str]:
+    async def _outcome(self, connection: ServerConnection, viewer: Viewer) -> tuple[int, str]:
         """Send until there is nothing more to come; returns close code and reason."""
         assert connection.request is not None
         url = urllib.parse.urlsplit(connection.request.path)
@@ -198,11 +197,13 @@ class LogStream:
         try:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._readers, self._service.deployment, namespaces[0], id)
-            with self._feed(namespaces[0], id, wake) as feed:
-                # When the listener is done, the viewer has left.
-                return await self._follow(connection, feed, wake, listener.done)
+            viewer.after = _after(url.query)
+            with self._feed(namespaces[0], id) as feed:
+                return ENDED, await feed.follow(viewer)
         except NotFound as error:
             return UNKNOWN, str(error)
+        except Invalid as error:
+            return REFUSED, str(error)
         except StoreUnavailable as error:
             return LATER, str(error)
         except (ConnectionClosed, TimeoutError):
@@ -211,121 +212,31 @@ class LogStream:
             _log.exception("the log of deployment %s cannot be shown", id)
             return BROKEN, "the Deployer met an error of its own; its log says more"
 
-    async def _follow(
-        self, connection: ServerConnection, feed: _Feed, wake: asyncio.Event, left: Callable[[], bool]
-    ) -> tuple[int, str]:
-        after = 0
-        while not left():
-            wake.clear()
-            page = await feed.read(after)
-            for message in page.messages:
-                async with asyncio.timeout(self._send_timeout):
-                    await connection.send(message)
-            after = page.last
-            if page.end:
-                return ENDED, page.end
-            if not page.more:
-                await wake.wait()
-        return ENDED, ""
-
     @contextlib.contextmanager
-    def _feed(self, namespace: str, id: str, wake: asyncio.Event) -> Iterator[_Feed]:
-        """The deployment's feed, which sets `wake` whenever there may be something new."""
+    def _feed(self, namespace: str, id: str) -> Iterator[Feed]:
+        """The deployment's feed, made for its first viewer and closed with its last."""
         feed = self._feeds.get(id)
         if feed is None:
-            feed = self._feeds[id] = _Feed(self._service, namespace, id, self._readers)
-        feed.viewers.add(wake)
+            feed = self._feeds[id] = Feed(self._service, namespace, id, self._readers)
+        feed.viewers += 1
         try:
             yield feed
         finally:
-            feed.viewers.discard(wake)
+            feed.viewers -= 1
             if not feed.viewers:
                 del self._feeds[id]
                 feed.close()
 
 
-# --- following one deployment -----------------------------------------------------------------------------------------
+# --- plumbing ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """What follows a cursor. `last` is the new cursor, `end` why nothing will ever follow (empty while it may)."""
-
-    messages: tuple[str, ...]
-    last: int
-    more: bool
-    end: str
-
-
-class _Feed:
-    """Reads one deployment's log for all its viewers. Used by the loop's thread only, but for what the store calls.
-
-    Viewers at the same line share one read, so that a new line costs one read however many are watching.
-    """
-
-    def __init__(
-        self, service: Service, namespace: str, id: str, readers: concurrent.futures.ThreadPoolExecutor
-    ) -> None:
-        self.viewers: set[asyncio.Event] = set()
-        self._service = service
-        self._namespace = namespace
-        self._id = id
-        self._readers = readers
-        self._loop = asyncio.get_running_loop()
-        self._reads: dict[int, asyncio.Future[_Page]] = {}
-        self._told = False
-        self.close = service.logbook.watch(id, self._tell)
-
-    async def read(self, after: int) -> _Page:
-        """The page after a cursor. Raises NotFound never: a deployment that is gone is an end."""
-        future = self._reads.get(after)
-        if future is None:
-            future = self._reads[after] = self._loop.run_in_executor(self._readers, self._page, after)
-            future.add_done_callback(lambda done: self._over(after, done))
-        # One viewer that leaves must not cancel what the others wait for.
-        return await asyncio.shield(future)
-
-    def _over(self, after: int, future: asyncio.Future[_Page]) -> None:
-        if self._reads.get(after) is future:
-            del self._reads[after]
-        if not future.cancelled():
-            future.exception()  # seen, even if every viewer has left meanwhile
-
-    def _page(self, after: int) -> _Page:
-        """In a reader's thread. The status is read first: what it says ends the log was written before it."""
-        try:
-            status = self._service.deployment(self._namespace, self._id).status
-        except NotFound:
-            return _Page((), after, more=False, end="DELETED")
-        lines = self._service.logbook.read(self._id, after, PAGE)
-        messages: list[str] = []
-        size = 0
-        for line in lines:
-            messages.append(format_line(line))
-            size += len(line.text)
-            after = line.number
-            if size > PAGE_SIZE:
-                break
-        more = len(lines) == PAGE or len(messages) < len(lines)
-        return _Page(tuple(messages), after, more, end="" if more or status.moving else status.value)
-
-    def _tell(self) -> None:
-        """In the store's thread, after new lines or another status. Many calls become one in the loop."""
-        if not self._told:
-            self._told = True
-            _tell(self._loop, self._wake)
-
-    def _wake(self) -> None:
-        # In this order: what the store tells from here on is told anew, and whoever wakes up reads anew.
-        self._told = False
-        self._reads.clear()
-        for viewer in self.viewers:
-            viewer.set()
-
-
-def format_line(line: LogLine) -> str:
-    """`RFC3339 message` as in the log's text; further lines of the message are indented by two spaces."""
-    return f"{line.time} {line.text}".replace("\n", "\n  ")
+def _after(query: str) -> int:
+    """The parameter `after`: how many messages the viewer has had already. Raises Invalid."""
+    values = urllib.parse.parse_qs(query).get("after", ["0"])
+    if len(values) != 1 or not re.fullmatch("[0-9]{1,9}", values[0]):
+        raise Invalid([Problem("after", "is not one whole number from 0 on")])
+    return int(values[0])
 
 
 async def _ignore_messages(connection: ServerConnection) -> None:
@@ -335,21 +246,49 @@ async def _ignore_messages(connection: ServerConnection) -> None:
             await connection.recv(decode=False)
 
 
-# --- plumbing ---------------------------------------------------------------------------------------------------------
-
-
 class _Connection(ServerConnection):
-    """A connection that is a member of `home` from its first byte to its last."""
+    """A connection that is a member of `home` from its first byte to its last, and the way out to its viewer.
+
+    `put` writes frames that were made for many viewers. The library, which writes its own whole as well, never knows.
+    """
 
     home: set[_Connection]
+    patience: float  # seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.home.add(self)
+        self._empty = asyncio.Event()
+        self._empty.set()
+        # What a slow viewer does not take is to wait in the store, not in the kernel's memory.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.home.discard(self)
         super().connection_lost(exc)
+        self._empty.set()
+
+    # With a `write_limit` of 0 asyncio calls these when it has to keep something, and when it has no more.
+
+    def pause_writing(self) -> None:
+        self._empty.clear()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._empty.set()
+
+    def put(self, data: bytes) -> bool:
+        """Write frames, unless the end has been said already; false when some of it has to wait."""
+        if data and self.state is State.OPEN:
+            self.transport.write(data)
+        return self._empty.is_set()
+
+    async def taken(self) -> None:
+        """Return when nothing has to wait any more. Raises TimeoutError when that takes too long."""
+        if not self._empty.is_set():
+            async with asyncio.timeout(self.patience):
+                await self._empty.wait()
 
 
 class _Handover(socket.socket):

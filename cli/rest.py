@@ -17,6 +17,9 @@ from deployer.core.records import Document
 
 TIMEOUT = 30.0
 """Seconds for one request."""
+_TRIES = 10  # connections in a row that may bring nothing, once one has brought something
+_PAUSE = 0.5  # seconds before the next one
+_REFUSALS = (1008, 4401, 4403, 4404)
 
 
 class RequestFailed(DeployerError):
@@ -52,27 +55,48 @@ class Client:
             raise RequestFailed(f"{method} {path} was refused with {status}: {detail}")
         return answer
 
-    def follow(self, deployment: str, patience: float, skip: int = 0) -> Iterator[str]:
-        """The messages of a deployment's log, live, from the one after the first `skip` until it has ended.
+    def follow(self, deployment: str, patience: float, after: int = 0) -> Iterator[str]:
+        """The messages of a deployment's log, live, from the one after the first `after` until it has ended.
 
-        Raises RequestFailed after `patience` seconds too.
+        A connection that breaks off is followed by another one, which goes on with the next message. Raises
+        RequestFailed after `patience` seconds too.
         """
-        path = f"/stream/deployments/{deployment}/logs?{urlencode({'namespace': self._namespace})}"
         end = time.monotonic() + patience
+        tries = 0
+        while True:
+            try:
+                for message in self._messages(deployment, end, after):
+                    after, tries = after + 1, _TRIES
+                    yield message
+                return
+            except _BrokenOff as error:
+                if tries == 0 or time.monotonic() > end:
+                    raise RequestFailed(str(error)) from error.__cause__
+                tries -= 1
+            except TimeoutError as error:
+                raise RequestFailed(f"deployment {deployment} did not end within {patience:g} s") from error
+            time.sleep(_PAUSE)
+
+    def _messages(self, deployment: str, end: float, after: int) -> Iterator[str]:
+        """What one connection brings. Raises _BrokenOff when another one may bring more, TimeoutError at `end`."""
+        query = urlencode({"namespace": self._namespace, "after": after})
+        url = f"ws://{self._host}/stream/deployments/{deployment}/logs?{query}"
         try:
-            with connect(f"ws://{self._host}{path}", proxy=None, open_timeout=TIMEOUT, close_timeout=5) as stream:
+            with connect(url, proxy=None, open_timeout=TIMEOUT, close_timeout=5) as stream:
                 while True:
-                    message = stream.recv(timeout=max(0.0, end - time.monotonic()), decode=True)
-                    if skip:
-                        skip -= 1
-                    else:
-                        yield message
+                    yield stream.recv(timeout=max(0.0, end - time.monotonic()), decode=True)
         except ConnectionClosed as error:
             closed = error.rcvd
-            if closed is None or closed.code != 1000:
-                said = f"{closed.code} {closed.reason}" if closed else "without a goodbye"
-                raise RequestFailed(f"the log of deployment {deployment} broke off: {said}") from error
-        except TimeoutError as error:
-            raise RequestFailed(f"deployment {deployment} did not end within {patience:g} s") from error
+            if closed is not None and closed.code == 1000:
+                return
+            said = f"{closed.code} {closed.reason}" if closed else "without a goodbye"
+            kind = RequestFailed if closed is not None and closed.code in _REFUSALS else _BrokenOff
+            raise kind(f"the log of deployment {deployment} broke off: {said}") from error
+        except TimeoutError:
+            raise
         except (OSError, WebSocketException) as error:
-            raise RequestFailed(f"the log of deployment {deployment} cannot be followed: {error}") from error
+            raise _BrokenOff(f"the log of deployment {deployment} cannot be followed: {error}") from error
+
+
+class _BrokenOff(Exception):
+    """The connection ended before the log did."""

@@ -13,12 +13,18 @@ from deployer.core.redaction import Redactor
 from deployer.core.store.base import Append, Store
 
 MAX_MESSAGE = 64 * 1024  # bytes of UTF-8; the same cap as for the body of a health check
-_PAGE = 1000
+_PAGE = 1000  # lines that are read at once, and after how many characters that is enough
+_PAGE_SIZE = 256 * 1024
 _log = logging.getLogger(__name__)
 
 # What can move a terminal's cursor, reorder what a reader sees, or be no text at all: control characters but \n and \t,
 # line and paragraph separators, bidirectional controls, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
+
+def format_line(line: LogLine) -> str:
+    """`RFC3339 message`; further lines of the message are indented by two spaces."""
+    return f"{line.time} {line.text}".replace("\n", "\n  ")
 
 
 class Logbook:
@@ -47,18 +53,30 @@ class Logbook:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         return Append(deployment_id, now.replace("+00:00", "Z"), _printable(text))
 
-    def read(self, deployment_id: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
-        """Up to `limit` lines with a number above `after`, in order. Raises StoreUnavailable."""
-        return self._store.read_log(deployment_id, after=after, limit=limit)
+    def read(self, deployment_id: str, after: int = 0, limit: int = 1000, size: int | None = None) -> list[LogLine]:
+        """Up to `limit` lines with a number above `after`, in order; fewer when they have `size` characters already.
 
-    def text(self, deployment_id: str, after: int = 0) -> Iterator[str]:
-        """The log so far as `RFC3339 message` lines, piece by piece; further lines of a message are indented."""
-        while lines := self.read(deployment_id, after, _PAGE):
-            for line in lines:
-                yield f"{line.time} {line.text.replace(chr(10), chr(10) + '  ')}\n"
-            after = lines[-1].number
-            if len(lines) < _PAGE:
+        Numbers begin with 1 and have no gaps. Raises StoreUnavailable.
+        """
+        return self._store.read_log(deployment_id, after=after, limit=limit, size=size)
+
+    def last(self, deployment_id: str) -> int:
+        """The number of the last line; 0 when there is none. Raises StoreUnavailable."""
+        return self._store.last_line(deployment_id)
+
+    def text(self, deployment_id: str, after: int = 0, last: int | None = None) -> Iterator[str]:
+        """The log as `RFC3339 message` lines, piece by piece; further lines of a message are indented.
+
+        `last` is the number of the last line that is wanted; None: all that there are when the reading gets there.
+        """
+        while last is None or after < last:
+            limit = _PAGE if last is None else min(_PAGE, last - after)
+            lines = self.read(deployment_id, after, limit, _PAGE_SIZE)
+            if not lines:
                 return
+            for line in lines:
+                yield f"{format_line(line)}\n"
+            after = lines[-1].number
 
     def watch(self, deployment_id: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` after new lines and after a change of this deployment; returns the function that stops it.

@@ -107,7 +107,7 @@ class Record:
     @classmethod
     def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
         """The inverse of `to_document`. Unknown fields, written by a newer release, are ignored."""
-        known = {f.name for f in dataclasses.fields(cls)}
+        known = cls.__dataclass_fields__  # `dataclasses.fields` takes longer than all the rest
         values = {k: v for k, v in document.items() if k in known}
         for name, enum in cls.ENUMS.items():
             values[name] = enum(values[name])

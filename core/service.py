@@ -340,10 +340,11 @@ class Service:
         found = self.store.get(HealthData, id)
         return found.entries if found else []
 
-    def log(self, namespace: str, id: str, after: int = 0) -> Iterator[str]:
-        """The log as text, piece by piece. Raises NotFound at once."""
+    def log(self, namespace: str, id: str, after: int = 0) -> tuple[Iterator[str], int]:
+        """The log so far as text, piece by piece, and the number of its last line. Raises NotFound at once."""
         self.deployment(namespace, id)
-        return self.logbook.text(id, after=after)
+        last = self.logbook.last(id)
+        return self.logbook.text(id, after, last), last
 
 
 def rules(registry: Registry, settings: Settings) -> descriptors.Rules:

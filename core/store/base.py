@@ -107,8 +107,16 @@ class Store(ABC):
         """Queue `(time, text)` lines and return at once. They are durable before any later `commit` returns."""
 
     @abstractmethod
-    def read_log(self, deployment: str, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
-        """Lines with a number above `after`, in order; includes what `append_log` queued before this call."""
+    def read_log(self, deployment: str, *, after: int = 0, limit: int = 1000, size: int | None = None) -> list[LogLine]:
+        """Lines with a number above `after`, in order; includes what `append_log` queued before this call.
+
+        Numbers begin with 1 and have no gaps, whatever crashes: the number of a line is the count of lines up to it.
+        `size` ends the list with the line that brings its text to so many characters, so it has one line at least.
+        """
+
+    @abstractmethod
+    def last_line(self, deployment: str) -> int:
+        """The number of the last line, 0 when there is none; includes what was queued before this call."""
 
     # --- leases ----------------------------------------------------------------------------------------------
 

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.records import Deployment, LogLine, Record
+from deployer.core.store import documents
 from deployer.core.store.base import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
-from deployer.core.store.writer import WAIT, Subscriber, Transaction, Writer, closed, connect, write_lines
+from deployer.core.store.writer import LAST_LINE, WAIT, Subscriber, Transaction, Writer, closed, connect, write_lines
 
 SCHEMA_VERSION = 1
-_IDLE_READERS = 8  # connections kept open; two file descriptors each
+_IDLE_READERS = 16  # connections kept open, one for each thread of REST; two file descriptors each
 _LINES_PER_READ = 10_000
 
 _SCHEMA = (
@@ -132,15 +132,22 @@ class SqliteStore(Store):
     def append_log(self, deployment: str, lines: Sequence[tuple[str, str]]) -> None:
         self._writer.append(deployment, lines)
 
-    def read_log(self, deployment: str, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
+    def read_log(self, deployment: str, *, after: int = 0, limit: int = 1000, size: int | None = None) -> list[LogLine]:
         """Lines with a number above `after`, in order, at most 10,000 whatever `limit` says."""
         if self._writer.holds_lines_of(deployment):
             self._writer.flush()
-        rows = self._readers.fetch(
+        lines = self._readers.fetch(
             "SELECT number, time, text FROM log WHERE deployment = ? AND number > ? ORDER BY number LIMIT ?",
             (deployment, after, max(0, min(limit, _LINES_PER_READ))),
+            take=lambda rows: _up_to(size, rows),
         )
-        return [LogLine(*row) for row in rows]
+        return [LogLine(*line) for line in lines]
+
+    def last_line(self, deployment: str) -> int:
+        if self._writer.holds_lines_of(deployment):
+            self._writer.flush()
+        number: int = self._readers.fetch(LAST_LINE, (deployment,))[0][0]
+        return number
 
     # --- leases ----------------------------------------------------------------------------------------------
 
@@ -279,8 +286,8 @@ class _Readers:
         self._idle: deque[sqlite3.Connection] = deque()  # its append and pop are atomic
         self._closed = False
 
-    def fetch(self, sql: str, values: Sequence[Any]) -> list[Any]:
-        """All rows. Raises StoreUnavailable."""
+    def fetch(self, sql: str, values: Sequence[Any], take: Callable[[Iterable[Any]], list[Any]] = list) -> list[Any]:
+        """All rows, or those that `take` takes. Raises StoreUnavailable."""
         if self._closed:
             raise closed(self._path)
         try:
@@ -289,7 +296,10 @@ class _Readers:
             except IndexError:
                 connection = sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
             try:
-                rows = connection.execute(sql, values).fetchall()
+                cursor = connection.execute(sql, values)
+                rows = take(cursor)
+                # Rows that nobody takes would keep the read transaction open, and the WAL from being reset.
+                cursor.close()
             except BaseException:
                 connection.close()
                 raise
@@ -308,6 +318,19 @@ class _Readers:
         with contextlib.suppress(IndexError):
             while len(self._idle) > keep:
                 self._idle.popleft().close()
+
+
+def _up_to(size: int | None, rows: Iterable[Any]) -> list[Any]:
+    """The lines up to the one that brings their text to `size` characters."""
+    if size is None:
+        return list(rows)
+    taken: list[Any] = []
+    for row in rows:
+        taken.append(row)
+        size -= len(row[2])
+        if size <= 0:
+            break
+    return taken
 
 
 def _find_query(
@@ -329,7 +352,7 @@ def _find_query(
 
 
 def _record(kind: type[R], row: tuple[str, int, int]) -> R:
-    return kind.from_document(json.loads(row[0]), revision=row[1], sequence=row[2])
+    return kind.from_document(documents.loads(row[0]), revision=row[1], sequence=row[2])
 
 
 # --- statements of the writer ---------------------------------------------------------------------------------------
@@ -337,7 +360,7 @@ def _record(kind: type[R], row: tuple[str, int, int]) -> R:
 
 def _document(change: Change) -> str:
     if isinstance(change, (Create, Update)):
-        return json.dumps(change.record.to_document(), separators=(",", ":"))
+        return documents.dumps(change.record.to_document())
     return ""
 
 

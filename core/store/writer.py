@@ -25,7 +25,7 @@ _MAX_BATCH = 256  # members of one COMMIT; bounds how long the first of them wai
 _RETRY = 1.0  # seconds between attempts to write log lines that a full disk refused
 _LOG_BUFFER = 16 * 1024 * 1024  # bytes of log text that may wait for the disk before lines are dropped (and counted)
 _WAL_SIZE = 64 * 1024 * 1024  # bytes to which the WAL file is cut back after a checkpoint
-_LAST_LINE = "SELECT coalesce(max(number), 0) FROM log WHERE deployment = ?"
+LAST_LINE = "SELECT coalesce(max(number), 0) FROM log WHERE deployment = ?"
 
 T = TypeVar("T")
 Subscriber = Callable[[str, str], None]
@@ -290,7 +290,7 @@ class Writer:
 def write_lines(connection: sqlite3.Connection, lines: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Add `(time, text)` lines to logs, numbered on from the last."""
     for deployment, entries in lines.items():
-        (last,) = connection.execute(_LAST_LINE, (deployment,)).fetchone()
+        (last,) = connection.execute(LAST_LINE, (deployment,)).fetchone()
         connection.executemany(
             "INSERT INTO log (deployment, number, time, text) VALUES (?, ?, ?, ?)",
             ((deployment, number, moment, text) for number, (moment, text) in enumerate(entries, last + 1)),

@@ -104,9 +104,10 @@ class World:
             with connection.getresponse() as response:
                 return Answer(response.status, response.headers, response.read())
 
-    def watch(self, id: str, namespace: str = NS, **options: Any) -> ClientConnection:
+    def watch(self, id: str, namespace: str = NS, after: object = None, **options: Any) -> ClientConnection:
         """A viewer of a deployment's log."""
         url = f"ws://127.0.0.1:{self.port}/stream/deployments/{id}/logs?namespace={namespace}"
+        url += "" if after is None else f"&after={after}"
         return connect(url, proxy=None, open_timeout=20, close_timeout=10, **options)
 
     def deployment(self, app: str = "shop", version: str = "1") -> Deployment:

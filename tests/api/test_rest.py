@@ -280,8 +280,45 @@ def test_a_long_log_is_streamed(world: Any) -> None:
         world.logbook.append(id, f"line {number} " + "x" * 300)
     answer = world.call("GET", f"/deployments/{id}/logs{Q}")
     assert answer.headers["Content-Length"] is None
+    assert answer.headers["X-Next-After"] == "3001"
     lines = answer.body.decode().splitlines()
     assert [line.split(" ")[2] for line in lines[1:]] == [str(number) for number in range(3000)]
+
+
+def test_a_log_is_read_piece_by_piece_while_it_grows(world: Any, run: Any) -> None:
+    """Each answer ends where it says that it does, so the pieces make the whole."""
+    id = world.deployment().id
+    total = 4000
+    read_once = threading.Event()
+
+    def write() -> None:
+        for number in range(total):
+            if number == total // 2:
+                assert read_once.wait(20)
+            world.logbook.append(id, f"{number}\n" + "x" * 200)
+
+    written = run(write)
+    text, after, answers = "", "0", 0
+    while after != str(total + 1):
+        answer = world.call("GET", f"/deployments/{id}/logs{Q}&after={after}")
+        pieces = answer.body.decode()
+        # A message begins with its time; its further lines are indented.
+        messages = [line for line in pieces.splitlines() if not line.startswith("  ")]
+        assert int(answer.headers["X-Next-After"]) - int(after) == len(messages)
+        text, after, answers = text + pieces, answer.headers["X-Next-After"], answers + 1
+        read_once.set()
+    assert written.get(timeout=20) is None
+    assert text == world.call("GET", f"/deployments/{id}/logs{Q}").body.decode()
+    assert answers > 1
+
+
+@pytest.mark.parametrize("after", [1, 2, 1000])
+def test_after_the_end_there_is_nothing_and_the_answer_says_where_that_is(world: Any, after: int) -> None:
+    id = world.deployment().id
+    answer = world.call("GET", f"/deployments/{id}/logs{Q}&after={after}")
+    assert (answer.status, answer.body, answer.headers["X-Next-After"]) == (200, b"", "1")
+    head = world.call("HEAD", f"/deployments/{id}/logs{Q}&after={after}")
+    assert (head.status, head.headers["X-Next-After"]) == (200, "1")
 
 
 def test_health_check_data(world: Any) -> None:

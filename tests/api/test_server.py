@@ -149,3 +149,22 @@ def test_without_file_descriptors_the_port_recovers() -> None:
             assert read_all(sock).startswith(b"HTTP/1.1 200 ")
         process.stdin.close()
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_headers_and_answer_are_sent_together(world: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    sent: list[int] = []
+    send = server_module._Channel.send
+
+    def count(channel: Any, data: bytes, *more: Any, **options: Any) -> Any:
+        sent.append(len(data))
+        return send(channel, data, *more, **options)
+
+    monkeypatch.setattr(server_module._Channel, "send", count)
+    request = f"{method} /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with raw(world, request.encode()) as sock:
+        data = read_all(sock)
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert sent == [len(data)]
+    assert body == (b'{\n  "status": "ok"\n}\n' if method == "GET" else b"")
+    assert b"Content-Length: 21" in head

@@ -9,16 +9,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from deployer.api import feed, stream
 from deployer.core.errors import StoreUnavailable
+from deployer.core.logbook import Logbook, format_line
 from deployer.core.records import Deployment, Status
-from deployer.core.store.base import Delete
+from deployer.core.store.base import Delete, Update
 
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -145,6 +146,136 @@ def test_a_deleted_deployment_ends_the_stream(world: Any) -> None:
         assert everything(viewer)[1:] == (1000, "DELETED")
 
 
+# --- through the store ------------------------------------------------------------------------------------------------
+
+
+def test_it_does_not_matter_who_runs_the_deployment(world: Any) -> None:
+    """Lines and status come from the store: what another service writes there arrives like this one's."""
+    id = world.deployment().id
+    other = Logbook(world.store)
+    with world.watch(id) as viewer:
+        viewer.recv(timeout=20)
+        other.append(id, "by another logbook")
+        assert viewer.recv(timeout=20).endswith("Z by another logbook")
+        world.store.append_log(id, [("2026-01-01T00:00:00.000Z", "straight"), ("2026-01-01T00:00:01.000Z", "to it")])
+        assert viewer.recv(timeout=20) == "2026-01-01T00:00:00.000Z straight"
+        assert viewer.recv(timeout=20) == "2026-01-01T00:00:01.000Z to it"
+        record = world.store.get(Deployment, id).to(Status.FAILURE)
+        world.store.commit(Update(record), other.line(id, "said with the end"))
+        lines, code, reason = everything(viewer)
+    assert (texts(lines), code, reason) == (["said with the end"], 1000, "FAILURE")
+    other.close()
+
+
+def test_an_end_between_a_viewers_look_and_its_wait(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store tells of it while the page that does not have it yet is on its way; nobody will tell again."""
+    id = world.deployment().id
+    read_log = world.store.read_log
+    told = threading.Event()
+    world.store.subscribe(lambda kind, _: told.set() if kind == Deployment.KIND else None)
+
+    def read_then_end(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(world.store, "read_log", read_log)
+        lines = read_log(*args, **kwargs)
+        told.clear()
+        world.end(id)
+        assert told.wait(20)
+        return lines
+
+    monkeypatch.setattr(world.store, "read_log", read_then_end)
+    with world.watch(id) as viewer:
+        lines, code, reason = everything(viewer)
+    assert (len(lines), code, reason) == (1, 1000, "DEPLOYED")
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_comes_back_at_every_line_and_misses_nothing(world: Any) -> None:
+    id = world.deployment().id
+    for number in range(20):
+        world.logbook.append(id, f"{number}\n  looks like two lines")
+    world.end(id)
+    with world.watch(id) as viewer:
+        whole, *_ = everything(viewer)
+    assert len(whole) == 21
+    for had in range(22):
+        with world.watch(id, after=had) as viewer:
+            assert everything(viewer) == (whole[had:], 1000, "DEPLOYED")
+
+
+def test_viewers_that_keep_leaving_get_every_line_once_while_lines_are_added(world: Any, run: Any) -> None:
+    id = world.deployment().id
+    total = 1500
+    other = Logbook(world.store)
+
+    def write(logbook: Logbook) -> None:
+        for number in range(total):
+            logbook.append(id, str(number))
+
+    def come_and_go(patience: int) -> list[str]:
+        seen: list[str] = []
+        while True:
+            with world.watch(id, after=len(seen), max_queue=None) as viewer:
+                try:
+                    for _ in range(patience):
+                        seen.append(viewer.recv(timeout=30))
+                    if patience > 10:  # without a goodbye
+                        with contextlib.suppress(OSError):
+                            viewer.socket.shutdown(socket.SHUT_RDWR)
+                except ConnectionClosed:
+                    assert (viewer.close_code, viewer.close_reason) == (1000, "DEPLOYED")
+                    return seen
+
+    writers = [run(write, logbook) for logbook in (world.logbook, other)]
+    viewers = [run(come_and_go, patience) for patience in (7, 50, 333, 10_000, 10_000)]
+    assert [writer.get(timeout=60) for writer in writers] == [None, None]
+    world.end(id)
+    expected = [format_line(line) for line in world.logbook.read(id, 0, 10_000)]
+    assert len(expected) == 2 * total + 1
+    for viewer in viewers:
+        assert viewer.get(timeout=60) == expected
+    other.close()
+
+
+def test_after_the_end_of_the_log_is_refused(world: Any) -> None:
+    """Silence would be a gap: the lines up to there are still to be written."""
+    id = world.deployment().id
+    for status in (None, Status.DEPLOYED):
+        if status:
+            world.end(id, status)
+        with world.watch(id, after=3) as viewer:
+            assert everything(viewer) == ([], 1008, "after: is 3, but the log has 1 lines")
+    with world.watch(id, after=1) as viewer:
+        assert everything(viewer) == ([], 1000, "DEPLOYED")
+
+
+@pytest.mark.parametrize("after", ["-1", "1.0", "x", "9" * 10, "\u0661", "1&after=2"])
+def test_after_is_a_number(world: Any, after: str) -> None:
+    id = world.deployment().id
+    with world.watch(id, after=after) as viewer:
+        assert everything(viewer) == ([], 1008, "after: is not one whole number from 0 on")
+
+
+def test_a_deployment_that_was_deleted_meanwhile_is_unknown(world: Any) -> None:
+    record = world.deployment()
+    with world.watch(record.id) as viewer:
+        viewer.recv(timeout=20)
+    world.store.commit(Delete(record))
+    with world.watch(record.id, after=1) as viewer:
+        assert everything(viewer)[:2] == ([], 4404)
+
+
+def test_what_rest_says_comes_next_is_where_the_stream_goes_on(world: Any) -> None:
+    id = world.deployment().id
+    world.logbook.append(id, "two\nlines")
+    answer = world.call("GET", f"/deployments/{id}/logs?namespace=shop-ns")
+    assert answer.headers["X-Next-After"] == "2"
+    with world.watch(id, after=answer.headers["X-Next-After"]) as viewer:
+        world.logbook.append(id, "new")
+        assert viewer.recv(timeout=20).endswith("Z new")
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -209,25 +340,91 @@ class TestDeadlines:
     def stream_options(self) -> dict[str, Any]:
         return {"send_timeout": 1.0}
 
+    @staticmethod
+    def fill(world: Any, id: str, megabytes: int) -> int:
+        """Lines of 60,000 characters, durable; returns how many."""
+        count = megabytes * 1_000_000 // 60_000
+        for number in range(count):
+            world.logbook.append(id, f"{number} " + "x" * 60_000)
+            if number % 50 == 49:
+                world.logbook.read(id, limit=1)  # more would not be kept while the disk is busy
+        return count
+
+    @staticmethod
+    @contextlib.contextmanager
+    def opened(world: Any, id: str, buffer: int = 4096) -> Iterator[socket.socket]:
+        """A viewer that reads nothing of its own accord, and has little room."""
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            sock.settimeout(20)
+            sock.connect(("127.0.0.1", world.port))
+            sock.sendall(HANDSHAKE.format(path=stream_path(id)).encode())
+            yield sock
+
     def test_a_viewer_that_stops_reading_is_dropped_and_another_gets_everything(self, world: Any, run: Any) -> None:
         id = world.deployment().id
-        with raw(world) as stalled, world.watch(id) as viewer:
-            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            stalled.sendall(HANDSHAKE.format(path=stream_path(id)).encode())
+        with self.opened(world, id), world.watch(id) as viewer:
             result = run(everything, viewer)
             until(lambda: world.logs.viewers == 2, "both are watching")
-            # Twice what the kernel's buffers hold at most.
-            limits = Path("/proc/sys/net/ipv4/tcp_wmem").read_text(encoding="ascii").split()
-            count = 2 * int(limits[2]) // 60_000 + 20
             sent = time.monotonic()
-            for number in range(count):
-                world.logbook.append(id, f"{number} " + "x" * 60_000)
+            count = self.fill(world, id, 6)
             until(lambda: world.logs.viewers == 1, "the stalled one was dropped")
             assert time.monotonic() - sent < 15
             world.end(id)
             lines, code, reason = result.get(timeout=60)
             assert [line.split(" ")[1] for line in lines[1:]] == [str(number) for number in range(count)]
             assert (code, reason) == (1000, "DEPLOYED")
+
+    @pytest.mark.parametrize("live", [False, True])
+    def test_what_waits_for_viewers_that_do_not_read_is_bounded(self, world: Any, live: bool) -> None:
+        """In a long history, and in a log that grows: a page of lines here, and a small buffer in the kernel."""
+        id = world.deployment().id
+        if not live:
+            self.fill(world, id, 100)
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(self.opened(world, id))
+            until(lambda: world.logs.viewers == 5, "all are watching")
+            ways = list(world.logs._connections)
+            assert len(ways) == 5
+            kernel = [
+                w.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for w in ways
+            ]
+            if live:
+                self.fill(world, id, 30)
+            most = 0
+            while world.logs.viewers:
+                most = max(most, *(w.transport.get_write_buffer_size() for w in ways))
+                threading.Event().wait(0.001)
+        assert kernel == [2 * stream.KERNEL_BUFFER] * 5
+        assert 0 < most <= feed.PAGE_SIZE + 61_000
+
+    def test_a_viewer_that_takes_a_byte_now_and_then_is_dropped(self, world: Any) -> None:
+        id = world.deployment().id
+        self.fill(world, id, 3)
+        with self.opened(world, id) as sock:
+            until(lambda: world.logs.viewers == 1, "it is watching")
+            taken = 0
+            with contextlib.suppress(ConnectionResetError):
+                while world.logs.viewers and sock.recv(1):
+                    taken += 1
+                    threading.Event().wait(0.02)
+            assert 10 < taken < 10_000
+            until(lambda: world.logs.viewers == 0, "it was dropped")
+
+    def test_a_slow_viewer_that_goes_on_gets_everything(self, world: Any) -> None:
+        id = world.deployment().id
+        count = self.fill(world, id, 2)
+        world.end(id)
+        begin = time.monotonic()
+        with self.opened(world, id, buffer=64 * 1024) as sock:
+            data = bytearray()
+            while not data.endswith(b"DEPLOYED") and (piece := sock.recv(30_000)):
+                data += piece
+                threading.Event().wait(0.05)
+        # Longer than the deadline, which is for a page and not for the log.
+        assert time.monotonic() - begin > 1.5
+        assert data.count(b"x" * 60_000) == count
 
 
 class TestLimits:

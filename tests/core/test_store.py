@@ -32,7 +32,7 @@ from deployer.core import failpoints
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.records import App, Deployment, Event, HostClaim, Status
 from deployer.core.store import sqlite, writer
-from deployer.core.store.base import Create, Delete, Expect, Store, Update
+from deployer.core.store.base import Append, Create, Delete, Expect, Store, Update
 from deployer.core.store.sqlite import SqliteStore
 
 NOON = "2026-01-01T12:00:00.000Z"
@@ -235,6 +235,29 @@ def test_reading_goes_on_after_a_number(store: Store) -> None:
         seen += [line.text for line in lines]
     assert seen == [str(number) for number in range(1, 26)]
     assert store.read_log("d1", limit=0) == []
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 1), (1, 1), (10, 1), (11, 2), (30, 3), (31, 4), (1000, 5)])
+def test_reading_ends_with_the_line_that_is_enough(store: Store, size: int, count: int) -> None:
+    store.append_log("d1", [(NOON, "x" * 10)] * 5)
+    assert [line.number for line in store.read_log("d1", size=size)] == [1, 2, 3, 4, 5][:count]
+    assert [line.number for line in store.read_log("d1", after=3, size=size)] == [4, 5][:count]
+
+
+def test_the_last_line_is_the_count_of_lines(store: Store) -> None:
+    assert store.last_line("d1") == 0
+    for count in range(1, 4):
+        store.append_log("d1", [(NOON, "x")])
+        store.append_log("d2", [(NOON, "x")] * 9)
+        assert store.last_line("d1") == count
+
+
+def test_a_commit_that_is_refused_takes_no_number(store: Store) -> None:
+    store.commit(Create(a_deployment("d1")), Append("d1", NOON, "first"))
+    with pytest.raises(StaleRevision):
+        store.commit(Append("d1", NOON, "never said"), Create(a_deployment("d1")))
+    store.append_log("d1", [(NOON, "second")])
+    assert [(line.number, line.text) for line in store.read_log("d1")] == [(1, "first"), (2, "second")]
 
 
 def test_a_lone_surrogate_does_not_stop_the_log(store: Store) -> None:
@@ -637,7 +660,7 @@ def with_sqlite(path: Path, statement: str) -> list[tuple[object, ...]]:
         (sqlite._find_query({"kind": "k", "namespace": "n", "app": "a"}, True, None), "records_app"),
         (sqlite._find_query({"kind": "k", "tag": "t"}, False, None), "records_tag"),
         (sqlite._find_query({"kind": "k", "tag": "t"}, True, None), "records_tag"),
-        ((writer._LAST_LINE, ["d1"]), "PRIMARY KEY"),
+        ((writer.LAST_LINE, ["d1"]), "PRIMARY KEY"),
     ],
 )
 def test_queries_use_an_index_and_need_no_sorting(tmp_path: Path, query: tuple[str, list[object]], index: str) -> None:
@@ -829,6 +852,51 @@ def test_killed_in_the_middle_of_group_commits(tmp_path: Path) -> None:
     for index in range(8):  # nothing half-written either: each thread's events without a gap
         mine = [int(id.partition("-")[2]) for id in stored if id.startswith(f"{index}-")]
         assert mine == list(range(len(mine)))
+
+
+LOG_FROM_EIGHT_THREADS = """
+import sys, threading
+from pathlib import Path
+from deployer.core.errors import StaleRevision
+from deployer.core.records import Deployment, Event
+from deployer.core.store.base import Append, Create
+from deployer.core.store.sqlite import SqliteStore
+store, run = SqliteStore(Path(sys.argv[1])), sys.argv[2]
+for id in "ab" if run == "0" else "":
+    store.commit(Create(Deployment(namespace="n", app="a", id=id, descriptor={}, created="c", last_modified="m")))
+def work(index):
+    deployment = "ab"[index % 2]
+    for number in range(100_000):
+        store.append_log(deployment, [("t", "one"), ("t", "x" * 500)])
+        event = Event(namespace="n", app="a", id=f"{run}-{index}-{number}", name="x", deployment={})
+        store.commit(Create(event), Append(deployment, "t", "said with it"))
+        try:
+            store.commit(Append(deployment, "t", "never said"), Create(event))
+        except StaleRevision:
+            sys.stdout.write("refused\\n")
+            sys.stdout.flush()
+threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_numbers_have_no_gaps_after_a_crash_and_go_on(tmp_path: Path) -> None:
+    """A viewer's place in a log is the count of lines that it got: nothing but this makes that true."""
+    path = tmp_path / "deployer.db"
+    lines = dict.fromkeys("ab", 0)
+    for run in range(2):
+        command = [sys.executable, "-c", LOG_FROM_EIGHT_THREADS, str(path), str(run)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert {child.stdout.readline().strip() for _ in range(200)} == {"refused"}
+            child.send_signal(signal.SIGKILL)
+        for deployment in "ab":
+            rows = with_sqlite(path, f"SELECT number, text FROM log WHERE deployment = '{deployment}' ORDER BY number")
+            assert len(rows) > lines[deployment] + 100
+            lines[deployment] = len(rows)
+            assert [number for number, _ in rows] == list(range(1, len(rows) + 1))
+            assert "never said" not in {text for _, text in rows}
 
 
 # --- SQLite: a disk that refuses ------------------------------------------------------------------------------------
