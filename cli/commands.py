@@ -96,6 +96,7 @@ def plugins(config: Path | None, traceback: bool) -> None:
     settings = read_settings(config, {})
     from deployer.cli import listing, process
     from deployer.core.plugins import load
+    from deployer.core.redaction import redactor_for
 
     process.log_nowhere()
-    listing.show(load(settings).describe(), tracebacks=traceback)
+    listing.show(redactor_for(settings).clean_document(load(settings).describe()), tracebacks=traceback)

@@ -25,7 +25,7 @@ from deployer.core.kube.client import KubeClient
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.logbook import Logbook
 from deployer.core.records import App
-from deployer.core.redaction import Redactor, guard_logging, secret_settings
+from deployer.core.redaction import guard_logging, redactor_for
 from deployer.core.runner import Tools
 from deployer.core.service import Service
 from deployer.core.settings import Settings, check_exposure, is_loopback
@@ -59,10 +59,8 @@ class Running:
     def _open(self, settings: Settings, opened: contextlib.ExitStack) -> None:
         """Make the parts from the bottom to the top; `opened` closes them the other way round."""
         check_exposure(settings)
-        redactor = Redactor()
+        redactor = redactor_for(settings)
         opened.callback(guard_logging(redactor))
-        for secret in (settings.kubernetes_password, *secret_settings(settings.plugins)):
-            redactor.add(secret)
         # What can be wrong without touching anything comes first.
         self.registry = plugins.load(settings)
         self.registry.ingress()

@@ -233,14 +233,12 @@ def _own_path(path: str, podspec: Document) -> str:
     """Variables that the service adds come before the descriptor's own, which are counted from 0 there."""
 
     def count(match: re.Match[str]) -> str:
-        kind, container, index = match.group(1), int(match.group(2)), int(match.group(3))
-        own = len(podspec[kind][container].get("env") or ())
-        added = len(manifests.IDENTITY_VARIABLES) - _overridden(podspec[kind][container])
-        return f"podspec.{kind}[{container}].env[{index - added}]" if 0 <= index - added < own else match.group()
+        kind, at, index = match.group(1), int(match.group(2)), int(match.group(3))
+        containers = podspec.get(kind) or []
+        if at >= len(containers):
+            return match.group()
+        own = {variable["name"] for variable in containers[at].get("env") or ()}
+        added = len(set(manifests.IDENTITY_VARIABLES) - own)
+        return f"podspec.{kind}[{at}].env[{index - added}]" if index >= added else match.group()
 
     return _ENV.sub(count, path)
-
-
-def _overridden(container: Document) -> int:
-    own = {variable["name"] for variable in container.get("env") or ()}
-    return len(own.intersection(manifests.IDENTITY_VARIABLES))

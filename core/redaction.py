@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from deployer.core.records import Document, Plan
+from deployer.core.settings import Settings
 
 HIDDEN = "***"
 SHORTEST = 4
@@ -73,7 +74,7 @@ class Redactor:
         self._owned: dict[str, tuple[frozenset[str], frozenset[_Spelling]]] = {}
         self._late: deque[frozenset[_Spelling]] = deque()
         self._uses: Counter[_Spelling] = Counter()
-        self._by_start: dict[str, tuple[_Spelling, ...]] = {}
+        self._index = _Index()
 
     def add(self, secret: str) -> None:
         """From now on `clean` hides it."""
@@ -106,7 +107,7 @@ class Redactor:
 
     def clean(self, text: str) -> str:
         """The text with every secret as `***`. Secrets that overlap or touch become one `***`, so that no end shows."""
-        cleaned = _covered(text, sorted(self._spans(text))) if self._by_start else text
+        cleaned = _covered(text, sorted(self._index.spans(text))) if self._uses else text
         if any(sign in cleaned for sign in _SIGNS):
             for pattern, instead in _CREDENTIALS:
                 cleaned = pattern.sub(instead, cleaned)
@@ -122,62 +123,92 @@ class Redactor:
             return [self.clean_document(item) for item in thing]
         return thing
 
-    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        starts = self._by_start.get
-        for at in range(len(text) - SHORTEST + 1):
-            for spelling in starts(text[at : at + SHORTEST], ()):
-                if end := spelling.end(text, at):
-                    yield at, end
-
     def _use(self, spellings: Iterable[_Spelling]) -> None:
         for spelling in spellings:
             self._uses[spelling] += 1
             if self._uses[spelling] == 1:
-                start = spelling.text[:SHORTEST]
-                self._by_start[start] = (*self._by_start.get(start, ()), spelling)
+                self._index.add(spelling)
 
     def _forget(self, spellings: Iterable[_Spelling]) -> None:
         for spelling in spellings:
             self._uses[spelling] -= 1
             if not self._uses[spelling]:
                 del self._uses[spelling]
-                start = spelling.text[:SHORTEST]
-                left = tuple(other for other in self._by_start[start] if other != spelling)
-                if left:
-                    self._by_start[start] = left
-                else:
-                    del self._by_start[start]
+                self._index.remove(spelling)
 
 
 _NOTHING: tuple[frozenset[str], frozenset[Any]] = frozenset(), frozenset()
 
 
-class _Spelling(tuple[str, bool]):
-    """A secret in one spelling; `whole`: it counts only as a word of its own."""
+_Spelling = tuple[str, bool]
+"""A secret as it may be written; True when it counts only as a word of its own."""
 
-    __slots__ = ()
 
-    @property
-    def text(self) -> str:
-        return self[0]
+class _Index:
+    """Finds where in a text one of many spellings stands. Written under a lock, read without one.
 
-    def end(self, text: str, at: int) -> int:
-        """Where it ends, if it begins there; else 0. A cut may have taken its end."""
-        secret, whole = self
-        end = at + len(secret)
-        if text.startswith(secret, at):
-            if whole and (_is_word(text[at - 1 : at]) or _is_word(text[end : end + 1])):
-                return 0
-            return end
-        if len(secret) > PARTIAL:
-            end = next((at + n for n, c in enumerate(secret) if text[at + n : at + n + 1] != c), end)
-            if end - at >= PARTIAL and (end == len(text) or text.startswith(_CUT, end)):
+    By their first characters, then by their length: a look-up for each place of the text, and for each length of those
+    that begin so, however many there are.
+    """
+
+    def __init__(self) -> None:
+        self._by_start: dict[str, tuple[tuple[int, bool, set[str]], ...]] = {}
+        self._by_beginning: dict[str, set[str]] = {}
+
+    def add(self, spelling: _Spelling) -> None:
+        text, whole = spelling
+        found = self._by_start.get(text[:SHORTEST], ())
+        for length, wholes, texts in found:
+            if (length, wholes) == (len(text), whole):
+                texts.add(text)
+                break
+        else:
+            self._by_start[text[:SHORTEST]] = (*found, (len(text), whole, {text}))
+        if len(text) > PARTIAL:
+            self._by_beginning.setdefault(text[:PARTIAL], set()).add(text)
+
+    def remove(self, spelling: _Spelling) -> None:
+        text, whole = spelling
+        start, beginning = text[:SHORTEST], text[:PARTIAL]
+        for length, wholes, texts in self._by_start[start]:
+            if (length, wholes) == (len(text), whole):
+                texts.discard(text)
+        left = tuple(entry for entry in self._by_start[start] if entry[2])
+        if left:
+            self._by_start[start] = left
+        else:
+            del self._by_start[start]
+        if len(text) > PARTIAL and (same := self._by_beginning.get(beginning)) is not None:
+            same.discard(text)
+            if not same:
+                del self._by_beginning[beginning]
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where spellings begin and end."""
+        starts = self._by_start.get
+        for at in range(len(text) - SHORTEST + 1):
+            entries = starts(text[at : at + SHORTEST])
+            if entries is None:
+                continue
+            for length, whole, texts in entries:
+                end = at + length
+                if text[at:end] in texts and not (whole and _goes_on(text, at, end)):
+                    yield at, end
+            if end := self._cut(text, at):
+                yield at, end
+
+    def _cut(self, text: str, at: int) -> int:
+        """Where a spelling ends whose own end was cut off; 0 when there is none."""
+        for secret in tuple(self._by_beginning.get(text[at : at + PARTIAL], ())):
+            end = next((at + n for n, c in enumerate(secret) if text[at + n : at + n + 1] != c), 0)
+            if end and (end == len(text) or text.startswith(_CUT, end)):
                 return end
         return 0
 
 
-def _is_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """True within a longer word."""
+    return any(c.isalnum() or c == "_" for c in (text[start - 1 : start], text[end : end + 1]))
 
 
 def _covered(text: str, spans: list[tuple[int, int]]) -> str:
@@ -237,10 +268,10 @@ def _spelled(value: str) -> Iterator[_Spelling]:
         urllib.parse.quote(encodable),
         urllib.parse.quote_plus(encodable),
     }
-    yield from (_Spelling((text, whole)) for text in found if len(text) >= SHORTEST)
+    yield from ((text, whole) for text in found if len(text) >= SHORTEST)
     for encoded in _in_base64(encodable):
-        yield _Spelling((encoded, False))
-        yield _Spelling((encoded.translate(_URL_SAFE), False))
+        yield encoded, False
+        yield encoded.translate(_URL_SAFE), False
 
 
 _URL_SAFE = str.maketrans("+/", "-_")
@@ -286,6 +317,14 @@ def secret_settings(tables: Mapping[str, Any]) -> Iterator[str]:
             yield from secret_settings(value)
         elif isinstance(value, str) and _SECRET_SETTING.search(name) and not name.endswith(("_file", "_name")):
             yield value
+
+
+def redactor_for(settings: Settings) -> Redactor:
+    """One that knows the secrets in the settings."""
+    redactor = Redactor()
+    for secret in (settings.kubernetes_password, *secret_settings(settings.plugins)):
+        redactor.add(secret)
+    return redactor
 
 
 def public_names(descriptor: Document, version: str) -> set[str]:

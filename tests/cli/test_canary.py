@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployer.sandbox import Sandbox
-from support.canary import INJECTED, LITERAL, Canary, install, judge, leaks, make_secret, play
+from support.canary import INJECTED, LITERAL, NEVER, Canary, install, judge, leaks, make_secret, play
 from support.world import World
 
 
@@ -25,6 +25,10 @@ def test_no_secret_is_ever_said(deployer: Any, cluster: Sandbox, world: World, t
     arguments += ["--timeout=2", "--proxysleep=0", "--max-restarts=1", "--image-pull-attempts=1", "--min-ready=0"]
     canary = Canary(deployer, world.eyes, world.namespace, arguments, {})
     play(canary)
+    login = {"DEPLOYER_KUBERNETES_USERNAME": "canary", "DEPLOYER_KUBERNETES_PASSWORD": NEVER["kubernetes password"]}
+    listed = deployer.run("plugins", "--traceback", **login)
+    assert "cannot be loaded with ***" in listed.stdout
+    canary.said["deployer plugins"] = listed.stdout + listed.stderr
     judge(canary, data / "deployer.db")
 
 

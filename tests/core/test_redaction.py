@@ -184,6 +184,24 @@ def test_adding_while_others_clean(redactor: Redactor) -> None:
     assert seen <= {"***"}
 
 
+def test_many_secrets_that_begin_alike_cost_no_more(redactor: Redactor) -> None:
+    """They are found and forgotten one by one."""
+    secrets = [f"https://example.com/{number:05d}/{'x' * (number % 7)}" for number in range(3000)]
+    redactor.hold("a", secrets)
+    assert redactor.clean(f"{secrets[0]} {secrets[2999]} https://example.com/ https://example.com/0") == (
+        "*** *** https://example.com/ ***"  # the last one may be the beginning of one that was cut
+    )
+    for number in range(redaction.REMEMBERED + 1):
+        redactor.hold(str(number), [f"another secret {number}"])
+        redactor.release(str(number))
+    redactor.release("a")
+    for number in range(redaction.REMEMBERED):
+        redactor.hold(str(number), [f"one more secret {number}"])
+        redactor.release(str(number))
+    assert redactor.clean(secrets[7]) == secrets[7]
+    assert redactor.clean("one more secret 7") == "***"
+
+
 def test_documents(redactor: Redactor) -> None:
     redactor.add("hunter22")
     assert redactor.clean_document({"a hunter22": ["x hunter22", 1, None, ("hunter22",)]}) == {
