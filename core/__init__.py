@@ -4,6 +4,8 @@ A plugin is a module in the entry-point group `deployer.plugins`. It implements 
 marked with `hookimpl`, which hand in objects of the classes below.
 """
 
+from deployer.core.asking import Address, Answer, ask
+from deployer.core.dataplane import REVISION_HEADER, DataPlane, Objection, data_plane, data_plane_schema
 from deployer.core.errors import (
     Cancelled,
     Conflict,
@@ -54,6 +56,7 @@ from deployer.core.providers import (
     Park,
     Phase,
     PluginSettings,
+    Preview,
     Provider,
     Route,
     RouteContext,
@@ -92,8 +95,11 @@ __all__ = [
     "INGRESS_CLASS",
     "NAMESPACE",
     "POD",
+    "REVISION_HEADER",
     "SECRET",
     "SERVICE",
+    "Address",
+    "Answer",
     "AwaitEndpoints",
     "AwaitReady",
     "Backend",
@@ -101,6 +107,7 @@ __all__ = [
     "CheckUnused",
     "ConfirmRoute",
     "Conflict",
+    "DataPlane",
     "DeadlineExceeded",
     "DeployerError",
     "Document",
@@ -125,6 +132,7 @@ __all__ = [
     "KubeRejected",
     "KubeUnavailable",
     "MoveService",
+    "Objection",
     "Outcome",
     "OwnedKube",
     "Park",
@@ -134,6 +142,7 @@ __all__ = [
     "PluginSettings",
     "PodUnreachable",
     "PrepareRoute",
+    "Preview",
     "Problem",
     "Provider",
     "ReleaseRoute",
@@ -154,6 +163,9 @@ __all__ = [
     "Verdict",
     "VerifyHealth",
     "Work",
+    "ask",
+    "data_plane",
+    "data_plane_schema",
     "deploy_steps",
     "hookimpl",
     "retire_steps",

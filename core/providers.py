@@ -6,6 +6,7 @@ with a default.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from deployer.core.errors import Problem
+from deployer.core.errors import Problem, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, Verdict
 from deployer.core.kube.mirror import Gone
@@ -187,6 +188,20 @@ class Backend:
     weight: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """How the new version can be looked at before the switch, from `prepare` to `release`.
+
+    host    the host under which it answers; empty when the settings name none
+    token   letters and digits that nobody can guess, for a data plane that can match a header
+    check   a path that must answer well through the preview before the switch; empty: none is asked
+    """
+
+    host: str = ""
+    token: str = ""
+    check: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch."""
@@ -204,6 +219,7 @@ class Route:
     sticky: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    preview: Preview = Preview()
 
     def to_document(self) -> Document:
         """As JSON, for the plan."""
@@ -212,6 +228,7 @@ class Route:
         out["previous"] = _backend_document(self.previous) if self.previous else None
         out["headers"] = [list(pair) for pair in self.headers]
         out["options"] = dict(self.options)
+        out["preview"] = dataclasses.asdict(self.preview)
         return out
 
     @classmethod
@@ -221,6 +238,7 @@ class Route:
         values["backend"] = Backend(**values["backend"])
         values["previous"] = Backend(**values["previous"]) if values.get("previous") else None
         values["headers"] = tuple((name, value) for name, value in values.get("headers", ()))
+        values["preview"] = Preview(**(values.get("preview") or {}))
         return cls(**values)
 
 
@@ -270,6 +288,15 @@ class IngressProvider(Provider):
     @abstractmethod
     def prepare(self, context: RouteContext) -> None:
         """Make the new backend known to the data plane, without public traffic; hold on to the old one."""
+
+    def check_preview(self, context: RouteContext) -> None:
+        """Return when `route.preview.check` answers well through the preview that `prepare` made, at every address of
+        the data plane; only asked when it is set. Raises StepFailed. The default is for those without a preview."""
+        raise StepFailed(
+            f"ingress provider {self.name} has no preview through which {context.route.preview.check} can be asked",
+            reason="NoPreview",
+            hint="leave preview_check and previewCheck out",
+        )
 
     @abstractmethod
     def switch(self, context: RouteContext) -> None:

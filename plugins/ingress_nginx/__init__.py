@@ -15,22 +15,22 @@ from deployer.core import (
     CONFIG_MAP,
     INGRESS,
     SERVICE,
+    DataPlane,
     ForeignObject,
     IngressProvider,
     Kind,
-    KubeForbidden,
     OwnedKube,
     PluginSettings,
     Problem,
     RouteContext,
     RouteState,
-    SettingsError,
     StepFailed,
+    data_plane,
+    data_plane_schema,
     hookimpl,
 )
 from deployer.plugins.ingress_nginx import render
-from deployer.plugins.ingress_nginx.asking import Address, parse_address
-from deployer.plugins.ingress_nginx.confirming import DataPlane, Watched
+from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
 
 DEPLOYMENT = "kube-deployer/deployment"
 ROLE = "kube-deployer/role"
@@ -85,8 +85,9 @@ class Nginx(IngressProvider):
         hold = self._create(kube, render.helper(route, self._look, render.ROLE_HOLD), render.ROLE_HOLD)
         warm_up = self._create(kube, render.helper(route, self._look, render.ROLE_WARM_UP), render.ROLE_WARM_UP)
         host = next(iter(render.hosts_of(warm_up)))
+        watched = [Watched(hold), Watched(warm_up)]
         self._data_plane.await_answers(
-            context, host, "the warm-up", tls=False, watched=[Watched(hold), Watched(warm_up)]
+            context, host, "the warm-up", tls=False, objection=lambda: objection(kube, watched)
         )
 
     def switch(self, context: RouteContext) -> None:
@@ -103,7 +104,7 @@ class Nginx(IngressProvider):
             if found is None:
                 self._watched[key] = Watched({})
             elif wanted != found:
-                self._watched[key] = Watched(found, _events(kube, found))
+                self._watched[key] = Watched(found, events_of(kube, found))
             return wanted
 
         written = kube.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
@@ -115,7 +116,13 @@ class Nginx(IngressProvider):
         route = context.route
         key = (route.namespace, route.app)
         watched = [self._watched[key]] if key in self._watched else []
-        self._data_plane.await_answers(context, route.host, "the route", tls=bool(route.tls_secret), watched=watched)
+        self._data_plane.await_answers(
+            context,
+            route.host,
+            "the route",
+            tls=bool(route.tls_secret),
+            objection=lambda: objection(context.kube, watched),
+        )
         self._watched.pop(key, None)
 
     def release(self, context: RouteContext) -> None:
@@ -182,35 +189,21 @@ def _delete(kube: OwnedKube, kind: Kind, found: Mapping[str, Any]) -> None:
     kube.delete(kind, found["metadata"]["name"], deployment=_note(found, DEPLOYMENT))
 
 
-def _events(kube: OwnedKube, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    try:
-        return kube.events(found["metadata"]["uid"])
-    except KubeForbidden:
-        return []
-
-
 # --- hooks --------------------------------------------------------------------------------------------------------
 
 
 @hookimpl
 def settings_schema() -> Mapping[str, Any]:
     """The table `[plugins.ingress_nginx]`."""
-    seconds = {"type": "number", "minimum": 0, "maximum": 3600}
-    addresses = {"type": "array", "items": {"type": "string"}}
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": {
+            **data_plane_schema(),
             "ingress_class": {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"},
-            "controller": {"type": "string", "pattern": r"^[a-z0-9-]{1,63}/[a-z0-9-]{1,63}$"},
-            "addresses": addresses,
-            "https_addresses": addresses,
-            "revision_header": {"type": "boolean"},
             "allowed_headers": {"type": "array", "items": {"type": "string"}},
             "ssl_redirect": {"type": "boolean"},
-            "confirmations": {"type": "integer", "minimum": 1, "maximum": 100},
-            "propagation_seconds": seconds,
-            "minimum_hold": seconds,
+            "minimum_hold": {"type": "number", "minimum": 0, "maximum": 3600},
         },
     }
 
@@ -220,29 +213,11 @@ def register_ingress_providers(settings: PluginSettings) -> Sequence[IngressProv
     """The one provider. Raises SettingsError."""
     table = settings.table
     allowed = table.get("allowed_headers")
+    plane = data_plane(table, "ingress_nginx")
     look = render.Look(
         ingress_class=table.get("ingress_class", "nginx"),
         ssl_redirect=table.get("ssl_redirect", True),
         allowed_headers=None if allowed is None else frozenset(name.lower() for name in allowed),
-        revision=table.get("revision_header", False),
+        revision_header=plane.revision_header,
     )
-    addresses = _addresses(table, "addresses", False) + _addresses(table, "https_addresses", True)
-    if addresses and "controller" in table:
-        raise SettingsError("[plugins.ingress_nginx] controller and addresses exclude each other: give one of them")
-    data_plane = DataPlane(
-        controller=table.get("controller", ""),
-        addresses=tuple(addresses),
-        revision_header=render.REVISION_HEADER if look.revision else "",
-        confirmations=table.get("confirmations", 3),
-        propagation=float(table.get("propagation_seconds", 5.0)),
-    )
-    return [Nginx(look, data_plane, float(table.get("minimum_hold", 10.0)))]
-
-
-def _addresses(table: Mapping[str, Any], key: str, tls: bool) -> list[Address]:
-    try:
-        return [parse_address(text, tls=tls) for text in table.get(key, ())]
-    except ValueError:
-        raise SettingsError(
-            f"[plugins.ingress_nginx] {key}: write IP addresses with a port, like 10.0.0.7:80"
-        ) from None
+    return [Nginx(look, plane, float(table.get("minimum_hold", 10.0)))]

@@ -15,7 +15,6 @@ Object = dict[str, Any]
 
 PREFIX = "nginx.ingress.kubernetes.io/"
 CUSTOM_HEADERS = PREFIX + "custom-headers"
-REVISION_HEADER = "X-Deployer-Revision"
 
 ROLE_ROUTE = "route"
 # Roles that begin with `versioned-` go with their deployment, whatever happens to it.
@@ -52,12 +51,12 @@ _HEADER_VALUE = re.compile(r"[ !#%-\[\]-~]+")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The settings that decide how a route looks. `allowed_headers` None: any; `revision`: send REVISION_HEADER."""
+    """The settings that decide how a route looks. `allowed_headers` None: any; `revision_header` empty: none."""
 
     ingress_class: str = "nginx"
     ssl_redirect: bool = True
     allowed_headers: frozenset[str] | None = None
-    revision: bool = False
+    revision_header: str = ""
 
 
 def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Problem]:
@@ -68,8 +67,8 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
         path = f"additionHttpHeaders[{number}]"
         if not _HEADER_NAME.fullmatch(name):
             problems.append(Problem(f"{path}.Header", "ingress-nginx takes A-Z, a-z, 0-9, '-' and '_' only"))
-        elif look.revision and name.lower() == REVISION_HEADER.lower():
-            problems.append(Problem(f"{path}.Header", f"{REVISION_HEADER} is set by the Deployer itself"))
+        elif look.revision_header and name.lower() == look.revision_header.lower():
+            problems.append(Problem(f"{path}.Header", f"{look.revision_header} is set by the Deployer itself"))
         elif look.allowed_headers is not None and name.lower() not in look.allowed_headers:
             known = ", ".join(sorted(look.allowed_headers)) or "none"
             problems.append(
@@ -87,7 +86,7 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
 def headers_of(route: Route, look: Look) -> dict[str, str]:
     """The response headers of a route. Raises ValueError for what `header_problems` would have refused."""
     headers = dict(route.headers)
-    revision = {REVISION_HEADER: route.deployment} if look.revision and route.deployment else {}
+    revision = {look.revision_header: route.deployment} if look.revision_header and route.deployment else {}
     if header_problems([{"Header": name, "Value": value} for name, value in headers.items()], look):
         raise ValueError(f"the headers of {route.app} cannot be rendered for ingress-nginx")
     if revision and not _HEADER_VALUE.fullmatch(route.deployment):

@@ -21,6 +21,7 @@ from deployer.core import (
     ENDPOINT_SLICE,
     INGRESS,
     NAMESPACE,
+    REVISION_HEADER,
     SERVICE,
     Backend,
     Cancelled,
@@ -38,6 +39,7 @@ from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.plugins import load
 from deployer.core.settings import Settings
 from deployer.plugins.ingress_nginx import Nginx, render
+from deployer.plugins.ingress_nginx.refusals import Watched
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -74,7 +76,7 @@ def nginx(**table: Any) -> Nginx:
     ("name", "route", "look", "redirect"),
     [
         ("plain", PLAIN, render.Look(), False),
-        ("full", FULL, render.Look(ingress_class="edge", revision=True), True),
+        ("full", FULL, render.Look(ingress_class="edge", revision_header=REVISION_HEADER), True),
     ],
 )
 def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
@@ -85,7 +87,7 @@ def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
 
 
 def test_only_our_fields_of_an_ingress_change():
-    found = render.main(None, FULL, render.Look(revision=True), redirect_www=True)
+    found = render.main(None, FULL, render.Look(revision_header=REVISION_HEADER), redirect_www=True)
     found["metadata"] |= {"uid": "u", "labels": {"team": "a"}}
     theirs = {"cert-manager.io/issuer": "x", render.PREFIX + "proxy-body-size": "8m"}
     found["metadata"]["annotations"] |= theirs
@@ -99,7 +101,7 @@ def test_only_our_fields_of_an_ingress_change():
 
 
 def test_the_config_map_of_headers_is_named_after_its_contents():
-    look = render.Look(revision=True)
+    look = render.Look(revision_header=REVISION_HEADER)
     names = [
         render.headers_config_map(route, look)["metadata"]["name"]
         for route in (FULL, PLAIN, dataclasses.replace(FULL, headers=(("X-Frame-Options", "SAMEORIGIN"),)))
@@ -479,3 +481,15 @@ def _allow_only(site: Site, headers: str) -> None:
     found = site.client.get(CONFIG_MAP, name, "ingress-nginx")
     found["data"]["global-allowed-response-headers"] = headers
     site.client.replace(CONFIG_MAP, name, found, "ingress-nginx")
+
+
+def test_only_refusals_that_are_newer_count():
+    def event(uid: str, reason: str, count: int = 1) -> dict[str, Any]:
+        return {"metadata": {"uid": uid}, "reason": reason, "message": f"words of {uid}", "count": count}
+
+    before = [event("a", "AnnotationParsingFailed", 2), event("b", "Sync")]
+    watched = Watched({"metadata": {"name": "shop", "uid": "u"}}, before)
+    assert watched.refusal(before) == ""
+    assert watched.refusal([*before, event("c", "Sync")]) == ""
+    assert watched.refusal([event("a", "AnnotationParsingFailed", 3)]) == "AnnotationParsingFailed: words of a"
+    assert watched.refusal([*before, event("d", "Rejected")]) == "Rejected: words of d"
