@@ -46,6 +46,7 @@ from deployer.core.kube.kinds import (
 )
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.providers import (
+    PREVIEW_OPTIONS,
     Backend,
     Done,
     EnvContext,
@@ -70,6 +71,7 @@ from deployer.core.records import Document, Plan
 from deployer.core.steps import (
     AwaitEndpoints,
     AwaitReady,
+    CheckPreview,
     CheckUnused,
     ConfirmRoute,
     MoveService,
@@ -95,6 +97,7 @@ __all__ = [
     "INGRESS_CLASS",
     "NAMESPACE",
     "POD",
+    "PREVIEW_OPTIONS",
     "REVISION_HEADER",
     "SECRET",
     "SERVICE",
@@ -104,6 +107,7 @@ __all__ = [
     "AwaitReady",
     "Backend",
     "Cancelled",
+    "CheckPreview",
     "CheckUnused",
     "ConfirmRoute",
     "Conflict",

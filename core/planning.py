@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import secrets
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from deployer.core.providers import (
     EnvContext,
     IngressProvider,
     Phase,
+    Preview,
     Route,
     RouteContext,
     RouteState,
     Step,
 )
 from deployer.core.records import App, Deployment, Document, Plan, Status
-from deployer.core.settings import Settings
+from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -288,8 +290,22 @@ class Planner:
             sticky=bool(descriptor.get("useStickySessions")),
             headers=tuple((h["Header"], h["Value"]) for h in descriptor.get("additionHttpHeaders") or ()),
             options=descriptor.get("ingressOptions") or {},
+            preview=self._preview(deployment, ingress),
         )
         return route.to_document()
+
+    def _preview(self, deployment: Deployment, ingress: IngressProvider) -> Preview:
+        host = self.settings.preview(deployment.namespace, deployment.app)
+        options = deployment.descriptor.get("ingressOptions") or {}
+        check = str(options.get("previewCheck") or self.settings.preview_check)
+        if "preview" not in ingress.capabilities:
+            if host or check:
+                self.log(f"no preview: ingress provider {ingress.name} has none")
+            return Preview()
+        if host and not DNS_SUBDOMAIN.fullmatch(host):
+            self.log(f"no preview host: {host} is not the name of a host")
+            host = ""
+        return Preview(host, secrets.token_hex(16), check, self.settings.tls_secret(host) if host else "")
 
     def _tls_secret(self, host: str, descriptor: Document, live: Live | None) -> str:
         """The descriptor's, else the settings', else a TLS Secret named like the host or its domain, else none."""

@@ -20,7 +20,7 @@ from deployer.core.health import HealthTarget, Verdict
 from deployer.core.kube.mirror import Gone
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.records import Document, Json, Plan
-from deployer.core.settings import Settings
+from deployer.core.settings import PATH, Settings
 
 Schema = Mapping[str, Any]
 
@@ -195,11 +195,24 @@ class Preview:
     host    the host under which it answers; empty when the settings name none
     token   letters and digits that nobody can guess, for a data plane that can match a header
     check   a path that must answer well through the preview before the switch; empty: none is asked
+    tls_secret  of the preview host, when the settings name one
     """
 
     host: str = ""
     token: str = ""
     check: str = ""
+    tls_secret: str = ""
+
+
+PREVIEW_OPTIONS: Schema = {
+    "previewCheck": {
+        "type": "string",
+        "maxLength": 1024,
+        "pattern": f"^{PATH}$",
+        "x-rule": "must be a path like /health",
+    }
+}
+"""Properties for the `options_schema` of every ingress provider with the capability `preview`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

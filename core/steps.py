@@ -106,12 +106,30 @@ class PrepareRoute(Step):
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
-            work.ingress.prepare(work.route())
+            context = work.route()
+            work.ingress.prepare(context)
+            if host := context.route.preview.host:
+                work.log(f"version {work.plan.version} can be looked at under {host} until it has taken over")
         return Done()
 
     def undo(self, work: Work) -> None:
         if work.ingress and work.plan.route:
             work.ingress.release(work.route())
+
+
+class CheckPreview(Step):
+    """Ask for the health of the new version through the data plane, before the public host moves."""
+
+    id = "check-preview"
+    phase = Phase.EXPOSE
+
+    def run(self, work: Work) -> Outcome:
+        if work.ingress and work.plan.route:
+            context = work.route()
+            if path := context.route.preview.check:
+                work.ingress.check_preview(context)
+                work.log(f"{path} answers well through the preview")
+        return Done()
 
 
 class SwitchRoute(Step):
@@ -316,6 +334,8 @@ def deploy_steps(plan: Plan | None = None) -> list[Step]:
     """
     health: list[Step] = [VerifyHealth()] if plan is None or plan.health else []
     route: list[Step] = [PrepareRoute(), SwitchRoute(), ConfirmRoute()] if plan is None or plan.route else []
+    if plan is None or (plan.route and plan.route.get("preview", {}).get("check")):
+        route.insert(1, CheckPreview())
     return [StartWorkload(), AwaitReady(), *health, AwaitEndpoints(), *route, MoveService()]
 
 
