@@ -31,11 +31,13 @@ from deployer.core.errors import (
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.hookspecs import hookimpl
+from deployer.core.hosts import claimants, ingress_hosts, www_twin
 from deployer.core.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER,
     ENDPOINT_SLICE,
     EVENT,
+    HTTP_ROUTE,
     INGRESS,
     INGRESS_CLASS,
     NAMESPACE,
@@ -66,6 +68,7 @@ from deployer.core.providers import (
     Step,
     Strategy,
     Work,
+    backends_behind,
 )
 from deployer.core.records import Document, Plan
 from deployer.core.steps import (
@@ -93,6 +96,7 @@ __all__ = [
     "CONTROLLER",
     "ENDPOINT_SLICE",
     "EVENT",
+    "HTTP_ROUTE",
     "INGRESS",
     "INGRESS_CLASS",
     "NAMESPACE",
@@ -168,10 +172,14 @@ __all__ = [
     "VerifyHealth",
     "Work",
     "ask",
+    "backends_behind",
+    "claimants",
     "data_plane",
     "data_plane_schema",
     "deploy_steps",
     "hookimpl",
+    "ingress_hosts",
     "retire_steps",
     "undeploy_steps",
+    "www_twin",
 ]

@@ -20,6 +20,9 @@ from deployer.core.providers import RouteContext
 Objection = Callable[[], str]
 """What speaks against the route at this moment, as a whole sentence that quotes the controller; or nothing."""
 
+Proof = tuple[str, str]
+"""A response header, and the value by which an answer is known to come from the right version; empty: there is none."""
+
 REVISION_HEADER = "X-Deployer-Revision"
 """The response header that names the deployment, unless the settings call it otherwise."""
 
@@ -62,15 +65,18 @@ class DataPlane:
         tls: bool,
         objection: Objection = str,
         headers: Mapping[str, str] | None = None,
+        proof: Proof | None = None,
     ) -> None:
         """Return when `host` leads to `route.deployment` at every address, asked on fresh connections.
 
-        `what` names the thing in the log and in errors; `headers` go with every request, for a route that matches one.
+        `what` names the thing in the log and in errors; `headers` go with every request, for a route that matches one;
+        `proof` is what the right answers have instead of the deployment in the revision header.
         Without addresses or revision header there is no proof: then it is the propagation time, and the log says so.
         Raises StepFailed: with the objection (reason `RouteRejected`), or with the last answers when time is up
         (reason `RouteNotConfirmed`).
         """
-        expected = context.route.deployment if self.revision_header else ""
+        header, expected = proof or (self.revision_header, context.route.deployment)
+        expected = expected if header else ""
         if not (self.known and expected):
             why = (
                 "no response header names the version"
@@ -81,7 +87,7 @@ class DataPlane:
                 f"{what} to {context.route.backend.service} cannot be asked for ({why}): waiting {self.propagation:g} s"
             )
             context.gate.pause(self.propagation)
-        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), expected)
+        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), header, expected)
         if self.known:
             round_.run()
         round_.check_objection()
@@ -108,7 +114,8 @@ class DataPlane:
             )
         expected = context.route.deployment if self.revision_header else ""
         healthy = range(200, 400)
-        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), expected, path, healthy)
+        header = self.revision_header
+        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), header, expected, path, healthy)
         round_.run()
 
     def current(self, context: RouteContext, tls: bool) -> list[Address]:
@@ -141,6 +148,7 @@ class _Round:
     tls: bool
     objection: Objection
     headers: Mapping[str, str]
+    header: str
     expected: str
     path: str = "/"
     healthy: range | None = None
@@ -189,7 +197,7 @@ class _Round:
         return True
 
     def _ask(self, address: Address, host: str, headers: Mapping[str, str]) -> Answer:
-        return ask(address, host, self.plane.revision_header, self.context.gate, path=self.path, headers=headers)
+        return ask(address, host, self.header, self.context.gate, path=self.path, headers=headers)
 
     def _failed(self) -> StepFailed:
         wrong = [f"{address} {answer}" for address, answer in self.last.items() if address not in self.done]

@@ -291,6 +291,7 @@ class Planner:
             headers=tuple((h["Header"], h["Value"]) for h in descriptor.get("additionHttpHeaders") or ()),
             options=descriptor.get("ingressOptions") or {},
             preview=self._preview(deployment, ingress),
+            stable=bool(ingress.stable),
         )
         return route.to_document()
 

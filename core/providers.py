@@ -17,6 +17,7 @@ from typing import Any
 from deployer.core.errors import Problem, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, Verdict
+from deployer.core.kube.kinds import SERVICE
 from deployer.core.kube.mirror import Gone
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.records import Document, Json, Plan
@@ -46,6 +47,10 @@ class Provider(ABC):
 
     def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:
         """What this provider cannot do for that (normalised) descriptor. Asked before anything is stored."""
+        return ()
+
+    def remarks(self, descriptor: Document) -> Sequence[Problem]:
+        """What will have no effect in that (normalised) descriptor, although it is no mistake: shown, never refused."""
         return ()
 
 
@@ -217,7 +222,11 @@ PREVIEW_OPTIONS: Schema = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch."""
+    """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch.
+
+    `stable`: the route refers to the unversioned Service, which is named like the app, and follows it: moving that
+    Service to `backend`, which is not the provider's business, is the switch then.
+    """
 
     namespace: str
     app: str
@@ -233,6 +242,7 @@ class Route:
     headers: tuple[tuple[str, str], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     preview: Preview = Preview()
+    stable: bool = False
 
     def to_document(self) -> Document:
         """As JSON, for the plan."""
@@ -282,6 +292,21 @@ class RouteState:
     deployment: str = ""
 
 
+def backends_behind(kube: OwnedKube, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:
+    """The same backends, with the versioned Service that the unversioned one stands for now in place of that; without
+    it when it is not there or selects no version."""
+    found: list[Backend] = []
+    for backend in backends:
+        if backend.service != app:
+            found.append(backend)
+            continue
+        service = kube.get(SERVICE, app)
+        selector = (service or {}).get("spec", {}).get("selector") or {}
+        if version := selector.get("version"):
+            found.append(dataclasses.replace(backend, service=f"{app}-{version}"))
+    return tuple(dict.fromkeys(found))
+
+
 class IngressProvider(Provider):
     """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
 
@@ -293,14 +318,24 @@ class IngressProvider(Provider):
         """Seconds for which the old version must go on serving after the switch, whatever the settings say."""
         return 10.0
 
+    @property
+    def stable(self) -> bool:
+        """Should routes refer to the unversioned Service? Asked when a deployment is decided; see `Route.stable`."""
+        return False
+
     @abstractmethod
     def state(self, context: RouteContext) -> RouteState | None:
-        """Where the app's route leads now; None when there is none. Only reads. Raises ForeignObject when an object
-        of the route's name belongs to somebody else."""
+        """Where the app's route leads now, with `backends` that are versioned Services even if it refers to the
+        unversioned one (`backends_behind`); None when there is no route. Only reads. Raises ForeignObject when an
+        object of the route's name belongs to somebody else."""
 
     @abstractmethod
     def prepare(self, context: RouteContext) -> None:
         """Make the new backend known to the data plane, without public traffic; hold on to the old one."""
+
+    def contends(self, found: Document) -> bool:
+        """Would this foreign Ingress or HTTPRoute be served by the same data plane, if it had the host of a route?"""
+        return True
 
     def check_preview(self, context: RouteContext) -> None:
         """Return when `route.preview.check` answers well through the preview that `prepare` made, at every address of
@@ -317,7 +352,8 @@ class IngressProvider(Provider):
 
     @abstractmethod
     def confirm(self, context: RouteContext) -> None:
-        """Return only when every address of the data plane answers with `route.deployment`."""
+        """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
+        `route.version`, as the Service was moved right before."""
 
     @abstractmethod
     def release(self, context: RouteContext) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from deployer.core import manifests
 from deployer.core.errors import Hold, StepFailed
+from deployer.core.hosts import require_free
 from deployer.core.kube import diagnose
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.mirror import CONTROLLED_BY, Gone
@@ -107,6 +108,7 @@ class PrepareRoute(Step):
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
             context = work.route()
+            require_free(context, work.ingress)
             work.ingress.prepare(context)
             if host := context.route.preview.host:
                 work.log(f"version {work.plan.version} can be looked at under {host} until it has taken over")
@@ -141,7 +143,8 @@ class SwitchRoute(Step):
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
             await_serving(work, fresh=True)
-            work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
+            if not work.plan.route.get("stable"):
+                work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
             work.ingress.switch(work.route())
         return Done()
 
@@ -151,6 +154,8 @@ class SwitchRoute(Step):
             return
         state = work.ingress.state(work.route())
         moved = state is not None and leads_to(state.backends, work.plan.route["backend"]["service"])
+        # A stable route leads back as its Service does, but what was written to it for this deployment is there still.
+        moved = moved or (state is not None and state.deployment == work.plan.deployment)
         # Once the way back was begun it is confirmed and held to its end, however often that takes.
         if not moved and not work.recall("moving-back", False):
             return
@@ -175,16 +180,22 @@ class ConfirmRoute(Step):
     phase = Phase.CONFIRM
 
     def run(self, work: Work) -> Outcome:
-        if work.ingress and work.plan.route:
-            began = time.monotonic()
-            work.ingress.confirm(work.route())
-            taken = time.monotonic() - began
-            work.log(f"{work.plan.route['host']} answers with version {work.plan.version} after {taken:.2f} s")
+        # A stable route is confirmed when its Service has moved.
+        if work.ingress and work.plan.route and not work.plan.route.get("stable"):
+            _confirm(work)
         return Done()
 
 
+def _confirm(work: Work) -> None:
+    assert work.ingress and work.plan.route
+    began = time.monotonic()
+    work.ingress.confirm(work.route())
+    taken = time.monotonic() - began
+    work.log(f"{work.plan.route['host']} answers with version {work.plan.version} after {taken:.2f} s")
+
+
 class MoveService(Step):
-    """Lead the unversioned Service to the new version: ports and selector in one write."""
+    """Lead the unversioned Service to the new version: ports and selector in one write. A stable route follows it."""
 
     id = "move-service"
     phase = Phase.CONFIRM
@@ -197,6 +208,8 @@ class MoveService(Step):
         before = (work.plan.previous or {}).get("service_object")
         put_service(work.kube, wanted, instead_of=before)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
+        if work.ingress and work.plan.route and work.plan.route.get("stable"):
+            _confirm(work)
         return Done()
 
     def undo(self, work: Work) -> None:
@@ -215,6 +228,9 @@ class MoveService(Step):
         # It is marked as the previous deployment's again, and not as this one's, of which nothing may stay.
         put_service(work.kube.for_deployment(str(previous.get("deployment"))), before, instead_of=wanted)
         work.log(f"service {name_of(wanted)} selects version {previous.get('version')} again")
+        back = route_back(work.plan) if work.plan.route else None
+        if work.ingress and back and back.get("stable"):
+            work.ingress.confirm(work.route(back))
         # Nodes and clients inside the cluster follow a little later.
         work.gate.pause(min(float(work.plan.settings["proxysleep"]), SERVICE_HOLD))
 

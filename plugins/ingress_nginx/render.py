@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.core import Backend, Problem, Route
+from deployer.plugins.ingress_nginx import options
 
 Object = dict[str, Any]
 
@@ -21,6 +22,9 @@ ROLE_ROUTE = "route"
 ROLE_WARM_UP = "versioned-warm-up"
 ROLE_HOLD = "versioned-hold"
 ROLE_HEADERS = "versioned-headers"
+# The headers of a stable route, which outlive the deployment that made them.
+ROLE_STABLE_HEADERS = "headers"
+HEADER_ROLES = frozenset({ROLE_HEADERS, ROLE_STABLE_HEADERS})
 HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD})
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
@@ -29,7 +33,10 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
 _COOKIE = "deployer-affinity"
 _COOKIE_AGE = "86400"
 
-# Every annotation that is ever rendered; others on the route's Ingress belong to somebody else and stay.
+# Which annotations came from `ingressOptions`, so that only those go again.
+OPTIONS_NOTE = "kube-deployer/nginx-options"
+
+# Every other annotation that is ever rendered; more that are on the route's Ingress belong to somebody else and stay.
 _OURS = frozenset(
     PREFIX + name
     for name in (
@@ -51,12 +58,14 @@ _HEADER_VALUE = re.compile(r"[ !#%-\[\]-~]+")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The settings that decide how a route looks. `allowed_headers` None: any; `revision_header` empty: none."""
+    """The settings that decide how a route looks. `allowed_headers` None: any; `revision_header` empty: none;
+    `gzip`: the controller's own setting `use-gzip` is on."""
 
     ingress_class: str = "nginx"
     ssl_redirect: bool = True
     allowed_headers: frozenset[str] | None = None
     revision_header: str = ""
+    gzip: bool = False
 
 
 def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Problem]:
@@ -83,26 +92,30 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
     return problems
 
 
-def headers_of(route: Route, look: Look) -> dict[str, str]:
-    """The response headers of a route. Raises ValueError for what `header_problems` would have refused."""
+def headers_of(route: Route, look: Look, *, revision: bool) -> dict[str, str]:
+    """The response headers of a route, with the one that names the deployment if there is to be a `revision`.
+
+    Raises ValueError for what `header_problems` would have refused.
+    """
     headers = dict(route.headers)
-    revision = {look.revision_header: route.deployment} if look.revision_header and route.deployment else {}
+    ours = {look.revision_header: route.deployment} if revision and look.revision_header and route.deployment else {}
     if header_problems([{"Header": name, "Value": value} for name, value in headers.items()], look):
         raise ValueError(f"the headers of {route.app} cannot be rendered for ingress-nginx")
-    if revision and not _HEADER_VALUE.fullmatch(route.deployment):
+    if ours and not _HEADER_VALUE.fullmatch(route.deployment):
         raise ValueError(f"the deployment id of {route.app} cannot be rendered for ingress-nginx")
-    return headers | revision
+    return headers | ours
 
 
-def headers_config_map(route: Route, look: Look) -> Object | None:
+def headers_config_map(route: Route, look: Look, *, stable: bool = False) -> Object | None:
     """The ConfigMap that `custom-headers` refers to, None when there is no header.
 
-    The controller notices no edit of it, so the name is a hash of the contents and of the deployment.
+    The controller notices no edit of it, so the name is a hash of the contents and of the deployment; `stable`: only of
+    the contents, which do not name the deployment then, for the Ingress of a stable route, which is to stay as it is.
     """
-    data = headers_of(route, look)
+    data = headers_of(route, look, revision=not stable)
     if not data:
         return None
-    content = json.dumps([route.deployment, sorted(data.items())]).encode()
+    content = json.dumps(["" if stable else route.deployment, sorted(data.items())]).encode()
     name = f"{route.app}-headers-{hashlib.sha256(content).hexdigest()[:10]}"
     return {
         "apiVersion": "v1",
@@ -113,30 +126,61 @@ def headers_config_map(route: Route, look: Look) -> Object | None:
     }
 
 
-def helper(route: Route, look: Look, role: str) -> Object:
-    """An Ingress on a private host: the warm-up of the new Service or the hold on the old one.
+def target(route: Route) -> Backend:
+    """The Service that the app's Ingress refers to."""
+    return Backend(route.app, route.backend.port) if route.stable else route.backend
 
-    A dot in the name keeps it apart from every app's own Ingress. `.invalid` never resolves (RFC 6761), and the host
-    cannot be guessed without the deployment's id.
-    """
-    backend = route.backend if role == ROLE_WARM_UP else route.previous
-    if backend is None:
-        raise ValueError(f"the route of {route.app} has nothing to hold")
-    token = hashlib.sha256(f"{route.namespace}/{route.app}/{route.deployment}".encode()).hexdigest()[:24]
-    word = role.removeprefix("versioned-")
-    annotations = {}
-    if role == ROLE_WARM_UP and (config_map := headers_config_map(route, look)):
+
+def hold(route: Route, look: Look, backend: Backend) -> Object:
+    """An Ingress on a private host that keeps `backend`, the old one, in the controller's list."""
+    return _helper(route, look, ROLE_HOLD, {}, [(private_host(route, ROLE_HOLD), backend)])
+
+
+def warm_up(route: Route, look: Look) -> Object:
+    """An Ingress on a private host, and on the preview's, that makes the new version known to the controller."""
+    rules = [(private_host(route, ROLE_WARM_UP), route.backend)]
+    if route.stable:
+        rules.append((f"stable-{private_host(route, ROLE_WARM_UP)}", target(route)))
+    if route.preview.host:
+        rules.append((route.preview.host, route.backend))
+    # How the backend is spoken to; not whom it lets in, or where it redirects.
+    annotations = {
+        PREFIX + name: value
+        for name, value in options.as_annotations(route.options).items()
+        if name.startswith(("backend-", "proxy-"))
+    }
+    if config_map := headers_config_map(route, look):
         annotations[CUSTOM_HEADERS] = f"{route.namespace}/{config_map['metadata']['name']}"
+    made = _helper(route, look, ROLE_WARM_UP, annotations, rules)
+    if route.preview.host and route.preview.tls_secret:
+        made["spec"]["tls"] = [{"hosts": [route.preview.host], "secretName": route.preview.tls_secret}]
+    return made
+
+
+def private_host(route: Route, role: str) -> str:
+    """Where a helper answers. `.invalid` never resolves (RFC 6761), and nobody can guess the host."""
+    return f"{_token(route)}.{role.removeprefix('versioned-')}.invalid"
+
+
+def _token(route: Route) -> str:
+    secret = f"{route.namespace}/{route.app}/{route.deployment}/{route.preview.token}"
+    return hashlib.sha256(secret.encode()).hexdigest()[:24]
+
+
+def _helper(
+    route: Route, look: Look, role: str, annotations: dict[str, str], rules: Sequence[tuple[str, Backend]]
+) -> Object:
+    """A dot in the name keeps it apart from every app's own Ingress."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
         "metadata": {
-            "name": f"{route.app}.{word}.{token[:10]}",
+            "name": f"{route.app}.{role.removeprefix('versioned-')}.{_token(route)[:10]}",
             "namespace": route.namespace,
             "labels": dict(MANAGED_BY),
             "annotations": annotations,
         },
-        "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(f"{token}.{word}.invalid", backend)]},
+        "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(host, backend) for host, backend in rules]},
     }
 
 
@@ -144,11 +188,14 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     """The app's Ingress: what is there (or nothing), with our fields as the route wants them and all others kept."""
     wanted = found or {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": route.app}}
     metadata = wanted["metadata"]
-    kept = {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in _OURS}
+    before = metadata.get("annotations") or {}
+    asked = frozenset(before.get(OPTIONS_NOTE, "").split(",")) & options.ANNOTATIONS.keys()
+    ours = {*_OURS, OPTIONS_NOTE, *(PREFIX + name for name in asked)}
+    kept = {key: value for key, value in before.items() if key not in ours}
     metadata["annotations"] = kept | _annotations(route, look, redirect_www)
     spec = wanted.setdefault("spec", {})
     spec["ingressClassName"] = look.ingress_class
-    spec["rules"] = [_rule(route.host, route.backend)]
+    spec["rules"] = [_rule(route.host, target(route))]
     spec.pop("tls", None)
     spec.pop("defaultBackend", None)
     if route.tls_secret:
@@ -156,9 +203,13 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     return wanted
 
 
-def other_www(host: str) -> str:
-    """The host that `from-to-www-redirect` would answer for."""
-    return host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+def strange(found: Object) -> str:
+    """What an Ingress of ours has that was not written by us, in words; or nothing."""
+    rules = found.get("spec", {}).get("rules") or []
+    paths = [path for rule in rules for path in (rule.get("http") or {}).get("paths") or ()]
+    if len(rules) > 1 or len(paths) > 1:
+        return f"{len(rules)} rules with {len(paths)} paths instead of one"
+    return ""
 
 
 def hosts_of(ingress: Object) -> set[str]:
@@ -189,9 +240,11 @@ def _annotations(route: Route, look: Look, redirect_www: bool) -> dict[str, str]
         }
     if route.tls_secret:
         out["ssl-redirect"] = "true" if look.ssl_redirect else "false"
-    if config_map := headers_config_map(route, look):
+    if config_map := headers_config_map(route, look, stable=route.stable):
         out["custom-headers"] = f"{route.namespace}/{config_map['metadata']['name']}"
-    return {PREFIX + name: value for name, value in out.items()}
+    asked = options.as_annotations(route.options)
+    note = {OPTIONS_NOTE: ",".join(asked)} if asked else {}
+    return {PREFIX + name: value for name, value in (out | asked).items()} | note
 
 
 def _rule(host: str, backend: Backend) -> Object:

@@ -28,6 +28,7 @@ from deployer.core import (
     Fenced,
     ForeignObject,
     Gate,
+    Preview,
     Route,
     RouteContext,
     SettingsError,
@@ -61,6 +62,21 @@ FULL = dataclasses.replace(
     headers=(("X-Frame-Options", "DENY"), ("Content-Security-Policy", "default-src 'self'; img-src *")),
 )
 
+STABLE = dataclasses.replace(
+    FULL,
+    stable=True,
+    preview=Preview("shop-preview.example.com", "0123456789abcdef", "/health", "preview-tls"),
+    options={
+        "previewCheck": "/health",
+        "backend-protocol": "HTTPS",
+        "proxy-body-size": "8m",
+        "proxy-buffering": False,
+        "proxy-read-timeout": 120,
+        "enable-cors": True,
+        "whitelist-source-range": "10.0.0.0/8, 2001:db8::/32",
+    },
+)
+
 
 def nginx(**table: Any) -> Nginx:
     """The provider as the service gets it, with this table of settings."""
@@ -75,14 +91,16 @@ def nginx(**table: Any) -> Nginx:
 @pytest.mark.parametrize(
     ("name", "route", "look", "redirect"),
     [
+        ("stable", STABLE, render.Look(revision_header="X-Revision"), False),
         ("plain", PLAIN, render.Look(), False),
         ("full", FULL, render.Look(ingress_class="edge", revision_header=REVISION_HEADER), True),
     ],
 )
 def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
-    objects = [render.main(None, route, look, redirect_www=redirect), render.headers_config_map(route, look)]
+    config_map = render.headers_config_map(route, look, stable=route.stable)
+    objects = [render.main(None, route, look, redirect_www=redirect), config_map]
     if route.previous:
-        objects += [render.helper(route, look, role) for role in (render.ROLE_HOLD, render.ROLE_WARM_UP)]
+        objects += [render.hold(route, look, route.previous), render.warm_up(route, look)]
     assert [o for o in objects if o] == json.loads((GOLDEN / f"ingress_nginx_{name}.json").read_text())
 
 
@@ -112,11 +130,11 @@ def test_the_config_map_of_headers_is_named_after_its_contents():
 
 
 def test_helpers_cannot_have_the_name_of_an_app():
-    for role in (render.ROLE_HOLD, render.ROLE_WARM_UP):
-        name = render.helper(dataclasses.replace(FULL, app="a" * 63), render.Look(), role)["metadata"]["name"]
-        assert "." in name
-        assert len(name) < 253
-    host = next(iter(render.hosts_of(render.helper(FULL, render.Look(), render.ROLE_HOLD))))
+    long = dataclasses.replace(FULL, app="a" * 63)
+    for made in (render.hold(long, render.Look(), Backend("a-1", 80)), render.warm_up(long, render.Look())):
+        assert "." in made["metadata"]["name"]
+        assert len(made["metadata"]["name"]) < 253
+    host = next(iter(render.hosts_of(render.hold(FULL, render.Look(), Backend("shop-1", 80)))))
     assert all(len(label) < 64 for label in host.split("."))
     assert TWO not in host
 
@@ -167,7 +185,9 @@ def test_compression_is_no_reason_to_refuse():
         {"addresses": ["127.0.0.1:0"]},
         {"addresses": ["127.0.0.1:80"], "controller": "a/b"},
         {"confirmations": 0},
-        {"mode": "stable-service"},
+        {"mode": "canary"},
+        {"version_header": "X Y"},
+        {"revision_header": "X:Y"},
     ],
 )
 def test_wrong_settings_stop_the_service(table):
@@ -386,14 +406,16 @@ def test_www_is_redirected_unless_somebody_has_that_host(site):
     other = render.main(None, site.route("2", app="other", host=f"www.{site.host}"), render.Look(), redirect_www=False)
     site.client.create(INGRESS, other, site.namespace)
     provider.switch(site.context(site.route("1", redirect_www=True)))
-    assert f"redirectWww is left out: Ingress other has the host www.{site.host}" in site.log
+    assert (
+        f"redirectWww is left out: Ingress other in namespace {site.namespace} has the host www.{site.host}" in site.log
+    )
     notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
     assert render.PREFIX + "from-to-www-redirect" not in notes
 
 
 def test_compression_is_said_to_be_global(site):
     site.expose(nginx(**SANDBOX), "1", compression=True)
-    assert "gzip is a setting of the whole ingress-nginx controller" in "".join(site.log)
+    assert "gzip is a setting of the whole ingress-nginx controller (use-gzip)" in "".join(site.log)
 
 
 def test_a_route_without_endpoints_is_not_confirmed(site):
