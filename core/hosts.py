@@ -47,7 +47,7 @@ def claimants(
     found: dict[str, list[str]] = {host: [] for host in hosts}
     for kind in (INGRESS, HTTP_ROUTE):
         for item in _visible(kube, kind, log):
-            if _own(kube, item) or not counts(item):
+            if _own(kube, item) or item["metadata"].get("deletionTimestamp") or not counts(item):
                 continue
             place = f"{kind.kind} {item['metadata']['name']} in namespace {item['metadata']['namespace']}"
             for host in found.keys() & (ingress_hosts(item) if kind == INGRESS else _http_route_hosts(item)):

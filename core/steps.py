@@ -157,9 +157,11 @@ class SwitchRoute(Step):
         # A stable route leads back as its Service does, but what was written to it for this deployment is there still.
         moved = moved or (state is not None and state.deployment == work.plan.deployment)
         # Once the way back was begun it is confirmed and held to its end, however often that takes.
-        if not moved and not work.recall("moving-back", False):
-            return
         back = route_back(work.plan)
+        if not moved and not work.recall("moving-back", False):
+            if state and back and back.get("stable"):
+                work.ingress.confirm(work.route(back))  # its Service may have moved, and moved back
+            return
         if back is None:
             work.ingress.remove(work.route())
             return
@@ -228,9 +230,6 @@ class MoveService(Step):
         # It is marked as the previous deployment's again, and not as this one's, of which nothing may stay.
         put_service(work.kube.for_deployment(str(previous.get("deployment"))), before, instead_of=wanted)
         work.log(f"service {name_of(wanted)} selects version {previous.get('version')} again")
-        back = route_back(work.plan) if work.plan.route else None
-        if work.ingress and back and back.get("stable"):
-            work.ingress.confirm(work.route(back))
         # Nodes and clients inside the cluster follow a little later.
         work.gate.pause(min(float(work.plan.settings["proxysleep"]), SERVICE_HOLD))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import http.client
 import json
@@ -34,6 +35,8 @@ from deployer.core import (
     SettingsError,
     StepFailed,
 )
+from deployer.core.descriptor import schema_problems
+from deployer.core.hosts import require_free
 from deployer.core.kube import client as kube_client
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner
@@ -267,6 +270,15 @@ class Site:
             answer.read()
             return answer.status, answer.headers.get("X-Version", ""), answer.headers.get("X-Deployer-Revision", "")
 
+    def fetch_until(self, status: int, host: str) -> bool:
+        """The ingress follows a little later; whether it does within ten seconds."""
+        end = time.monotonic() + 10
+        while self.fetch(host)[0] != status:
+            if time.monotonic() > end:
+                return False
+            threading.Event().wait(0.02)
+        return True
+
     def names(self, kind: Any) -> set[str]:
         return {found["metadata"]["name"] for found in self.client.list(kind, self.namespace)[0]}
 
@@ -343,6 +355,144 @@ def test_helpers_are_known_before_the_public_host_moves(site):
     provider.release(context)
     assert site.names(INGRESS) == {"shop"}
     assert len(site.names(CONFIG_MAP)) == 1
+
+
+def test_a_preview_shows_the_new_version_until_it_is_released(site):
+    provider = nginx(**SANDBOX)
+    preview = Preview(f"preview-{site.namespace}.example.com", "secret", "/health")
+    first = site.expose(provider, "1", preview=preview)
+    assert site.fetch(preview.host) == (200, "1", ONE)  # also of a first deployment, which holds nothing
+    provider.release(first)
+    assert site.fetch_until(404, preview.host)
+    context = site.context(site.route("2", preview=preview))
+    provider.prepare(context)
+    assert site.fetch(preview.host) == (200, "2", TWO)
+    assert site.fetch() == (200, "1", ONE)
+    provider.check_preview(context)
+    provider.release(context)
+    assert site.names(INGRESS) == {"shop"}
+    assert site.fetch_until(404, preview.host)
+
+
+def test_the_originals_ingress_is_adopted_and_switched(site):
+    """By its exact label shape; the same without the labels is foreign, see below."""
+    provider = nginx(**SANDBOX)
+    body = render.main(None, site.route("1"), render.Look(), redirect_www=False)
+    body["metadata"]["labels"] = {"app": "shop", "name": "shop", "persistent": "true"}
+    site.client.create(INGRESS, body, site.namespace)
+    state = provider.state(site.context(site.route("2")))
+    assert (state.backends, state.deployment) == ((Backend("shop-1", 80),), "")
+    site.expose(provider, "2")
+    assert site.fetch() == (200, "2", TWO)
+    notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
+    assert notes["kube-deployer/deployment"] == TWO
+
+
+@pytest.mark.parametrize("edit", ["another-service", "another-path"])
+def test_an_ingress_that_somebody_edited_mid_way_is_not_overwritten(site, edit):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    context = site.context(site.route("2"))
+    provider.prepare(context)
+    found = site.client.get(INGRESS, "shop", site.namespace)
+    paths = found["spec"]["rules"][0]["http"]["paths"]
+    if edit == "another-service":
+        paths[0]["backend"]["service"]["name"] = "maintenance"
+    else:
+        paths.append(copy.deepcopy(paths[0]) | {"path": "/api"})
+    site.client.replace(INGRESS, "shop", found, site.namespace)
+    before = site.client.get(INGRESS, "shop", site.namespace)["spec"]
+    with pytest.raises(StepFailed, match=r"Ingress shop (leads to maintenance|has 1 rules with 2 paths)") as caught:
+        provider.switch(context)
+    assert caught.value.reason == "ObjectChanged"
+    assert site.client.get(INGRESS, "shop", site.namespace)["spec"] == before
+
+
+def test_foreign_annotations_stay_and_options_that_are_dropped_go(site):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1", options={"proxy-body-size": "8m", "proxy-buffering": False})
+    site.client.patch(
+        INGRESS,
+        "shop",
+        {"metadata": {"annotations": {render.PREFIX + "limit-rps": "7", "cert-manager.io/issuer": "x"}}},
+        site.namespace,
+    )
+    site.expose(provider, "2", options={"proxy-read-timeout": 90})
+    notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
+    asked = {k.removeprefix(render.PREFIX): v for k, v in notes.items() if "proxy" in k or "limit" in k}
+    assert asked == {"proxy-read-timeout": "90", "limit-rps": "7"}
+    assert notes["cert-manager.io/issuer"] == "x"
+
+
+def test_somebody_elses_route_of_the_host_is_found_in_every_namespace(site):
+    other = Site(site.cluster, f"{site.namespace}-other")
+    try:
+        # An app of the same name, made by this deployer, but of another namespace.
+        other.client.create(
+            INGRESS,
+            render.main(None, other.route("1", host=site.host), render.Look(), redirect_www=False)
+            | {"apiVersion": "networking.k8s.io/v1"},
+            other.namespace,
+        )
+        with pytest.raises(StepFailed, match=f"Ingress shop in namespace {other.namespace} already") as caught:
+            require_free(site.context(site.route("1")), nginx(**SANDBOX))
+        assert caught.value.reason == "HostTaken"
+        # Another class is another controller's, another path another app's share of the host.
+        require_free(site.context(site.route("1")), nginx(**SANDBOX, ingress_class="internal"))
+        found = other.client.get(INGRESS, "shop", other.namespace)
+        found["spec"]["rules"][0]["http"]["paths"][0]["path"] = "/api"
+        other.client.replace(INGRESS, "shop", found, other.namespace)
+        require_free(site.context(site.route("1")), nginx(**SANDBOX))
+        # Who redirects www has that host too.
+        twin = {"metadata": {"annotations": {render.PREFIX + "from-to-www-redirect": "true"}}}
+        found["spec"]["rules"][0]["http"]["paths"][0]["path"] = "/"
+        found["spec"]["rules"][0]["host"] = f"www.{site.host}"
+        found["metadata"].pop("resourceVersion")
+        other.client.replace(INGRESS, "shop", found, other.namespace)
+        require_free(site.context(site.route("1")), nginx(**SANDBOX))
+        other.client.patch(INGRESS, "shop", twin, other.namespace)
+        with pytest.raises(StepFailed, match="is answered for by Ingress shop"):
+            require_free(site.context(site.route("1")), nginx(**SANDBOX))
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"configuration-snippet": "return 200;"}, "ingressOptions.configuration-snippet"),
+        ({"server-snippet": "x"}, "ingressOptions.server-snippet"),
+        ({"auth-url": "http://169.254.169.254/"}, "ingressOptions.auth-url"),
+        ({"custom-headers": "kube-system/x"}, "ingressOptions.custom-headers"),
+        ({"proxy-body-size": "8m; }"}, "ingressOptions.proxy-body-size"),
+        ({"proxy-body-size": "8m\n"}, "ingressOptions.proxy-body-size"),
+        ({"proxy-body-size": 8}, "ingressOptions.proxy-body-size"),
+        ({"proxy-read-timeout": "60"}, "ingressOptions.proxy-read-timeout"),
+        ({"proxy-read-timeout": True}, "ingressOptions.proxy-read-timeout"),
+        ({"proxy-read-timeout": 0}, "ingressOptions.proxy-read-timeout"),
+        ({"backend-protocol": "FCGI"}, "ingressOptions.backend-protocol"),
+        ({"enable-cors": "true"}, "ingressOptions.enable-cors"),
+        ({"cors-allow-origin": 'https://a", "b'}, "ingressOptions.cors-allow-origin"),
+        ({"cors-allow-origin": "$http_origin"}, "ingressOptions.cors-allow-origin"),
+        ({"whitelist-source-range": "10.0.0.0/8; deny all"}, "ingressOptions.whitelist-source-range"),
+        ({"previewCheck": "//evil/"}, "ingressOptions.previewCheck"),
+        ({"previewCheck": "/a\r\nHost: b"}, "ingressOptions.previewCheck"),
+    ],
+)
+def test_options_that_are_not_in_the_list_or_not_of_the_type_are_refused(options, path):
+    problems = schema_problems(options, nginx().options_schema, "ingressOptions")
+    assert [problem.path for problem in problems] == [path]
+
+
+def test_the_options_of_the_golden_file_are_fine():
+    assert schema_problems(STABLE.options, nginx().options_schema, "ingressOptions") == []
+
+
+def test_compression_is_remarked_on_unless_the_controller_does_it():
+    (remark,) = nginx().remarks({"useCompression": True})
+    assert remark.path == "useCompression" and "use-gzip" in remark.message
+    assert list(nginx(use_gzip=True).remarks({"useCompression": True})) == []
+    assert list(nginx().remarks({})) == []
 
 
 def test_the_way_back(site):
