@@ -222,10 +222,14 @@ class App(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostClaim(Record):
-    """`host` belongs to one app, service-wide. The unique key of the store is what makes it a claim."""
+    """`host` belongs to one app, service-wide. The unique key of the store is what makes it a claim.
+
+    preview  the app's preview host, whatever its frontends are
+    """
 
     KIND: ClassVar[str] = "host"
     host: str
+    preview: bool = False
 
     @property
     def key(self) -> str:

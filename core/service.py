@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
-from deployer.core.changes import claim_host, purge_changes, release_host
+from deployer.core.changes import claim_hosts, hosts_of, purge_changes, release_hosts
 from deployer.core.errors import (
     Conflict,
     Invalid,
@@ -34,7 +34,7 @@ from deployer.core.records import (
     new_id,
     timestamp,
 )
-from deployer.core.settings import Settings
+from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
 
 T = TypeVar("T")
@@ -64,6 +64,12 @@ class Service:
         """
         normal = descriptors.normalise(document, namespace=namespace, rules=self._rules, stored=stored)
         problems = [problem for provider in self._chosen(normal) for problem in _problems(provider, normal)]
+        for host in hosts_of(normal).keys() - {normal.get("frontend")}:
+            if not self._settings.allows_host(namespace, host):
+                problems.append(Problem("redirectWww", f"namespace {namespace} may not use the host {host}"))
+        preview = self._settings.preview(namespace, normal["appName"]) if normal.get("frontend") else ""
+        if preview and not DNS_SUBDOMAIN.fullmatch(preview):
+            problems.append(Problem("appName", f"is too long for a preview host: {preview} is no name of a host"))
         if problems:
             raise Invalid(problems)
         return normal
@@ -127,8 +133,8 @@ class Service:
                 )
             new = dataclasses.replace(old, document=document, last_modified=timestamp())
             changes: list[Change] = [Update(new), *self._claim(namespace, old.app, document)]
-            if old.document.get("frontend") != document.get("frontend"):
-                changes += self._unclaim(namespace, old.app, old.document.get("frontend"), without=id)
+            if hosts_of(old.document).keys() - hosts_of(document).keys():
+                changes += self._unclaimed(namespace, old, document)
             return dataclasses.replace(new, revision=self.store.commit(*changes))
 
         return _decide_again(attempt)
@@ -138,7 +144,7 @@ class Service:
 
         def attempt() -> None:
             old = self.descriptor(namespace, id)
-            self.store.commit(Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id))
+            self.store.commit(Delete(old), *release_hosts(self.store, namespace, old.app, without_descriptor=id))
 
         _decide_again(attempt)
 
@@ -150,15 +156,15 @@ class Service:
             self.delete_descriptor(namespace, record.id)
         return len(doomed)
 
-    def _claim(self, namespace: str, app: str, document: Document) -> list[Change]:
-        """The change that makes the descriptor's host the app's; touched anew so that no `_unclaim` misses it."""
-        host = document.get("frontend")
-        return [] if not host else [claim_host(self.store, namespace, app, host)]
+    def _unclaimed(self, namespace: str, old: StoredDescriptor, document: Document) -> list[Change]:
+        """What a descriptor that changes gives back, less what it claims in the same transaction."""
+        kept = {*hosts_of(document), self._settings.preview(namespace, old.app) if hosts_of(document) else ""}
+        changes = release_hosts(self.store, namespace, old.app, without_descriptor=old.id)
+        return [c for c in changes if not (isinstance(c, Delete) and c.record.key in kept)]
 
-    def _unclaim(self, namespace: str, app: str, host: str | None, without: str) -> list[Change]:
-        if not host:
-            return []
-        return release_host(self.store, namespace, app, host, without_descriptor=without)
+    def _claim(self, namespace: str, app: str, document: Document) -> list[Change]:
+        """The changes that make the descriptor's hosts the app's; touched anew so that no `_unclaim` misses them."""
+        return claim_hosts(self.store, namespace, app, document, self._settings.preview(namespace, app))
 
     # --- deployments ---------------------------------------------------------------------------------------------
 
