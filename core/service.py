@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
@@ -85,6 +85,10 @@ class Service:
     def validate(self, namespace: str, body: bytes) -> Document:
         """The normalised descriptor, or Invalid."""
         return self.check(namespace, descriptors.parse(body))
+
+    def remarks(self, descriptor: Document) -> list[Problem]:
+        """What the chosen providers have to say about a valid descriptor that is no reason to refuse it."""
+        return [r for provider in self._chosen(descriptor) for r in _asked(provider, provider.remarks, descriptor)]
 
     def create_descriptor(self, namespace: str, body: bytes) -> StoredDescriptor:
         """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""
@@ -297,12 +301,14 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
 
 def _problems(provider: Provider, document: Document) -> list[Problem]:
     """What the provider finds wrong. Raises PluginError when it cannot even look, whatever it raises."""
+    return _asked(provider, provider.check_descriptor, document)
+
+
+def _asked(provider: Provider, question: Callable[[Document], Sequence[Problem]], document: Document) -> list[Problem]:
     try:
-        return [
-            Problem(problem.path, problem.message) for problem in provider.check_descriptor(copy.deepcopy(document))
-        ]
+        return [Problem(problem.path, problem.message) for problem in question(copy.deepcopy(document))]
     except BaseException as error:  # sys.exit in a plugin must not end the service
-        logger.exception("check_descriptor of %s failed", provider.name)
+        logger.exception("%s of %s failed", question.__name__, provider.name)
         raise PluginError(
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
             f"the service's log has the details"
