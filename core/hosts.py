@@ -90,11 +90,9 @@ def _visible(kube: OwnedKube, kind: Kind, log: Callable[[str], None]) -> list[Do
     except KubeNotFound:
         return []  # a cluster without the Gateway API
     except KubeForbidden:
-        pass
+        log(f"whether an {kind.kind} of another namespace has the host is not checked: no right to list them there")
     try:
-        found = kube.list(kind)
-        log(f"whether a {kind.kind} of another namespace has the host is not checked: no right to list them there")
-        return found
-    except (KubeForbidden, KubeNotFound):
-        log(f"whether another {kind.kind} has the host is not checked: no right to list them")
+        return kube.list(kind) if kind == INGRESS else []
+    except KubeForbidden:
+        log(f"nor whether one of namespace {kube.owner.namespace} has it")
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -315,11 +316,16 @@ def what_others_add_at_the_same_time_is_kept(bench: Bench) -> None:
 
 
 def a_silent_data_plane_ends_at_the_deadline(bench: Bench) -> None:
-    """`confirm` says that it was not confirmed when its time is up, and ends at once when it is cancelled."""
+    """`prepare` ends in time, one way or the other; `confirm` says that it was not confirmed when its time is up, and
+    ends at once when it is cancelled."""
     if bench.silent is None:
         return
     host, _ = _exposed(bench)
     provider = bench.silent()
+    began = time.monotonic()
+    with contextlib.suppress(StepFailed, DeadlineExceeded):
+        provider.prepare(bench.context(bench.route(host, "2"), Gate(began + 1.0)))
+    assert time.monotonic() - began < 1.0 + LATE, f"prepare() took {time.monotonic() - began:.1f} s instead of 1 s"
     bench.switch(provider, bench.context(bench.route(host, "2")))
     began = time.monotonic()
     try:

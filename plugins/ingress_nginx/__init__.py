@@ -125,12 +125,15 @@ class Nginx(IngressProvider):
         kube = context.kube.for_deployment(route.deployment)
         if route.compression:
             context.log("useCompression " + (_GZIP if self._look.gzip else _NO_GZIP))
-        self._put_headers(kube, route, stable=route.stable)
         found = kube.get(INGRESS, route.app)
         old = [b for b in render.backends_of(found or {}) if b.service != render.target(route).service]
-        if not (old or route.preview.host or route.preview.check):
+        helpers = bool(old or route.preview.host or route.preview.check)
+        if route.stable:
+            self._put_headers(kube, route, stable=True)
+        if helpers or not route.stable:
+            self._put_headers(kube, route, stable=False)
+        if not helpers:
             return
-        self._put_headers(kube, route, stable=False)
         watched = []
         if old and route.previous is not None:
             # The hold first: when the warm-up is answered, the controller has seen the hold as well.
@@ -215,7 +218,7 @@ class Nginx(IngressProvider):
     def remove(self, context: RouteContext) -> None:
         """Delete the app's Ingress, then every helper and ConfigMap of it."""
         route, kube = context.route, context.kube
-        kube.delete_shared(INGRESS, route.app)
+        kube.delete_shared(INGRESS, route.app, original_ok=True)
         self._watched.pop((route.namespace, route.app), None)
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             _delete(kube, INGRESS, helper)
@@ -251,7 +254,8 @@ class Nginx(IngressProvider):
     def _www_is_taken(self, context: RouteContext) -> bool:
         """True, with a line in the log, when somebody else has the other `www.` host."""
         twin = www_twin(context.route.host)
-        found = claimants(context.kube, [twin], context.log, self.contends)[twin]
+        # What could not be checked was said of the host itself already.
+        found = claimants(context.kube, [twin], lambda _: None, self.contends)[twin]
         if found:
             context.log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
         return bool(found)

@@ -35,6 +35,7 @@ from deployer.core import (
     SettingsError,
     StepFailed,
 )
+from deployer.core.conformance.bench import Exhausted
 from deployer.core.descriptor import schema_problems
 from deployer.core.hosts import require_free
 from deployer.core.kube import client as kube_client
@@ -338,6 +339,41 @@ def test_a_switch_under_load_loses_nothing_and_leaves_nothing_behind(site):
     assert before not in site.names(CONFIG_MAP)
     assert len(site.names(CONFIG_MAP)) == 1
     assert site.fetch() == (200, "2", TWO)
+
+
+def test_what_is_written_comes_in_the_order_that_loses_nothing(site):
+    """Headers, hold, warm-up, and nothing of the public host before the controller has answered for the warm-up."""
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    before = site.names(INGRESS) | site.names(CONFIG_MAP)
+    seen: list[set[str]] = []
+
+    def look(_: int) -> None:
+        seen.append({name.split(".")[1] if "." in name else name.split("-")[1] for name in _made(site) - before})
+
+    gate = Exhausted(20, look)
+    context = site.context(site.route("2"), gate=gate)
+    provider.prepare(context)
+    prepared = gate.made
+    assert seen == [set(), {"headers"}, {"headers", "hold"}]
+    host = render.private_host(context.route, render.ROLE_WARM_UP)
+    assert site.fetch(host) == (200, "2", TWO)
+    assert backend_of(site) == "shop-1"
+    provider.switch(context)
+    assert gate.made - prepared == 2  # the headers once more, which are there, and one edit
+    assert backend_of(site) == "shop-2"
+    hold = next(i for i in site.client.list(INGRESS, site.namespace)[0] if ".hold." in i["metadata"]["name"])
+    assert render.backends_of(hold) == (Backend("shop-1", 80),)
+    assert provider.minimum_hold == SANDBOX["minimum_hold"] and nginx().minimum_hold >= 10
+
+
+def _made(site: Site) -> set[str]:
+    return site.names(INGRESS) | site.names(CONFIG_MAP)
+
+
+def backend_of(site: Site) -> str:
+    found = site.client.get(INGRESS, "shop", site.namespace)
+    return found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
 
 
 def test_helpers_are_known_before_the_public_host_moves(site):
