@@ -26,6 +26,7 @@ from deployer.sandbox.kinds import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
     GATEWAY,
+    HTTP_ROUTE,
     INGRESS_CLASS,
     NAMESPACE,
     NODE,
@@ -84,6 +85,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--probe-factor", type=float, default=1.0, metavar="F", help="multiplies the delays and periods of probes (1)"
     )
+    parser.add_argument("--no-gateway-api", action="store_true", help="as in a cluster without Gateways and HTTPRoutes")
     return parser
 
 
@@ -102,6 +104,8 @@ async def _run(options: argparse.Namespace) -> None:
     )
     proxy, pods = Proxy(follower), PodProxy(store)
     api = Api(resources, watches, kubelet, pods, instance)
+    if options.no_gateway_api:
+        api.absent = frozenset([GATEWAY, HTTP_ROUTE])
     loops = [asyncio.create_task(controller.run()) for controller in controllers(resources)]
     servers: list[web.ServerRunner] = []
     try:

@@ -1,8 +1,4 @@
-"""The conformance suite, redirects and refusals with a real Gateway, for the provider `gateway`.
-
-`DEPLOYER_TEST_GATEWAY` names the Gateway (default `infra/edge`, listeners `http` and `https`), and
-`DEPLOYER_TEST_INGRESS` the address of its data plane (default `198.19.0.1`, ports 80 and 443).
-"""
+"""The conformance suite, redirects and refusals with a real Gateway, for the provider `gateway`."""
 
 from __future__ import annotations
 
@@ -18,18 +14,15 @@ import pytest
 
 from deployer.core import Backend, Gate, StepFailed
 from deployer.core.conformance import CHECKS, Bench, open_bench
-from deployer.core.errors import KubeError
-from deployer.core.kube.client import connect
-from deployer.core.kube.kinds import HTTP_ROUTE, Kind
+from deployer.core.kube.kinds import HTTP_ROUTE
 from deployer.core.plugins import load
 from deployer.core.providers import IngressProvider
 from deployer.core.settings import Settings
+from support import gateway
 from support.real import IMAGE
 
-GATEWAY = os.environ.get("DEPLOYER_TEST_GATEWAY", "infra/edge")
-ADDRESS = os.environ.get("DEPLOYER_TEST_INGRESS", "198.19.0.1")
-TABLE = {"gateway": GATEWAY, "section": "http", "addresses": [f"{ADDRESS}:80"], "minimum_hold": 2.0}
-BOTH = {**TABLE, "https_section": "https", "https_addresses": [f"{ADDRESS}:443"]}
+TABLE = {**gateway.TABLE, "minimum_hold": 2.0}
+BOTH = {**TABLE, "https_section": "https", "https_addresses": [f"{gateway.ADDRESS}:443"]}
 
 
 def make(table: dict[str, Any]) -> IngressProvider:
@@ -38,30 +31,18 @@ def make(table: dict[str, Any]) -> IngressProvider:
     return found
 
 
-def require_gateway() -> None:
-    """Skip, saying why, when the cluster has no such Gateway."""
-    namespace, _, name = GATEWAY.partition("/")
-    client = connect(Settings(kubeconfig=os.environ["KUBECONFIG"], own_namespace=""))
-    try:
-        client.get(Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway"), name, namespace)
-    except KubeError as error:
-        pytest.skip(f"needs the Gateway {GATEWAY}: {error}")
-    finally:
-        client.close()
-
-
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
-    require_gateway()
+    gateway.require()
     with open_bench(
         f"t-gateway-{os.getpid()}",
         provider=lambda: make(TABLE),
         silent=lambda: make({**TABLE, "addresses": ["198.51.100.1:80"]}),
-        ingress=f"{ADDRESS}:80",
+        ingress=f"{gateway.ADDRESS}:80",
         image=IMAGE,
         kubeconfig=os.environ["KUBECONFIG"],
         kinds=(HTTP_ROUTE,),
-        crashes=2,
+        crashes=1,
     ) as made:
         yield made
 
@@ -76,7 +57,9 @@ def ask(host: str, path: str = "/", *, tls: bool = False) -> tuple[int, str, str
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = (
-        HTTPSConnection(ADDRESS, 443, timeout=5, context=context) if tls else HTTPConnection(ADDRESS, timeout=5)
+        HTTPSConnection(gateway.ADDRESS, 443, timeout=5, context=context)
+        if tls
+        else HTTPConnection(gateway.ADDRESS, timeout=5)
     )
     with contextlib.closing(connection):
         connection.request("GET", path, headers={"Host": host})
