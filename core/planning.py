@@ -385,7 +385,24 @@ class Live:
             "route": self.plan.route if self.plan else None,
             "service_object": _our_fields(self.service) if self.service else None,
             "original": not self.deployment,
+            "original_route": self._original_route(),
         }
+
+    def _original_route(self) -> Document | None:
+        """The route of a version that the original made, as far as can be seen: enough to take it away."""
+        state = self.route
+        if self.deployment or state is None or not state.backends or self.service is None:
+            return None
+        app = self.service["metadata"]["name"]
+        namespace = self.service["metadata"]["namespace"]
+        return Route(
+            namespace=namespace,
+            app=app,
+            host=state.host,
+            version=self.version,
+            deployment="",
+            backend=state.backends[0],
+        ).to_document()
 
 
 def _wrong_service(app: App, plan: Plan | None, service: Document | None, selected: str) -> str:

@@ -253,7 +253,7 @@ class Rollout(Runner):
             return [retire(plan.deployment, now, {"by": plan.deployment})] if plan.route else []
         operations = []
         drop = []
-        if previous.get("route") and not plan.route:
+        if (previous.get("route") or previous.get("original_route")) and not plan.route:
             drop.append("route")
         if previous.get("service_object") and not plan.objects.get("service"):
             drop.append("service")

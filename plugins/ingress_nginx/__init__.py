@@ -218,7 +218,7 @@ class Nginx(IngressProvider):
     def remove(self, context: RouteContext) -> None:
         """Delete the app's Ingress, then every helper and ConfigMap of it."""
         route, kube = context.route, context.kube
-        kube.delete_shared(INGRESS, route.app)
+        kube.delete_shared(INGRESS, route.app, original_ok=True)
         self._watched.pop((route.namespace, route.app), None)
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             _delete(kube, INGRESS, helper)
