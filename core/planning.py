@@ -284,7 +284,7 @@ class Planner:
             deployment=deployment.id,
             backend=Backend(manifests.versioned_name(deployment.app, version), port),
             previous=previous,
-            tls_secret=self._tls_secret(host, descriptor, live),
+            tls_secret=self._tls_secret(host, descriptor, live, ingress),
             redirect_www=bool(descriptor.get("redirectWww")),
             compression=bool(descriptor.get("useCompression")),
             sticky=bool(descriptor.get("useStickySessions")),
@@ -308,11 +308,11 @@ class Planner:
             host = ""
         return Preview(host, secrets.token_hex(16), check, self.settings.tls_secret(host) if host else "")
 
-    def _tls_secret(self, host: str, descriptor: Document, live: Live | None) -> str:
+    def _tls_secret(self, host: str, descriptor: Document, live: Live | None, ingress: IngressProvider) -> str:
         """The descriptor's, else the settings', else a TLS Secret named like the host or its domain, else none."""
         chosen = descriptor.get("tlsSecretName") or self.settings.tls_secret(host)
-        if chosen:
-            return str(chosen)
+        if chosen or "tls" not in ingress.capabilities:
+            return str(chosen or "")
         domains = [host, *parent_domains(host)]
         before = ""
         if live and live.plan and live.plan.route and live.plan.route["host"] == host:
