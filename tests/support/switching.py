@@ -8,6 +8,8 @@ class `nginx`, as for HTTPRoutes of the Gateway that `DEPLOYER_TEST_GATEWAY` nam
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import statistics
@@ -42,6 +44,7 @@ TABLES: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 """Provider and table `[plugins.ingress_<provider>]` of each mode that is tried."""
 
+DOWNLOAD, SLOW = "download, 6 s", "slow GET, 2 s"
 PROBE = {"httpGet": {"path": "/health", "port": 9999}, "periodSeconds": 1}
 
 
@@ -94,7 +97,13 @@ class Site:
         tables = {p: t for m, (p, t) in TABLES.items() if m != "nginx stable-service"}
         if mode != "none":
             tables[provider] = {**TABLES[mode][1], **table}
-        lines = [f'ingress = "{provider}"', 'health_via = "direct"', "min_ready = 0.0", "proxysleep = 0.0"]
+        lines = [
+            f'ingress = "{provider}"',
+            'health_via = "direct"',
+            "min_ready = 0.0",
+            "proxysleep = 0.0",
+            "timeout = 4.0",
+        ]
         for name, values in tables.items():
             lines += [f"[plugins.ingress_{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
         (self._path / "config.toml").write_text("\n".join(lines) + "\n")
@@ -113,10 +122,6 @@ class Site:
         if self.process is not None and self.process.child.poll() is None:
             assert self.process.end(signal.SIGTERM) == 0
         self.process = None
-
-    def died(self) -> bool:
-        """Has the service come to its failpoint?"""
-        return self.process is not None and self.process.child.poll() == EXIT_CODE
 
     # --- deployments ----------------------------------------------------------------------------------------------
 
@@ -143,13 +148,21 @@ class Site:
         self.user.ended(id, "DEPLOYED")
         return Switch(self.user.get(id)["version"], _moment(self.user.logs[id], "DEPLOYED: "))
 
-    def carried_on(self, id: str) -> Switch:
-        """The same for a deployment whose service may have been killed meanwhile, also within its log."""
-        end = time.monotonic() + PATIENCE
-        while (found := self.user.get(id))["status"] == "DEPLOYING":
-            assert time.monotonic() < end, self.user.log(id)
-            time.sleep(0.1)
-        return self.switched(id) if found["status"] == "DEPLOYED" else Switch("", 0.0)
+    def deployed_though_killed(self, descriptor: dict[str, Any], failpoint: str) -> tuple[Switch, bool]:
+        """Deploy it with a service that dies at that failpoint, and is started again. False: it did not come there."""
+        self.stop()
+        self.start(failpoint)
+        target = f"/deployments/?namespace={self.name}&descriptorId={self.user.store(descriptor)}"
+        known = {deployment["id"] for deployment in self.user.all()}
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self.user.rest.request("POST", target)
+            while [d for d in self.user.all() if d["status"] == "DEPLOYING"]:
+                time.sleep(0.05)
+        assert self.process is not None
+        died = self.process.child.poll() is not None or self.process.end(signal.SIGTERM) == EXIT_CODE
+        self.start()
+        made = [deployment["id"] for deployment in self.user.all() if deployment["id"] not in known]
+        return self.switched(made[0] if made else self.user.accepted("POST", target)), died
 
     def quiet(self) -> None:
         """Wait until all replaced versions are gone."""
@@ -160,8 +173,6 @@ class Site:
 
     def counts(self) -> dict[str, int]:
         """How often each failpoint was passed by the process that ended last."""
-        import json
-
         return dict(json.loads((self._path / "counts").read_text()))
 
     def close(self) -> None:
@@ -215,23 +226,58 @@ class Drive:
     traffic: Traffic
     switches: list[Switch] = field(default_factory=list)
 
-    def deploy(self, **env: str) -> None:
-        """One more version of the app."""
-        self.switches.append(self.site.deployed(self.site.descriptor(**env)))
+    def deploy(self, count: int = 1, **env: str) -> None:
+        """More versions of the app, one after the other."""
+        for _ in range(count):
+            self.switches.append(self.site.deployed(self.site.descriptor(**env)))
+
+    def go_back(self) -> None:
+        """To what was deployed first."""
+        self.switches.append(self.site.switched(self.site.user.redeploy(self.site.user.all()[-1]["id"])))
+
+    def fail(self) -> None:
+        """A version that is not healthy."""
+        self.site.user.failed({**self.site.descriptor(FAIL="1"), "timeoutSeconds": 30})
+
+    def undeploy_another(self) -> None:
+        """Another app of the same namespace, with a host of its own, comes and goes."""
+        user = self.site.user
+        other = self.site.descriptor("other", f"other-{self.site.host}")
+        id = user.ended(user.deploy(other), "DEPLOYED")["id"]
+        user.undeploy(id)
+        user.ended(id, "UNDEPLOYED")
+
+    def kill(self, failpoint: str) -> bool:
+        """Deploy with a service that dies there. False: it did not come to that."""
+        switch, died = self.site.deployed_though_killed(self.site.descriptor(), failpoint)
+        self.switches.append(switch)
+        return died
+
+    def kill_everywhere(self, most: int = 40) -> int:
+        """Deploy once for each write of a deployment, with a service that dies right after it; how many there are."""
+        for number in range(1, most):
+            self.site.quiet()
+            if not self.kill(f"kube.after:{number}"):
+                return number - 1
+        raise AssertionError(f"a deployment makes more than {most} writes")
+
+    def late(self, report: Report, number: int) -> list[tuple[float, str]]:
+        """Answers of an older version to requests on fresh connections that began after that switch was DEPLOYED, and
+        before the next one was."""
+        switch, later = self.switches[number], self.switches[number + 1 :]
+        until = later[0].at if later else float("inf")
+        newer = {one.version for one in later}
+        return [(t, who) for t, who in report.late(switch.version, switch.at) if t < until and who not in newer]
 
     def problems(self, report: Report, *, spanned: bool = True) -> list[str]:
         """What was lost, or answered by the old version after DEPLOYED, in words. `spanned`: every switch must have
         happened during slow requests and downloads."""
         found = [f"{report.failed} requests failed\n{report.explain()}"] if report.failed else []
         for number, switch in enumerate(self.switches):
-            later = self.switches[number + 1 :]
-            until = later[0].at if later else float("inf")
-            allowed = {switch.version, *(one.version for one in later)}
-            late = [(when, who) for when, who in report.late(switch.version, switch.at) if when < until]
-            if wrong := [one for one in late if one[1] not in allowed]:
-                found.append(f"{len(wrong)} answers of an old version after {switch.version} was DEPLOYED: {wrong[:3]}")
+            if late := self.late(report, number):
+                found.append(f"{len(late)} answers of an old version after {switch.version} was DEPLOYED: {late[:3]}")
             under_way = report.spanning(switch.at)
-            if spanned and not (under_way["download, 6 s"] and under_way["slow GET, 2 s"]):
+            if spanned and not (under_way[DOWNLOAD] and under_way[SLOW]):
                 found.append(f"no long request was under way when {switch.version} was DEPLOYED: {dict(under_way)}")
         found += [f"no {name} was answered" for name, account in report.kinds.items() if not account.answered]
         return found
@@ -245,10 +291,10 @@ def driving(site: Site) -> Iterator[Drive]:
     try:
         drive = Drive(site, traffic, [])
         end = time.monotonic() + PATIENCE
-        # A switch is only interesting when everything is under way.
-        while not all(account.answered for account in traffic.report().kinds.values()):
+        # By then the downloads are under way as well.
+        while not all(a.answered for name, a in traffic.report().kinds.items() if name != DOWNLOAD):
             assert time.monotonic() < end, traffic.report().explain()
-            time.sleep(0.2)
+            time.sleep(0.1)
         assert first.version
         yield drive
     finally:
