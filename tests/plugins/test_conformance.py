@@ -34,7 +34,7 @@ Plain: Any = example()["Plain"]
 @pytest.fixture(scope="module")
 def bench(cluster: sandbox.Sandbox) -> Iterator[Bench]:
     ingress = cluster.ingress.removeprefix("http://")
-    plane = data_plane({"addresses": [ingress], "propagation_seconds": 0.4}, "plain")
+    plane = data_plane({"addresses": [ingress], "propagation_seconds": 0.6}, "plain")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         where = [f"127.0.0.1:{mute.getsockname()[1]}"]
         silent = data_plane({"addresses": where, "propagation_seconds": 0}, "plain")
