@@ -5,6 +5,7 @@ A short version of `make bench-switch`, for each provider and mode; see `support
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,12 @@ def test_deployments_lose_nothing(tmp_path: Path, mode: str) -> None:
         pytest.skip(why)
     with site(tmp_path, mode) as made, driving(made) as drive:
         drive.deploy()
-        drive.fail()
-        neighbour = Neighbour(made)
-        drive.deploy(SLOW_START="2")
-        drive.undeploy_another()
+        with ThreadPoolExecutor() as others:
+            another = others.submit(drive.undeploy_another)
+            drive.fail()
+            neighbour = Neighbour(made)
+            drive.deploy(SLOW_START="2")
+            another.result()
         drive.go_back()
         neighbour.stop()
         assert drive.kill("kube.after:6"), "the service outlived its failpoint"
