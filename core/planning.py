@@ -9,11 +9,11 @@ import secrets
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from deployer.core import manifests
 from deployer.core.descriptor import AUTOINCREMENT, start_timeout
-from deployer.core.errors import Interrupted, KubeError, KubeForbidden, StepFailed
+from deployer.core.errors import Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.kube.owned import OwnedKube
@@ -82,8 +82,8 @@ class Planner:
             replicas=replicas,
             environment=environment,
             budgets=self._budgets(descriptor),
-            settings=self._pinned_settings(ingress if descriptor.get("frontend") else None),
         )
+        plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
         plan = dataclasses.replace(plan, steps=[s.id for s in steps], phases={s.id: Phase(s.phase).name for s in steps})
@@ -106,11 +106,11 @@ class Planner:
         if service is not None and not (self.kube.is_ours(service) or manifests.is_original(service, app.app)):
             raise self.kube.foreign(SERVICE, service)
         selected = ((service or {}).get("spec", {}).get("selector") or {}).get("version", "")
-        state = self._route_state(app, ingress)
+        holder, reference = self._holder(plan, ingress)
+        state = self._route_state(app, holder)
         routed = self._routed_version(app, state)
         if app.live:
-            had_route = plan is not None and plan.route is not None and ingress is not None
-            had_route = had_route and plan is not None and plan.ingress.get("name") == self.settings.ingress
+            had_route = plan is not None and plan.route is not None and bool(reference)
             wrong = _wrong_service(app, plan, service, selected) or _wrong_route(app, had_route, routed)
             if wrong:
                 raise StepFailed(
@@ -135,7 +135,24 @@ class Planner:
             controller=controller,
             service=service,
             route=state,
+            ingress=reference if state is not None else {},
         )
+
+    def _holder(self, plan: Plan | None, ingress: IngressProvider | None) -> tuple[IngressProvider | None, Document]:
+        """The provider that leads the host to the live version, and what plans pin of it. Raises StepFailed."""
+        name = plan.ingress.get("name", "") if plan is not None and plan.route else ""
+        if plan is None or not name or (ingress is not None and name == ingress.name):
+            return ingress, self.registry.ref("ingress", ingress.name) if ingress else {}
+        try:
+            return cast(IngressProvider, self.registry.entry("ingress", name).provider), plan.ingress
+        except PluginError as error:
+            raise StepFailed(
+                f"the host of {plan.app} is led to version {plan.version} by ingress provider {name}, which is not "
+                f"there any more, so nobody can take it over: {error}",
+                reason="ProviderGone",
+                hint=f"install it again ({plan.ingress.get('source') or name}) until every app has moved, or undeploy "
+                "the app and remove its route by hand",
+            ) from error
 
     def _adopt(self, app: App, version: str, service: Document | None, controller: Document | None) -> None:
         """The original's live version is taken over. Ours, unknown to the store, is a mistake that stops here.
@@ -292,8 +309,16 @@ class Planner:
             options=descriptor.get("ingressOptions") or {},
             preview=self._preview(deployment, ingress),
             stable=bool(ingress.stable),
+            displaces=self._displaced(ingress, live),
         )
         return route.to_document()
+
+    def _displaced(self, ingress: IngressProvider, live: Live | None) -> str:
+        name = str(live.ingress.get("name") or "") if live and live.route else ""
+        if not name or name == ingress.name:
+            return ""
+        self.log(f"ingress provider {ingress.name} will take over from {name}")
+        return name
 
     def _preview(self, deployment: Deployment, ingress: IngressProvider) -> Preview:
         host = self.settings.preview(deployment.namespace, deployment.app)
@@ -346,8 +371,8 @@ class Planner:
             Phase.EXPOSE.name: self.settings.expose_timeout,
         }
 
-    def _pinned_settings(self, ingress: IngressProvider | None) -> Document:
-        """`hold`: seconds for which the old version goes on serving, never below the ingress provider's minimum."""
+    def _pinned_settings(self, plan: Plan) -> Document:
+        """`hold`: seconds for which the old version goes on serving, never below the ingress providers' minimum."""
         names = (
             "proxysleep",
             "max_restarts",
@@ -356,7 +381,9 @@ class Planner:
             "admission_grace",
             "min_ready",
         )
-        hold = max(self.settings.proxysleep, float(ingress.minimum_hold)) if ingress else self.settings.proxysleep
+        providers = {str(plan.ingress.get("name") or ""), plan.displaced} - {""} if plan.route else set()
+        minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
+        hold = max([self.settings.proxysleep, *map(float, minimum)])
         return {"hold": hold, **{name: getattr(self.settings, name) for name in names}}
 
 
@@ -364,7 +391,8 @@ class Planner:
 class Live:
     """The live version as the cluster has it. `deployment` and `plan` are unknown for one that the original made.
 
-    name   of its ReplicationController, which somebody may have removed, and of its Service
+    name     of its ReplicationController, which somebody may have removed, and of its Service
+    ingress  what is pinned of the provider that `route` is of; empty without one
     """
 
     deployment: str
@@ -374,6 +402,7 @@ class Live:
     controller: Document | None
     service: Document | None
     route: RouteState | None
+    ingress: Document
 
     def document(self) -> Document:
         """What the plan pins of it."""
@@ -383,6 +412,7 @@ class Live:
             "controller": self.name if self.controller else "",
             "service": self.name,
             "route": self.plan.route if self.plan else None,
+            "ingress": self.ingress,
             "service_object": _our_fields(self.service) if self.service else None,
             "original": not self.deployment,
             "original_route": self._original_route(),

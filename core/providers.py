@@ -95,6 +95,7 @@ class Work:
     log          one line (or several) for the deployment's log
     health       asks the pinned health checker about every pod of the version; keeps the raw answers
     ingress      the pinned ingress provider, None when there is none
+    displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
     gate         `gate.check()`, `gate.pause(seconds)`, `gate.remaining()`: cancellation and the deadline
@@ -108,6 +109,7 @@ class Work:
     remember: Callable[[str, Json], None]
     recall: Callable[[str, Json], Json]
     gate: Gate
+    displaced: IngressProvider | None = None
 
     def check_cancelled(self) -> None:
         """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
@@ -225,7 +227,8 @@ class Route:
     """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch.
 
     `stable`: the route refers to the unversioned Service, which is named like the app, and follows it: moving that
-    Service to `backend`, which is not the provider's business, is the switch then.
+    Service to `backend`, which is not the provider's business, is the switch then. `displaces`: the ingress provider of
+    that name has the host until its route is taken away, after the switch, and may win it as long as both have it.
     """
 
     namespace: str
@@ -243,6 +246,7 @@ class Route:
     options: Mapping[str, Any] = field(default_factory=dict)
     preview: Preview = Preview()
     stable: bool = False
+    displaces: str = ""
 
     def to_document(self) -> Document:
         """As JSON, for the plan."""
@@ -354,6 +358,12 @@ class IngressProvider(Provider):
     def confirm(self, context: RouteContext) -> None:
         """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
         `route.version`, as the Service was moved right before."""
+
+    def await_loaded(self, context: RouteContext) -> None:
+        """Return when the data plane knows the route that `switch` made, although another provider (`route.displaces`)
+        may still win the host: that one's objects are taken away next. The default waits `minimum_hold` seconds."""
+        context.log(f"waiting {self.minimum_hold:g} s until the data plane knows the route of {context.route.host}")
+        context.gate.pause(self.minimum_hold)
 
     @abstractmethod
     def release(self, context: RouteContext) -> None:

@@ -160,7 +160,7 @@ class Removal(Runner):
             },
             settings={"original": True},
             route=previous.get("original_route"),
-            ingress={"name": self._tools.settings.ingress},
+            ingress=previous.get("ingress") or {},
         )
 
     def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:

@@ -122,14 +122,14 @@ class Gateway(IngressProvider):
             made["metadata"]["annotations"] = kube.annotations(render.ROLE_PREVIEW)
             watched.append(kube.create(HTTP_ROUTE, made))
         conditions.Judgement(kube, watched).wait()
-        self._await(context, "the preview", watched, previewing=True)
+        self._await(context, "the preview", watched, host=render.hosts(route)[-1], headers=self._header(route))
 
     def check_preview(self, context: RouteContext) -> None:
         """Ask with the header, or under the preview host. Raises StepFailed."""
         preview = context.route.preview
         self._data_plane.await_healthy(
             context,
-            preview.host or context.route.host,
+            preview.host or render.hosts(context.route)[-1],
             preview.check,
             "the preview",
             tls=self._look.https,
@@ -158,7 +158,7 @@ class Gateway(IngressProvider):
             backends = [*(dataclasses.replace(b, weight=0) for b in held), dataclasses.replace(route.backend, weight=1)]
             rules = [rule for rule in render.rules_of(found) if render.is_preview(rule)]
             rules.append(render.public_rule(route, self._look, backends))
-            made = render.edit(found, route, hosts=[route.host], parents=self._look.serving, rules=rules)
+            made = render.edit(found, route, hosts=render.hosts(route), parents=self._look.serving, rules=rules)
             made["metadata"].setdefault("annotations", {}).update(kube.annotations(render.ROLE_ROUTE))
             return made
 
@@ -169,12 +169,22 @@ class Gateway(IngressProvider):
 
     def confirm(self, context: RouteContext) -> None:
         """The controller has taken the route as it is, and every address answers with the deployment."""
+        watched = self._accepted(context)
+        self._await(context, "the route", watched)
+
+    def await_loaded(self, context: RouteContext) -> None:
+        """As `confirm` does, under the private host, which the route has besides the public one until `release`."""
+        watched = self._accepted(context)
+        self._await(context, "the route", watched, host=render.hosts(context.route)[-1])
+
+    def _accepted(self, context: RouteContext) -> list[dict[str, Any]]:
+        """The app's HTTPRoutes, once the controller has taken them as they are. Raises StepFailed."""
         route = context.route
         names = [route.app, *(render.redirect_name(route.app, role) for role in (render.ROLE_WWW, render.ROLE_HTTPS))]
         found = [item for name in names if (item := context.kube.get(HTTP_ROUTE, name)) is not None]
         watched = [item for item in found if context.kube.is_ours(item)]
         conditions.Judgement(context.kube, watched).wait()
-        self._await(context, "the route", watched)
+        return watched
 
     def release(self, context: RouteContext) -> None:
         """Drop the preview, and backends that get no traffic; the whole route when there is no public rule yet."""
@@ -270,7 +280,7 @@ class Gateway(IngressProvider):
                 rules.append(public)
             had = ((found or {}).get("spec") or {}).get("hostnames") or ()
             parents = render.joined(found, self._look.serving)
-            made = render.edit(found, route, hosts=[*had, route.host], parents=parents, rules=rules)
+            made = render.edit(found, route, hosts=[*had, *render.hosts(route)], parents=parents, rules=rules)
             made["metadata"].setdefault("annotations", {}).update(kube.annotations(render.ROLE_ROUTE))
             return made
 
@@ -321,7 +331,13 @@ class Gateway(IngressProvider):
         return bool(found)
 
     def _await(
-        self, context: RouteContext, what: str, watched: Sequence[Mapping[str, Any]], *, previewing: bool = False
+        self,
+        context: RouteContext,
+        what: str,
+        watched: Sequence[Mapping[str, Any]],
+        *,
+        host: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         def objection() -> str:
             for one in watched:
@@ -331,12 +347,7 @@ class Gateway(IngressProvider):
             return ""
 
         self._data_plane.await_answers(
-            context,
-            context.route.host,
-            what,
-            tls=self._look.https,
-            objection=objection,
-            headers=self._header(context.route) if previewing else None,
+            context, host or context.route.host, what, tls=self._look.https, objection=objection, headers=headers
         )
 
     def _header(self, route: Route) -> dict[str, str]:

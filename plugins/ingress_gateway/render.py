@@ -101,9 +101,14 @@ def token(route: Route) -> str:
 
 
 def private_host(route: Route) -> str:
-    """Under which the route can be asked while the public host is another provider's: the preview's, or one below
-    `.invalid`, which never resolves (RFC 6761)."""
-    return route.preview.host or f"{token(route)[:24]}.swap.invalid"
+    """Under which the route can be asked while another provider has the public host. Below that, so that a listener
+    for a domain covers it as well, and nobody can guess it."""
+    return f"swap-{token(route)[:24]}.{route.host}"
+
+
+def hosts(route: Route) -> list[str]:
+    """The public host first."""
+    return [route.host, private_host(route)] if route.displaces else [route.host]
 
 
 def preview_name(route: Route) -> str:

@@ -127,7 +127,7 @@ class Nginx(IngressProvider):
             context.log("useCompression " + (_GZIP if self._look.gzip else _NO_GZIP))
         found = kube.get(INGRESS, route.app)
         old = [b for b in render.backends_of(found or {}) if b.service != render.target(route).service]
-        helpers = bool(old or route.preview.host or route.preview.check)
+        helpers = bool(old or route.preview.host or route.preview.check or route.displaces)
         if route.stable:
             self._put_headers(kube, route, stable=True)
         if helpers or not route.stable:
@@ -202,6 +202,16 @@ class Nginx(IngressProvider):
             proof=(self._manner.version_header, route.version) if route.stable else None,
         )
         self._watched.pop(key, None)
+
+    def await_loaded(self, context: RouteContext) -> None:
+        """Ask publicly, as an Ingress wins over an HTTPRoute. A stable route answers with the old version until its
+        Service moves, and so cannot be told from what it displaces: that is waited for."""
+        if not context.route.stable:
+            self.confirm(context)
+            return
+        seconds = max(self._data_plane.propagation, self.minimum_hold)
+        context.log(f"waiting {seconds:g} s until the controller knows Ingress {context.route.app}")
+        context.gate.pause(seconds)
 
     def release(self, context: RouteContext) -> None:
         """Delete this deployment's helpers, those that hold a Service which is gone, and headers that nobody uses."""
