@@ -36,7 +36,11 @@ def claim_hosts(store: Store, namespace: str, app: str, descriptor: Document, pr
     hosts = hosts_of(descriptor)
     if hosts and preview:
         hosts.setdefault(preview, True)
-    return [_claim(store, namespace, app, host, is_preview) for host, is_preview in hosts.items()]
+    frontend = descriptor.get("frontend")
+    return [
+        _claim(store, namespace, app, host, is_preview, twin=host != frontend and not is_preview)
+        for host, is_preview in hosts.items()
+    ]
 
 
 def hosts_of(descriptor: Document) -> dict[str, bool]:
@@ -47,15 +51,14 @@ def hosts_of(descriptor: Document) -> dict[str, bool]:
     return {host: False, www_twin(host): False} if descriptor.get("redirectWww") else {host: False}
 
 
-def _claim(store: Store, namespace: str, app: str, host: str, preview: bool) -> Change:
+def _claim(store: Store, namespace: str, app: str, host: str, preview: bool, *, twin: bool) -> Change:
     claim = store.get(HostClaim, host)
     if claim is None:
         return Create(HostClaim(namespace=namespace, app=app, host=host, preview=preview))
     if (claim.namespace, claim.app) != (namespace, app):
         what = "the preview host" if preview else "host"
-        raise Conflict(
-            f"{what} {host} belongs to another app; choose another frontend, or delete that app's descriptors"
-        )
+        other = "leave redirectWww out" if twin else "choose another frontend"
+        raise Conflict(f"{what} {host} belongs to another app; {other}, or delete that app's descriptors")
     return Update(claim if preview else dataclasses.replace(claim, preview=False))
 
 

@@ -29,7 +29,7 @@ from deployer.core.providers import (
     RouteState,
     Step,
 )
-from deployer.core.records import App, Deployment, Document, Plan, Status
+from deployer.core.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Store
 
@@ -330,6 +330,10 @@ class Planner:
             return Preview()
         if host and not DNS_SUBDOMAIN.fullmatch(host):
             self.log(f"no preview host: {host} is not the name of a host")
+            host = ""
+        claim = self.store.get(HostClaim, host) if host else None
+        if claim and (claim.namespace, claim.app) != (deployment.namespace, deployment.app):
+            self.log(f"no preview host: {host} belongs to another app")  # since before the setting was there
             host = ""
         return Preview(host, secrets.token_hex(16), check, self.settings.tls_secret(host) if host else "")
 

@@ -181,8 +181,8 @@ def _crash_everywhere(
     counter = Exhausted(_MOST_WRITES)
     _carry_on(bench, provider, bench.route(host, "2"), counter)
     assert counter.made, "a deployment writes nothing"
-    step = max(1, -(-counter.made // bench.crashes)) if bench.crashes else 1
-    for point in range(0, counter.made, step):
+    some = min(bench.crashes or counter.made, counter.made)
+    for point in [(2 * number + 1) * counter.made // (2 * some) for number in range(some)]:
         host, provider = _exposed(bench)
         gate = Exhausted(point)
         # What a provider raises then is its own affair, but it may not go on writing.

@@ -60,7 +60,7 @@ def test_who_redirects_www_owns_both_hosts_in_every_namespace(
     document = describe(world.namespace, "shop", frontend=one)
     world.service.update_descriptor(world.namespace, stored.id, json.dumps(document).encode())
     other = store("blog", "elsewhere", frontend=two)
-    with pytest.raises(Conflict, match=f"host {two} belongs to another app"):
+    with pytest.raises(Conflict, match=f"host {two} belongs to another app; leave redirectWww out"):
         store("shop", frontend=one, redirectWww=True)
     assert claims(world) == {one: "shop", two: "blog"}
     world.service.delete_descriptor(world.namespace, stored.id)
@@ -119,6 +119,16 @@ def test_a_preview_host_is_owned_like_any_other(world: World, store: Store, host
     assert set(claims(world)) == {f"second-{host}", preview}
     world.service.delete_descriptor(world.namespace, second.id)
     assert claims(world) == {}
+
+
+def test_a_preview_host_that_was_another_apps_before_the_setting_is_done_without(
+    world: World, store: Store, host: str
+) -> None:
+    mine = store("shop", frontend=host)
+    store("thief", frontend=f"shop-{world.namespace}.preview.example")
+    restart(world, preview_host="{app}-{namespace}.preview.example")
+    made = world.ended(world.service.deploy(world.namespace, mine.id), Status.DEPLOYED)
+    assert f"no preview host: shop-{world.namespace}.preview.example belongs to another app" in world.log(made.id)
 
 
 def test_a_twin_that_the_namespace_may_not_use_is_not_redirected(world: World, store: Store, host: str) -> None:

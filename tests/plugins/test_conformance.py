@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +36,7 @@ Plain: Any = example()["Plain"]
 @pytest.fixture(scope="module")
 def bench(cluster: sandbox.Sandbox) -> Iterator[Bench]:
     ingress = cluster.ingress.removeprefix("http://")
-    plane = data_plane({"addresses": [ingress], "propagation_seconds": 0.4}, "plain")
+    plane = data_plane({"addresses": [ingress], "propagation_seconds": 0.6}, "plain")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         where = [f"127.0.0.1:{mute.getsockname()[1]}"]
         silent = data_plane({"addresses": where, "propagation_seconds": 0}, "plain")
@@ -62,6 +64,16 @@ def use(bench: Bench, faulty: Callable[[Any], IngressProvider] | None = None) ->
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_provider_of_the_documentation_conforms(bench: Bench, check: checks.Check) -> None:
     check(use(bench))
+
+
+def test_an_author_runs_it_as_the_documentation_says(tmp_path: Path) -> None:
+    """In a folder with nothing but the two blocks of the page; some of the checks will do."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    plugin, tests = (next(b for b in blocks if word in b) for word in ("class Plain", "open_bench"))
+    (tmp_path / "test_plain.py").write_text(f"{plugin}\n\n{tests}")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "repeated or silent or remove"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------
