@@ -6,7 +6,7 @@ older one.
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployer.sandbox.kinds import GATEWAY, HTTP_ROUTE, SERVICE, Key, Object, key_of, timestamp
@@ -42,12 +42,18 @@ class Match:
     targets: tuple[Target, ...]
     added: Pairs
     redirect: Pairs | None
+    longest: int = 0
+    """Characters of the longest host of its route."""
 
     def matches(self, path: str, headers: Mapping[str, str]) -> bool:
         """The path as a whole or by its parts, and every header."""
         if not (path == self.path or (not self.exact and path.startswith(self.path.rstrip("/") + "/"))):
             return False
         return all(headers.get(name) == value for name, value in self.headers)
+
+    def beats_ingress(self, host: str) -> bool:
+        """Traefik gives an Ingress the length of its rule as priority, and an HTTPRoute that of its longest host."""
+        return self.longest + 2 > len(f'Host("{host}") && PathPrefix("/")')
 
     def choose(self) -> Target | None:
         """A target by its weight; None when nothing has any."""
@@ -80,9 +86,11 @@ def build(store: Store, addresses: Any) -> dict[str, tuple[Match, ...]]:
         if not any(_judged(store, route, parent)["Accepted"][0] for parent in _known_parents(store, route)):
             continue
         for rule in route["spec"]["rules"]:
-            for match in _rule(store, route["metadata"]["namespace"], rule, addresses):
+            for found_match in _rule(store, route["metadata"]["namespace"], rule, addresses):
+                hostnames = route["spec"].get("hostnames") or ()
+                match = replace(found_match, longest=max(map(len, hostnames), default=0))
                 rank = (not match.exact, -len(match.path), -len(match.headers), age)
-                for host in route["spec"].get("hostnames") or ():
+                for host in hostnames:
                     found.setdefault(host, []).append((rank, match))
     return {host: tuple(match for _, match in sorted(some, key=lambda one: one[0])) for host, some in found.items()}
 

@@ -1,6 +1,6 @@
 """The ingress: a real HTTP proxy that follows Ingress objects late, as controllers of class nginx do, and HTTPRoutes.
 
-Conditions of an HTTPRoute are written at once, traffic follows later. An Ingress wins over an HTTPRoute for its host.
+Conditions of an HTTPRoute are written at once, traffic follows later. An Ingress mostly wins over an HTTPRoute.
 """
 
 import asyncio
@@ -143,9 +143,11 @@ class Proxy:
             target = config.redirects[host] + (f":{port}" if port else "")
             return _page(308, {"Location": f"http://{target}{request.raw_path}"})
         location = config.find(host, request.path)
+        match = httproutes.find(config.gateway, host, request.path, request.headers)
+        if match is not None and (location is None or match.beats_ingress(host)):
+            return await self._route(request, match, host)
         if location is None:
-            match = httproutes.find(config.gateway, host, request.path, request.headers)
-            return _page(404) if match is None else await self._route(request, match, host)
+            return _page(404)
         if location.annotations.broken or not location.addresses:
             return _page(503)
         address, cookie = self._choose(location, request.cookies)

@@ -118,6 +118,7 @@ def test_a_deployment_that_fails_before_the_switch_takes_nothing(
     world.deployed(**HEALTHY, frontend=host)
     world.quiet()
     names, was = routes(world), world.objects(KINDS[before])
+    world.settings = dataclasses.replace(world.settings, timeout=0.5)
     use(world, after)
     world.ended(world.deploy(**HEALTHY, frontend=host, env={"FAIL": "1"}), Status.FAILURE)
     assert routes(world) == names

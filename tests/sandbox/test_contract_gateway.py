@@ -175,7 +175,7 @@ def test_a_share_whose_service_is_missing_is_an_error_and_one_without_pods_too(c
     cluster.wait(ROUTE, lambda found: any(conditions(o) == GOOD for o in found))
 
 
-def test_an_ingress_wins_over_a_route_for_its_host(cluster, objects, host, ask):
+def test_an_ingress_wins_over_a_route_unless_that_has_a_much_longer_host_too(cluster, objects, host, ask):
     for version in ("1", "2"):
         cluster.create(RC, objects.rc(f"web-{version}", env={"APP_VERSION": version}))
         cluster.create("service", objects.service(f"web-{version}"))
@@ -185,5 +185,10 @@ def test_an_ingress_wins_over_a_route_for_its_host(cluster, objects, host, ask):
     cluster.create("ingress", objects.ingress("web", host, "web-2"))
     ask(lambda a: a.headers.get("X-Version") == "2", host)
     assert {ask(lambda a: True, host).headers["X-Version"] for _ in range(10)} == {"2"}
+    route = cluster.read(ROUTE, "web")
+    route["spec"]["hostnames"].append(f"swap-{24 * '0'}.{host}")
+    cluster.replace(ROUTE, route)
+    ask(lambda a: a.headers.get("X-Version") == "1", host)
+    assert {ask(lambda a: True, host).headers["X-Version"] for _ in range(10)} == {"1"}
     cluster.delete("ingress", "web")
     ask(lambda a: a.headers.get("X-Version") == "1", host)
