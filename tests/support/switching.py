@@ -12,7 +12,7 @@ import http.client
 import json
 import os
 import signal
-import statistics
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,7 @@ from deployer.core.settings import Settings
 from support.command import Process, Rest, of_a_new_user, running
 from support.real import IMAGE
 from support.traffic import KINDS, Report, Traffic, ballast
+from support.traffic import Kind as RequestKind
 from support.user import User
 from support.world import HEALTHY, describe
 
@@ -59,9 +60,9 @@ def missing(mode: str) -> str:
     client = connect(Settings(kubeconfig=os.environ["KUBECONFIG"], own_namespace=""))
     try:
         client.get(kind, name, namespace)
-        with contextlib.closing(Traffic((ADDRESS, 80), "nobody.invalid", ())):
-            return ""
-    except KubeError as error:
+        socket.create_connection((ADDRESS, 80), timeout=2.0).close()
+        return ""
+    except (KubeError, OSError) as error:
         return f"needs {kind.kind} {name}, served at {ADDRESS}:80: {error}"
     finally:
         client.close()
@@ -284,10 +285,10 @@ class Drive:
 
 
 @contextlib.contextmanager
-def driving(site: Site) -> Iterator[Drive]:
+def driving(site: Site, kinds: Sequence[RequestKind] = KINDS) -> Iterator[Drive]:
     """Deploys the first version, and lets the load begin when it answers."""
     first = site.deployed(site.descriptor())
-    traffic = Traffic((ADDRESS, 80), site.host, KINDS)
+    traffic = Traffic((ADDRESS, 80), site.host, kinds)
     try:
         drive = Drive(site, traffic, [])
         end = time.monotonic() + PATIENCE
@@ -354,11 +355,3 @@ class Neighbour(threading.Thread):
         """No more changes."""
         self._over.set()
         self.join()
-
-
-# --- in figures ---------------------------------------------------------------------------------------------------
-
-
-def median_and_most(values: Sequence[float]) -> str:
-    """In seconds."""
-    return f"{statistics.median(values):.2f} / {max(values):.2f} s" if values else "-"
