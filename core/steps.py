@@ -182,7 +182,7 @@ class DisplaceRoute(Step):
     """Take the host from the ingress provider that had it before the settings named another one.
 
     The new route was tried on a private host, and the data plane knows it for the public one as well, before the old
-    one's objects go: where both are there either may win.
+    one's objects go: where both are there either may win, and both versions serve.
     """
 
     id = "displace-route"

@@ -112,7 +112,7 @@ class Nginx(IngressProvider):
                 f"Ingress {route.app} in namespace {route.namespace} exists already and was not "
                 "made by this deployer for this app"
             )
-        host = next(iter(sorted(render.hosts_of(found))), "")
+        host = next((rule.get("host", "") for rule in found.get("spec", {}).get("rules") or ()), "")
         backends = backends_behind(kube, route.app, render.backends_of(found))
         return RouteState(backends, host, _note(found, DEPLOYMENT))
 
@@ -190,8 +190,7 @@ class Nginx(IngressProvider):
     def confirm(self, context: RouteContext) -> None:
         """Ask every controller; see `DataPlane.await_answers`. Raises StepFailed."""
         route = context.route
-        key = (route.namespace, route.app)
-        watched = [self._watched[key]] if key in self._watched else []
+        watched = self._watched_of(route)
         self._data_plane.await_answers(
             context,
             route.host,
@@ -201,21 +200,30 @@ class Nginx(IngressProvider):
             # The Ingress of a stable route names no deployment, but the apps may name their version.
             proof=(self._manner.version_header, route.version) if route.stable else None,
         )
-        self._watched.pop(key, None)
+        self._watched.pop((route.namespace, route.app), None)
 
     def await_loaded(self, context: RouteContext) -> None:
-        """Ask publicly, as an Ingress wins over an HTTPRoute. A stable route answers with the old version until its
-        Service moves, and so cannot be told from what it displaces: that is waited for."""
-        if not context.route.stable:
-            self.confirm(context)
-            return
-        seconds = max(self._data_plane.propagation, self.minimum_hold)
-        context.log(f"waiting {seconds:g} s until the controller knows Ingress {context.route.app}")
-        context.gate.pause(seconds)
+        """Ask under a private host that the app's Ingress has besides the public one until `release`. A stable route
+        answers with the version that its Service selects at the time."""
+        route, proof = context.route, None
+        if route.stable:
+            service = context.kube.get(SERVICE, route.app) or {}
+            selected = (service.get("spec", {}).get("selector") or {}).get("version", "")
+            proof = (self._manner.version_header if selected else "", selected)
+        self._data_plane.await_answers(
+            context,
+            render.swap_host(route),
+            "the route",
+            tls=bool(route.tls_secret),
+            objection=lambda: objection(context.kube, self._watched_of(route)),
+            proof=proof,
+        )
 
     def release(self, context: RouteContext) -> None:
         """Delete this deployment's helpers, those that hold a Service which is gone, and headers that nobody uses."""
         route, kube = context.route, context.kube
+        if route.displaces:
+            self._drop_swap_host(kube, route)
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             gone = all(kube.get(SERVICE, backend.service) is None for backend in render.backends_of(helper))
             if gone or _note(helper, DEPLOYMENT) == route.deployment:
@@ -240,6 +248,22 @@ class Nginx(IngressProvider):
         context.kube.raise_epoch(INGRESS, context.route.app)
 
     # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _drop_swap_host(self, kube: OwnedKube, route: Route) -> None:
+        """The app's Ingress stays the deployment's that it is of."""
+        main = kube.get(INGRESS, route.app)
+        if main is None or not kube.is_ours(main):
+            return
+
+        def change(found: dict[str, Any] | None) -> dict[str, Any] | None:
+            return found and render.without_swap_host(found, route)
+
+        owner = kube.for_deployment(_note(main, DEPLOYMENT))
+        owner.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
+
+    def _watched_of(self, route: Route) -> list[Watched]:
+        key = (route.namespace, route.app)
+        return [self._watched[key]] if key in self._watched else []
 
     def _put_headers(self, kube: OwnedKube, route: Route, *, stable: bool) -> None:
         """The ConfigMap exists, and the API server shows it, before anything refers to it."""

@@ -25,6 +25,8 @@ ROLE_HEADERS = "versioned-headers"
 # The headers of a stable route, which outlive the deployment that made them.
 ROLE_STABLE_HEADERS = "headers"
 HEADER_ROLES = frozenset({ROLE_HEADERS, ROLE_STABLE_HEADERS})
+# No object's role, but the host under which a route can be asked while another provider has the public one.
+_SWAP = "swap"
 HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD})
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
@@ -195,17 +197,36 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     metadata["annotations"] = kept | _annotations(route, look, redirect_www)
     spec = wanted.setdefault("spec", {})
     spec["ingressClassName"] = look.ingress_class
-    spec["rules"] = [_rule(route.host, target(route))]
+    hosts = [route.host, swap_host(route)] if route.displaces else [route.host]
+    spec["rules"] = [_rule(host, target(route)) for host in hosts]
     spec.pop("tls", None)
     spec.pop("defaultBackend", None)
     if route.tls_secret:
-        spec["tls"] = [{"hosts": [route.host], "secretName": route.tls_secret}]
+        spec["tls"] = [{"hosts": hosts, "secretName": route.tls_secret}]
     return wanted
+
+
+def swap_host(route: Route) -> str:
+    """Where the app's own Ingress can be asked as well while another provider may win the public host."""
+    return private_host(route, _SWAP)
+
+
+def without_swap_host(found: Object, route: Route) -> Object:
+    """The same Ingress without that host of this route."""
+    spec, gone = found["spec"], swap_host(route)
+    spec["rules"] = [rule for rule in spec["rules"] if rule.get("host") != gone]
+    for tls in spec.get("tls") or ():
+        tls["hosts"] = [host for host in tls.get("hosts") or () if host != gone]
+    return found
 
 
 def strange(found: Object) -> str:
     """What an Ingress of ours has that was not written by us, in words; or nothing."""
-    rules = found.get("spec", {}).get("rules") or []
+    rules = [
+        rule
+        for rule in found.get("spec", {}).get("rules") or ()
+        if not str(rule.get("host")).endswith(f".{_SWAP}.invalid")
+    ]
     paths = [path for rule in rules for path in (rule.get("http") or {}).get("paths") or ()]
     if len(rules) > 1 or len(paths) > 1:
         return f"{len(rules)} rules with {len(paths)} paths instead of one"

@@ -209,3 +209,21 @@ def test_an_old_provider_that_goes_on_the_way_is_waited_for(world: World, host: 
     world.quiet()
     assert (routes(world), world.live_version()) == ({"nginx": ["shop"]}, "1")
     lost_nothing(load, "1", "2")
+
+
+def test_nobody_relies_on_who_wins_while_both_are_there(world: World, host: str) -> None:
+    """The private host tells that a route is loaded, also when the other one's answers under the public host."""
+    use(world, "gateway")
+    world.deployed(**HEALTHY, frontend=host)
+    world.quiet()
+    use(world, "nginx")
+    waiting = world.deploy(**HEALTHY, frontend=host, deploymentType="late", strategyOptions={"end": "waits"})
+    world.until(lambda: late.WAITING in world.log(waiting.id), "the last step")
+    rules = world.objects(INGRESS)["shop"]["spec"]["rules"]
+    assert [rule["host"].rpartition(".")[2] for rule in rules] == ["com", "invalid"]
+    world.service.undeploy(world.namespace, waiting.id)
+    assert world.ended(waiting).status is Status.UNDEPLOYED
+    world.deployed(**HEALTHY, frontend=host)
+    world.quiet()
+    (rule,) = world.objects(INGRESS)["shop"]["spec"]["rules"]
+    assert rule["host"] == host
