@@ -92,6 +92,8 @@ def show(title: str, drive: Drive, report: Report) -> None:
         print(f"    {name:<18}{account.answered:>10}{account.failed:>8}{account.closed:>8}")
     late = sum(len(drive.late(report, number)) for number in range(len(drive.switches)))
     print(f"    answers of an old version on fresh connections after DEPLOYED: {late}")
+    took = [switch.took for switch in drive.switches]
+    print(f"    endpoints ready to DEPLOYED: median {statistics.median(took):.2f} s, most {max(took):.2f} s")
     spans = [report.spanning(switch.at).total() for switch in drive.switches]
     if spans:
         print(

@@ -147,7 +147,9 @@ class Site:
     def switched(self, id: str) -> Switch:
         """That deployment, once it is DEPLOYED."""
         self.user.ended(id, "DEPLOYED")
-        return Switch(self.user.get(id)["version"], _moment(self.user.logs[id], "DEPLOYED: "))
+        lines = self.user.logs[id]
+        at = _moment(lines, "DEPLOYED: ")
+        return Switch(self.user.get(id)["version"], at, at - _moment(lines, " ready endpoints"))
 
     def deployed_though_killed(self, descriptor: dict[str, Any], failpoint: str) -> tuple[Switch, bool]:
         """Deploy it with a service that dies at that failpoint, and is started again. False: it did not come there."""
@@ -185,10 +187,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Switch:
-    """A deployment that became live: its version, and when its log says so (seconds since the epoch)."""
+    """A deployment that became live.
+
+    at    when its log says so, in seconds since the epoch
+    took  seconds from when its Service had all endpoints
+    """
 
     version: str
     at: float
+    took: float
 
 
 def _moment(lines: Sequence[str], words: str) -> float:
