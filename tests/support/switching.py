@@ -93,6 +93,7 @@ class Site:
     def use(self, mode: str, **table: Any) -> None:
         """Restart the service with this provider in its configuration; the tables of all are there, as the service
         has to know the one before as well. Mode `none`: without any."""
+        self.mode = mode
         self.stop()
         provider = TABLES[mode][0] if mode != "none" else "none"
         tables = {p: t for m, (p, t) in TABLES.items() if m != "nginx stable-service"}
@@ -260,6 +261,21 @@ class Drive:
         switch, died = self.site.deployed_though_killed(self.site.descriptor(), failpoint)
         self.switches.append(switch)
         return died
+
+    def swap_everywhere(self, modes: Sequence[str], most: int = 40) -> int:
+        """Deploy with each of the modes in turn, which takes the host over from the one before, once for each write of
+        a deployment, with a service that dies right after it; how many swaps it were."""
+        swaps = 0
+        for number in range(1, most):
+            died = []
+            for mode in modes:
+                self.site.quiet()
+                self.site.use(mode)
+                died.append(self.kill(f"kube.after:{number}"))
+                swaps += 1
+            if not any(died):
+                return swaps
+        raise AssertionError(f"a swap makes more than {most} writes")
 
     def kill_everywhere(self, most: int = 40) -> int:
         """Deploy once for each write of a deployment, with a service that dies right after it; how many there are."""
