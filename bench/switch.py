@@ -8,6 +8,7 @@ version on fresh connections after DEPLOYED. For each provider and mode:
     slow        pods that take 3 s to start
     neighbour   another tenant changes two routes four times a second, so that the controller throttles
     killed      the service is killed after each of a deployment's writes to the cluster, and started again
+    swapped     the same while another ingress provider takes over, and back
     hasty       to see that all this can fail: pods are deleted while they are live
 
 KUBECONFIG names the cluster; what else it needs says tests/support/switching.py.
@@ -57,6 +58,13 @@ def killed(drive: Drive, _: int) -> None:
     print(f"    killed after each of {drive.kill_everywhere()} writes")
 
 
+def swapped(drive: Drive, _: int) -> None:
+    """Killed and started again, everywhere, while providers take over from each other."""
+    mode = drive.site.mode
+    other = "nginx versioned" if mode == "gateway" else "gateway"
+    print(f"    killed once in each of {drive.swap_everywhere((other, mode))} swaps with {other}")
+
+
 def hasty(drive: Drive, _: int) -> None:
     """What happens when the pods of the live version are deleted."""
     drive.deploy()
@@ -65,7 +73,7 @@ def hasty(drive: Drive, _: int) -> None:
 
 
 SCENARIOS: dict[str, Callable[[Drive, int], None]] = {
-    scenario.__name__: scenario for scenario in (plain, slow, neighbour, killed, hasty)
+    scenario.__name__: scenario for scenario in (plain, slow, neighbour, killed, swapped, hasty)
 }
 
 
@@ -92,6 +100,8 @@ def show(title: str, drive: Drive, report: Report) -> None:
         print(f"    {name:<18}{account.answered:>10}{account.failed:>8}{account.closed:>8}")
     late = sum(len(drive.late(report, number)) for number in range(len(drive.switches)))
     print(f"    answers of an old version on fresh connections after DEPLOYED: {late}")
+    took = [switch.took for switch in drive.switches]
+    print(f"    endpoints ready to DEPLOYED: median {statistics.median(took):.2f} s, most {max(took):.2f} s")
     spans = [report.spanning(switch.at).total() for switch in drive.switches]
     if spans:
         print(

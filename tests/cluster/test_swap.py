@@ -84,7 +84,7 @@ def test_a_swap_that_fails_afterwards_is_taken_back_and_nothing_is_lost(
     made.deployed(**fields)
     had = routes(made.eyes, made.namespace)
     # Without ballast in its environment there is nothing to download.
-    kinds = [kind for kind in KINDS if not kind.crawl]
+    kinds = [kind for kind in KINDS if not kind.stall]
     with contextlib.closing(Traffic((ADDRESS, 80), fields["frontend"], kinds)) as traffic:
         world(after)
         failed = made.ended(made.deploy(**fields, **FAILS), Status.FAILURE)

@@ -12,7 +12,7 @@ import http.client
 import json
 import os
 import signal
-import statistics
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,7 @@ from deployer.core.settings import Settings
 from support.command import Process, Rest, of_a_new_user, running
 from support.real import IMAGE
 from support.traffic import KINDS, Report, Traffic, ballast
+from support.traffic import Kind as RequestKind
 from support.user import User
 from support.world import HEALTHY, describe
 
@@ -59,9 +60,9 @@ def missing(mode: str) -> str:
     client = connect(Settings(kubeconfig=os.environ["KUBECONFIG"], own_namespace=""))
     try:
         client.get(kind, name, namespace)
-        with contextlib.closing(Traffic((ADDRESS, 80), "nobody.invalid", ())):
-            return ""
-    except KubeError as error:
+        socket.create_connection((ADDRESS, 80), timeout=2.0).close()
+        return ""
+    except (KubeError, OSError) as error:
         return f"needs {kind.kind} {name}, served at {ADDRESS}:80: {error}"
     finally:
         client.close()
@@ -92,6 +93,7 @@ class Site:
     def use(self, mode: str, **table: Any) -> None:
         """Restart the service with this provider in its configuration; the tables of all are there, as the service
         has to know the one before as well. Mode `none`: without any."""
+        self.mode = mode
         self.stop()
         provider = TABLES[mode][0] if mode != "none" else "none"
         tables = {p: t for m, (p, t) in TABLES.items() if m != "nginx stable-service"}
@@ -146,7 +148,9 @@ class Site:
     def switched(self, id: str) -> Switch:
         """That deployment, once it is DEPLOYED."""
         self.user.ended(id, "DEPLOYED")
-        return Switch(self.user.get(id)["version"], _moment(self.user.logs[id], "DEPLOYED: "))
+        lines = self.user.logs[id]
+        at = _moment(lines, "DEPLOYED: ")
+        return Switch(self.user.get(id)["version"], at, at - _moment(lines, " ready endpoints"))
 
     def deployed_though_killed(self, descriptor: dict[str, Any], failpoint: str) -> tuple[Switch, bool]:
         """Deploy it with a service that dies at that failpoint, and is started again. False: it did not come there."""
@@ -184,10 +188,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Switch:
-    """A deployment that became live: its version, and when its log says so (seconds since the epoch)."""
+    """A deployment that became live.
+
+    at    when its log says so, in seconds since the epoch
+    took  seconds from when its Service had all endpoints
+    """
 
     version: str
     at: float
+    took: float
 
 
 def _moment(lines: Sequence[str], words: str) -> float:
@@ -253,6 +262,21 @@ class Drive:
         self.switches.append(switch)
         return died
 
+    def swap_everywhere(self, modes: Sequence[str], most: int = 40) -> int:
+        """Deploy with each of the modes in turn, which takes the host over from the one before, once for each write of
+        a deployment, with a service that dies right after it; how many swaps it were."""
+        swaps = 0
+        for number in range(1, most):
+            died = []
+            for mode in modes:
+                self.site.quiet()
+                self.site.use(mode)
+                died.append(self.kill(f"kube.after:{number}"))
+                swaps += 1
+            if not any(died):
+                return swaps
+        raise AssertionError(f"a swap makes more than {most} writes")
+
     def kill_everywhere(self, most: int = 40) -> int:
         """Deploy once for each write of a deployment, with a service that dies right after it; how many there are."""
         for number in range(1, most):
@@ -284,10 +308,10 @@ class Drive:
 
 
 @contextlib.contextmanager
-def driving(site: Site) -> Iterator[Drive]:
+def driving(site: Site, kinds: Sequence[RequestKind] = KINDS) -> Iterator[Drive]:
     """Deploys the first version, and lets the load begin when it answers."""
     first = site.deployed(site.descriptor())
-    traffic = Traffic((ADDRESS, 80), site.host, KINDS)
+    traffic = Traffic((ADDRESS, 80), site.host, kinds)
     try:
         drive = Drive(site, traffic, [])
         end = time.monotonic() + PATIENCE
@@ -354,11 +378,3 @@ class Neighbour(threading.Thread):
         """No more changes."""
         self._over.set()
         self.join()
-
-
-# --- in figures ---------------------------------------------------------------------------------------------------
-
-
-def median_and_most(values: Sequence[float]) -> str:
-    """In seconds."""
-    return f"{statistics.median(values):.2f} / {max(values):.2f} s" if values else "-"

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-REFILL = 8 * 1024
-"""Bytes that a slow reader takes at a time."""
+WINDOW = 8 * 1024
+"""Bytes that a client who stops reading has room for."""
 SEGMENT = 536
-"""Bytes of a TCP segment to a slow reader: they keep the buffers on the way small, so that the server notices it."""
+"""Bytes of a TCP segment to such a client. Both keep the buffers on the way from growing before it stops: what is in
+them would arrive without the server."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Kind:
     fresh   a new connection for each, else one for all of a lane
     pause   seconds between an answer and the next request
     limit   seconds for one request
-    crawl   bytes a second at which the answer is read; 0: as fast as it comes
+    stall   seconds for which the client reads no more once an answer has begun; meanwhile the server can write no more
     """
 
     name: str
@@ -45,7 +46,7 @@ class Kind:
     lanes: int = 1
     pause: float = 0.03
     limit: float = 10.0
-    crawl: int = 0
+    stall: float = 0.0
 
 
 KINDS = (
@@ -55,8 +56,8 @@ KINDS = (
     Kind("fresh POST", "POST", lanes=2),
     Kind("slow GET, 2 s", path="/slow", lanes=4, limit=15.0),
     Kind("slow POST, 2 s", "POST", path="/slow", fresh=False, lanes=2, limit=15.0),
-    # About 1.8 MB (`ballast`) that take six seconds.
-    Kind("download, 6 s", path="/env", lanes=3, limit=30.0, crawl=300_000),
+    # About 1.8 MB (`ballast`), more than the buffers on the way take.
+    Kind("download, 6 s", path="/env", lanes=3, limit=30.0, stall=6.0),
 )
 
 
@@ -151,7 +152,7 @@ class Generator:
         await asyncio.gather(*(self._lane(kind, number) for kind, number in lanes))
 
     async def _lane(self, kind: Kind, number: int) -> None:
-        connection = Connection(self._address, slow=bool(kind.crawl))
+        connection = Connection(self._address, slow=bool(kind.stall))
         # Those that take seconds do not all begin at once.
         pause = number * (2.0 / kind.lanes if kind.pause and kind.limit > 10.0 else 0.0)
         while not await self._within(pause):
@@ -170,13 +171,13 @@ class Generator:
         try:
             async with asyncio.timeout(kind.limit):
                 try:
-                    body = await connection.ask(self._request(kind), kind.crawl)
+                    body = await connection.ask(self._request(kind), kind.stall)
                 except Closed:
                     if not connection.used:
                         raise
                     account.closed += 1
                     connection.close()
-                    body = await connection.ask(self._request(kind), kind.crawl)
+                    body = await connection.ask(self._request(kind), kind.stall)
             version = _version(kind, body)
         except TimeoutError:
             account.fail(f"no whole answer within {kind.limit:g} s")
@@ -216,7 +217,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.used = False
 
-    async def ask(self, request: bytes, crawl: int) -> bytes:
+    async def ask(self, request: bytes, stall: float) -> bytes:
         """The body of the answer. Raises what goes wrong."""
         if self._streams is None:
             self._streams = await self._open()
@@ -230,7 +231,8 @@ class Connection:
             raise Closed
         head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-        body = await _body(reader, headers, crawl)
+        await asyncio.sleep(stall)
+        body = await _body(reader, headers)
         self.used = True
         if headers.get("connection", "").lower() == "close":
             self.close()
@@ -244,12 +246,12 @@ class Connection:
         try:
             if self._slow:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, REFILL)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)
             await asyncio.get_running_loop().sock_connect(sock, self._address)
         except BaseException:
             sock.close()
             raise
-        return await asyncio.open_connection(sock=sock, limit=4 * REFILL)
+        return await asyncio.open_connection(sock=sock, limit=WINDOW // 2 if self._slow else 2**16)
 
     def close(self) -> None:
         """The next request opens another one."""
@@ -258,25 +260,16 @@ class Connection:
         self._streams, self.used = None, False
 
 
-async def _body(reader: asyncio.StreamReader, headers: dict[str, str], crawl: int) -> bytes:
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
     if headers.get("transfer-encoding", "").lower() != "chunked":
-        return await _exactly(reader, int(headers["content-length"]), crawl)
-    body = b""
+        return await reader.readexactly(int(headers["content-length"]))
+    body = bytearray()
     while length := int(await reader.readline() or b"-1", 16):
         if length < 0:
-            raise asyncio.IncompleteReadError(body, None)
-        body += await _exactly(reader, length, crawl)
+            raise asyncio.IncompleteReadError(bytes(body), None)
+        body += await reader.readexactly(length)
         await reader.readexactly(2)
     await reader.readline()
-    return body
-
-
-async def _exactly(reader: asyncio.StreamReader, length: int, crawl: int) -> bytes:
-    body = bytearray()
-    while len(body) < length:
-        body += await reader.readexactly(min(REFILL if crawl else length, length - len(body)))
-        if crawl:
-            await asyncio.sleep(REFILL / crawl)
     return bytes(body)
 
 
