@@ -45,7 +45,7 @@ def routes(eyes: KubeClient, namespace: str) -> dict[str, set[str]]:
 
 
 def test_providers_take_over_from_each_other_and_nothing_is_lost(tmp_path: Path, namespace: str) -> None:
-    """There and back again, from both modes; and what fails at the very end is given back. All of it at the same time."""
+    """There and back again, from both modes, and what fails at the very end is given back; all at the same time."""
     with ThreadPoolExecutor() as tenants:
         living = [
             tenants.submit(there_and_back, tmp_path / mode, mode)
