@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deployer.sandbox.kinds import GATEWAY, HTTP_ROUTE, SERVICE, Key, Object, key_of, timestamp
+from deployer.sandbox.kinds import (
+    GATEWAY,
+    HTTP_ROUTE,
+    NAMESPACE,
+    SERVICE,
+    Key,
+    Object,
+    key_of,
+    labels_of,
+    selects,
+    timestamp,
+)
 from deployer.sandbox.store import Store
 
 CLASS = "sandbox"
@@ -190,10 +201,13 @@ def _judged(store: Store, route: Object, parent: Object) -> dict[str, tuple[bool
     listeners = gateway["spec"].get("listeners") or []
     chosen = [one for one in listeners if parent.get("sectionName") in (None, one["name"])]
     hosts = route["spec"].get("hostnames") or []
-    fitting = [one for one in chosen if any(_covers(one.get("hostname", ""), host) for host in hosts)]
+    taking = [one for one in chosen if _admits(store, one, gateway, route)]
+    fitting = [one for one in taking if any(_covers(one.get("hostname", ""), host) for host in hosts)]
     accepted = (True, "Accepted", "")
     if not chosen:
         accepted = (False, "NoMatchingParent", "")
+    elif not taking:
+        accepted = (False, "NotAllowedByListeners", "")
     elif not fitting:
         accepted = (False, "NoMatchingListenerHostname", "")
     resolved = (True, "ResolvedRefs", "")
@@ -204,6 +218,16 @@ def _judged(store: Store, route: Object, parent: Object) -> dict[str, tuple[bool
                 why = f"Cannot load HTTPBackendRef {namespace}/{backend['name']}: service or port not found"
                 resolved = (False, "BackendNotFound", why)
     return {"Accepted": accepted, "ResolvedRefs": resolved}
+
+
+def _admits(store: Store, listener: Object, gateway: Object, route: Object) -> bool:
+    """Does the listener take routes of that namespace? By labels: `matchLabels` only."""
+    namespaces = (listener.get("allowedRoutes") or {}).get("namespaces") or {}
+    own = route["metadata"]["namespace"]
+    if namespaces.get("from") == "Selector":
+        namespace = store.find(NAMESPACE, "", own)
+        return namespace is not None and selects(namespaces["selector"].get("matchLabels"), labels_of(namespace))
+    return namespaces.get("from") == "All" or own == gateway["metadata"]["namespace"]
 
 
 def _covers(pattern: str, host: str) -> bool:

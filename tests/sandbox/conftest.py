@@ -28,6 +28,7 @@ PATHS = {
     "event": "api/v1/{}/events",
     "endpoint_slice": "apis/discovery.k8s.io/v1/{}/endpointslices",
     "ingress": "apis/networking.k8s.io/v1/{}/ingresses",
+    "gateway": "apis/gateway.networking.k8s.io/v1/{}/gateways",
     "http_route": "apis/gateway.networking.k8s.io/v1/{}/httproutes",
 }
 
@@ -184,8 +185,10 @@ class Objects:
         return {"metadata": meta, "spec": {"ingressClassName": "nginx", "rules": [rule]}}
 
     @staticmethod
-    def http_route(name: str, host: str, *rules: Object, section: str = "http", gateway: str = "edge") -> Object:
-        parent = {"name": gateway, "namespace": "infra", "sectionName": section}
+    def http_route(
+        name: str, host: str, *rules: Object, section: str = "http", gateway: str = "edge", namespace: str = "infra"
+    ) -> Object:
+        parent = {"name": gateway, "namespace": namespace, "sectionName": section}
         return {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "HTTPRoute",

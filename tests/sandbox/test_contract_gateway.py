@@ -134,6 +134,31 @@ def test_refusals_have_a_reason_and_an_unknown_gateway_none(cluster, objects, ho
     assert not by_name["nobody"].get("status")
 
 
+def test_listeners_refuse_hosts_and_namespaces(cluster, objects, host):
+    custom = client.CustomObjectsApi(cluster.api)
+    edge = custom.get_namespaced_custom_object("gateway.networking.k8s.io", "v1", "infra", "gateways", "edge")
+    nobody = {"from": "Selector", "selector": {"matchLabels": {"team": "of-nobody"}}}
+    listeners = [
+        {"name": "elsewhere", "hostname": "*.elsewhere.example", "allowedRoutes": {"namespaces": {"from": "All"}}},
+        {"name": "closed", "hostname": f"*.{host}", "allowedRoutes": {"namespaces": nobody}},
+        {"name": "same", "hostname": f"*.same.{host}"},
+    ]
+    listeners = [{"port": 80, "protocol": "HTTP", **listener} for listener in listeners]
+    spec = {"gatewayClassName": edge["spec"]["gatewayClassName"], "listeners": listeners}
+    made = {"apiVersion": edge["apiVersion"], "kind": "Gateway", "metadata": {"name": "narrow"}, "spec": spec}
+    cluster.create("gateway", made)
+    cluster.create("service", objects.service("web"))
+    rule = {"backendRefs": [backend("web")]}
+    for section in ("elsewhere", "closed", "same"):
+        own = {"section": section, "gateway": "narrow", "namespace": cluster.namespace}
+        cluster.create(ROUTE, objects.http_route(section, f"a.same.{host}", rule, **own))
+    found = cluster.wait(ROUTE, lambda found: len(found) == 3 and all(conditions(o) for o in found))
+    by_name = {o["metadata"]["name"]: o for o in found}
+    assert ("Accepted", "False", "NoMatchingListenerHostname") in conditions(by_name["elsewhere"])
+    assert ("Accepted", "False", "NotAllowedByListeners") in conditions(by_name["closed"])
+    assert ("Accepted", "True", "Accepted") in conditions(by_name["same"])
+
+
 def test_weights_headers_and_redirects(cluster, objects, host, ask):
     for version in ("1", "2"):
         cluster.create(RC, objects.rc(f"web-{version}", env={"APP_VERSION": version}))
