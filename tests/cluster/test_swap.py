@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from deployer.core.records import Status
 from support import late
 from support.real import RealWorld
 from support.switching import ADDRESS, TABLES, driving, missing, site
-from support.traffic import KINDS, Traffic
+from support.traffic import CALM, Traffic
 from support.world import HEALTHY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -43,10 +44,23 @@ def routes(eyes: KubeClient, namespace: str) -> dict[str, set[str]]:
     return {kind.kind: names for kind, names in found.items() if names}
 
 
-@pytest.mark.parametrize("mode", ["nginx versioned", "nginx stable-service"])
-def test_there_and_back_nothing_is_lost(tmp_path: Path, mode: str) -> None:
-    with site(tmp_path, mode, minimum_hold=HOLD) as made:
-        with driving(made) as drive:
+def test_providers_take_over_from_each_other_and_nothing_is_lost(tmp_path: Path, namespace: str) -> None:
+    """There and back again, from both modes, and what fails at the very end is given back; all at the same time."""
+    with ThreadPoolExecutor() as tenants:
+        living = [
+            tenants.submit(there_and_back, tmp_path / mode, mode)
+            for mode in ("nginx versioned", "nginx stable-service")
+        ]
+        for before, after in (("nginx", "gateway"), ("gateway", "nginx")):
+            living.append(tenants.submit(given_back, tmp_path / before, f"{namespace}-{before}", before, after))
+        for one in living:
+            one.result()
+
+
+def there_and_back(path: Path, mode: str) -> None:
+    path.mkdir()
+    with site(path, mode, minimum_hold=HOLD) as made:
+        with driving(made, CALM) as drive:
             for now, route in (("gateway", "HTTPRoute"), (mode, "Ingress")):
                 made.use(now, minimum_hold=HOLD)
                 drive.deploy()
@@ -57,12 +71,12 @@ def test_there_and_back_nothing_is_lost(tmp_path: Path, mode: str) -> None:
         assert report.closed == 0
 
 
-@pytest.fixture
-def world(tmp_path: Path, namespace: str) -> Iterator[Callable[[str], RealWorld]]:
+@contextlib.contextmanager
+def worlds(path: Path, namespace: str) -> Iterator[Callable[[str], RealWorld]]:
     """Starts a service, or starts it again, with the provider of a mode and a strategy that fails late."""
     tables = {f"ingress_{provider}": {**table, "minimum_hold": HOLD} for provider, table in TABLES.values()}
     tables["ingress_nginx"] = {**TABLES["nginx versioned"][1], "minimum_hold": HOLD}
-    made = RealWorld(None, tmp_path, namespace, ingress="none", plugins=tables)
+    made = RealWorld(None, path, namespace, ingress="none", plugins=tables)
     made.entry_points = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
 
     def use(provider: str) -> RealWorld:
@@ -71,27 +85,28 @@ def world(tmp_path: Path, namespace: str) -> Iterator[Callable[[str], RealWorld]
         made.start()
         return made
 
-    yield use
-    made.close()
+    try:
+        yield use
+    finally:
+        made.close()
 
 
-@pytest.mark.parametrize(("before", "after"), [("nginx", "gateway"), ("gateway", "nginx")])
-def test_a_swap_that_fails_afterwards_is_taken_back_and_nothing_is_lost(
-    world: Callable[[str], RealWorld], before: str, after: str
-) -> None:
-    made = world(before)
-    fields: dict[str, Any] = {**HEALTHY, "frontend": f"{made.namespace}.example.com"}
-    made.deployed(**fields)
-    had = routes(made.eyes, made.namespace)
-    # Without ballast in its environment there is nothing to download.
-    kinds = [kind for kind in KINDS if not kind.stall]
-    with contextlib.closing(Traffic((ADDRESS, 80), fields["frontend"], kinds)) as traffic:
-        world(after)
-        failed = made.ended(made.deploy(**fields, **FAILS), Status.FAILURE)
-        report = traffic.stop()
-    assert report.failed == 0, report.explain()
-    assert report.closed == 0
-    assert f"moving {fields['frontend']} back to version 1, and to ingress provider {before}" in made.log(failed.id)
-    assert {version for _, version in report.fresh} == {"1", "2"}
-    assert report.fresh[-1][1] == "1"
-    assert routes(made.eyes, made.namespace) == had
+def given_back(path: Path, namespace: str, before: str, after: str) -> None:
+    path.mkdir()
+    with worlds(path, namespace) as world:
+        made = world(before)
+        fields: dict[str, Any] = {**HEALTHY, "frontend": f"{made.namespace}.example.com"}
+        made.deployed(**fields)
+        had = routes(made.eyes, made.namespace)
+        # Without ballast in its environment there is nothing to download.
+        kinds = [kind for kind in CALM if not kind.stall]
+        with contextlib.closing(Traffic((ADDRESS, 80), fields["frontend"], kinds)) as traffic:
+            world(after)
+            failed = made.ended(made.deploy(**fields, **FAILS), Status.FAILURE)
+            report = traffic.stop()
+        assert report.failed == 0, report.explain()
+        assert report.closed == 0
+        assert f"moving {fields['frontend']} back to version 1, and to ingress provider {before}" in made.log(failed.id)
+        assert {version for _, version in report.fresh} == {"1", "2"}
+        assert report.fresh[-1][1] == "1"
+        assert routes(made.eyes, made.namespace) == had

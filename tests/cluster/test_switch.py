@@ -5,7 +5,6 @@ A short version of `make bench-switch`, for each provider and mode; see `support
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +21,11 @@ from support.late import Late
 from support.real import RealWorld
 from support.strategies import Steps, restart_with
 from support.switching import ADDRESS, DOWNLOAD, SLOW, TABLES, Neighbour, driving, missing, site
-from support.traffic import KINDS, Report, Traffic
+from support.traffic import CALM, Report, Traffic
 from support.world import HEALTHY
 
 pytestmark = pytest.mark.timeout(300)
 
-CALM = [dataclasses.replace(kind, pause=0.1) for kind in KINDS]
-"""Less load than the benchmark's, as the tests' machine is small, and everything goes on at the same time."""
 HOLD = 4.0
 """Seconds. Enough for this controller and requests of 2 s."""
 

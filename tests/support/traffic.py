@@ -19,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 WINDOW = 8 * 1024
@@ -59,6 +59,10 @@ KINDS = (
     # About 1.8 MB (`ballast`), more than the buffers on the way take.
     Kind("download, 6 s", path="/env", lanes=3, limit=30.0, stall=6.0),
 )
+
+
+CALM = tuple(replace(kind, pause=0.1) for kind in KINDS)
+"""Less of it, where the machine is small and several things go on at the same time."""
 
 
 @dataclass
