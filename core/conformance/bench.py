@@ -51,6 +51,7 @@ class Exhausted(Gate):
     def __init__(self, writes: int, before: Callable[[int], object] = str) -> None:
         super().__init__(time.monotonic() + BUDGET)
         self.made = 0
+        self.refused = False
         self._most = writes
         self._before = before
 
@@ -58,6 +59,7 @@ class Exhausted(Gate):
     def writing(self) -> Iterator[None]:
         """Raises Revoked instead of the first write too many."""
         if self.made >= self._most:
+            self.refused = True
             self.close(Revoked("died before this write"))
         self.check()
         self._before(self.made)
