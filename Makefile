@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
 
-.PHONY: help demo run test lint types imports tests test-cluster test-wheel bench-api bench-cluster lock wheel clean
+.PHONY: help demo run test lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-switch lock wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,7 +12,7 @@ help:
 	@echo "make run    start the service on the embedded sandbox, to play with"
 	@echo "make test   lint, types, import rules and tests"
 	@echo "make bench-api   how fast REST and the log stream are on this machine"
-	@echo "make test-cluster, make bench-cluster   tests and figures on the Kubernetes that KUBECONFIG names"
+	@echo "make test-cluster, make bench-cluster, make bench-switch   tests and figures on the Kubernetes that KUBECONFIG names"
 
 demo: $(VENV)/.run
 	@$(BIN)/deployer demo
@@ -45,6 +45,10 @@ bench-api: $(VENV)/.dev
 # Speed and cost of deployments on the cluster that KUBECONFIG names; BENCH_ARGS="--at-once 20" narrows it.
 bench-cluster: $(VENV)/.dev
 	$(BIN)/python bench/cluster.py $(BENCH_ARGS)
+
+# What users lose while apps are switched, through a real ingress controller; BENCH_ARGS="--mode gateway" narrows it.
+bench-switch: $(VENV)/.dev
+	$(BIN)/python bench/switch.py $(BENCH_ARGS)
 
 wheel: $(VENV)/.dev
 	rm -rf build dist

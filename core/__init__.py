@@ -4,6 +4,8 @@ A plugin is a module in the entry-point group `deployer.plugins`. It implements 
 marked with `hookimpl`, which hand in objects of the classes below.
 """
 
+from deployer.core.asking import Address, Answer, ask
+from deployer.core.dataplane import REVISION_HEADER, DataPlane, Objection, data_plane, data_plane_schema
 from deployer.core.errors import (
     Cancelled,
     Conflict,
@@ -29,11 +31,13 @@ from deployer.core.errors import (
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.hookspecs import hookimpl
+from deployer.core.hosts import claimants, ingress_hosts, www_twin
 from deployer.core.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER,
     ENDPOINT_SLICE,
     EVENT,
+    HTTP_ROUTE,
     INGRESS,
     INGRESS_CLASS,
     NAMESPACE,
@@ -44,6 +48,7 @@ from deployer.core.kube.kinds import (
 )
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.providers import (
+    PREVIEW_OPTIONS,
     Backend,
     Done,
     EnvContext,
@@ -54,6 +59,7 @@ from deployer.core.providers import (
     Park,
     Phase,
     PluginSettings,
+    Preview,
     Provider,
     Route,
     RouteContext,
@@ -62,13 +68,16 @@ from deployer.core.providers import (
     Step,
     Strategy,
     Work,
+    backends_behind,
 )
 from deployer.core.records import Document, Plan
 from deployer.core.steps import (
     AwaitEndpoints,
     AwaitReady,
+    CheckPreview,
     CheckUnused,
     ConfirmRoute,
+    DisplaceRoute,
     MoveService,
     PrepareRoute,
     ReleaseRoute,
@@ -88,21 +97,29 @@ __all__ = [
     "CONTROLLER",
     "ENDPOINT_SLICE",
     "EVENT",
+    "HTTP_ROUTE",
     "INGRESS",
     "INGRESS_CLASS",
     "NAMESPACE",
     "POD",
+    "PREVIEW_OPTIONS",
+    "REVISION_HEADER",
     "SECRET",
     "SERVICE",
+    "Address",
+    "Answer",
     "AwaitEndpoints",
     "AwaitReady",
     "Backend",
     "Cancelled",
+    "CheckPreview",
     "CheckUnused",
     "ConfirmRoute",
     "Conflict",
+    "DataPlane",
     "DeadlineExceeded",
     "DeployerError",
+    "DisplaceRoute",
     "Document",
     "Done",
     "EnvContext",
@@ -125,6 +142,7 @@ __all__ = [
     "KubeRejected",
     "KubeUnavailable",
     "MoveService",
+    "Objection",
     "Outcome",
     "OwnedKube",
     "Park",
@@ -134,6 +152,7 @@ __all__ = [
     "PluginSettings",
     "PodUnreachable",
     "PrepareRoute",
+    "Preview",
     "Problem",
     "Provider",
     "ReleaseRoute",
@@ -154,8 +173,15 @@ __all__ = [
     "Verdict",
     "VerifyHealth",
     "Work",
+    "ask",
+    "backends_behind",
+    "claimants",
+    "data_plane",
+    "data_plane_schema",
     "deploy_steps",
     "hookimpl",
+    "ingress_hosts",
     "retire_steps",
     "undeploy_steps",
+    "www_twin",
 ]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+import secrets
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from deployer.core import manifests
 from deployer.core.descriptor import AUTOINCREMENT, start_timeout
-from deployer.core.errors import Interrupted, KubeError, KubeForbidden, StepFailed
+from deployer.core.errors import Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.kube.owned import OwnedKube
@@ -22,14 +23,15 @@ from deployer.core.providers import (
     EnvContext,
     IngressProvider,
     Phase,
+    Preview,
     Route,
     RouteContext,
     RouteState,
     Step,
 )
-from deployer.core.records import App, Deployment, Document, Plan, Status
+from deployer.core.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.redaction import public_names, values_of
-from deployer.core.settings import Settings
+from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -85,8 +87,8 @@ class Planner:
             replicas=replicas,
             environment=environment,
             budgets=self._budgets(descriptor),
-            settings=self._pinned_settings(ingress if descriptor.get("frontend") else None),
         )
+        plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
         plan = dataclasses.replace(plan, steps=[s.id for s in steps], phases={s.id: Phase(s.phase).name for s in steps})
@@ -109,11 +111,11 @@ class Planner:
         if service is not None and not (self.kube.is_ours(service) or manifests.is_original(service, app.app)):
             raise self.kube.foreign(SERVICE, service)
         selected = ((service or {}).get("spec", {}).get("selector") or {}).get("version", "")
-        state = self._route_state(app, ingress)
+        holder, reference = self._holder(plan, ingress)
+        state = self._route_state(app, holder)
         routed = self._routed_version(app, state)
         if app.live:
-            had_route = plan is not None and plan.route is not None and ingress is not None
-            had_route = had_route and plan is not None and plan.ingress.get("name") == self.settings.ingress
+            had_route = plan is not None and plan.route is not None and bool(reference)
             wrong = _wrong_service(app, plan, service, selected) or _wrong_route(app, had_route, routed)
             if wrong:
                 raise StepFailed(
@@ -138,7 +140,24 @@ class Planner:
             controller=controller,
             service=service,
             route=state,
+            ingress=reference if state is not None else {},
         )
+
+    def _holder(self, plan: Plan | None, ingress: IngressProvider | None) -> tuple[IngressProvider | None, Document]:
+        """The provider that leads the host to the live version, and what plans pin of it. Raises StepFailed."""
+        name = plan.ingress.get("name", "") if plan is not None and plan.route else ""
+        if plan is None or not name or (ingress is not None and name == ingress.name):
+            return ingress, self.registry.ref("ingress", ingress.name) if ingress else {}
+        try:
+            return cast(IngressProvider, self.registry.entry("ingress", name).provider), plan.ingress
+        except PluginError as error:
+            raise StepFailed(
+                f"the host of {plan.app} is led to version {plan.version} by ingress provider {name}, which is not "
+                f"there any more, so nobody can take it over: {error}",
+                reason="ProviderGone",
+                hint=f"install it again ({plan.ingress.get('source') or name}) until every app has moved, or undeploy "
+                "the app and remove its route by hand",
+            ) from error
 
     def _adopt(self, app: App, version: str, service: Document | None, controller: Document | None) -> None:
         """The original's live version is taken over. Ours, unknown to the store, is a mistake that stops here.
@@ -289,20 +308,47 @@ class Planner:
             deployment=deployment.id,
             backend=Backend(manifests.versioned_name(deployment.app, version), port),
             previous=previous,
-            tls_secret=self._tls_secret(host, descriptor, live),
+            tls_secret=self._tls_secret(host, descriptor, live, ingress),
             redirect_www=bool(descriptor.get("redirectWww")),
             compression=bool(descriptor.get("useCompression")),
             sticky=bool(descriptor.get("useStickySessions")),
             headers=tuple((h["Header"], h["Value"]) for h in descriptor.get("additionHttpHeaders") or ()),
             options=descriptor.get("ingressOptions") or {},
+            preview=self._preview(deployment, ingress),
+            stable=bool(ingress.stable),
+            displaces=self._displaced(ingress, live),
         )
         return route.to_document()
 
-    def _tls_secret(self, host: str, descriptor: Document, live: Live | None) -> str:
+    def _displaced(self, ingress: IngressProvider, live: Live | None) -> str:
+        name = str(live.ingress.get("name") or "") if live and live.route else ""
+        if not name or name == ingress.name:
+            return ""
+        self.log(f"ingress provider {ingress.name} will take over from {name}")
+        return name
+
+    def _preview(self, deployment: Deployment, ingress: IngressProvider) -> Preview:
+        host = self.settings.preview(deployment.namespace, deployment.app)
+        options = deployment.descriptor.get("ingressOptions") or {}
+        check = str(options.get("previewCheck") or self.settings.preview_check)
+        if "preview" not in ingress.capabilities:
+            if host or check:
+                self.log(f"no preview: ingress provider {ingress.name} has none")
+            return Preview()
+        if host and not DNS_SUBDOMAIN.fullmatch(host):
+            self.log(f"no preview host: {host} is not the name of a host")
+            host = ""
+        claim = self.store.get(HostClaim, host) if host else None
+        if claim and (claim.namespace, claim.app) != (deployment.namespace, deployment.app):
+            self.log(f"no preview host: {host} belongs to another app")  # since before the setting was there
+            host = ""
+        return Preview(host, secrets.token_hex(16), check, self.settings.tls_secret(host) if host else "")
+
+    def _tls_secret(self, host: str, descriptor: Document, live: Live | None, ingress: IngressProvider) -> str:
         """The descriptor's, else the settings', else a TLS Secret named like the host or its domain, else none."""
         chosen = descriptor.get("tlsSecretName") or self.settings.tls_secret(host)
-        if chosen:
-            return str(chosen)
+        if chosen or "tls" not in ingress.capabilities:
+            return str(chosen or "")
         domains = [host, *parent_domains(host)]
         before = ""
         if live and live.plan and live.plan.route and live.plan.route["host"] == host:
@@ -336,8 +382,8 @@ class Planner:
             Phase.EXPOSE.name: self.settings.expose_timeout,
         }
 
-    def _pinned_settings(self, ingress: IngressProvider | None) -> Document:
-        """`hold`: seconds for which the old version goes on serving, never below the ingress provider's minimum."""
+    def _pinned_settings(self, plan: Plan) -> Document:
+        """`hold`: seconds for which the old version goes on serving, never below the ingress providers' minimum."""
         names = (
             "proxysleep",
             "max_restarts",
@@ -346,7 +392,9 @@ class Planner:
             "admission_grace",
             "min_ready",
         )
-        hold = max(self.settings.proxysleep, float(ingress.minimum_hold)) if ingress else self.settings.proxysleep
+        providers = {str(plan.ingress.get("name") or ""), plan.displaced} - {""} if plan.route else set()
+        minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
+        hold = max([self.settings.proxysleep, *map(float, minimum)])
         return {"hold": hold, **{name: getattr(self.settings, name) for name in names}}
 
 
@@ -354,7 +402,8 @@ class Planner:
 class Live:
     """The live version as the cluster has it. `deployment` and `plan` are unknown for one that the original made.
 
-    name   of its ReplicationController, which somebody may have removed, and of its Service
+    name     of its ReplicationController, which somebody may have removed, and of its Service
+    ingress  what is pinned of the provider that `route` is of; empty without one
     """
 
     deployment: str
@@ -364,6 +413,7 @@ class Live:
     controller: Document | None
     service: Document | None
     route: RouteState | None
+    ingress: Document
 
     def document(self) -> Document:
         """What the plan pins of it."""
@@ -373,9 +423,27 @@ class Live:
             "controller": self.name if self.controller else "",
             "service": self.name,
             "route": self.plan.route if self.plan else None,
+            "ingress": self.ingress,
             "service_object": _our_fields(self.service) if self.service else None,
             "original": not self.deployment,
+            "original_route": self._original_route(),
         }
+
+    def _original_route(self) -> Document | None:
+        """The route of a version that the original made, as far as can be seen: enough to take it away."""
+        state = self.route
+        if self.deployment or state is None or not state.backends or self.service is None:
+            return None
+        app = self.service["metadata"]["name"]
+        namespace = self.service["metadata"]["namespace"]
+        return Route(
+            namespace=namespace,
+            app=app,
+            host=state.host,
+            version=self.version,
+            deployment="",
+            backend=state.backends[0],
+        ).to_document()
 
 
 def _wrong_service(app: App, plan: Plan | None, service: Document | None, selected: str) -> str:

@@ -6,6 +6,7 @@ with a default.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from deployer.core.errors import Problem
+from deployer.core.errors import Problem, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, Verdict
+from deployer.core.kube.kinds import SERVICE
 from deployer.core.kube.mirror import Gone
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.records import Document, Json, Plan
-from deployer.core.settings import Settings
+from deployer.core.settings import PATH, Settings
 
 Schema = Mapping[str, Any]
 
@@ -45,6 +47,10 @@ class Provider(ABC):
 
     def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:
         """What this provider cannot do for that (normalised) descriptor. Asked before anything is stored."""
+        return ()
+
+    def remarks(self, descriptor: Document) -> Sequence[Problem]:
+        """What will have no effect in that (normalised) descriptor, although it is no mistake: shown, never refused."""
         return ()
 
 
@@ -89,6 +95,7 @@ class Work:
     log          one line (or several) for the deployment's log
     health       asks the pinned health checker about every pod of the version; keeps the raw answers
     ingress      the pinned ingress provider, None when there is none
+    displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
     gate         `gate.check()`, `gate.pause(seconds)`, `gate.remaining()`: cancellation and the deadline
@@ -102,6 +109,7 @@ class Work:
     remember: Callable[[str, Json], None]
     recall: Callable[[str, Json], Json]
     gate: Gate
+    displaced: IngressProvider | None = None
 
     def check_cancelled(self) -> None:
         """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
@@ -187,9 +195,41 @@ class Backend:
     weight: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """How the new version can be looked at before the switch, from `prepare` to `release`.
+
+    host    the host under which it answers; empty when the settings name none
+    token   letters and digits that nobody can guess, for a data plane that can match a header
+    check   a path that must answer well through the preview before the switch; empty: none is asked
+    tls_secret  of the preview host, when the settings name one
+    """
+
+    host: str = ""
+    token: str = ""
+    check: str = ""
+    tls_secret: str = ""
+
+
+PREVIEW_OPTIONS: Schema = {
+    "previewCheck": {
+        "type": "string",
+        "maxLength": 1024,
+        "pattern": f"^{PATH}$",
+        "x-rule": "must be a path like /health",
+    }
+}
+"""Properties for the `options_schema` of every ingress provider with the capability `preview`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch."""
+    """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch.
+
+    `stable`: the route refers to the unversioned Service, which is named like the app, and follows it: moving that
+    Service to `backend`, which is not the provider's business, is the switch then. `displaces`: the ingress provider of
+    that name has the host until its route is taken away, after the switch, and may win it as long as both have it.
+    """
 
     namespace: str
     app: str
@@ -204,6 +244,9 @@ class Route:
     sticky: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    preview: Preview = Preview()
+    stable: bool = False
+    displaces: str = ""
 
     def to_document(self) -> Document:
         """As JSON, for the plan."""
@@ -212,6 +255,7 @@ class Route:
         out["previous"] = _backend_document(self.previous) if self.previous else None
         out["headers"] = [list(pair) for pair in self.headers]
         out["options"] = dict(self.options)
+        out["preview"] = dataclasses.asdict(self.preview)
         return out
 
     @classmethod
@@ -221,6 +265,7 @@ class Route:
         values["backend"] = Backend(**values["backend"])
         values["previous"] = Backend(**values["previous"]) if values.get("previous") else None
         values["headers"] = tuple((name, value) for name, value in values.get("headers", ()))
+        values["preview"] = Preview(**(values.get("preview") or {}))
         return cls(**values)
 
 
@@ -251,6 +296,21 @@ class RouteState:
     deployment: str = ""
 
 
+def backends_behind(kube: OwnedKube, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:
+    """The same backends, with the versioned Service that the unversioned one stands for now in place of that; without
+    it when it is not there or selects no version."""
+    found: list[Backend] = []
+    for backend in backends:
+        if backend.service != app:
+            found.append(backend)
+            continue
+        service = kube.get(SERVICE, app)
+        selector = (service or {}).get("spec", {}).get("selector") or {}
+        if version := selector.get("version"):
+            found.append(dataclasses.replace(backend, service=f"{app}-{version}"))
+    return tuple(dict.fromkeys(found))
+
+
 class IngressProvider(Provider):
     """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
 
@@ -262,14 +322,33 @@ class IngressProvider(Provider):
         """Seconds for which the old version must go on serving after the switch, whatever the settings say."""
         return 10.0
 
+    @property
+    def stable(self) -> bool:
+        """Should routes refer to the unversioned Service? Asked when a deployment is decided; see `Route.stable`."""
+        return False
+
     @abstractmethod
     def state(self, context: RouteContext) -> RouteState | None:
-        """Where the app's route leads now; None when there is none. Only reads. Raises ForeignObject when an object
-        of the route's name belongs to somebody else."""
+        """Where the app's route leads now, with `backends` that are versioned Services even if it refers to the
+        unversioned one (`backends_behind`); None when there is no route. Only reads. Raises ForeignObject when an
+        object of the route's name belongs to somebody else."""
 
     @abstractmethod
     def prepare(self, context: RouteContext) -> None:
         """Make the new backend known to the data plane, without public traffic; hold on to the old one."""
+
+    def contends(self, found: Document) -> bool:
+        """Would this foreign Ingress or HTTPRoute be served by the same data plane, if it had the host of a route?"""
+        return True
+
+    def check_preview(self, context: RouteContext) -> None:
+        """Return when `route.preview.check` answers well through the preview that `prepare` made, at every address of
+        the data plane; only asked when it is set. Raises StepFailed. The default is for those without a preview."""
+        raise StepFailed(
+            f"ingress provider {self.name} has no preview through which {context.route.preview.check} can be asked",
+            reason="NoPreview",
+            hint="leave preview_check and previewCheck out",
+        )
 
     @abstractmethod
     def switch(self, context: RouteContext) -> None:
@@ -277,7 +356,14 @@ class IngressProvider(Provider):
 
     @abstractmethod
     def confirm(self, context: RouteContext) -> None:
-        """Return only when every address of the data plane answers with `route.deployment`."""
+        """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
+        `route.version`, as the Service was moved right before."""
+
+    def await_loaded(self, context: RouteContext) -> None:
+        """Return when the data plane knows the route that `switch` made, although another provider (`route.displaces`)
+        may still win the host: that one's objects are taken away next. The default waits `minimum_hold` seconds."""
+        context.log(f"waiting {self.minimum_hold:g} s until the data plane knows the route of {context.route.host}")
+        context.gate.pause(self.minimum_hold)
 
     @abstractmethod
     def release(self, context: RouteContext) -> None:

@@ -225,10 +225,14 @@ class App(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostClaim(Record):
-    """`host` belongs to one app, service-wide. The unique key of the store is what makes it a claim."""
+    """`host` belongs to one app, service-wide. The unique key of the store is what makes it a claim.
+
+    preview  the app's preview host, whatever its frontends are
+    """
 
     KIND: ClassVar[str] = "host"
     host: str
+    preview: bool = False
 
     @property
     def key(self) -> str:
@@ -271,7 +275,8 @@ class Plan(Record):
     deployment    id of the deployment
     version       its version
     previous      what was live when it was decided: `{"deployment", "version", "controller", "service", "route",
-                  "original"}`, names of objects or None; None for a first deployment
+                  "ingress", "original"}`, names of objects or None; None for a first deployment. `ingress` is the
+                  pinned provider of its route, empty without one
     descriptor    normalised copy
     strategy, ingress, health   `{"name", "source", "version"}` of the pinned providers ("" name: none)
     steps         step ids in order
@@ -305,6 +310,12 @@ class Plan(Record):
     @property
     def key(self) -> str:
         return self.deployment
+
+    @property
+    def displaced(self) -> str:
+        """The name of another ingress provider that has the host until this plan's takes over; empty: there is none."""
+        name = str(((self.previous or {}).get("ingress") or {}).get("name") or "")
+        return name if self.route and name != self.ingress.get("name") else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

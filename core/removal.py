@@ -159,6 +159,8 @@ class Removal(Runner):
                 "service": None,
             },
             settings={"original": True},
+            route=previous.get("original_route"),
+            ingress=previous.get("ingress") or {},
         )
 
     def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:

@@ -8,7 +8,7 @@ import time
 
 from deployer.core import manifests
 from deployer.core.calls import StepCrashed
-from deployer.core.changes import claim_host, ended_changes, finished
+from deployer.core.changes import claim_hosts, ended_changes, finished
 from deployer.core.errors import (
     Cancelled,
     Conflict,
@@ -172,7 +172,8 @@ class Rollout(Runner):
             finished(decided, "deployment_started"),
         ]
         if plan.route:
-            changes.append(claim_host(self._store, plan.namespace, plan.app, plan.route["host"]))
+            preview = plan.route["preview"]["host"]
+            changes += claim_hosts(self._store, plan.namespace, plan.app, plan.descriptor, preview)
         text = f"version {plan.version}" + (f", replacing version {plan.previous['version']}" if plan.previous else "")
         self._journal.write(*changes, self._line(text), state=OperationState.RUNNING)
 
@@ -245,7 +246,7 @@ class Rollout(Runner):
             return [retire(plan.deployment, now, {"by": plan.deployment})] if plan.route else []
         operations = []
         drop = []
-        if previous.get("route") and not plan.route:
+        if (previous.get("route") or previous.get("original_route")) and not plan.route:
             drop.append("route")
         if previous.get("service_object") and not plan.objects.get("service"):
             drop.append("service")

@@ -140,11 +140,24 @@ class Runner:
         """From here on an earlier holder of the lease can no longer write the app's shared objects."""
         kube = self._kube(self.operation.deployment, gate)
         kube.raise_epoch(SERVICE, manifests.service_name(self.operation.app))
-        provider = self._tools.registry.ingress()
-        if provider is not None:
+        for provider in self._exposing():
             provider.fence(
                 RouteContext(blank_route(self.operation.namespace, self.operation.app), kube, self._log, gate)
             )
+
+    def _exposing(self) -> list[IngressProvider]:
+        """Every ingress provider that has, or may get, a route of the app: that of the settings, and those of plans
+        that were made when the settings named another one. One that is not installed any more writes nothing."""
+        app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
+        ids = {self.operation.deployment, *((app.live, app.held) if app else ())} - {""}
+        plans = [plan for id in sorted(ids) if (plan := self._store.get(Plan, id)) and plan.route]
+        names = {name for plan in plans for name in (plan.ingress.get("name"), plan.displaced) if name}
+        current = self._tools.registry.ingress()
+        found = [current] if current is not None else []
+        for name in sorted(names - {current.name if current else ""}):
+            with contextlib.suppress(PluginError):
+                found.append(self._provider(name))
+        return found
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
@@ -293,9 +306,11 @@ class Runner:
 
     def _work(self, step: Step, plan: Plan, gate: Gate) -> Work:
         """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""
-        ingress = health = None
+        ingress = displaced = health = None
         with contextlib.suppress(PluginError):
             ingress = self._ingress(plan) if plan.route else None
+        with contextlib.suppress(PluginError):
+            displaced = self._provider(plan.displaced) if plan.displaced else None
         with contextlib.suppress(PluginError):
             health = self._health(plan)
         return Work(
@@ -307,6 +322,7 @@ class Runner:
             remember=lambda key, value: self._journal.remember(step.id, key, value, gate),
             recall=lambda key, default: self._journal.recall(step.id, key, default),
             gate=gate,
+            displaced=displaced,
         )
 
     def _health(self, plan: Plan) -> Rounds | None:
@@ -319,9 +335,10 @@ class Runner:
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""
-        if not plan.ingress:
-            return None
-        return cast(IngressProvider, self._tools.registry.entry("ingress", plan.ingress["name"]).provider)
+        return self._provider(plan.ingress["name"]) if plan.ingress else None
+
+    def _provider(self, name: str) -> IngressProvider:
+        return cast(IngressProvider, self._tools.registry.entry("ingress", name).provider)
 
     def _route(self, plan: Plan, kube: OwnedKube, gate: Gate) -> RouteContext:
         return RouteContext(Route.from_document(plan.route or {}), kube, self._log, gate)

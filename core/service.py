@@ -6,11 +6,11 @@ import contextlib
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
-from deployer.core.changes import claim_host, purge_changes, release_host
+from deployer.core.changes import claim_hosts, hosts_of, purge_changes, release_hosts
 from deployer.core.dryrun import DryRun, Findings
 from deployer.core.errors import (
     Conflict,
@@ -38,7 +38,7 @@ from deployer.core.records import (
     timestamp,
 )
 from deployer.core.redaction import Redactor, environment_values
-from deployer.core.settings import Settings
+from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
 
 T = TypeVar("T")
@@ -99,7 +99,20 @@ class Service:
     def _provider_problems(self, normal: Document) -> list[Problem]:
         """What the providers say, who may repeat what they like, but no value of the environment."""
         found = [p for provider in self._chosen(normal) for p in _problems(provider, normal, self.logbook.redactor)]
-        return _without_values(found, normal)
+        return [*_without_values(found, normal), *self._wrong_hosts(normal)]
+
+    def _wrong_hosts(self, normal: Document) -> list[Problem]:
+        """What is wrong with the hosts that come with the frontend: its www twin and its preview."""
+        namespace = normal["namespace"]
+        problems = [
+            Problem("redirectWww", f"namespace {namespace} may not use the host {host}")
+            for host in hosts_of(normal).keys() - {normal.get("frontend")}
+            if not self._settings.allows_host(namespace, host)
+        ]
+        preview = self._settings.preview(namespace, normal["appName"]) if normal.get("frontend") else ""
+        if preview and not DNS_SUBDOMAIN.fullmatch(preview):
+            problems.append(Problem("appName", f"is too long for a preview host: {preview} is no name of a host"))
+        return problems
 
     def _chosen(self, descriptor: Document) -> list[Provider]:
         """The providers that the descriptor will be deployed with. Raises PluginError when the ingress is not there."""
@@ -147,6 +160,11 @@ class Service:
             app = self.store.get(App, f"{namespace}/{sound['appName']}")
             version = str((app.highest if app else 0) + 1)
         return self._dry_run.ask({**sound, "podspec": normal["podspec"]}, version)
+
+    def remarks(self, descriptor: Document) -> list[Problem]:
+        """What the chosen providers have to say about a valid descriptor that is no reason to refuse it."""
+        redactor = self.logbook.redactor
+        return [r for p in self._chosen(descriptor) for r in _asked(p, p.remarks, descriptor, redactor)]
 
     def create_descriptor(self, namespace: str, body: bytes) -> StoredDescriptor:
         """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""
@@ -198,8 +216,8 @@ class Service:
             _expect(f"descriptor {id}", old.revision, if_match)
             new = dataclasses.replace(old, document=document, last_modified=timestamp())
             changes: list[Change] = [Update(new), *self._claim(namespace, old.app, document)]
-            if old.document.get("frontend") != document.get("frontend"):
-                changes += self._unclaim(namespace, old.app, old.document.get("frontend"), without=id)
+            if hosts_of(old.document).keys() - hosts_of(document).keys():
+                changes += self._unclaimed(namespace, old, document)
             return dataclasses.replace(new, revision=self.store.commit(*changes))
 
         return _decide_again(attempt)
@@ -212,7 +230,7 @@ class Service:
         def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
             _expect(f"descriptor {id}", old.revision, if_match)
-            self.store.commit(Delete(old), *self._unclaim(namespace, old.app, old.document.get("frontend"), without=id))
+            self.store.commit(Delete(old), *release_hosts(self.store, namespace, old.app, without_descriptor=id))
             return old
 
         return _decide_again(attempt)
@@ -225,15 +243,15 @@ class Service:
             self.delete_descriptor(namespace, record.id)
         return len(doomed)
 
-    def _claim(self, namespace: str, app: str, document: Document) -> list[Change]:
-        """The change that makes the descriptor's host the app's; touched anew so that no `_unclaim` misses it."""
-        host = document.get("frontend")
-        return [] if not host else [claim_host(self.store, namespace, app, host)]
+    def _unclaimed(self, namespace: str, old: StoredDescriptor, document: Document) -> list[Change]:
+        """What a descriptor that changes gives back, less what it claims in the same transaction."""
+        kept = {*hosts_of(document), self._settings.preview(namespace, old.app) if hosts_of(document) else ""}
+        changes = release_hosts(self.store, namespace, old.app, without_descriptor=old.id)
+        return [c for c in changes if not (isinstance(c, Delete) and c.record.key in kept)]
 
-    def _unclaim(self, namespace: str, app: str, host: str | None, without: str) -> list[Change]:
-        if not host:
-            return []
-        return release_host(self.store, namespace, app, host, without_descriptor=without)
+    def _claim(self, namespace: str, app: str, document: Document) -> list[Change]:
+        """The changes that make the descriptor's hosts the app's; touched anew so that no `_unclaim` misses them."""
+        return claim_hosts(self.store, namespace, app, document, self._settings.preview(namespace, app))
 
     # --- deployments ---------------------------------------------------------------------------------------------
 
@@ -392,16 +410,20 @@ def _without_values(problems: list[Problem], descriptor: Document) -> list[Probl
 
 def _problems(provider: Provider, document: Document, redactor: Redactor) -> list[Problem]:
     """What the provider finds wrong. Raises PluginError when it cannot even look, whatever it raises."""
+    return _asked(provider, provider.check_descriptor, document, redactor)
+
+
+def _asked(
+    provider: Provider, question: Callable[[Document], Sequence[Problem]], document: Document, redactor: Redactor
+) -> list[Problem]:
     try:
-        return [
-            Problem(problem.path, problem.message) for problem in provider.check_descriptor(copy.deepcopy(document))
-        ]
+        return [Problem(problem.path, problem.message) for problem in question(copy.deepcopy(document))]
     except BaseException as error:  # sys.exit in a plugin must not end the service
         # The traceback may tell what stands in the descriptor.
         owner = f"descriptor {new_id()}"
         redactor.hold(owner, environment_values(document.get("podspec")))
         redactor.release(owner)
-        logger.exception("check_descriptor of %s failed", provider.name)
+        logger.exception("%s of %s failed", question.__name__, provider.name)
         raise PluginError(
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
             f"the service's log has the details"

@@ -31,6 +31,9 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 DNS_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
+PATH = r"/([!-.0-~][!-~]*)?"
+"""A path that is asked for, with a query perhaps: printable ASCII, and not the start of an address (`//host`)."""
+
 # Failpoints and tests have variables of their own, and Kubernetes puts variables for a Service named `deployer` (or
 # `deployer-...`) into every pod of its namespace: https://kubernetes.io/docs/concepts/services-networking/service/
 _NOT_OURS = re.compile(r"DEPLOYER_(FAILPOINT|TEST|(\w+_)?SERVICE_(HOST|PORT)(_|$)|(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_|$))")
@@ -166,6 +169,20 @@ def _label(value: str) -> str:
 def _patterns(value: tuple[str, ...]) -> str:
     bad = [v for v in value if not re.fullmatch(r"[a-z0-9*?-]{1,63}", v)]
     return f"{bad[0]!r} is not a namespace or a pattern like kube-*" if bad else ""
+
+
+def _preview_host(value: str) -> str:
+    try:
+        good = DNS_SUBDOMAIN.fullmatch(value.format(app="a", namespace="b")) and "{app}" in value
+    except (LookupError, ValueError, AttributeError):
+        good = False
+    if good and set(re.findall(r"\{(.*?)\}", value)) <= {"app", "namespace"}:
+        return ""
+    return f"{value!r} is not a host like {{app}}-preview.example.com, with {{app}} and perhaps {{namespace}} in it"
+
+
+def _preview_check(value: str) -> str:
+    return "" if re.fullmatch(PATH, value) else f"{value!r} is not a path like /health"
 
 
 def _plugin_tables(value: Mapping[str, Any]) -> str:
@@ -355,6 +372,20 @@ class Settings:
         "text", "deployer", "Name of this Deployer on its objects; two in one cluster need two names.", check=_label
     )
     ingress: str = _option("text", "nginx", 'Ingress provider; "none" exposes nothing outside of the cluster.')
+    preview_host: str = _option(
+        "text",
+        "",
+        "Host under which a new version can be looked at before the switch, with {app} and perhaps {namespace} in it: "
+        "{app}-preview.example.com.",
+        check=_preview_host,
+    )
+    preview_check: str = _option(
+        "text",
+        "",
+        "Path that must answer 200 to 399 through the preview before the switch, at every address of the ingress; "
+        "previewCheck in a descriptor's ingressOptions counts more.",
+        check=_preview_check,
+    )
     protected_namespaces: tuple[str, ...] = _option(
         "names", ("kube-*",), "Namespaces in which nobody may deploy.", check=_patterns
     )
@@ -444,6 +475,10 @@ class Settings:
         """True when apps of `namespace` may claim `host`. `*.example.com` covers every depth, not the domain itself."""
         patterns = self.namespace_hosts.get(namespace)
         return not patterns or any(host.endswith(p[1:]) if p.startswith("*.") else host == p for p in patterns)
+
+    def preview(self, namespace: str, app: str) -> str:
+        """The preview host of an app; empty when there is none. Not every app's name makes a host of it."""
+        return self.preview_host.format(app=app, namespace=namespace)
 
     def tls_secret(self, host: str) -> str:
         """The Secret that the settings name for `host`: of the host itself, else of the closest domain, else empty."""

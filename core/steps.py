@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from deployer.core import manifests
 from deployer.core.errors import Hold, StepFailed
+from deployer.core.hosts import require_free
 from deployer.core.kube import diagnose
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.mirror import CONTROLLED_BY, Gone
 from deployer.core.kube.pods import name_of, pods_left, service_slices
-from deployer.core.providers import Done, Outcome, Park, Phase, Step, Work
+from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Step, Work
 from deployer.core.records import Document, Plan
 from deployer.core.verification import VerifyHealth
 from deployer.core.workload import (
@@ -106,12 +107,31 @@ class PrepareRoute(Step):
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
-            work.ingress.prepare(work.route())
+            context = work.route()
+            require_free(context, work.ingress)
+            work.ingress.prepare(context)
+            if host := context.route.preview.host:
+                work.log(f"version {work.plan.version} can be looked at under {host} until it has taken over")
         return Done()
 
     def undo(self, work: Work) -> None:
         if work.ingress and work.plan.route:
             work.ingress.release(work.route())
+
+
+class CheckPreview(Step):
+    """Ask for the health of the new version through the data plane, before the public host moves."""
+
+    id = "check-preview"
+    phase = Phase.EXPOSE
+
+    def run(self, work: Work) -> Outcome:
+        if work.ingress and work.plan.route:
+            context = work.route()
+            if path := context.route.preview.check:
+                work.ingress.check_preview(context)
+                work.log(f"{path} answers well through the preview")
+        return Done()
 
 
 class SwitchRoute(Step):
@@ -123,7 +143,8 @@ class SwitchRoute(Step):
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
             await_serving(work, fresh=True)
-            work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
+            if not work.plan.route.get("stable"):
+                work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
             work.ingress.switch(work.route())
         return Done()
 
@@ -131,12 +152,19 @@ class SwitchRoute(Step):
         """Move back, confirm the way back, and hold the new version until nobody is led to it any more."""
         if not (work.ingress and work.plan.route):
             return
+        if work.plan.displaced:
+            _give_back(work)
+            return
         state = work.ingress.state(work.route())
         moved = state is not None and leads_to(state.backends, work.plan.route["backend"]["service"])
+        # A stable route leads back as its Service does, but what was written to it for this deployment is there still.
+        moved = moved or (state is not None and state.deployment == work.plan.deployment)
         # Once the way back was begun it is confirmed and held to its end, however often that takes.
-        if not moved and not work.recall("moving-back", False):
-            return
         back = route_back(work.plan)
+        if not moved and not work.recall("moving-back", False):
+            if state and back and back.get("stable"):
+                work.ingress.confirm(work.route(back))  # its Service may have moved, and moved back
+            return
         if back is None:
             work.ingress.remove(work.route())
             return
@@ -150,6 +178,72 @@ class SwitchRoute(Step):
         work.log(f"{back['host']} is led to version {back['version']} again")
 
 
+class DisplaceRoute(Step):
+    """Take the host from the ingress provider that had it before the settings named another one.
+
+    The new route was tried on a private host, and the data plane knows it for the public one as well, before the old
+    one's objects go: where both are there either may win, and both versions serve.
+    """
+
+    id = "displace-route"
+    phase = Phase.EXPOSE
+
+    def run(self, work: Work) -> Outcome:
+        before = route_back(work.plan)
+        if work.ingress and before and work.plan.displaced:
+            provider = _displaced(work)
+            work.ingress.await_loaded(work.route())
+            provider.remove(work.route(before))
+            work.log(f"removed the route of ingress provider {provider.name} for {before['host']}")
+        return Done()
+
+    def undo(self, work: Work) -> None:
+        """Put the old route back, beside the new one; `SwitchRoute` takes that away."""
+        back = route_back(work.plan)
+        if not (back and work.plan.displaced):
+            return
+        provider = _displaced(work)
+        state = provider.state(work.route(back))
+        if state and leads_to(state.backends, back["backend"]["service"]) and not work.recall("putting-back", False):
+            return
+        require_ready(work.kube, back["backend"]["service"], work.plan)
+        work.remember("putting-back", True)
+        work.log(f"putting back the route of ingress provider {provider.name} for {back['host']}")
+        provider.switch(work.route(back))
+        provider.await_loaded(work.route(back))
+
+
+def _displaced(work: Work) -> IngressProvider:
+    """The provider that had the host. Raises Hold when it is gone: nobody else can touch its objects."""
+    if work.displaced is None:
+        raise Hold(
+            f"ingress provider {work.plan.displaced}, which led {(work.plan.route or {}).get('host')} to the version "
+            "before, is not installed any more: everything is kept as it is until it is there again"
+        )
+    return work.displaced
+
+
+def _give_back(work: Work) -> None:
+    """Take the new provider's route away, so that the old one's, which is there, gets everything; confirm and hold."""
+    assert work.ingress and work.plan.route
+    back = route_back(work.plan)
+    if back is None:
+        work.ingress.remove(work.route())
+        return
+    if work.ingress.state(work.route()) is None and not work.recall("moving-back", False):
+        return
+    provider = _displaced(work)
+    require_ready(work.kube, back["backend"]["service"], work.plan)
+    work.remember("moving-back", True)
+    work.log(f"moving {back['host']} back to version {back['version']}, and to ingress provider {provider.name}")
+    work.ingress.remove(work.route())
+    context = work.route(back)
+    provider.confirm(context)
+    work.gate.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
+    provider.release(context)
+    work.log(f"{back['host']} is led to version {back['version']} again")
+
+
 class ConfirmRoute(Step):
     """Return only when every address of the data plane answers with the new version."""
 
@@ -157,16 +251,22 @@ class ConfirmRoute(Step):
     phase = Phase.CONFIRM
 
     def run(self, work: Work) -> Outcome:
-        if work.ingress and work.plan.route:
-            began = time.monotonic()
-            work.ingress.confirm(work.route())
-            taken = time.monotonic() - began
-            work.log(f"{work.plan.route['host']} answers with version {work.plan.version} after {taken:.2f} s")
+        # A stable route is confirmed when its Service has moved.
+        if work.ingress and work.plan.route and not work.plan.route.get("stable"):
+            _confirm(work)
         return Done()
 
 
+def _confirm(work: Work) -> None:
+    assert work.ingress and work.plan.route
+    began = time.monotonic()
+    work.ingress.confirm(work.route())
+    taken = time.monotonic() - began
+    work.log(f"{work.plan.route['host']} answers with version {work.plan.version} after {taken:.2f} s")
+
+
 class MoveService(Step):
-    """Lead the unversioned Service to the new version: ports and selector in one write."""
+    """Lead the unversioned Service to the new version: ports and selector in one write. A stable route follows it."""
 
     id = "move-service"
     phase = Phase.CONFIRM
@@ -179,6 +279,8 @@ class MoveService(Step):
         before = (work.plan.previous or {}).get("service_object")
         put_service(work.kube, wanted, instead_of=before)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
+        if work.ingress and work.plan.route and work.plan.route.get("stable"):
+            _confirm(work)
         return Done()
 
     def undo(self, work: Work) -> None:
@@ -316,6 +418,10 @@ def deploy_steps(plan: Plan | None = None) -> list[Step]:
     """
     health: list[Step] = [VerifyHealth()] if plan is None or plan.health else []
     route: list[Step] = [PrepareRoute(), SwitchRoute(), ConfirmRoute()] if plan is None or plan.route else []
+    if plan is None or (plan.route and plan.route.get("preview", {}).get("check")):
+        route.insert(1, CheckPreview())
+    if plan is None or plan.displaced:
+        route.insert(-1, DisplaceRoute())
     return [StartWorkload(), AwaitReady(), *health, AwaitEndpoints(), *route, MoveService()]
 
 

@@ -143,14 +143,16 @@ def route_back(plan: Plan) -> Document | None:
     previous = plan.previous
     if plan.route is None or previous is None or not plan.route.get("previous"):
         return None
+    displaces = plan.ingress["name"] if plan.displaced else ""
     if previous.get("route"):
-        return {**previous["route"], "previous": plan.route["backend"]}
+        return {**previous["route"], "previous": plan.route["backend"], "displaces": displaces}
     return {
         **plan.route,
         "backend": plan.route["previous"],
         "previous": plan.route["backend"],
         "version": previous["version"],
         "deployment": previous["deployment"],
+        "displaces": displaces,
     }
 
 

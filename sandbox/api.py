@@ -43,6 +43,9 @@ class Target:
 class Api:
     """Answers one request after the other from the store and its resources."""
 
+    absent: frozenset[Kind] = frozenset()
+    """Kinds that this cluster does not know, like those whose CRDs are not installed."""
+
     def __init__(self, resources: Resources, watches: Watches, kubelet: Kubelet, pods: PodProxy, instance: str) -> None:
         self._resources, self._store, self._pods = resources, resources.store, pods
         self._watches, self._kubelet, self._instance = watches, kubelet, instance
@@ -67,6 +70,8 @@ class Api:
         if parts == ["sandbox", "compact"] and request.method == "POST":
             return self._compact(request)
         if target := parse(parts):
+            if target.kind in self.absent:
+                raise status.no_such_path()
             return await self._resource(request, target)
         if request.method != "GET":
             raise status.method_not_allowed()
@@ -81,7 +86,7 @@ class Api:
     def _about(self, parts: list[str]) -> web.Response:
         if parts in (["healthz"], ["readyz"], ["livez"]):
             return web.Response(text="ok")
-        return _answer(about(parts, self._instance))
+        return _answer(about(parts, self._instance, self.absent))
 
     async def _resource(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         if target.kind is POD and target.subresource == "proxy":

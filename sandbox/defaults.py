@@ -2,7 +2,7 @@
 
 import base64
 
-from deployer.sandbox.kinds import ENDPOINT_SLICE, NAMESPACE, POD, RC, SECRET, SERVICE, Kind, Object
+from deployer.sandbox.kinds import ENDPOINT_SLICE, HTTP_ROUTE, NAMESPACE, POD, RC, SECRET, SERVICE, Kind, Object
 from deployer.sandbox.status import ApiError
 
 
@@ -27,6 +27,28 @@ def fill(kind: Kind, obj: Object) -> None:
         for port in obj.get("ports") or ():
             port.setdefault("name", "")
             port.setdefault("protocol", "TCP")
+    elif kind is HTTP_ROUTE:
+        _http_route(obj.setdefault("spec", {}), obj["apiVersion"].partition("/")[0])
+
+
+def _http_route(spec: Object, group: str) -> None:
+    everything = {"path": {"type": "PathPrefix", "value": "/"}}
+    for parent in spec.get("parentRefs") or ():
+        parent.setdefault("group", group)
+        parent.setdefault("kind", "Gateway")
+    for rule in spec.setdefault("rules", [{}]):
+        for match in rule.setdefault("matches", [dict(everything)]):
+            path = match.setdefault("path", {})
+            path.setdefault("type", "PathPrefix")
+            path.setdefault("value", "/")
+            for header in match.get("headers") or ():
+                header.setdefault("type", "Exact")
+        for backend in rule.get("backendRefs") or ():
+            for field, value in {"group": "", "kind": "Service", "weight": 1}.items():
+                backend.setdefault(field, value)
+        for part in rule.get("filters") or ():
+            if part.get("type") == "RequestRedirect":
+                part.setdefault("requestRedirect", {}).setdefault("statusCode", 302)
 
 
 def _replication_controller(obj: Object) -> None:

@@ -1,6 +1,8 @@
 """What the API server says about itself: version, health, groups and resources."""
 
-from deployer.sandbox.kinds import GROUPS, KINDS, Object
+from collections.abc import Set
+
+from deployer.sandbox.kinds import GROUPS, KINDS, Kind, Object
 from deployer.sandbox.status import no_such_path
 
 SHORT = {"pods": "po", "services": "svc", "replicationcontrollers": "rc", "configmaps": "cm", "namespaces": "ns"}
@@ -8,16 +10,17 @@ SHORT |= {"events": "ev", "ingresses": "ing", "nodes": "no"}
 VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
-def about(parts: list[str], instance: str) -> Object:
-    """The answer for a path that names no resource; raises a 404."""
+def about(parts: list[str], instance: str, absent: Set[Kind] = frozenset()) -> Object:
+    """The answer for a path that names no resource; `absent` kinds are not told of. Raises a 404."""
+    groups = [group for group in GROUPS if any(kind.group == group for kind in KINDS if kind not in absent)]
     addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1"}]
     found: dict[tuple[str, ...], Object] = {
         ("version",): _version(instance),
         ("api",): {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses},
-        ("apis",): {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(group) for group in GROUPS]},
+        ("apis",): {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(group) for group in groups]},
         ("api", "v1"): _resource_list(""),
     }
-    for group in GROUPS:
+    for group in groups:
         found["apis", group] = {"kind": "APIGroup", "apiVersion": "v1", **_group(group)}
         found["apis", group, "v1"] = _resource_list(group)
     if tuple(parts) not in found:

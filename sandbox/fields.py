@@ -1,7 +1,8 @@
 """Strict decoding: which fields each kind has and of what type, from fields.json.
 
 The real server drops fields that it does not know, or refuses them with `fieldValidation=Strict`. fields.json is
-generated from the official client's models by tests/sandbox/fields_generator.py.
+generated from the official client's models by tests/sandbox/fields_generator.py; fields_gateway.json has what the
+sandbox takes of the Gateway API's standard channel.
 """
 
 import json
@@ -12,7 +13,11 @@ from typing import Any
 from deployer.sandbox.kinds import Kind, Object
 from deployer.sandbox.status import bad_request
 
-TYPES: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "fields.json").read_text())
+TYPES: dict[str, dict[str, str]] = {
+    name: table
+    for file in ("fields_gateway.json", "fields.json")
+    for name, table in json.loads((Path(__file__).parent / file).read_text()).items()
+}
 PYTHON: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "time": str,

@@ -1,4 +1,7 @@
-"""The ingress: a real HTTP proxy that follows Ingress objects late, as controllers of class nginx do."""
+"""The ingress: a real HTTP proxy that follows Ingress objects late, as controllers of class nginx do, and HTTPRoutes.
+
+Conditions of an HTTPRoute are written at once, traffic follows later. An Ingress mostly wins over an HTTPRoute.
+"""
 
 import asyncio
 import hashlib
@@ -6,15 +9,15 @@ import itertools
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from deployer.sandbox import routes
-from deployer.sandbox.kinds import ENDPOINT_SLICE, INGRESS, SERVICE, Object, key_of
+from deployer.sandbox import httproutes, routes
+from deployer.sandbox.kinds import ENDPOINT_SLICE, GATEWAY, HTTP_ROUTE, INGRESS, SERVICE, Object, key_of
 from deployer.sandbox.recorder import Recorder
 from deployer.sandbox.store import Change, Store
 
@@ -28,7 +31,7 @@ CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 60.0
 FAILURES = (aiohttp.ClientError, OSError, TimeoutError)
 WHOLE = 64 * 1024
 """Bytes of an answer that are passed on in one piece; longer ones stream."""
-FOLLOWED = (INGRESS, SERVICE, ENDPOINT_SLICE)
+FOLLOWED = (INGRESS, SERVICE, ENDPOINT_SLICE, GATEWAY, HTTP_ROUTE)
 HOP_BY_HOP = frozenset(
     [
         "connection",
@@ -42,8 +45,15 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     ]
 )
-TEXTS = {404: "404 Not Found", 413: "413 Request Entity Too Large", 501: "501 Not Implemented", 502: "502 Bad Gateway"}
+TEXTS = {
+    404: "404 Not Found",
+    413: "413 Request Entity Too Large",
+    500: "500 Internal Server Error",
+    501: "501 Not Implemented",
+    502: "502 Bad Gateway",
+}
 TEXTS |= {503: "503 Service Temporarily Unavailable", 504: "504 Gateway Time-out", 308: "308 Permanent Redirect"}
+TEXTS |= {301: "301 Moved Permanently", 302: "302 Found"}
 
 
 class Follower:
@@ -68,6 +78,8 @@ class Follower:
         synced = [ingress for ingress in ingresses if self._read_annotations(ingress)]
         present = {ingress["metadata"]["uid"] for ingress in ingresses}
         self._read = {uid: read for uid, read in self._read.items() if uid in present}
+        for key, parents in httproutes.statuses(self._store):
+            self._store.change(HTTP_ROUTE, key, lambda route, parents=parents: httproutes.write(route, parents))  # type: ignore[misc]
         config = routes.build(self._store, {uid: read for uid, (_, read) in self._read.items()})
         if config != self._built or synced:
             self._built = config
@@ -131,18 +143,30 @@ class Proxy:
             target = config.redirects[host] + (f":{port}" if port else "")
             return _page(308, {"Location": f"http://{target}{request.raw_path}"})
         location = config.find(host, request.path)
+        match = httproutes.find(config.gateway, host, request.path, request.headers)
+        if match is not None and (location is None or match.beats_ingress(host)):
+            return await self._route(request, match, host)
         if location is None:
             return _page(404)
         if location.annotations.broken or not location.addresses:
             return _page(503)
-        if "Upgrade" in request.headers:
-            return _page(501)  # upgraded connections are not proxied here
         address, cookie = self._choose(location, request.cookies)
-        try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return _page(413)
-        return await self._forward(request, location, address, body, cookie)
+        added = [*location.annotations.headers, *([("Set-Cookie", cookie)] if cookie else [])]
+        return await self._forward(request, address, added)
+
+    async def _route(self, request: web.BaseRequest, match: httproutes.Match, host: str) -> web.StreamResponse:
+        """By an HTTPRoute: a redirect, or a backend by its weight."""
+        if match.redirect is not None:
+            port = (request.headers.get("Host") or "").partition(":")[2]
+            target = match.location(host, f":{port}" if port else "", request.raw_path)
+            return _page(int(dict(match.redirect)["statusCode"]), {"Location": target})
+        chosen = match.choose()
+        if chosen is None or chosen.missing:
+            return _page(500)
+        if not chosen.addresses:
+            return _page(503)
+        address = chosen.addresses[next(self._turns[chosen.service]) % len(chosen.addresses)]
+        return await self._forward(request, address, match.added)
 
     def _choose(self, location: routes.Location, cookies: Mapping[str, str]) -> tuple[routes.Address, str]:
         """The address for a request, and the Set-Cookie value that keeps the client there."""
@@ -158,8 +182,14 @@ class Proxy:
         return address, f"{name}={_cookie_value(address)}; Path=/; HttpOnly" + (f"; Max-Age={age}" if age else "")
 
     async def _forward(
-        self, request: web.BaseRequest, location: routes.Location, address: routes.Address, body: bytes, cookie: str
+        self, request: web.BaseRequest, address: routes.Address, added: Iterable[tuple[str, str]]
     ) -> web.StreamResponse:
+        if "Upgrade" in request.headers:
+            return _page(501)  # upgraded connections are not proxied here
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _page(413)
         url = URL(f"http://{address[0]}:{address[1]}{request.raw_path}", encoded=True)
         try:
             send = self._session.request(
@@ -167,9 +197,7 @@ class Proxy:
             )
             async with send as answer:
                 headers = answer_headers(answer.headers)
-                headers.extend(location.annotations.headers)
-                if cookie:
-                    headers.add("Set-Cookie", cookie)
+                headers.extend(added)
                 return await pass_on(request, answer, headers)
         except FAILURES as error:
             # No other address is tried: a request that goes to a removed pod is lost, and is seen to be.

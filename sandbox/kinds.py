@@ -46,11 +46,13 @@ CONFIG_MAP = Kind("", "configmaps", "ConfigMap")
 SECRET = Kind("", "secrets", "Secret")
 ENDPOINT_SLICE = Kind("discovery.k8s.io", "endpointslices", "EndpointSlice", generations=True)
 INGRESS = Kind("networking.k8s.io", "ingresses", "Ingress", generations=True)
+GATEWAY = Kind("gateway.networking.k8s.io", "gateways", "Gateway", generations=True)
+HTTP_ROUTE = Kind("gateway.networking.k8s.io", "httproutes", "HTTPRoute", generations=True)
 INGRESS_CLASS = Kind("networking.k8s.io", "ingressclasses", "IngressClass", namespaced=False, generations=True)
 
 KINDS: tuple[Kind, ...] = (
     *(NAMESPACE, NODE, POD, SERVICE, RC, EVENT, CONFIG_MAP, SECRET),
-    *(ENDPOINT_SLICE, INGRESS, INGRESS_CLASS),
+    *(ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, GATEWAY, HTTP_ROUTE),
 )
 BY_PATH: dict[tuple[str, str], Kind] = {(kind.group, kind.plural): kind for kind in KINDS}
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(kind.group for kind in KINDS if kind.group))

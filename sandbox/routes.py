@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployer.sandbox import httproutes
 from deployer.sandbox.controllers import SLICE_NAME
 from deployer.sandbox.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, SERVICE, Key, Object, key_of, labels_of
 from deployer.sandbox.store import Store
@@ -58,6 +59,7 @@ class Config:
 
     hosts: dict[str, tuple[Location, ...]] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
+    gateway: dict[str, tuple[httproutes.Match, ...]] = field(default_factory=dict)
 
     def find(self, host: str, path: str) -> Location | None:
         """The longest matching path of the exact host, of a wildcard, or of the rules without a host."""
@@ -144,6 +146,7 @@ def build(store: Store, read: dict[str, Annotations]) -> Config:
     return Config(
         {host: _longest_first(found) for host, found in hosts.items()},
         {h: to for h, to in redirects.items() if h not in hosts},
+        httproutes.build(store, lambda key, port: _addresses(store, key, port, slices.get(key, []))),
     )
 
 

@@ -18,11 +18,15 @@ from aiohttp import web
 
 from deployer.sandbox.api import LONGEST_BODY, Api
 from deployer.sandbox.controllers import SLICE_NAME, controllers
+from deployer.sandbox.httproutes import CLASS as GATEWAY_CLASS
+from deployer.sandbox.httproutes import EDGE
 from deployer.sandbox.ingress import LONGEST_BODY as LONGEST_PROXIED
 from deployer.sandbox.ingress import Follower, Proxy
 from deployer.sandbox.kinds import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
+    GATEWAY,
+    HTTP_ROUTE,
     INGRESS_CLASS,
     NAMESPACE,
     NODE,
@@ -81,6 +85,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--probe-factor", type=float, default=1.0, metavar="F", help="multiplies the delays and periods of probes (1)"
     )
+    parser.add_argument("--no-gateway-api", action="store_true", help="as in a cluster without Gateways and HTTPRoutes")
     return parser
 
 
@@ -99,6 +104,8 @@ async def _run(options: argparse.Namespace) -> None:
     )
     proxy, pods = Proxy(follower), PodProxy(store)
     api = Api(resources, watches, kubelet, pods, instance)
+    if options.no_gateway_api:
+        api.absent = frozenset([GATEWAY, HTTP_ROUTE])
     loops = [asyncio.create_task(controller.run()) for controller in controllers(resources)]
     servers: list[web.ServerRunner] = []
     try:
@@ -138,8 +145,8 @@ async def _listen(servers: list[web.ServerRunner], handler: Handler, port: int, 
 
 
 def _furnish(resources: Resources, ingress_port: int) -> None:
-    """What a cluster with ingress-nginx has from the start."""
-    for name in ("default", "kube-system", CONTROLLER[0]):
+    """What a cluster with ingress-nginx, and with a Gateway, has from the start."""
+    for name in ("default", "kube-system", CONTROLLER[0], EDGE[0]):
         resources.create(NAMESPACE, "", {"metadata": {"name": name}})
     store, namespace, name = resources.store, *CONTROLLER
     status = {
@@ -164,6 +171,9 @@ def _furnish(resources: Resources, ingress_port: int) -> None:
     part: Object = {"metadata": {"generateName": f"{name}-", "labels": {SLICE_NAME: name}}, "addressType": "IPv4"}
     part |= {"endpoints": [endpoint], "ports": [{"name": "http", "port": ingress_port, "protocol": "TCP"}]}
     resources.create(ENDPOINT_SLICE, namespace, part)
+    listeners = [{"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}]
+    gateway = {"metadata": {"name": EDGE[1]}, "spec": {"gatewayClassName": GATEWAY_CLASS, "listeners": listeners}}
+    resources.create(GATEWAY, EDGE[0], gateway)
 
 
 def _announce(state: Path, instance: str, api: str, ingress: str) -> None:

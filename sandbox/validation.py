@@ -9,6 +9,7 @@ from deployer.sandbox import status
 from deployer.sandbox.kinds import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
+    HTTP_ROUTE,
     INGRESS,
     NAMESPACE,
     POD,
@@ -71,6 +72,7 @@ SUFFIXES = {
     **{letter: 1000.0 ** (i + 2) for i, letter in enumerate("MGTPE")},
     **{f"{letter}i": 1024.0 ** (i + 1) for i, letter in enumerate("KMGTPE")},
 }
+FILTERS = ("RequestRedirect", "ResponseHeaderModifier")
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 
 
@@ -139,6 +141,8 @@ def validate(kind: Kind, obj: Object, old: Object | None = None) -> None:
         _replication_controller(obj.get("spec") or {}, problems)
     elif kind is INGRESS:
         _ingress(obj.get("spec") or {}, problems)
+    elif kind is HTTP_ROUTE:
+        _http_route(obj["spec"], problems)
     elif kind is ENDPOINT_SLICE and obj.get("addressType") not in ("IPv4", "IPv6", "FQDN"):
         problems.unsupported("addressType", obj.get("addressType", ""), ("FQDN", "IPv4", "IPv6"))
     if old is not None:
@@ -434,6 +438,25 @@ def _backend(backend: Object, at: str, problems: Problems) -> None:
         problems.port(f"{at}.service.port.number", port["number"])
     else:
         problems.required(at, "port name or number is required")
+
+
+def _http_route(spec: Object, problems: Problems) -> None:
+    """The rules of the CRD's schema that a deployer can break."""
+    for i, rule in enumerate(spec["rules"]):
+        for j, backend in enumerate(rule.get("backendRefs") or ()):
+            at = f"spec.rules[{i}].backendRefs[{j}]"
+            weight, bound = backend["weight"], ""
+            if weight < 0:
+                bound = "greater than or equal to 0"
+            elif weight > 1_000_000:
+                bound = "less than or equal to 1000000"
+            if bound:
+                problems.invalid(f"{at}.weight", weight, f"{at}.weight in body should be {bound}")
+            if backend["kind"] == "Service" and "port" not in backend:
+                problems.invalid(at, "object", "Must have port for Service reference")
+        for j, part in enumerate(rule.get("filters") or ()):
+            if part.get("type") not in FILTERS:
+                raise status.not_supported(f"filters of type {part.get('type')} (spec.rules[{i}].filters[{j}])")
 
 
 def _is_address(host: str) -> bool:

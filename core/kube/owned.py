@@ -115,6 +115,10 @@ class OwnedKube:
         """The objects with these labels as they are now."""
         return self._client.list(kind, self._place(kind, namespace), labels, gate=self.gate)[0]
 
+    def everywhere(self, kind: Kind) -> Documents:
+        """All objects of the kind in all namespaces as they are now. Few may read so much: raises KubeForbidden."""
+        return self._client.list(kind, None, gate=self.gate)[0]
+
     def items(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
         """Like `list`, from the shared mirror: no request, perhaps some milliseconds old. Never change the dicts."""
         return self._mirrors.get(kind, self._place(kind, namespace)).items(labels, self.gate)
@@ -176,6 +180,10 @@ class OwnedKube:
         """True when this instance made it for this app."""
         notes = _annotations(found)
         return (notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)) == (self.owner.instance, self.owner.app)
+
+    def is_original(self, found: Document) -> bool:
+        """True when the original deployer made it for this app; such an object may be taken over."""
+        return is_original(found, self.owner.app)
 
     def owned_by(self, found: Document, deployment: str) -> bool:
         """True when it is ours and of that deployment."""

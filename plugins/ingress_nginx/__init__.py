@@ -9,101 +9,178 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from deployer.core import (
     CONFIG_MAP,
     INGRESS,
     SERVICE,
+    DataPlane,
     ForeignObject,
     IngressProvider,
     Kind,
-    KubeForbidden,
     OwnedKube,
     PluginSettings,
     Problem,
+    Route,
     RouteContext,
     RouteState,
-    SettingsError,
+    Schema,
     StepFailed,
+    backends_behind,
+    claimants,
+    data_plane,
+    data_plane_schema,
     hookimpl,
+    www_twin,
 )
-from deployer.plugins.ingress_nginx import render
-from deployer.plugins.ingress_nginx.asking import Address, parse_address
-from deployer.plugins.ingress_nginx.confirming import DataPlane, Watched
+from deployer.plugins.ingress_nginx import options, render
+from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
+
+_GZIP = "is left to the controller, whose setting use-gzip is on"
+_NO_GZIP = (
+    "has no effect here: gzip is a setting of the whole ingress-nginx controller (use-gzip), not of a host; where that "
+    "is on, say so with use_gzip in [plugins.ingress_nginx]"
+)
 
 DEPLOYMENT = "kube-deployer/deployment"
 ROLE = "kube-deployer/role"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How routes are switched. `stable`: they refer to the unversioned Service; `version_header`: the response header
+    in which the apps themselves say their version, empty if they do not."""
+
+    minimum_hold: float = 10.0
+    stable: bool = False
+    version_header: str = ""
 
 
 class Nginx(IngressProvider):
     """The provider. It keeps nothing but what it needs to tell new Events from old ones."""
 
     name = "nginx"
-    capabilities = frozenset({"tls", "redirect-www", "sticky", "headers"})
+    capabilities = frozenset({"tls", "redirect-www", "sticky", "headers", "preview"})
 
-    def __init__(self, look: render.Look, data_plane: DataPlane, minimum_hold: float) -> None:
+    def __init__(self, look: render.Look, plane: DataPlane, manner: Manner) -> None:
         self._look = look
-        self._data_plane = data_plane
-        self._minimum_hold = minimum_hold
+        self._data_plane = plane
+        self._manner = manner
         self._watched: dict[tuple[str, str], Watched] = {}
 
     @property
     def minimum_hold(self) -> float:
         """The setting `minimum_hold`, in seconds."""
-        return self._minimum_hold
+        return self._manner.minimum_hold
+
+    @property
+    def stable(self) -> bool:
+        """The setting `mode`."""
+        return self._manner.stable
+
+    @property
+    def options_schema(self) -> Schema:
+        """Of `ingressOptions`: the annotations that may be asked for."""
+        return options.SCHEMA
 
     def check_descriptor(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
         """Headers that the controller would refuse, by answering 503 for the whole host, or that could leave quotes."""
         return render.header_problems(descriptor.get("additionHttpHeaders") or (), self._look)
 
+    def remarks(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
+        """Compression that the controller does not do."""
+        if descriptor.get("useCompression") and not self._look.gzip:
+            return [Problem("useCompression", _NO_GZIP)]
+        return ()
+
+    def contends(self, found: Mapping[str, Any]) -> bool:
+        """An Ingress of another class is another controller's."""
+        spec, notes = found.get("spec") or {}, found["metadata"].get("annotations") or {}
+        named = spec.get("ingressClassName") or notes.get("kubernetes.io/ingress.class")
+        return found.get("kind") != "Ingress" or named in (None, self._look.ingress_class)
+
     def state(self, context: RouteContext) -> RouteState | None:
         """Where the Ingress leads. Raises ForeignObject."""
-        found = context.kube.get(INGRESS, context.route.app)
+        kube, route = context.kube, context.route
+        found = kube.get(INGRESS, route.app)
         if found is None:
             return None
-        if not context.kube.is_ours(found):
+        if not (kube.is_ours(found) or kube.is_original(found)):
             raise ForeignObject(
-                f"Ingress {context.route.app} in namespace {context.route.namespace} exists already and was not "
+                f"Ingress {route.app} in namespace {route.namespace} exists already and was not "
                 "made by this deployer for this app"
             )
-        host = next(iter(sorted(render.hosts_of(found))), "")
-        return RouteState(render.backends_of(found), host, _note(found, DEPLOYMENT))
+        host = next((rule.get("host", "") for rule in found.get("spec", {}).get("rules") or ()), "")
+        backends = backends_behind(kube, route.app, render.backends_of(found))
+        return RouteState(backends, host, _note(found, DEPLOYMENT))
 
     def prepare(self, context: RouteContext) -> None:
-        """Create the ConfigMap of the headers, the hold and the warm-up, and wait until the controller knows them."""
+        """Create the ConfigMap of the headers, the hold and the warm-up, and wait until the controller knows them.
+
+        A stable route that is one already needs neither hold nor warm-up, as its Ingress does not change.
+        """
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
         if route.compression:
-            context.log(
-                "useCompression: gzip is a setting of the whole ingress-nginx controller (use-gzip), not of a host"
-            )
-        self._put_headers(kube, context)
-        if route.previous is None or route.previous.service == route.backend.service:
+            context.log("useCompression " + (_GZIP if self._look.gzip else _NO_GZIP))
+        found = kube.get(INGRESS, route.app)
+        old = [b for b in render.backends_of(found or {}) if b.service != render.target(route).service]
+        helpers = bool(old or route.preview.host or route.preview.check or route.displaces)
+        if route.stable:
+            self._put_headers(kube, route, stable=True)
+        if helpers or not route.stable:
+            self._put_headers(kube, route, stable=False)
+        if not helpers:
             return
-        # The hold first: when the warm-up is answered, the controller has seen the hold as well.
-        hold = self._create(kube, render.helper(route, self._look, render.ROLE_HOLD), render.ROLE_HOLD)
-        warm_up = self._create(kube, render.helper(route, self._look, render.ROLE_WARM_UP), render.ROLE_WARM_UP)
-        host = next(iter(render.hosts_of(warm_up)))
+        watched = []
+        if old and route.previous is not None:
+            # The hold first: when the warm-up is answered, the controller has seen the hold as well.
+            watched.append(Watched(self._create(kube, render.hold(route, self._look, old[0]), render.ROLE_HOLD)))
+        watched.append(Watched(self._create(kube, render.warm_up(route, self._look), render.ROLE_WARM_UP)))
         self._data_plane.await_answers(
-            context, host, "the warm-up", tls=False, watched=[Watched(hold), Watched(warm_up)]
+            context,
+            render.private_host(route, render.ROLE_WARM_UP),
+            "the warm-up",
+            tls=False,
+            objection=lambda: objection(kube, watched),
+        )
+
+    def check_preview(self, context: RouteContext) -> None:
+        """Ask under the preview host, or under the warm-up's. Raises StepFailed."""
+        preview = context.route.preview
+        self._data_plane.await_healthy(
+            context,
+            preview.host or render.private_host(context.route, render.ROLE_WARM_UP),
+            preview.check,
+            "the preview",
+            tls=bool(preview.host and preview.tls_secret),
         )
 
     def switch(self, context: RouteContext) -> None:
-        """One edit of the app's Ingress: backend, host, TLS and annotations together."""
+        """One edit of the app's Ingress: backend, host, TLS and annotations together.
+
+        Of a stable route nothing but what changed is written, and usually that is nothing. Raises StepFailed when
+        somebody led the Ingress elsewhere.
+        """
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
-        self._put_headers(kube, context)
+        self._put_headers(kube, route, stable=route.stable)
         redirect_www = route.redirect_www and not self._www_is_taken(context)
         key = (route.namespace, route.app)
 
         def change(found: dict[str, Any] | None) -> dict[str, Any]:
+            if found is not None:
+                _require_expected(kube, found, route)
             wanted = render.main(copy.deepcopy(found), route, self._look, redirect_www=redirect_www)
-            wanted["metadata"]["annotations"] |= kube.annotations(render.ROLE_ROUTE)
             if found is None:
                 self._watched[key] = Watched({})
             elif wanted != found:
-                self._watched[key] = Watched(found, _events(kube, found))
+                self._watched[key] = Watched(found, events_of(kube, found))
+            elif route.stable:
+                return wanted
+            wanted["metadata"]["annotations"] |= kube.annotations(render.ROLE_ROUTE)
             return wanted
 
         written = kube.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
@@ -113,31 +190,57 @@ class Nginx(IngressProvider):
     def confirm(self, context: RouteContext) -> None:
         """Ask every controller; see `DataPlane.await_answers`. Raises StepFailed."""
         route = context.route
-        key = (route.namespace, route.app)
-        watched = [self._watched[key]] if key in self._watched else []
-        self._data_plane.await_answers(context, route.host, "the route", tls=bool(route.tls_secret), watched=watched)
-        self._watched.pop(key, None)
+        watched = self._watched_of(route)
+        self._data_plane.await_answers(
+            context,
+            route.host,
+            "the route",
+            tls=bool(route.tls_secret),
+            objection=lambda: objection(context.kube, watched),
+            # The Ingress of a stable route names no deployment, but the apps may name their version.
+            proof=(self._manner.version_header, route.version) if route.stable else None,
+        )
+        self._watched.pop((route.namespace, route.app), None)
+
+    def await_loaded(self, context: RouteContext) -> None:
+        """Ask under a private host that the app's Ingress has besides the public one until `release`. A stable route
+        answers with the version that its Service selects at the time."""
+        route, proof = context.route, None
+        if route.stable:
+            service = context.kube.get(SERVICE, route.app) or {}
+            selected = (service.get("spec", {}).get("selector") or {}).get("version", "")
+            proof = (self._manner.version_header if selected else "", selected)
+        self._data_plane.await_answers(
+            context,
+            render.swap_host(route),
+            "the route",
+            tls=bool(route.tls_secret),
+            objection=lambda: objection(context.kube, self._watched_of(route)),
+            proof=proof,
+        )
 
     def release(self, context: RouteContext) -> None:
         """Delete this deployment's helpers, those that hold a Service which is gone, and headers that nobody uses."""
         route, kube = context.route, context.kube
+        if route.displaces:
+            self._drop_swap_host(kube, route)
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             gone = all(kube.get(SERVICE, backend.service) is None for backend in render.backends_of(helper))
             if gone or _note(helper, DEPLOYMENT) == route.deployment:
                 _delete(kube, INGRESS, helper)
         used = {_note(found, render.CUSTOM_HEADERS).rpartition("/")[2] for found in kube.list(INGRESS)}
-        for config_map in self._of_app(kube, CONFIG_MAP, {render.ROLE_HEADERS}):
+        for config_map in self._of_app(kube, CONFIG_MAP, render.HEADER_ROLES):
             if config_map["metadata"]["name"] not in used:
                 _delete(kube, CONFIG_MAP, config_map)
 
     def remove(self, context: RouteContext) -> None:
         """Delete the app's Ingress, then every helper and ConfigMap of it."""
         route, kube = context.route, context.kube
-        kube.delete_shared(INGRESS, route.app)
+        kube.delete_shared(INGRESS, route.app, original_ok=True)
         self._watched.pop((route.namespace, route.app), None)
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             _delete(kube, INGRESS, helper)
-        for config_map in self._of_app(kube, CONFIG_MAP, {render.ROLE_HEADERS}):
+        for config_map in self._of_app(kube, CONFIG_MAP, render.HEADER_ROLES):
             _delete(kube, CONFIG_MAP, config_map)
 
     def fence(self, context: RouteContext) -> None:
@@ -146,14 +249,36 @@ class Nginx(IngressProvider):
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
-    def _put_headers(self, kube: OwnedKube, context: RouteContext) -> None:
+    def _drop_swap_host(self, kube: OwnedKube, route: Route) -> None:
+        """The app's Ingress stays the deployment's that it is of."""
+        main = kube.get(INGRESS, route.app)
+        if main is None or not kube.is_ours(main):
+            return
+
+        def change(found: dict[str, Any] | None) -> dict[str, Any] | None:
+            return found and render.without_swap_host(found, route)
+
+        owner = kube.for_deployment(_note(main, DEPLOYMENT))
+        owner.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
+
+    def _watched_of(self, route: Route) -> list[Watched]:
+        key = (route.namespace, route.app)
+        return [self._watched[key]] if key in self._watched else []
+
+    def _put_headers(self, kube: OwnedKube, route: Route, *, stable: bool) -> None:
         """The ConfigMap exists, and the API server shows it, before anything refers to it."""
-        body = render.headers_config_map(context.route, self._look)
+        body = render.headers_config_map(route, self._look, stable=stable)
         if body is None:
             return
-        self._create(kube, body, render.ROLE_HEADERS)
-        if kube.get(CONFIG_MAP, body["metadata"]["name"]) is None:
-            raise StepFailed(f"ConfigMap {body['metadata']['name']} was deleted by somebody while it was needed")
+        name = body["metadata"]["name"]
+        if stable:
+            role = render.ROLE_STABLE_HEADERS
+            body["metadata"]["annotations"] = kube.annotations(role)
+            kube.put_shared(CONFIG_MAP, name, lambda found: found or body, role=role)
+        else:
+            self._create(kube, body, render.ROLE_HEADERS)
+        if kube.get(CONFIG_MAP, name) is None:
+            raise StepFailed(f"ConfigMap {name} was deleted by somebody while it was needed")
 
     def _create(self, kube: OwnedKube, body: dict[str, Any], role: str) -> dict[str, Any]:
         metadata = body["metadata"]
@@ -161,13 +286,13 @@ class Nginx(IngressProvider):
         return kube.create(CONFIG_MAP if body["kind"] == "ConfigMap" else INGRESS, body)
 
     def _www_is_taken(self, context: RouteContext) -> bool:
-        """True, with a line in the log, when an Ingress of this namespace has the other `www.` host."""
-        other = render.other_www(context.route.host)
-        for found in context.kube.list(INGRESS):
-            if other in render.hosts_of(found) and found["metadata"]["name"] != context.route.app:
-                context.log(f"redirectWww is left out: Ingress {found['metadata']['name']} has the host {other}")
-                return True
-        return False
+        """True, with a line in the log, when somebody else has the other `www.` host."""
+        twin = www_twin(context.route.host)
+        # What could not be checked was said of the host itself already.
+        found = claimants(context.kube, [twin], lambda _: None, self.contends)[twin]
+        if found:
+            context.log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
+        return bool(found)
 
     def _of_app(self, kube: OwnedKube, kind: Kind, roles: frozenset[str] | set[str]) -> list[dict[str, Any]]:
         found = kube.list(kind, labels=render.MANAGED_BY)
@@ -179,14 +304,25 @@ def _note(found: Mapping[str, Any], key: str) -> str:
 
 
 def _delete(kube: OwnedKube, kind: Kind, found: Mapping[str, Any]) -> None:
-    kube.delete(kind, found["metadata"]["name"], deployment=_note(found, DEPLOYMENT))
+    name = found["metadata"]["name"]
+    if _note(found, ROLE) == render.ROLE_STABLE_HEADERS:
+        kube.delete_shared(kind, name)
+    else:
+        kube.delete(kind, name, deployment=_note(found, DEPLOYMENT))
 
 
-def _events(kube: OwnedKube, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    try:
-        return kube.events(found["metadata"]["uid"])
-    except KubeForbidden:
-        return []
+def _require_expected(kube: OwnedKube, found: dict[str, Any], route: Route) -> None:
+    """Raise StepFailed unless the Ingress leads to the old version, to the new one, or to the Service of both."""
+    expected = {route.app, route.backend.service} | ({route.previous.service} if route.previous else set())
+    wrong = [backend.service for backend in render.backends_of(found) if backend.service not in expected]
+    said = f"leads to {' and '.join(wrong)}" if wrong else render.strange(found) if kube.is_ours(found) else ""
+    if said:
+        raise StepFailed(
+            f"Ingress {route.app} {'' if wrong else 'has '}{said}, and not only to {' or '.join(sorted(expected))}: "
+            "somebody changed it during the deployment",
+            reason="ObjectChanged",
+            hint="find out who edits it, lead it back, then deploy again",
+        )
 
 
 # --- hooks --------------------------------------------------------------------------------------------------------
@@ -195,22 +331,18 @@ def _events(kube: OwnedKube, found: Mapping[str, Any]) -> list[dict[str, Any]]:
 @hookimpl
 def settings_schema() -> Mapping[str, Any]:
     """The table `[plugins.ingress_nginx]`."""
-    seconds = {"type": "number", "minimum": 0, "maximum": 3600}
-    addresses = {"type": "array", "items": {"type": "string"}}
     return {
         "type": "object",
         "additionalProperties": False,
         "properties": {
+            **data_plane_schema(),
             "ingress_class": {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"},
-            "controller": {"type": "string", "pattern": r"^[a-z0-9-]{1,63}/[a-z0-9-]{1,63}$"},
-            "addresses": addresses,
-            "https_addresses": addresses,
-            "revision_header": {"type": "boolean"},
             "allowed_headers": {"type": "array", "items": {"type": "string"}},
             "ssl_redirect": {"type": "boolean"},
-            "confirmations": {"type": "integer", "minimum": 1, "maximum": 100},
-            "propagation_seconds": seconds,
-            "minimum_hold": seconds,
+            "mode": {"enum": ["versioned", "stable-service"]},
+            "version_header": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"},
+            "use_gzip": {"type": "boolean"},
+            "minimum_hold": {"type": "number", "minimum": 0, "maximum": 3600},
         },
     }
 
@@ -220,29 +352,17 @@ def register_ingress_providers(settings: PluginSettings) -> Sequence[IngressProv
     """The one provider. Raises SettingsError."""
     table = settings.table
     allowed = table.get("allowed_headers")
+    plane = data_plane(table, "ingress_nginx")
     look = render.Look(
         ingress_class=table.get("ingress_class", "nginx"),
         ssl_redirect=table.get("ssl_redirect", True),
         allowed_headers=None if allowed is None else frozenset(name.lower() for name in allowed),
-        revision=table.get("revision_header", False),
+        revision_header=plane.revision_header,
+        gzip=table.get("use_gzip", False),
     )
-    addresses = _addresses(table, "addresses", False) + _addresses(table, "https_addresses", True)
-    if addresses and "controller" in table:
-        raise SettingsError("[plugins.ingress_nginx] controller and addresses exclude each other: give one of them")
-    data_plane = DataPlane(
-        controller=table.get("controller", ""),
-        addresses=tuple(addresses),
-        revision_header=render.REVISION_HEADER if look.revision else "",
-        confirmations=table.get("confirmations", 3),
-        propagation=float(table.get("propagation_seconds", 5.0)),
+    manner = Manner(
+        minimum_hold=float(table.get("minimum_hold", 10.0)),
+        stable=table.get("mode") == "stable-service",
+        version_header=table.get("version_header", ""),
     )
-    return [Nginx(look, data_plane, float(table.get("minimum_hold", 10.0)))]
-
-
-def _addresses(table: Mapping[str, Any], key: str, tls: bool) -> list[Address]:
-    try:
-        return [parse_address(text, tls=tls) for text in table.get(key, ())]
-    except ValueError:
-        raise SettingsError(
-            f"[plugins.ingress_nginx] {key}: write IP addresses with a port, like 10.0.0.7:80"
-        ) from None
+    return [Nginx(look, plane, manner)]

@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.core import Backend, Problem, Route
+from deployer.plugins.ingress_nginx import options
 
 Object = dict[str, Any]
 
 PREFIX = "nginx.ingress.kubernetes.io/"
 CUSTOM_HEADERS = PREFIX + "custom-headers"
-REVISION_HEADER = "X-Deployer-Revision"
 
 ROLE_ROUTE = "route"
 # Roles that begin with `versioned-` go with their deployment, whatever happens to it.
 ROLE_WARM_UP = "versioned-warm-up"
 ROLE_HOLD = "versioned-hold"
 ROLE_HEADERS = "versioned-headers"
+# The headers of a stable route, which outlive the deployment that made them.
+ROLE_STABLE_HEADERS = "headers"
+HEADER_ROLES = frozenset({ROLE_HEADERS, ROLE_STABLE_HEADERS})
+# No object's role, but the host under which a route can be asked while another provider has the public one.
+_SWAP = "swap"
 HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD})
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
@@ -30,7 +35,10 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
 _COOKIE = "deployer-affinity"
 _COOKIE_AGE = "86400"
 
-# Every annotation that is ever rendered; others on the route's Ingress belong to somebody else and stay.
+# Which annotations came from `ingressOptions`, so that only those go again.
+OPTIONS_NOTE = "kube-deployer/nginx-options"
+
+# Every other annotation that is ever rendered; more that are on the route's Ingress belong to somebody else and stay.
 _OURS = frozenset(
     PREFIX + name
     for name in (
@@ -52,12 +60,14 @@ _HEADER_VALUE = re.compile(r"[ !#%-\[\]-~]+")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The settings that decide how a route looks. `allowed_headers` None: any; `revision`: send REVISION_HEADER."""
+    """The settings that decide how a route looks. `allowed_headers` None: any; `revision_header` empty: none;
+    `gzip`: the controller's own setting `use-gzip` is on."""
 
     ingress_class: str = "nginx"
     ssl_redirect: bool = True
     allowed_headers: frozenset[str] | None = None
-    revision: bool = False
+    revision_header: str = ""
+    gzip: bool = False
 
 
 def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Problem]:
@@ -68,8 +78,8 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
         path = f"additionHttpHeaders[{number}]"
         if not _HEADER_NAME.fullmatch(name):
             problems.append(Problem(f"{path}.Header", "ingress-nginx takes A-Z, a-z, 0-9, '-' and '_' only"))
-        elif look.revision and name.lower() == REVISION_HEADER.lower():
-            problems.append(Problem(f"{path}.Header", f"{REVISION_HEADER} is set by the Deployer itself"))
+        elif look.revision_header and name.lower() == look.revision_header.lower():
+            problems.append(Problem(f"{path}.Header", f"{look.revision_header} is set by the Deployer itself"))
         elif look.allowed_headers is not None and name.lower() not in look.allowed_headers:
             known = ", ".join(sorted(look.allowed_headers)) or "none"
             problems.append(
@@ -84,26 +94,30 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
     return problems
 
 
-def headers_of(route: Route, look: Look) -> dict[str, str]:
-    """The response headers of a route. Raises ValueError for what `header_problems` would have refused."""
+def headers_of(route: Route, look: Look, *, revision: bool) -> dict[str, str]:
+    """The response headers of a route, with the one that names the deployment if there is to be a `revision`.
+
+    Raises ValueError for what `header_problems` would have refused.
+    """
     headers = dict(route.headers)
-    revision = {REVISION_HEADER: route.deployment} if look.revision and route.deployment else {}
+    ours = {look.revision_header: route.deployment} if revision and look.revision_header and route.deployment else {}
     if header_problems([{"Header": name, "Value": value} for name, value in headers.items()], look):
         raise ValueError(f"the headers of {route.app} cannot be rendered for ingress-nginx")
-    if revision and not _HEADER_VALUE.fullmatch(route.deployment):
+    if ours and not _HEADER_VALUE.fullmatch(route.deployment):
         raise ValueError(f"the deployment id of {route.app} cannot be rendered for ingress-nginx")
-    return headers | revision
+    return headers | ours
 
 
-def headers_config_map(route: Route, look: Look) -> Object | None:
+def headers_config_map(route: Route, look: Look, *, stable: bool = False) -> Object | None:
     """The ConfigMap that `custom-headers` refers to, None when there is no header.
 
-    The controller notices no edit of it, so the name is a hash of the contents and of the deployment.
+    The controller notices no edit of it, so the name is a hash of the contents and of the deployment; `stable`: only of
+    the contents, which do not name the deployment then, for the Ingress of a stable route, which is to stay as it is.
     """
-    data = headers_of(route, look)
+    data = headers_of(route, look, revision=not stable)
     if not data:
         return None
-    content = json.dumps([route.deployment, sorted(data.items())]).encode()
+    content = json.dumps(["" if stable else route.deployment, sorted(data.items())]).encode()
     name = f"{route.app}-headers-{hashlib.sha256(content).hexdigest()[:10]}"
     return {
         "apiVersion": "v1",
@@ -114,30 +128,61 @@ def headers_config_map(route: Route, look: Look) -> Object | None:
     }
 
 
-def helper(route: Route, look: Look, role: str) -> Object:
-    """An Ingress on a private host: the warm-up of the new Service or the hold on the old one.
+def target(route: Route) -> Backend:
+    """The Service that the app's Ingress refers to."""
+    return Backend(route.app, route.backend.port) if route.stable else route.backend
 
-    A dot in the name keeps it apart from every app's own Ingress. `.invalid` never resolves (RFC 6761), and the host
-    cannot be guessed without the deployment's id.
-    """
-    backend = route.backend if role == ROLE_WARM_UP else route.previous
-    if backend is None:
-        raise ValueError(f"the route of {route.app} has nothing to hold")
-    token = hashlib.sha256(f"{route.namespace}/{route.app}/{route.deployment}".encode()).hexdigest()[:24]
-    word = role.removeprefix("versioned-")
-    annotations = {}
-    if role == ROLE_WARM_UP and (config_map := headers_config_map(route, look)):
+
+def hold(route: Route, look: Look, backend: Backend) -> Object:
+    """An Ingress on a private host that keeps `backend`, the old one, in the controller's list."""
+    return _helper(route, look, ROLE_HOLD, {}, [(private_host(route, ROLE_HOLD), backend)])
+
+
+def warm_up(route: Route, look: Look) -> Object:
+    """An Ingress on a private host, and on the preview's, that makes the new version known to the controller."""
+    rules = [(private_host(route, ROLE_WARM_UP), route.backend)]
+    if route.stable:
+        rules.append((f"stable-{private_host(route, ROLE_WARM_UP)}", target(route)))
+    if route.preview.host:
+        rules.append((route.preview.host, route.backend))
+    # How the backend is spoken to; not whom it lets in, or where it redirects.
+    annotations = {
+        PREFIX + name: value
+        for name, value in options.as_annotations(route.options).items()
+        if name.startswith(("backend-", "proxy-"))
+    }
+    if config_map := headers_config_map(route, look):
         annotations[CUSTOM_HEADERS] = f"{route.namespace}/{config_map['metadata']['name']}"
+    made = _helper(route, look, ROLE_WARM_UP, annotations, rules)
+    if route.preview.host and route.preview.tls_secret:
+        made["spec"]["tls"] = [{"hosts": [route.preview.host], "secretName": route.preview.tls_secret}]
+    return made
+
+
+def private_host(route: Route, role: str) -> str:
+    """Where a helper answers. `.invalid` never resolves (RFC 6761), and nobody can guess the host."""
+    return f"{_token(route)}.{role.removeprefix('versioned-')}.invalid"
+
+
+def _token(route: Route) -> str:
+    secret = f"{route.namespace}/{route.app}/{route.deployment}/{route.preview.token}"
+    return hashlib.sha256(secret.encode()).hexdigest()[:24]
+
+
+def _helper(
+    route: Route, look: Look, role: str, annotations: dict[str, str], rules: Sequence[tuple[str, Backend]]
+) -> Object:
+    """A dot in the name keeps it apart from every app's own Ingress."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
         "metadata": {
-            "name": f"{route.app}.{word}.{token[:10]}",
+            "name": f"{route.app}.{role.removeprefix('versioned-')}.{_token(route)[:10]}",
             "namespace": route.namespace,
             "labels": dict(MANAGED_BY),
             "annotations": annotations,
         },
-        "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(f"{token}.{word}.invalid", backend)]},
+        "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(host, backend) for host, backend in rules]},
     }
 
 
@@ -145,21 +190,47 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     """The app's Ingress: what is there (or nothing), with our fields as the route wants them and all others kept."""
     wanted = found or {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": route.app}}
     metadata = wanted["metadata"]
-    kept = {key: value for key, value in (metadata.get("annotations") or {}).items() if key not in _OURS}
+    before = metadata.get("annotations") or {}
+    asked = frozenset(before.get(OPTIONS_NOTE, "").split(",")) & options.ANNOTATIONS.keys()
+    ours = {*_OURS, OPTIONS_NOTE, *(PREFIX + name for name in asked)}
+    kept = {key: value for key, value in before.items() if key not in ours}
     metadata["annotations"] = kept | _annotations(route, look, redirect_www)
     spec = wanted.setdefault("spec", {})
     spec["ingressClassName"] = look.ingress_class
-    spec["rules"] = [_rule(route.host, route.backend)]
+    hosts = [route.host, swap_host(route)] if route.displaces else [route.host]
+    spec["rules"] = [_rule(host, target(route)) for host in hosts]
     spec.pop("tls", None)
     spec.pop("defaultBackend", None)
     if route.tls_secret:
-        spec["tls"] = [{"hosts": [route.host], "secretName": route.tls_secret}]
+        spec["tls"] = [{"hosts": hosts, "secretName": route.tls_secret}]
     return wanted
 
 
-def other_www(host: str) -> str:
-    """The host that `from-to-www-redirect` would answer for."""
-    return host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+def swap_host(route: Route) -> str:
+    """Where the app's own Ingress can be asked as well while another provider may win the public host."""
+    return private_host(route, _SWAP)
+
+
+def without_swap_host(found: Object, route: Route) -> Object:
+    """The same Ingress without that host of this route."""
+    spec, gone = found["spec"], swap_host(route)
+    spec["rules"] = [rule for rule in spec["rules"] if rule.get("host") != gone]
+    for tls in spec.get("tls") or ():
+        tls["hosts"] = [host for host in tls.get("hosts") or () if host != gone]
+    return found
+
+
+def strange(found: Object) -> str:
+    """What an Ingress of ours has that was not written by us, in words; or nothing."""
+    rules = [
+        rule
+        for rule in found.get("spec", {}).get("rules") or ()
+        if not str(rule.get("host")).endswith(f".{_SWAP}.invalid")
+    ]
+    paths = [path for rule in rules for path in (rule.get("http") or {}).get("paths") or ()]
+    if len(rules) > 1 or len(paths) > 1:
+        return f"{len(rules)} rules with {len(paths)} paths instead of one"
+    return ""
 
 
 def hosts_of(ingress: Object) -> set[str]:
@@ -190,9 +261,11 @@ def _annotations(route: Route, look: Look, redirect_www: bool) -> dict[str, str]
         }
     if route.tls_secret:
         out["ssl-redirect"] = "true" if look.ssl_redirect else "false"
-    if config_map := headers_config_map(route, look):
+    if config_map := headers_config_map(route, look, stable=route.stable):
         out["custom-headers"] = f"{route.namespace}/{config_map['metadata']['name']}"
-    return {PREFIX + name: value for name, value in out.items()}
+    asked = options.as_annotations(route.options)
+    note = {OPTIONS_NOTE: ",".join(asked)} if asked else {}
+    return {PREFIX + name: value for name, value in (out | asked).items()} | note
 
 
 def _rule(host: str, backend: Backend) -> Object:

@@ -17,7 +17,9 @@ import deployer.core
 from deployer.cli import sample
 from deployer.cli.reference import settings_page
 from deployer.core import providers
+from deployer.core.descriptor import schema_problems
 from deployer.core.hookspecs import Specs
+from deployer.plugins.ingress_nginx import options
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/*/README.md")]
@@ -65,6 +67,15 @@ def test_the_example_of_a_step_soaks_for_a_minute() -> None:
     assert names["Soak"]().run(work) == deployer.core.Done()
 
 
+def test_the_options_of_ingress_nginx_are_documented() -> None:
+    text = (ROOT / "docs" / "ingress.md").read_text()
+    rows = re.findall(r"^\| ((?:`[a-zA-Z-]+` ?)+)\|", text, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert named == set(options.SCHEMA["properties"])
+    (block,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert schema_problems(json.loads(block)["ingressOptions"], options.SCHEMA) == []
+
+
 def test_every_reason_of_a_failure_is_documented() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     reasons: set[str] = set()
@@ -87,9 +98,15 @@ def test_rights_are_given_by_namespace_and_one_by_one() -> None:
     for file in folder.glob("*.yaml"):
         assert f"| [{file.name}]({file.name}) |" in table
         documents = list(yaml.safe_load_all(file.read_text()))
-        # Tokens and rights are the whole cluster's; nothing else is asked for there.
-        whole = {"ClusterRole", "ClusterRoleBinding"} if file.name == "reviews.yaml" else set()
-        assert {d["kind"] for d in documents} <= {"Namespace", "ServiceAccount", "Role", "RoleBinding"} | whole
+        # Tokens and rights are the whole cluster's; nothing else is asked for there but who has a host.
+        whole = {"ClusterRole", "ClusterRoleBinding"}
+        allowed = {"Namespace", "ServiceAccount", "Role", "RoleBinding"}
+        if file.name == "cluster-hosts.yaml":
+            allowed = whole  # optional, and only to list
+            assert {v for d in documents for rule in d.get("rules", ()) for v in rule["verbs"]} == {"list"}
+        if file.name == "reviews.yaml":
+            allowed |= whole
+        assert {d["kind"] for d in documents} <= allowed
         for rule in [rule for d in documents for rule in d.get("rules", ())]:
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
 

@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 
 from deployer.cli import sample
 from deployer.sandbox import Sandbox
+from support.command import of_a_new_user, running
 from support.world import World
 
 NGINX = '[plugins.ingress_nginx]\nrevision_header = true\ncontroller = "ingress-nginx/ingress-nginx-controller"\n'
@@ -130,3 +131,11 @@ def test_a_second_signal_does_not_wait(deployer: Any, flags: list[str]) -> None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.child.wait(0.2)
     assert process.child.returncode == 128 + signal.SIGTERM
+
+
+def test_a_test_that_fails_leaves_no_service_behind(flags: list[str], tmp_path: Path) -> None:
+    """What the tests themselves rely on."""
+    with pytest.raises(ZeroDivisionError), running(of_a_new_user(tmp_path), tmp_path) as made:
+        process, _ = made.serve(*flags)
+        raise ZeroDivisionError
+    assert process.child.poll() is not None

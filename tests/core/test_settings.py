@@ -80,6 +80,7 @@ def test_every_option_can_be_given_in_every_way(toml):
     special |= {"auth": "kubernetes", "jwt_algorithm": "ES256", "jwt_jwks_url": "https://idp.example/keys"}
     special |= {"allowed_origins": "https://a.example,http://[::1]:8080"}
     issuer = {"auth": "jwt", "jwt_issuer": "i", "jwt_audience": "a", "jwt_key_file": "k"}
+    special |= {"preview_host": "{app}.{namespace}.preview.example", "preview_check": "/health?deep=1"}
     for option in OPTIONS:
         if option.kind == "table":
             continue
@@ -96,6 +97,33 @@ def test_every_option_can_be_given_in_every_way(toml):
         by_file = load(also, HOME, toml(f'{option.original or option.name} = "{text}"'))
         assert by_flag == by_variable == by_file, option.name
         assert getattr(by_flag, option.name) != getattr(Settings(), option.name), option.name
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "preview.example.com",
+        "{app}",
+        "{app}.{version}.example",
+        "{app!r}.example",
+        "{app",
+        "{}",
+        "a b.{app}",
+        "{app}.Ü",
+    ],
+)
+def test_a_preview_host_is_the_apps_own(host):
+    if host == "{app}":
+        assert load({"preview_host": host}, HOME).preview("web", "shop") == "shop"
+        return
+    with pytest.raises(SettingsError, match="is not a host like"):
+        load({"preview_host": host}, HOME)
+
+
+@pytest.mark.parametrize("path", ["health", "//host/x", "/a b", "/ü", "http://x/"])
+def test_what_is_checked_through_the_preview_is_a_path(path):
+    with pytest.raises(SettingsError, match="is not a path like"):
+        load({"preview_check": path}, HOME)
 
 
 def test_the_table_is_the_dataclass():

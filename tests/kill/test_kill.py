@@ -26,7 +26,7 @@ import pytest
 
 from deployer import sandbox
 from deployer.core.failpoints import EXIT_CODE
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
+from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.logbook import Logbook, Redactor
 from deployer.core.records import Deployment, Document, Operation, Status
 from deployer.core.store.sqlite import SqliteStore
@@ -216,7 +216,8 @@ class Case:
             problems.append(f"the app's record says live {report['live']!r}, held {report['held']!r}")
         if sorted(report["plans"]) != ([live["id"]] if live else []):
             problems.append(f"plans left: {report['plans']}")
-        return problems + check_objects(world, live)
+        provider = self.flow.before if live and live["version"] == "1" else self.flow.ingress
+        return problems + check_objects(world, live, HTTP_ROUTE if provider == "gateway" else INGRESS)
 
     def _story(self, world: World) -> str:
         """The logs of the deployments and the namespace's objects."""
@@ -249,35 +250,40 @@ class Living:
 # --- what must hold -----------------------------------------------------------------------------------------------
 
 
-def check_objects(world: World, live: Document | None) -> list[str]:
+def check_objects(world: World, live: Document | None, kind_of_route: Kind) -> list[str]:
     """The namespace has exactly the objects of the live deployment, all of them marked as its own."""
     version = live["version"] if live else ""
     route = {APP} if live else set()
-    wanted = {CONTROLLER: {f"{APP}-{version}"} if live else set(), INGRESS: route}
+    wanted: dict[Kind, set[str]] = {
+        CONTROLLER: {f"{APP}-{version}"} if live else set(),
+        INGRESS: set(),
+        HTTP_ROUTE: set(),
+    }
+    wanted[kind_of_route] = route
     wanted[SERVICE] = {*route, *wanted[CONTROLLER], *FOREIGN}
     problems = []
     for kind, names in wanted.items():
         if set(world.objects(kind)) != names:
             problems.append(f"{kind.plural} are {sorted(world.objects(kind))}, not {sorted(names)}")
     maps = {name for name in world.objects(CONFIG_MAP) if name not in FOREIGN}
-    if len(maps) != len(route):
+    if len(maps) != (len(route) if kind_of_route is INGRESS else 0):
         problems.append(f"configmaps are {sorted(maps)}")
     for found in all_objects(world):
         name, notes = found["metadata"]["name"], found["metadata"].get("annotations") or {}
         owner = notes.get("kube-deployer/deployment")
         if name not in FOREIGN and live and found["kind"] != "Pod" and owner != live["id"]:
             problems.append(f"{found['kind']} {name} is marked as of deployment {owner}, not of {live['id']}")
-    return problems + (check_live(world, f"{APP}-{version}") if live else check_no_pods(world))
+    return problems + (check_live(world, f"{APP}-{version}", kind_of_route) if live else check_no_pods(world))
 
 
-def check_live(world: World, name: str) -> list[str]:
+def check_live(world: World, name: str, kind: Kind) -> list[str]:
     """Service and route lead to the one version that there is, and it is ready."""
     services, pods = world.objects(SERVICE), world.pods()
-    if not {APP, name} <= services.keys() or APP not in world.objects(INGRESS):
+    if not {APP, name} <= services.keys() or APP not in world.objects(kind):
         return ["there is no service or no route: the cluster is as good as empty"]
     problems = []
-    if backend_of(world.objects(INGRESS)[APP]) != name:
-        problems.append(f"the route leads to {backend_of(world.objects(INGRESS)[APP])}, not to {name}")
+    if backend_of(world.objects(kind)[APP]) != name:
+        problems.append(f"the route leads to {backend_of(world.objects(kind)[APP])}, not to {name}")
     for service in (services[APP], services[name]):
         if sorted(ready_pods({"pods": pods}, service)) != sorted(pods):
             problems.append(f"service {service['metadata']['name']} does not select all pods: {sorted(pods)}")
@@ -298,7 +304,7 @@ def check_empty(world: World, report: Document) -> list[str]:
 
 def all_objects(world: World) -> list[Document]:
     """Everything in the namespace that a Deployer could have made."""
-    kinds = (POD, CONTROLLER, SERVICE, INGRESS, CONFIG_MAP)
+    kinds = (POD, CONTROLLER, SERVICE, INGRESS, HTTP_ROUTE, CONFIG_MAP)
     return [{"kind": k.kind, **o} for k in kinds for o in world.eyes.list(k, world.namespace)[0]]
 
 

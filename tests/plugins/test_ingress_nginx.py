@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import http.client
 import json
@@ -21,23 +22,29 @@ from deployer.core import (
     ENDPOINT_SLICE,
     INGRESS,
     NAMESPACE,
+    REVISION_HEADER,
     SERVICE,
     Backend,
     Cancelled,
     Fenced,
     ForeignObject,
     Gate,
+    Preview,
     Route,
     RouteContext,
     SettingsError,
     StepFailed,
 )
+from deployer.core.conformance.bench import Exhausted
+from deployer.core.descriptor import schema_problems
+from deployer.core.hosts import require_free
 from deployer.core.kube import client as kube_client
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.plugins import load
 from deployer.core.settings import Settings
 from deployer.plugins.ingress_nginx import Nginx, render
+from deployer.plugins.ingress_nginx.refusals import Watched
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -59,6 +66,21 @@ FULL = dataclasses.replace(
     headers=(("X-Frame-Options", "DENY"), ("Content-Security-Policy", "default-src 'self'; img-src *")),
 )
 
+STABLE = dataclasses.replace(
+    FULL,
+    stable=True,
+    preview=Preview("shop-preview.example.com", "0123456789abcdef", "/health", "preview-tls"),
+    options={
+        "previewCheck": "/health",
+        "backend-protocol": "HTTPS",
+        "proxy-body-size": "8m",
+        "proxy-buffering": False,
+        "proxy-read-timeout": 120,
+        "enable-cors": True,
+        "whitelist-source-range": "10.0.0.0/8, 2001:db8::/32",
+    },
+)
+
 
 def nginx(**table: Any) -> Nginx:
     """The provider as the service gets it, with this table of settings."""
@@ -73,19 +95,21 @@ def nginx(**table: Any) -> Nginx:
 @pytest.mark.parametrize(
     ("name", "route", "look", "redirect"),
     [
+        ("stable", STABLE, render.Look(revision_header="X-Revision"), False),
         ("plain", PLAIN, render.Look(), False),
-        ("full", FULL, render.Look(ingress_class="edge", revision=True), True),
+        ("full", FULL, render.Look(ingress_class="edge", revision_header=REVISION_HEADER), True),
     ],
 )
 def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
-    objects = [render.main(None, route, look, redirect_www=redirect), render.headers_config_map(route, look)]
+    config_map = render.headers_config_map(route, look, stable=route.stable)
+    objects = [render.main(None, route, look, redirect_www=redirect), config_map]
     if route.previous:
-        objects += [render.helper(route, look, role) for role in (render.ROLE_HOLD, render.ROLE_WARM_UP)]
+        objects += [render.hold(route, look, route.previous), render.warm_up(route, look)]
     assert [o for o in objects if o] == json.loads((GOLDEN / f"ingress_nginx_{name}.json").read_text())
 
 
 def test_only_our_fields_of_an_ingress_change():
-    found = render.main(None, FULL, render.Look(revision=True), redirect_www=True)
+    found = render.main(None, FULL, render.Look(revision_header=REVISION_HEADER), redirect_www=True)
     found["metadata"] |= {"uid": "u", "labels": {"team": "a"}}
     theirs = {"cert-manager.io/issuer": "x", render.PREFIX + "proxy-body-size": "8m"}
     found["metadata"]["annotations"] |= theirs
@@ -99,7 +123,7 @@ def test_only_our_fields_of_an_ingress_change():
 
 
 def test_the_config_map_of_headers_is_named_after_its_contents():
-    look = render.Look(revision=True)
+    look = render.Look(revision_header=REVISION_HEADER)
     names = [
         render.headers_config_map(route, look)["metadata"]["name"]
         for route in (FULL, PLAIN, dataclasses.replace(FULL, headers=(("X-Frame-Options", "SAMEORIGIN"),)))
@@ -110,11 +134,11 @@ def test_the_config_map_of_headers_is_named_after_its_contents():
 
 
 def test_helpers_cannot_have_the_name_of_an_app():
-    for role in (render.ROLE_HOLD, render.ROLE_WARM_UP):
-        name = render.helper(dataclasses.replace(FULL, app="a" * 63), render.Look(), role)["metadata"]["name"]
-        assert "." in name
-        assert len(name) < 253
-    host = next(iter(render.hosts_of(render.helper(FULL, render.Look(), render.ROLE_HOLD))))
+    long = dataclasses.replace(FULL, app="a" * 63)
+    for made in (render.hold(long, render.Look(), Backend("a-1", 80)), render.warm_up(long, render.Look())):
+        assert "." in made["metadata"]["name"]
+        assert len(made["metadata"]["name"]) < 253
+    host = next(iter(render.hosts_of(render.hold(FULL, render.Look(), Backend("shop-1", 80)))))
     assert all(len(label) < 64 for label in host.split("."))
     assert TWO not in host
 
@@ -165,7 +189,9 @@ def test_compression_is_no_reason_to_refuse():
         {"addresses": ["127.0.0.1:0"]},
         {"addresses": ["127.0.0.1:80"], "controller": "a/b"},
         {"confirmations": 0},
-        {"mode": "stable-service"},
+        {"mode": "canary"},
+        {"version_header": "X Y"},
+        {"revision_header": "X:Y"},
     ],
 )
 def test_wrong_settings_stop_the_service(table):
@@ -245,6 +271,15 @@ class Site:
             answer.read()
             return answer.status, answer.headers.get("X-Version", ""), answer.headers.get("X-Deployer-Revision", "")
 
+    def fetch_until(self, status: int, host: str) -> bool:
+        """The ingress follows a little later; whether it does within ten seconds."""
+        end = time.monotonic() + 10
+        while self.fetch(host)[0] != status:
+            if time.monotonic() > end:
+                return False
+            threading.Event().wait(0.02)
+        return True
+
     def names(self, kind: Any) -> set[str]:
         return {found["metadata"]["name"] for found in self.client.list(kind, self.namespace)[0]}
 
@@ -306,6 +341,41 @@ def test_a_switch_under_load_loses_nothing_and_leaves_nothing_behind(site):
     assert site.fetch() == (200, "2", TWO)
 
 
+def test_what_is_written_comes_in_the_order_that_loses_nothing(site):
+    """Headers, hold, warm-up, and nothing of the public host before the controller has answered for the warm-up."""
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    before = site.names(INGRESS) | site.names(CONFIG_MAP)
+    seen: list[set[str]] = []
+
+    def look(_: int) -> None:
+        seen.append({name.split(".")[1] if "." in name else name.split("-")[1] for name in _made(site) - before})
+
+    gate = Exhausted(20, look)
+    context = site.context(site.route("2"), gate=gate)
+    provider.prepare(context)
+    prepared = gate.made
+    assert seen == [set(), {"headers"}, {"headers", "hold"}]
+    host = render.private_host(context.route, render.ROLE_WARM_UP)
+    assert site.fetch(host) == (200, "2", TWO)
+    assert backend_of(site) == "shop-1"
+    provider.switch(context)
+    assert gate.made - prepared == 2  # the headers once more, which are there, and one edit
+    assert backend_of(site) == "shop-2"
+    hold = next(i for i in site.client.list(INGRESS, site.namespace)[0] if ".hold." in i["metadata"]["name"])
+    assert render.backends_of(hold) == (Backend("shop-1", 80),)
+    assert provider.minimum_hold == SANDBOX["minimum_hold"] and nginx().minimum_hold >= 10
+
+
+def _made(site: Site) -> set[str]:
+    return site.names(INGRESS) | site.names(CONFIG_MAP)
+
+
+def backend_of(site: Site) -> str:
+    found = site.client.get(INGRESS, "shop", site.namespace)
+    return found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
+
+
 def test_helpers_are_known_before_the_public_host_moves(site):
     provider = nginx(**SANDBOX)
     site.expose(provider, "1")
@@ -321,6 +391,144 @@ def test_helpers_are_known_before_the_public_host_moves(site):
     provider.release(context)
     assert site.names(INGRESS) == {"shop"}
     assert len(site.names(CONFIG_MAP)) == 1
+
+
+def test_a_preview_shows_the_new_version_until_it_is_released(site):
+    provider = nginx(**SANDBOX)
+    preview = Preview(f"preview-{site.namespace}.example.com", "secret", "/health")
+    first = site.expose(provider, "1", preview=preview)
+    assert site.fetch(preview.host) == (200, "1", ONE)  # also of a first deployment, which holds nothing
+    provider.release(first)
+    assert site.fetch_until(404, preview.host)
+    context = site.context(site.route("2", preview=preview))
+    provider.prepare(context)
+    assert site.fetch(preview.host) == (200, "2", TWO)
+    assert site.fetch() == (200, "1", ONE)
+    provider.check_preview(context)
+    provider.release(context)
+    assert site.names(INGRESS) == {"shop"}
+    assert site.fetch_until(404, preview.host)
+
+
+def test_the_originals_ingress_is_adopted_and_switched(site):
+    """By its exact label shape; the same without the labels is foreign, see below."""
+    provider = nginx(**SANDBOX)
+    body = render.main(None, site.route("1"), render.Look(), redirect_www=False)
+    body["metadata"]["labels"] = {"app": "shop", "name": "shop", "persistent": "true"}
+    site.client.create(INGRESS, body, site.namespace)
+    state = provider.state(site.context(site.route("2")))
+    assert (state.backends, state.deployment) == ((Backend("shop-1", 80),), "")
+    site.expose(provider, "2")
+    assert site.fetch() == (200, "2", TWO)
+    notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
+    assert notes["kube-deployer/deployment"] == TWO
+
+
+@pytest.mark.parametrize("edit", ["another-service", "another-path"])
+def test_an_ingress_that_somebody_edited_mid_way_is_not_overwritten(site, edit):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1")
+    context = site.context(site.route("2"))
+    provider.prepare(context)
+    found = site.client.get(INGRESS, "shop", site.namespace)
+    paths = found["spec"]["rules"][0]["http"]["paths"]
+    if edit == "another-service":
+        paths[0]["backend"]["service"]["name"] = "maintenance"
+    else:
+        paths.append(copy.deepcopy(paths[0]) | {"path": "/api"})
+    site.client.replace(INGRESS, "shop", found, site.namespace)
+    before = site.client.get(INGRESS, "shop", site.namespace)["spec"]
+    with pytest.raises(StepFailed, match=r"Ingress shop (leads to maintenance|has 1 rules with 2 paths)") as caught:
+        provider.switch(context)
+    assert caught.value.reason == "ObjectChanged"
+    assert site.client.get(INGRESS, "shop", site.namespace)["spec"] == before
+
+
+def test_foreign_annotations_stay_and_options_that_are_dropped_go(site):
+    provider = nginx(**SANDBOX)
+    site.expose(provider, "1", options={"proxy-body-size": "8m", "proxy-buffering": False})
+    site.client.patch(
+        INGRESS,
+        "shop",
+        {"metadata": {"annotations": {render.PREFIX + "limit-rps": "7", "cert-manager.io/issuer": "x"}}},
+        site.namespace,
+    )
+    site.expose(provider, "2", options={"proxy-read-timeout": 90})
+    notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
+    asked = {k.removeprefix(render.PREFIX): v for k, v in notes.items() if "proxy" in k or "limit" in k}
+    assert asked == {"proxy-read-timeout": "90", "limit-rps": "7"}
+    assert notes["cert-manager.io/issuer"] == "x"
+
+
+def test_somebody_elses_route_of_the_host_is_found_in_every_namespace(site):
+    other = Site(site.cluster, f"{site.namespace}-other")
+    try:
+        # An app of the same name, made by this deployer, but of another namespace.
+        other.client.create(
+            INGRESS,
+            render.main(None, other.route("1", host=site.host), render.Look(), redirect_www=False)
+            | {"apiVersion": "networking.k8s.io/v1"},
+            other.namespace,
+        )
+        with pytest.raises(StepFailed, match=f"Ingress shop in namespace {other.namespace} already") as caught:
+            require_free(site.context(site.route("1")), nginx(**SANDBOX))
+        assert caught.value.reason == "HostTaken"
+        # Another class is another controller's, another path another app's share of the host.
+        require_free(site.context(site.route("1")), nginx(**SANDBOX, ingress_class="internal"))
+        found = other.client.get(INGRESS, "shop", other.namespace)
+        found["spec"]["rules"][0]["http"]["paths"][0]["path"] = "/api"
+        other.client.replace(INGRESS, "shop", found, other.namespace)
+        require_free(site.context(site.route("1")), nginx(**SANDBOX))
+        # Who redirects www has that host too.
+        twin = {"metadata": {"annotations": {render.PREFIX + "from-to-www-redirect": "true"}}}
+        found["spec"]["rules"][0]["http"]["paths"][0]["path"] = "/"
+        found["spec"]["rules"][0]["host"] = f"www.{site.host}"
+        found["metadata"].pop("resourceVersion")
+        other.client.replace(INGRESS, "shop", found, other.namespace)
+        require_free(site.context(site.route("1")), nginx(**SANDBOX))
+        other.client.patch(INGRESS, "shop", twin, other.namespace)
+        with pytest.raises(StepFailed, match="is answered for by Ingress shop"):
+            require_free(site.context(site.route("1")), nginx(**SANDBOX))
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"configuration-snippet": "return 200;"}, "ingressOptions.configuration-snippet"),
+        ({"server-snippet": "x"}, "ingressOptions.server-snippet"),
+        ({"auth-url": "http://169.254.169.254/"}, "ingressOptions.auth-url"),
+        ({"custom-headers": "kube-system/x"}, "ingressOptions.custom-headers"),
+        ({"proxy-body-size": "8m; }"}, "ingressOptions.proxy-body-size"),
+        ({"proxy-body-size": "8m\n"}, "ingressOptions.proxy-body-size"),
+        ({"proxy-body-size": 8}, "ingressOptions.proxy-body-size"),
+        ({"proxy-read-timeout": "60"}, "ingressOptions.proxy-read-timeout"),
+        ({"proxy-read-timeout": True}, "ingressOptions.proxy-read-timeout"),
+        ({"proxy-read-timeout": 0}, "ingressOptions.proxy-read-timeout"),
+        ({"backend-protocol": "FCGI"}, "ingressOptions.backend-protocol"),
+        ({"enable-cors": "true"}, "ingressOptions.enable-cors"),
+        ({"cors-allow-origin": 'https://a", "b'}, "ingressOptions.cors-allow-origin"),
+        ({"cors-allow-origin": "$http_origin"}, "ingressOptions.cors-allow-origin"),
+        ({"whitelist-source-range": "10.0.0.0/8; deny all"}, "ingressOptions.whitelist-source-range"),
+        ({"previewCheck": "//evil/"}, "ingressOptions.previewCheck"),
+        ({"previewCheck": "/a\r\nHost: b"}, "ingressOptions.previewCheck"),
+    ],
+)
+def test_options_that_are_not_in_the_list_or_not_of_the_type_are_refused(options, path):
+    problems = schema_problems(options, nginx().options_schema, "ingressOptions")
+    assert [problem.path for problem in problems] == [path]
+
+
+def test_the_options_of_the_golden_file_are_fine():
+    assert schema_problems(STABLE.options, nginx().options_schema, "ingressOptions") == []
+
+
+def test_compression_is_remarked_on_unless_the_controller_does_it():
+    (remark,) = nginx().remarks({"useCompression": True})
+    assert remark.path == "useCompression" and "use-gzip" in remark.message
+    assert list(nginx(use_gzip=True).remarks({"useCompression": True})) == []
+    assert list(nginx().remarks({})) == []
 
 
 def test_the_way_back(site):
@@ -384,14 +592,16 @@ def test_www_is_redirected_unless_somebody_has_that_host(site):
     other = render.main(None, site.route("2", app="other", host=f"www.{site.host}"), render.Look(), redirect_www=False)
     site.client.create(INGRESS, other, site.namespace)
     provider.switch(site.context(site.route("1", redirect_www=True)))
-    assert f"redirectWww is left out: Ingress other has the host www.{site.host}" in site.log
+    assert (
+        f"redirectWww is left out: Ingress other in namespace {site.namespace} has the host www.{site.host}" in site.log
+    )
     notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
     assert render.PREFIX + "from-to-www-redirect" not in notes
 
 
 def test_compression_is_said_to_be_global(site):
     site.expose(nginx(**SANDBOX), "1", compression=True)
-    assert "gzip is a setting of the whole ingress-nginx controller" in "".join(site.log)
+    assert "gzip is a setting of the whole ingress-nginx controller (use-gzip)" in "".join(site.log)
 
 
 def test_a_route_without_endpoints_is_not_confirmed(site):
@@ -479,3 +689,15 @@ def _allow_only(site: Site, headers: str) -> None:
     found = site.client.get(CONFIG_MAP, name, "ingress-nginx")
     found["data"]["global-allowed-response-headers"] = headers
     site.client.replace(CONFIG_MAP, name, found, "ingress-nginx")
+
+
+def test_only_refusals_that_are_newer_count():
+    def event(uid: str, reason: str, count: int = 1) -> dict[str, Any]:
+        return {"metadata": {"uid": uid}, "reason": reason, "message": f"words of {uid}", "count": count}
+
+    before = [event("a", "AnnotationParsingFailed", 2), event("b", "Sync")]
+    watched = Watched({"metadata": {"name": "shop", "uid": "u"}}, before)
+    assert watched.refusal(before) == ""
+    assert watched.refusal([*before, event("c", "Sync")]) == ""
+    assert watched.refusal([event("a", "AnnotationParsingFailed", 3)]) == "AnnotationParsingFailed: words of a"
+    assert watched.refusal([*before, event("d", "Rejected")]) == "Rejected: words of d"

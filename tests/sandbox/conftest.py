@@ -28,6 +28,8 @@ PATHS = {
     "event": "api/v1/{}/events",
     "endpoint_slice": "apis/discovery.k8s.io/v1/{}/endpointslices",
     "ingress": "apis/networking.k8s.io/v1/{}/ingresses",
+    "gateway": "apis/gateway.networking.k8s.io/v1/{}/gateways",
+    "http_route": "apis/gateway.networking.k8s.io/v1/{}/httproutes",
 }
 
 
@@ -102,7 +104,14 @@ class Cluster:
         if predicate(list(objects.values())):
             return list(objects.values())
         group = {"ingress": client.NetworkingV1Api, "endpoint_slice": client.DiscoveryV1Api}.get(what, client.CoreV1Api)
-        lister = getattr(group(self.api), f"list_namespaced_{what}")
+        if what == "http_route":
+            custom = client.CustomObjectsApi(self.api)
+
+            def lister(namespace: str, **options: Any) -> Any:
+                group = "gateway.networking.k8s.io"
+                return custom.list_namespaced_custom_object(group, "v1", namespace, "httproutes", **options)
+        else:
+            lister = getattr(group(self.api), f"list_namespaced_{what}")
         limits = {"timeout_seconds": timeout, "_request_timeout": timeout + 5}
         watch, version = Watch(), found["metadata"]["resourceVersion"]
         for event in watch.stream(lister, self.namespace, resource_version=version, **limits, **options):
@@ -174,6 +183,18 @@ class Objects:
         rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
         meta = {"name": name, "annotations": annotations or {}}
         return {"metadata": meta, "spec": {"ingressClassName": "nginx", "rules": [rule]}}
+
+    @staticmethod
+    def http_route(
+        name: str, host: str, *rules: Object, section: str = "http", gateway: str = "edge", namespace: str = "infra"
+    ) -> Object:
+        parent = {"name": gateway, "namespace": namespace, "sectionName": section}
+        return {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": name},
+            "spec": {"parentRefs": [parent], "hostnames": [host], "rules": list(rules)},
+        }
 
 
 @pytest.fixture(scope="session")

@@ -164,9 +164,11 @@ def of_a_new_user(path: Path) -> dict[str, str]:
 def running(environment: dict[str, str], path: Path) -> Iterator[Deployer]:
     """The command. No process of its own may be left in the end, nor one that it started."""
     made = Deployer(environment)
-    yield made
-    for process in made.processes:
-        process.close()
+    try:
+        yield made
+    finally:
+        for process in made.processes:
+            process.close()
     left = running_in(path)
     for pid in left:
         os.kill(pid, signal.SIGKILL)

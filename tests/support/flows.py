@@ -8,6 +8,7 @@ sends a report of the store; asked for, it then undeploys everything and reports
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import logging
@@ -23,7 +24,7 @@ from deployer.core.records import App, Deployment, Event, HostClaim, Operation, 
 from deployer.core.settings import Settings
 from support import late
 from support.forkserver import Channel
-from support.world import HEALTHY, World
+from support.world import GATEWAY, HEALTHY, NGINX, World
 
 Tell = Callable[[str, str], None]
 
@@ -38,6 +39,7 @@ class Flow:
     reason   of the failure of the last version
     timeout  the service's setting, in seconds
     writes   the least number of writes to the cluster that a clean run makes
+    before, ingress  the ingress provider in the settings while `prepare` runs, and from `act` on
     stride   3: every third point will do, as the flow's parts are tried by themselves, too
     """
 
@@ -50,6 +52,8 @@ class Flow:
     again: Callable[[World, Tell], None] = lambda world, tell: None
     timeout: float = 1.0
     writes: int = 3
+    before: str = "nginx"
+    ingress: str = "nginx"
     stride: int = 1
 
 
@@ -128,6 +132,10 @@ FLOWS: Mapping[str, Flow] = {
     "fail": Flow(live, deploying(**UNHEALTHY), (D, F), reason="Unhealthy", writes=4),
     "fail-first": Flow(nothing, deploying(**FAILS), (F,), live=False, stays=False, reason="Late", writes=9),
     "fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12),
+    "swap": Flow(live, deploying(), (U, D), writes=10, ingress="gateway"),
+    "swap-fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12, ingress="gateway"),
+    "swap-back": Flow(live, deploying(), (U, D), writes=10, before="gateway"),
+    "swap-back-fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12, before="gateway"),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, timeout=60, writes=2),
     "cancel-late": Flow(waiting(late.WAITING, **WAITS), undeploy, (D, U), again=undeploy, timeout=60, writes=6),
@@ -143,7 +151,7 @@ def run(channel: Channel) -> None:
     flow = FLOWS[job["flow"]]
     logging.basicConfig(filename=f"{job['path']}/service.log", level=logging.INFO, force=True)
     cluster = sandbox.Sandbox(**{**job["cluster"], "state": Path(job["cluster"]["state"])})
-    world = World(cluster, Path(job["path"]), job["namespace"], timeout=flow.timeout, undo_timeout=20.0)
+    world = World(cluster, Path(job["path"]), job["namespace"], **settings(flow, job["part"]))
     world.entry_points = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
     armed = {"DEPLOYER_FAILPOINT": job["kill"], "DEPLOYER_FAILPOINT_COUNT": f"{job['path']}/counts"}
 
@@ -154,6 +162,10 @@ def run(channel: Channel) -> None:
         if job["part"] == "act":
             world.start()
             flow.prepare(world)
+            if flow.before != flow.ingress:
+                world.stop()
+                world.settings = dataclasses.replace(world.settings, ingress=flow.ingress)
+                world.start()
             failpoints.configure(armed)
             flow.act(world, tell)
         else:
@@ -174,6 +186,13 @@ def run(channel: Channel) -> None:
         world.eyes.close()
     except AssertionError as error:
         channel.write({"error": str(error)})
+
+
+def settings(flow: Flow, part: str) -> dict[str, Any]:
+    """What the service has from the start."""
+    ingress = flow.before if part == "act" else flow.ingress
+    plugins = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
+    return {"timeout": flow.timeout, "undo_timeout": 20.0, "plugins": plugins, "ingress": ingress}
 
 
 def report(world: World) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 import time
@@ -9,14 +10,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from deployer.core.errors import Interrupted, KubeError, Revoked
+from deployer.core.errors import Interrupted, KubeError, KubeNotFound, Revoked
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, POD, SERVICE, Kind
+from deployer.core.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.records import Document
 from support.world import World
 
-KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS)
+KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS, HTTP_ROUTE)
+ROUTES = (INGRESS, HTTP_ROUTE)
 State = dict[str, dict[str, Document]]
 """Objects by plural and name."""
 
@@ -35,11 +37,14 @@ class History:
         self._changes: list[tuple[int, Kind, str, Document]] = []
         self._seen: dict[Kind, int] = {}
         self._problem = ""
-        self._threads = [threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in KINDS]
-        for kind, thread in zip(KINDS, self._threads, strict=True):
-            found, version = eyes.list(kind, namespace)
-            self._seen[kind] = int(version)
-            self._changes += [(int(o["metadata"]["resourceVersion"]), kind, "ADDED", o) for o in found]
+        for kind in KINDS:
+            with contextlib.suppress(KubeNotFound):  # a cluster without the Gateway API
+                found, version = eyes.list(kind, namespace)
+                self._seen[kind] = int(version)
+                self._changes += [(int(o["metadata"]["resourceVersion"]), kind, "ADDED", o) for o in found]
+        self._kinds = tuple(self._seen)
+        self._threads = [threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in self._kinds]
+        for thread in self._threads:
             thread.start()
 
     def _follow(self, kind: Kind) -> None:
@@ -68,7 +73,7 @@ class History:
 
     def now(self) -> int:
         """The revision as it is now, once all watches have come so far."""
-        revision = max(int(self._eyes.list(kind, self._namespace)[1]) for kind in KINDS)
+        revision = max(int(self._eyes.list(kind, self._namespace)[1]) for kind in self._kinds)
         with self._changed:
             done = self._changed.wait_for(
                 lambda: self._problem or all(seen >= revision for seen in self._seen.values()), PATIENCE
@@ -82,11 +87,11 @@ class History:
 
         def reached() -> bool:
             *_, (_, _, state) = [(0, "", {kind.plural: {} for kind in KINDS}), *self.states()]
-            return all(_versions(state[kind.plural].values()) == wanted[kind] for kind in KINDS)
+            return all(_versions(state[kind.plural].values()) == wanted[kind] for kind in self._kinds)
 
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            wanted = {kind: _versions(self._eyes.list(kind, self._namespace)[0]) for kind in KINDS}
+            wanted = {kind: _versions(self._eyes.list(kind, self._namespace)[0]) for kind in self._kinds}
             with self._changed:
                 if self._changed.wait_for(lambda: self._problem or reached(), 1.0):
                     break
@@ -109,21 +114,26 @@ class History:
 
 def broken(history: History, app: str, stays_until: int) -> list[str]:
     """What was ever wrong with the app's Service and route: each selects a ready pod for as long as it exists, and,
-    once there, does not go away before revision `stays_until` (0: it may)."""
+    once there, does not go away before revision `stays_until` (0: it may). A route of one kind may replace another."""
     problems = []
     served: set[str] = set()
     for revision, change, state in history.states():
-        for kind, name in ((SERVICE, app), (INGRESS, app)):
-            found = state[kind.plural].get(name)
-            if found is None:
-                if kind.plural in served and revision <= stays_until:
-                    problems.append(f"{change}: {kind.kind} {name} is gone")
-                served.discard(kind.plural)
-                continue
-            served.add(kind.plural)
-            target = found if kind is SERVICE else state["services"].get(backend_of(found), {})
-            if not ready_pods(state, target):
-                problems.append(f"{change}: {kind.kind} {name} selects no ready pod")
+        services = {app} & state["services"].keys()
+        routes = {
+            kind: backend
+            for kind in ROUTES
+            if app in state[kind.plural] and (backend := backend_of(state[kind.plural][app]))
+        }
+        for what, there in (("service", bool(services)), ("route", bool(routes))):
+            if there:
+                served.add(what)
+            elif what in served:
+                served.discard(what)
+                if revision <= stays_until:
+                    problems.append(f"{change}: the {what} of {app} is gone")
+        for name in {*services, *routes.values()}:
+            if not ready_pods(state, state["services"].get(name, {})):
+                problems.append(f"{change}: service {name}, which has traffic, selects no ready pod")
         slices = [s for s in state["endpointslices"].values() if _service_of(s) == app]
         if any(e["conditions"].get("ready") for s in slices for e in s.get("endpoints") or ()):
             served.add("endpoints")
@@ -145,10 +155,14 @@ def ready_pods(state: State, service: Document) -> list[str]:
     ]
 
 
-def backend_of(ingress: Document) -> str:
-    """The Service that an Ingress leads to."""
-    name: str = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
-    return name
+def backend_of(route: Document) -> str:
+    """The Service that an Ingress or an HTTPRoute leads the public to; empty: none yet."""
+    rules = route["spec"]["rules"]
+    if "parentRefs" not in route["spec"]:
+        return str(rules[0]["http"]["paths"][0]["backend"]["service"]["name"])
+    public = [rule for rule in rules if not any(match.get("headers") for match in rule["matches"])]
+    references = [reference for rule in public for reference in rule["backendRefs"]]
+    return next((str(reference["name"]) for reference in references if reference["weight"]), "")
 
 
 def _versions(items: Iterable[Document]) -> set[tuple[str, str]]:

@@ -33,6 +33,13 @@ PATIENCE = 30.0
 
 NGINX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.2}
 
+GATEWAY = {
+    "gateway": "infra/edge",
+    "section": "http",
+    "controller": "ingress-nginx/ingress-nginx-controller",
+    "minimum_hold": 0.2,
+}
+
 
 class World:
     """A Deployer on the sandbox, that can be stopped and started again, and eyes on the cluster."""

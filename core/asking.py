@@ -9,9 +9,10 @@ import ipaddress
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployer.core import Gate
+from deployer.core.gate import Gate
 
 CONNECT_TIMEOUT = 1.0
 """Seconds. Controllers are near, and a connection that is being made cannot always be interrupted."""
@@ -55,11 +56,23 @@ def parse_address(text: str, *, tls: bool) -> Address:
     return Address(str(ipaddress.ip_address(host)), int(port), tls)
 
 
-def ask(address: Address, host: str, revision_header: str, gate: Gate) -> Answer:
-    """GET / for `host`. Raises what the gate raises."""
+def ask(
+    address: Address,
+    host: str,
+    revision_header: str,
+    gate: Gate,
+    *,
+    path: str = "/",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """GET `path` for `host`, with `headers` besides the usual ones. Raises what the gate raises.
+
+    Raises ValueError for what would be more than one request line or header.
+    """
+    request = _request(host, path, headers or {})
     end = time.monotonic() + gate.remaining(ANSWER_TIMEOUT)
     try:
-        raw = _exchange(address, host, end, gate)
+        raw = _exchange(address, host, request, end, gate)
         response = http.client.HTTPResponse(_Bytes(raw))  # type: ignore[arg-type]
         with contextlib.closing(response):
             response.begin()
@@ -76,7 +89,15 @@ def ask(address: Address, host: str, revision_header: str, gate: Gate) -> Answer
         return Answer(0, body=f"gave no answer ({type(error).__name__})".encode())
 
 
-def _exchange(address: Address, host: str, end: float, gate: Gate) -> bytes:
+def _request(host: str, path: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "User-Agent: deployer", "Accept: */*", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if not path.startswith("/") or " " in path or not all(line.isascii() and line.isprintable() for line in lines):
+        raise ValueError("a path and headers of printable ASCII are needed")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def _exchange(address: Address, host: str, request: bytes, end: float, gate: Gate) -> bytes:
     """What comes back, up to the limit, the end of the connection or the deadline."""
     gate.check()
     timeout = min(CONNECT_TIMEOUT, _left(end))
@@ -89,8 +110,7 @@ def _exchange(address: Address, host: str, end: float, gate: Gate) -> bytes:
             sock.settimeout(_left(end))
             sock = stack.enter_context(_context().wrap_socket(sock, server_hostname=host))
         sock.settimeout(_left(end))
-        request = f"GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: deployer\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-        sock.sendall(request.encode("ascii"))
+        sock.sendall(request)
         return _receive(sock, end)
 
 

@@ -15,9 +15,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core import Backend, Cancelled, Gate, Route, RouteContext, StepFailed
-from deployer.plugins.ingress_nginx.asking import Address
-from deployer.plugins.ingress_nginx.confirming import DataPlane, Watched
+from deployer.core import Address, Backend, Cancelled, DataPlane, Gate, Route, RouteContext, StepFailed, ask
 
 NEW, OLD = "22222222-2222-4222-8222-222222222222", "11111111-1111-4111-8111-111111111111"
 
@@ -76,8 +74,16 @@ def reply(status: int = 200, revision: str = "", body: bytes = b"ok") -> bytes:
     return (head + (f"X-Deployer-Revision: {revision}\r\n" if revision else "") + "\r\n").encode() + body
 
 
-def confirm(*controllers: Controller, gate: Gate | None = None, tls: bool = False, **plane: Any) -> list[str]:
-    """Wait for the route to NEW; returns the log."""
+def confirm(
+    *controllers: Controller,
+    gate: Gate | None = None,
+    tls: bool = False,
+    objection: Callable[[], str] = str,
+    headers: dict[str, str] | None = None,
+    path: str = "",
+    **plane: Any,
+) -> list[str]:
+    """Wait for the route to NEW, or with `path` for its health; returns the log."""
     route = Route(
         namespace="web", app="shop", host="shop.example.com", version="2", deployment=NEW, backend=Backend("shop-2", 80)
     )
@@ -85,7 +91,11 @@ def confirm(*controllers: Controller, gate: Gate | None = None, tls: bool = Fals
     context = RouteContext(route, None, log.append, gate or Gate(time.monotonic() + 10))  # type: ignore[arg-type]
     values = {"revision_header": "X-Deployer-Revision", "propagation": 0.05} | plane
     data_plane = DataPlane(addresses=tuple(each.address for each in controllers), **values)
-    data_plane.await_answers(context, route.host, "the route", tls=tls, watched=[])
+    more = {"objection": objection, "headers": headers}
+    if path:
+        data_plane.await_healthy(context, route.host, path, "the preview", tls=tls, **more)
+    else:
+        data_plane.await_answers(context, route.host, "the route", tls=tls, **more)
     return log
 
 
@@ -174,13 +184,40 @@ def server_context(path: Path) -> ssl.SSLContext:
     return context
 
 
-def test_only_refusals_that_are_newer_count():
-    def event(uid: str, reason: str, count: int = 1) -> dict[str, Any]:
-        return {"metadata": {"uid": uid}, "reason": reason, "message": f"words of {uid}", "count": count}
+def test_what_speaks_against_the_route_ends_the_wait(controller):
+    words = iter(["", "", "HTTPRoute shop is not accepted: NoMatchingParent"])
+    with pytest.raises(StepFailed, match=r"^HTTPRoute shop is not accepted: NoMatchingParent") as caught:
+        confirm(controller(reply(revision=OLD)), objection=lambda: next(words))
+    assert caught.value.reason == "RouteRejected"
+    with pytest.raises(StepFailed, match="refused"):
+        confirm(controller(reply(revision=NEW)), objection=lambda: "refused although it answers")
 
-    before = [event("a", "AnnotationParsingFailed", 2), event("b", "Sync")]
-    watched = Watched({"metadata": {"name": "shop", "uid": "u"}}, before)
-    assert watched.refusal(before) == ""
-    assert watched.refusal([*before, event("c", "Sync")]) == ""
-    assert watched.refusal([event("a", "AnnotationParsingFailed", 3)]) == "AnnotationParsingFailed: words of a"
-    assert watched.refusal([*before, event("d", "Rejected")]) == "Rejected: words of d"
+
+def test_health_is_asked_for_by_path_and_with_headers(controller):
+    sick, well = reply(500, NEW), reply(204, NEW, b"")
+    one = controller(sick, reply(200, OLD), well)
+    confirm(one, path="/health?deep=1", headers={"X-Deployer-Preview": "s3cret"})
+    assert len(one.requests) == 2 + 3
+    assert all(r.startswith(b"GET /health?deep=1 HTTP/1.1\r\n") for r in one.requests)
+    assert all(b"\r\nX-Deployer-Preview: s3cret\r\n" in r for r in one.requests)
+    with pytest.raises(StepFailed, match=r"the preview of shop\.example\.com to shop-2 .* answered HTTP 404"):
+        confirm(controller(reply(404, NEW)), path="/health", gate=Gate(time.monotonic() + 0.4))
+    with pytest.raises(StepFailed, match="no addresses of the ingress controller are configured"):
+        confirm(path="/health")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/a b", {}),
+        ("/\r\nX: y", {}),
+        ("//\0", {}),
+        ("x", {}),
+        ("/", {"X": "a\r\nb: c"}),
+        ("/", {"X\n": "a"}),
+        ("/\xfc", {}),
+    ],
+)
+def test_a_request_is_one_request(path, headers):
+    with pytest.raises(ValueError, match="printable ASCII"):
+        ask(Address("127.0.0.1", 9), "shop.example.com", "", Gate(), path=path, headers=headers)

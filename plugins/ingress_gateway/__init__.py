@@ -1,0 +1,437 @@
+"""Ingress provider `gateway`: one HTTPRoute per app on a Gateway that the settings name, switched by its weights.
+
+While a deployment goes on the route leads whoever knows an unguessable header to the new version, and has both versions
+as backends; the switch is one replace that swaps their weights and the revision. Redirects are HTTPRoutes of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deployer.core import (
+    HTTP_ROUTE,
+    PREVIEW_OPTIONS,
+    SERVICE,
+    Backend,
+    DataPlane,
+    ForeignObject,
+    IngressProvider,
+    KubeNotFound,
+    OwnedKube,
+    PluginSettings,
+    Problem,
+    Route,
+    RouteContext,
+    RouteState,
+    Schema,
+    SettingsError,
+    StepFailed,
+    backends_behind,
+    claimants,
+    data_plane,
+    data_plane_schema,
+    hookimpl,
+    www_twin,
+)
+from deployer.plugins.ingress_gateway import conditions, render
+
+DEPLOYMENT = "kube-deployer/deployment"
+ROLE = "kube-deployer/role"
+NAME = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+
+_CANNOT = {
+    "useCompression": (
+        "the Gateway API has no compression: compress in the app, or have it deployed by ingress provider nginx with a "
+        "controller that compresses (use-gzip)"
+    ),
+    "useStickySessions": (
+        "the Gateway API's standard channel has no sticky sessions: ingress provider nginx has them; leave it out, or "
+        'have the app deployed with ingress = "nginx"'
+    ),
+}
+
+
+class Gateway(IngressProvider):
+    """The provider. It keeps nothing between two calls."""
+
+    name = "gateway"
+    capabilities = frozenset({"redirect-www", "headers", "weights", "preview"})
+
+    def __init__(self, look: render.Look, plane: DataPlane, minimum_hold: float = 10.0) -> None:
+        self._look = look
+        self._data_plane = plane
+        self._minimum_hold = minimum_hold
+
+    @property
+    def minimum_hold(self) -> float:
+        """The setting `minimum_hold`, in seconds."""
+        return self._minimum_hold
+
+    @property
+    def options_schema(self) -> Schema:
+        """Of `ingressOptions`: only what every preview has."""
+        return {"type": "object", "additionalProperties": False, "properties": dict(PREVIEW_OPTIONS)}
+
+    def check_descriptor(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
+        """What the API has no field for, and headers that it would refuse."""
+        problems = render.header_problems(descriptor.get("additionHttpHeaders") or (), self._look)
+        return problems + [Problem(field, why) for field, why in _CANNOT.items() if descriptor.get(field)]
+
+    def remarks(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
+        """A Secret that nothing would use."""
+        if descriptor.get("tlsSecretName"):
+            return [Problem("tlsSecretName", _tls_unused(self._look))]
+        return ()
+
+    def contends(self, found: Mapping[str, Any]) -> bool:
+        """An HTTPRoute of another Gateway is no concern; an Ingress may be served by the same controller."""
+        if found.get("kind") == "Ingress":
+            return True
+        place = found["metadata"].get("namespace", "")
+        parents = (found.get("spec") or {}).get("parentRefs") or ()
+        return self._look.gateway in {f"{p.get('namespace') or place}/{p.get('name')}" for p in parents}
+
+    def state(self, context: RouteContext) -> RouteState | None:
+        """Where the HTTPRoute leads the public. Raises ForeignObject."""
+        kube, route = context.kube, context.route
+        found = kube.get(HTTP_ROUTE, route.app)
+        if found is None:
+            return None
+        if not kube.is_ours(found):
+            raise ForeignObject(
+                f"HTTPRoute {route.app} in namespace {route.namespace} exists already and was not "
+                "made by this deployer for this app"
+            )
+        backends = sorted(render.backends_of(render.public_rule_of(found)), key=lambda b: b.weight == 0)
+        host = next(iter(found["spec"].get("hostnames") or ()), "")
+        return RouteState(backends_behind(kube, route.app, backends), host, _note(found, DEPLOYMENT))
+
+    def prepare(self, context: RouteContext) -> None:
+        """Make the new version a backend without weight, and lead whoever knows the header, or the preview's host, to
+        it; wait until every address of the data plane does."""
+        route = context.route
+        self._require_possible(context)
+        kube = context.kube.for_deployment(route.deployment)
+        if route.tls_secret:
+            context.log(f"tls secret {route.tls_secret} {_tls_unused(self._look)}")
+        watched = [self._prepare_main(context)]
+        if route.preview.host:
+            made = render.preview(route, self._look)
+            made["metadata"]["annotations"] = kube.annotations(render.ROLE_PREVIEW)
+            watched.append(kube.create(HTTP_ROUTE, made))
+        conditions.Judgement(kube, watched).wait()
+        self._await(context, "the preview", watched, host=render.hosts(route)[-1], headers=self._header(route))
+
+    def check_preview(self, context: RouteContext) -> None:
+        """Ask with the header, or under the preview host. Raises StepFailed."""
+        preview = context.route.preview
+        self._data_plane.await_healthy(
+            context,
+            preview.host or render.hosts(context.route)[-1],
+            preview.check,
+            "the preview",
+            tls=self._look.https,
+            headers=self._header(context.route),
+        )
+
+    def switch(self, context: RouteContext) -> None:
+        """One replace of the app's HTTPRoute: weights, revision, headers and host together; redirects that it needs
+        come before it, those that it no longer needs go after it. Raises StepFailed when somebody led it elsewhere."""
+        route = context.route
+        kube = context.kube.for_deployment(route.deployment)
+        wanted = self._redirects(context)
+        for role in wanted:
+            name = render.redirect_name(route.app, role)
+            kube.put_shared(
+                HTTP_ROUTE,
+                name,
+                lambda found, role=role: render.redirect(found, route, self._look, role),  # type: ignore[misc]
+                role=role,
+            )
+
+        def change(found: dict[str, Any] | None) -> dict[str, Any]:
+            if found is not None:
+                _require_expected(found, route)
+            held = [b for b in render.backends_of(render.public_rule_of(found)) if b.service != route.backend.service]
+            backends = [*(dataclasses.replace(b, weight=0) for b in held), dataclasses.replace(route.backend, weight=1)]
+            rules = [rule for rule in render.rules_of(found) if render.is_preview(rule)]
+            rules.append(render.public_rule(route, self._look, backends))
+            made = render.edit(found, route, hosts=render.hosts(route), parents=self._look.serving, rules=rules)
+            made["metadata"].setdefault("annotations", {}).update(kube.annotations(render.ROLE_ROUTE))
+            return made
+
+        kube.put_shared(HTTP_ROUTE, route.app, change, role=render.ROLE_ROUTE)
+        for role in (render.ROLE_WWW, render.ROLE_HTTPS):
+            if role not in wanted:
+                kube.delete_shared(HTTP_ROUTE, render.redirect_name(route.app, role))
+
+    def confirm(self, context: RouteContext) -> None:
+        """The controller has taken the route as it is, and every address answers with the deployment."""
+        watched = self._accepted(context)
+        self._await(context, "the route", watched)
+
+    def await_loaded(self, context: RouteContext) -> None:
+        """As `confirm` does, under the private host, which the route has besides the public one until `release`."""
+        watched = self._accepted(context)
+        self._await(context, "the route", watched, host=render.hosts(context.route)[-1])
+
+    def _accepted(self, context: RouteContext) -> list[dict[str, Any]]:
+        """The app's HTTPRoutes, once the controller has taken them as they are. Raises StepFailed."""
+        route = context.route
+        names = [route.app, *(render.redirect_name(route.app, role) for role in (render.ROLE_WWW, render.ROLE_HTTPS))]
+        found = [item for name in names if (item := context.kube.get(HTTP_ROUTE, name)) is not None]
+        watched = [item for item in found if context.kube.is_ours(item)]
+        conditions.Judgement(context.kube, watched).wait()
+        return watched
+
+    def release(self, context: RouteContext) -> None:
+        """Drop the preview, and backends that get no traffic; the whole route when there is no public rule yet."""
+        route, kube = context.route, context.kube
+        try:
+            previews = [
+                found
+                for found in self._of_app(kube, {render.ROLE_PREVIEW})
+                if _note(found, DEPLOYMENT) == route.deployment
+                or all(kube.get(SERVICE, b.service) is None for b in render.backends_of(render.public_rule_of(found)))
+            ]
+        except KubeNotFound:
+            return  # a cluster that does not know HTTPRoutes has none
+        for found in previews:
+            kube.delete(HTTP_ROUTE, found["metadata"]["name"], deployment=_note(found, DEPLOYMENT))
+        main = kube.get(HTTP_ROUTE, route.app)
+        if main is None or not kube.is_ours(main):
+            return
+        mark = render.token(route)
+        previewing = any(_is_of(rule, mark) for rule in render.rules_of(main))
+        if previewing and render.public_rule_of(main) is None:
+            kube.delete_shared(HTTP_ROUTE, route.app)
+            return
+
+        def change(now: dict[str, Any] | None) -> dict[str, Any] | None:
+            return now and self._released(kube, route, now, previewing=previewing)
+
+        live = _note(main, DEPLOYMENT)
+        kube.for_deployment(live).put_shared(HTTP_ROUTE, route.app, change, role=render.ROLE_ROUTE)
+
+    def remove(self, context: RouteContext) -> None:
+        """Delete the app's HTTPRoutes, the public one first."""
+        route, kube = context.route, context.kube
+        kube.delete_shared(HTTP_ROUTE, route.app)
+        for role in (render.ROLE_WWW, render.ROLE_HTTPS):
+            kube.delete_shared(HTTP_ROUTE, render.redirect_name(route.app, role))
+        try:
+            previews = self._of_app(kube, {render.ROLE_PREVIEW})
+        except KubeNotFound:
+            return
+        for found in previews:
+            kube.delete(HTTP_ROUTE, found["metadata"]["name"], deployment=_note(found, DEPLOYMENT))
+
+    def fence(self, context: RouteContext) -> None:
+        """The route and its redirects are shared between deployments; a preview belongs to one of them."""
+        app = context.route.app
+        for name in (app, *(render.redirect_name(app, role) for role in (render.ROLE_WWW, render.ROLE_HTTPS))):
+            context.kube.raise_epoch(HTTP_ROUTE, name)
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _require_possible(self, context: RouteContext) -> None:
+        """Raise StepFailed for what would be lost silently, and for a cluster that does not know HTTPRoutes."""
+        route = context.route
+        for asked, field in ((route.compression, "useCompression"), (route.sticky, "useStickySessions")):
+            if asked:
+                raise StepFailed(f"{field} is asked for, but {_CANNOT[field]}", reason="NotSupported")
+        if not self._look.gateway:
+            raise StepFailed(
+                "no Gateway is configured to which routes could belong",
+                reason="NotConfigured",
+                hint='set gateway = "namespace/name" in [plugins.ingress_gateway]',
+            )
+        try:
+            context.kube.list(HTTP_ROUTE)
+        except KubeNotFound:
+            raise StepFailed(
+                f"the cluster does not know HTTPRoutes ({HTTP_ROUTE.api_version})",
+                reason="NoGatewayAPI",
+                hint="install the Gateway API's CRDs (standard channel, v1) and a controller, or choose another "
+                "ingress provider",
+            ) from None
+
+    def _prepare_main(self, context: RouteContext) -> dict[str, Any]:
+        """The app's HTTPRoute with a rule for the preview, and the new version as a backend without weight.
+
+        It stays the live deployment's. Without one it has only the rule for the preview.
+        """
+        route = context.route
+        before = context.kube.get(HTTP_ROUTE, route.app)
+        live = (_note(before, DEPLOYMENT) if before else "") or route.deployment
+        kube = context.kube.for_deployment(live)
+
+        def change(found: dict[str, Any] | None) -> dict[str, Any]:
+            rules = [render.preview_rule(route, self._look)]
+            if (public := render.public_rule_of(found)) is not None:
+                assert found is not None
+                _require_expected(found, route)
+                known = [b.service for b in render.backends_of(public)]
+                if route.backend.service not in known:
+                    fresh = render.preview_rule(route, self._look)["backendRefs"]
+                    public = {**public, "backendRefs": [*public["backendRefs"], {**fresh[0], "weight": 0}]}
+                rules.append(public)
+            had = ((found or {}).get("spec") or {}).get("hostnames") or ()
+            parents = render.joined(found, self._look.serving)
+            made = render.edit(found, route, hosts=[*had, *render.hosts(route)], parents=parents, rules=rules)
+            made["metadata"].setdefault("annotations", {}).update(kube.annotations(render.ROLE_ROUTE))
+            return made
+
+        written = kube.put_shared(HTTP_ROUTE, route.app, change, role=render.ROLE_ROUTE)
+        assert written is not None
+        return written
+
+    def _released(self, kube: OwnedKube, route: Route, found: dict[str, Any], *, previewing: bool) -> dict[str, Any]:
+        """The same HTTPRoute without what the switch to `route` needed; what another one needs stays."""
+        mark, its_own = render.token(route), _note(found, DEPLOYMENT) == route.deployment
+        previews = [
+            rule
+            for rule in render.rules_of(found)
+            if render.is_preview(rule)
+            and not _is_of(rule, mark)
+            and any(kube.get(SERVICE, backend.service) for backend in render.backends_of(rule))
+        ]
+        needed = {backend.service for rule in previews for backend in render.backends_of(rule)}
+        going = {route.previous.service} if route.previous else set()
+        if previewing:
+            going.add(route.backend.service)
+
+        def stays(backend: Backend) -> bool:
+            idle = its_own or backend.service in going or kube.get(SERVICE, backend.service) is None
+            return backend.weight > 0 or backend.service in needed or not idle
+
+        public = render.public_rule_of(found)
+        assert public is not None
+        pairs = zip(public["backendRefs"], render.backends_of(public), strict=True)
+        kept = {**public, "backendRefs": [reference for reference, backend in pairs if stays(backend)]}
+        # The first host is the public's; others are those of a switch that is under way, or was.
+        hosts = found["spec"]["hostnames"] if previews else found["spec"]["hostnames"][:1]
+        return render.edit(found, route, hosts=hosts, parents=found["spec"]["parentRefs"], rules=[*previews, kept])
+
+    def _redirects(self, context: RouteContext) -> list[str]:
+        """The redirects that the route is to have, by role."""
+        roles = [render.ROLE_HTTPS] if self._look.redirects else []
+        if context.route.redirect_www and not self._www_is_taken(context):
+            roles.append(render.ROLE_WWW)
+        return roles
+
+    def _www_is_taken(self, context: RouteContext) -> bool:
+        """True, with a line in the log, when somebody else has the other `www.` host."""
+        twin = www_twin(context.route.host)
+        found = claimants(context.kube, [twin], context.log, self.contends)[twin]
+        if found:
+            context.log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
+        return bool(found)
+
+    def _await(
+        self,
+        context: RouteContext,
+        what: str,
+        watched: Sequence[Mapping[str, Any]],
+        *,
+        host: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        def objection() -> str:
+            for one in watched:
+                now = context.kube.get(HTTP_ROUTE, one["metadata"]["name"])
+                if now is not None and (said := conditions.refusal(now)):
+                    return str(conditions.rejected(now, said))
+            return ""
+
+        self._data_plane.await_answers(
+            context, host or context.route.host, what, tls=self._look.https, objection=objection, headers=headers
+        )
+
+    def _header(self, route: Route) -> dict[str, str]:
+        return {render.PREVIEW_HEADER: render.token(route)}
+
+    def _of_app(self, kube: OwnedKube, roles: set[str]) -> list[dict[str, Any]]:
+        found = kube.list(HTTP_ROUTE, labels=render.MANAGED_BY)
+        return [item for item in found if kube.is_ours(item) and _note(item, ROLE) in roles]
+
+
+def _tls_unused(look: render.Look) -> str:
+    listener = f"listener {look.https_section} of " if look.https_section else ""
+    return f"is not used: certificates belong to {listener}Gateway {look.gateway}"
+
+
+def _note(found: Mapping[str, Any], key: str) -> str:
+    return str((found["metadata"].get("annotations") or {}).get(key, ""))
+
+
+def _is_of(rule: Mapping[str, Any], mark: str) -> bool:
+    """True for the preview's rule of the deployment with that token."""
+    matches = rule.get("matches") or ()
+    return any(
+        (h.get("name"), h.get("value")) == (render.PREVIEW_HEADER, mark)
+        for m in matches
+        for h in m.get("headers") or ()
+    )
+
+
+def _require_expected(found: dict[str, Any], route: Route) -> None:
+    """Raise StepFailed unless all traffic goes to the old version or to the new one."""
+    expected = {route.backend.service} | ({route.previous.service} if route.previous else set())
+    backends = render.backends_of(render.public_rule_of(found))
+    wrong = [b.service for b in backends if b.weight > 0 and b.service not in expected]
+    said = f"leads to {' and '.join(wrong)}" if wrong else render.strange(found)
+    if said:
+        raise StepFailed(
+            f"HTTPRoute {route.app} {'' if wrong else 'has '}{said}, and not only to {' or '.join(sorted(expected))}: "
+            "somebody changed it during the deployment",
+            reason="ObjectChanged",
+            hint="find out who edits it, lead it back, then deploy again",
+        )
+
+
+# --- hooks --------------------------------------------------------------------------------------------------------
+
+
+@hookimpl
+def settings_schema() -> Mapping[str, Any]:
+    """The table `[plugins.ingress_gateway]`."""
+    section = {"type": "string", "pattern": f"^{NAME}$"}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            **data_plane_schema(),
+            "gateway": {"type": "string", "pattern": f"^[a-z0-9-]{{1,63}}/{NAME}$"},
+            "section": section,
+            "https_section": section,
+            "https_redirect": {"type": "boolean"},
+            "minimum_hold": {"type": "number", "minimum": 0, "maximum": 3600},
+        },
+    }
+
+
+@hookimpl
+def register_ingress_providers(settings: PluginSettings) -> Sequence[IngressProvider]:
+    """The one provider. Raises SettingsError."""
+    table = settings.table
+    if settings.core.ingress == Gateway.name and not table.get("gateway"):
+        raise SettingsError('[plugins.ingress_gateway] gateway: name the Gateway, like "infra/edge"')
+    plane = data_plane(table, "ingress_gateway", revision_header=True)
+    look = render.Look(
+        gateway=table.get("gateway", ""),
+        section=table.get("section", ""),
+        https_section=table.get("https_section", ""),
+        https_redirect=table.get("https_redirect", True),
+        revision_header=plane.revision_header,
+    )
+    if look.https and not look.section:
+        raise SettingsError("[plugins.ingress_gateway] https_section: name the listener for HTTP in section as well")
+    if look.redirects and plane.addresses and not any(address.tls for address in plane.addresses):
+        raise SettingsError(
+            "[plugins.ingress_gateway] https_addresses: give the addresses for HTTPS, as HTTP is redirected "
+            "(https_redirect)"
+        )
+    return [Gateway(look, plane, float(table.get("minimum_hold", 10.0)))]

@@ -1,0 +1,279 @@
+"""Ingresses of class nginx on a real controller: the conformance suite, and what only a real one can show."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import shutil
+import socket
+import ssl
+import subprocess
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.conftest import IMAGE, RealWorld
+from deployer.core import INGRESS, SECRET, SERVICE, Gate, IngressProvider
+from deployer.core.conformance import CHECKS, Bench, open_bench
+from deployer.core.kube.client import connect
+from deployer.core.plugins import load
+from deployer.core.records import Status
+from deployer.core.settings import Settings
+from support.controller import Controller, find
+from support.world import HEALTHY
+
+pytestmark = pytest.mark.cluster
+
+MODES: dict[str, dict[str, Any]] = {
+    "versioned": {},
+    "stable-service": {"mode": "stable-service", "version_header": "X-Version"},
+}
+
+
+@pytest.fixture(scope="module")
+def controller() -> Controller:
+    client = connect(Settings())
+    try:
+        found = find(client)
+    finally:
+        client.close()
+    if isinstance(found, str):
+        pytest.skip(f"needs an ingress controller: {found}")
+    return found
+
+
+# --- the suite ----------------------------------------------------------------------------------------------------
+
+
+def make(table: dict[str, Any]) -> IngressProvider:
+    found = load(Settings(own_namespace="", plugins={"ingress_nginx": table})).ingress()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module", params=MODES)
+def bench(request: pytest.FixtureRequest, controller: Controller) -> Iterator[Bench]:
+    table = controller.settings(**MODES[request.param])
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = {"addresses": [f"127.0.0.1:{mute.getsockname()[1]}"], **MODES[request.param]}
+        with open_bench(
+            f"t-{uuid.uuid4().hex[:12]}",
+            provider=lambda: make(table),
+            silent=lambda: make(silent),
+            ingress=controller.http,
+            image=IMAGE,
+            crashes=1,
+        ) as made:
+            yield made
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_provider_conforms(bench: Bench, check: Any) -> None:
+    check(bench)
+
+
+# --- deployments --------------------------------------------------------------------------------------------------
+
+
+class Site:
+    """A Deployer in a namespace of its own, and a browser."""
+
+    def __init__(self, world: RealWorld, controller: Controller) -> None:
+        self.world, self.controller = world, controller
+        self.host = f"{world.namespace}.example.com"
+
+    def get(self, host: str = "", path: str = "/", tls: bool = False, **headers: str) -> http.client.HTTPResponse:
+        """The answer, read to its end."""
+        address = self.controller.https if tls else self.controller.http
+        where, _, port = address.rpartition(":")
+        name = host or self.host
+        if tls:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection: http.client.HTTPConnection = _Named(name, where, int(port), context)
+        else:
+            connection = http.client.HTTPConnection(where, int(port), timeout=5)
+        connection.request("GET", path, headers={"Host": name, "Connection": "close", **headers})
+        answer = connection.getresponse()
+        answer.body = answer.read().decode()  # type: ignore[attr-defined]
+        connection.close()
+        return answer
+
+    def version(self, host: str = "") -> str:
+        """`version 2`, or the status."""
+        answer = self.get(host)
+        body: str = answer.body  # type: ignore[attr-defined]
+        return " ".join(body.split()[:2]) if answer.status == 200 else str(answer.status)
+
+    def until(self, wanted: Callable[[], bool], seconds: float = 10.0) -> None:
+        """The controller may follow a little later."""
+        gate = Gate()
+        for _ in range(int(seconds / 0.1)):
+            if wanted():
+                return
+            gate.pause(0.1)
+        raise AssertionError(f"not after {seconds:g} s")
+
+    def deployed(self, **fields: Any) -> str:
+        """The version that is live then; what is asked right after is answered by it."""
+        made = self.world.deployed(**{"frontend": self.host, **HEALTHY, **fields})
+        return f"version {made.version}"
+
+
+class _Named(http.client.HTTPSConnection):
+    """Speaks to an address, and names a host in the TLS handshake."""
+
+    def __init__(self, name: str, address: str, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(address, port, timeout=5, context=context)
+        self._name, self._tls = name, context
+
+    def connect(self) -> None:
+        raw = socket.create_connection((self.host, self.port), 5)
+        self.sock = self._tls.wrap_socket(raw, server_hostname=self._name)
+
+
+@pytest.fixture
+def site(tmp_path: Path, namespace: str, controller: Controller) -> Iterator[Site]:
+    world = RealWorld(None, tmp_path, namespace, plugins={"ingress_nginx": controller.settings()})
+    world.start()
+    yield Site(world, controller)
+    world.close()
+
+
+def restart(site: Site, table: dict[str, Any], **settings: Any) -> None:
+    site.world.stop()
+    site.world.settings = dataclasses.replace(site.world.settings, plugins={"ingress_nginx": table}, **settings)
+    site.world.start()
+
+
+def test_headers_sticky_sessions_and_options(site: Site) -> None:
+    headers = [{"Header": "X-Demo", "Value": "yes; {indeed}"}, {"Header": "X-Frame-Options", "Value": "DENY"}]
+    fields: dict[str, Any] = {"additionHttpHeaders": headers, "useStickySessions": True, "useCompression": True}
+    version = site.deployed(**fields, replicas=2, ingressOptions={"proxy-read-timeout": 30, "proxy-body-size": "2m"})
+    answer = site.get()
+    assert answer.getheader("X-Demo") == "yes; {indeed}"
+    assert answer.getheader("X-Frame-Options") == "DENY"
+    cookie = (answer.getheader("Set-Cookie") or "").partition(";")[0]
+    assert cookie.startswith("deployer-affinity=")
+    pods = {site.get(Cookie=cookie).body for _ in range(10)}  # type: ignore[attr-defined]
+    assert len(pods) == 1 and pods.pop().startswith(version)
+    (deployment,) = site.world.service.deployments(site.world.namespace)
+    assert "useCompression has no effect here" in site.world.log(deployment.id)
+
+
+def test_www_is_redirected(site: Site) -> None:
+    site.deployed(redirectWww=True)
+    site.until(lambda: site.get(f"www.{site.host}").status in (301, 302, 307, 308))
+    assert site.get(f"www.{site.host}", "/a?b=c").getheader("Location") in (
+        f"http://{site.host}/a?b=c",
+        f"https://{site.host}/a?b=c",
+    )
+
+
+def test_tls(site: Site, tmp_path: Path) -> None:
+    """With a Secret named like the host's domain; the confirmation asks with TLS then."""
+    if not site.controller.https:
+        pytest.skip("the controller does not listen on port 443")
+    if not shutil.which("openssl"):
+        pytest.skip("the program openssl is missing")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += ["-subj", f"/CN={site.host}", "-addext", f"subjectAltName=DNS:{site.host}"]
+    command += ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "crt")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    data = {f"tls.{end}": b64encode((tmp_path / end).read_bytes()).decode() for end in ("crt", "key")}
+    secret = {"metadata": {"name": site.host}, "type": "kubernetes.io/tls", "data": data}
+    site.world.eyes.create(SECRET, secret, site.world.namespace)
+    version = site.deployed()
+    answer = site.get(tls=True)
+    assert (answer.status, answer.body.startswith(version)) == (200, True)  # type: ignore[attr-defined]
+    redirect = site.get()
+    assert (redirect.status // 100, redirect.getheader("Location")) == (3, f"https://{site.host}/")
+    assert site.deployed() == "version 2"
+    assert site.get(tls=True).body.startswith("version 2")  # type: ignore[attr-defined]
+
+
+def test_the_originals_ingress_is_adopted(site: Site) -> None:
+    """What the original left: controller, Services and Ingress with its labels, and none of our annotations."""
+    first = site.world.deployed(frontend=site.host, **HEALTHY)
+    world = site.world
+    for kind, names in ((INGRESS, ["shop"]), (SERVICE, ["shop", "shop-1"])):
+        for name in names:
+            _as_the_original(world, kind, name)
+    _as_the_original(world, _controllers(), "shop-1")
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, data_dir=world.settings.data_dir / "new")
+    world.settings.data_dir.mkdir()
+    world.start()
+    assert site.deployed() == "version 2"
+    assert site.version() == "version 2"
+    world.quiet()
+    assert set(world.objects(INGRESS)) == {"shop"}
+    assert world.objects(INGRESS)["shop"]["metadata"]["annotations"]["kube-deployer/deployment"] != first.id
+
+
+def _controllers() -> Any:
+    from deployer.core import CONTROLLER
+
+    return CONTROLLER
+
+
+def _as_the_original(world: RealWorld, kind: Any, name: str) -> None:
+    found = world.eyes.get(kind, name, world.namespace)
+    stays = {"app": "shop", "name": "shop", "persistent": "true"}
+    found["metadata"]["labels"] = stays if name == "shop" else {"app": "shop", "name": name, "version": "1"}
+    notes = found["metadata"]["annotations"]
+    found["metadata"]["annotations"] = {k: v for k, v in notes.items() if "kube-deployer/" not in k}
+    world.eyes.replace(kind, name, found, world.namespace)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_preview_shows_the_new_version_first(site: Site, mode: str) -> None:
+    table = site.controller.settings(**MODES[mode])
+    restart(site, table, preview_host="{app}-{namespace}.preview.example.com", preview_check="/")
+    preview = f"shop-{site.world.namespace}.preview.example.com"
+    site.deployed()
+    site.world.quiet()
+    made = site.world.deployed(frontend=site.host, **HEALTHY)
+    log = site.world.log(made.id)
+    assert f"can be looked at under {preview}" in log
+    assert "/ answers well through the preview" in log
+    assert site.version() == "version 2"
+    site.world.quiet()
+    assert set(site.world.objects(INGRESS)) == {"shop"}
+    site.until(lambda: site.version(preview) == "404")
+
+
+def test_the_mode_can_be_changed_back_and_forth(site: Site) -> None:
+    """Each time with one deployment, whose confirmation is true."""
+    leads = []
+    for number, mode in enumerate(("versioned", "stable-service", "stable-service", "versioned"), 1):
+        restart(site, site.controller.settings(**MODES[mode]))
+        assert site.deployed() == f"version {number}"
+        assert {site.version() for _ in range(5)} == {f"version {number}"}
+        (rule,) = site.world.objects(INGRESS)["shop"]["spec"]["rules"]
+        leads.append(rule["http"]["paths"][0]["backend"]["service"]["name"])
+    assert leads == ["shop-1", "shop", "shop", "shop-4"]
+
+
+def test_a_host_of_somebody_else_is_found(site: Site) -> None:
+    backend = {"service": {"name": "theirs", "port": {"number": 80}}}
+    rule = {"host": site.host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    theirs = {"metadata": {"name": "theirs"}, "spec": {"ingressClassName": "nginx", "rules": [rule]}}
+    site.world.eyes.create(INGRESS, theirs, site.world.namespace)
+    failed = site.world.ended(site.world.deploy(frontend=site.host, **HEALTHY), Status.FAILURE)
+    assert failed.failure and failed.failure["reason"] == "HostTaken"

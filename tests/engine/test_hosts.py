@@ -1,0 +1,150 @@
+"""Who owns a host: one app, service-wide, with its www twin and its preview host, whoever comes at the same time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from deployer.core import INGRESS
+from deployer.core.errors import Conflict, Invalid
+from deployer.core.records import HostClaim, Status, StoredDescriptor
+from support.world import World, describe
+
+Store = Callable[..., StoredDescriptor]
+
+
+@pytest.fixture
+def host(namespace: str) -> str:
+    return f"{namespace}.example.com"
+
+
+@pytest.fixture
+def store(world: World) -> Store:
+    """Stores a descriptor, of another namespace perhaps."""
+
+    def store(app: str, namespace: str = "", **fields: Any) -> StoredDescriptor:
+        place = namespace or world.namespace
+        return world.service.create_descriptor(place, json.dumps(describe(place, app, **fields)).encode())
+
+    return store
+
+
+def restart(world: World, **settings: Any) -> None:
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, **settings)
+    world.start()
+
+
+def claims(world: World) -> dict[str, str]:
+    return {c.host: c.app for c in world.store.find(HostClaim)}
+
+
+@pytest.mark.parametrize("first", ["bare", "www"])
+def test_who_redirects_www_owns_both_hosts_in_every_namespace(
+    world: World, store: Store, host: str, first: str
+) -> None:
+    one, two = (host, f"www.{host}") if first == "bare" else (f"www.{host}", host)
+    stored = store("shop", frontend=one, redirectWww=True)
+    for namespace in (world.namespace, "elsewhere"):
+        for fields in ({"frontend": two}, {"frontend": two, "redirectWww": True}, {"frontend": one}):
+            with pytest.raises(Conflict, match="belongs to another app"):
+                store("blog", namespace, **fields)
+    assert set(claims(world)) == {one, two}
+    # Without the redirect the twin is free again, and then it is in the way of a redirect.
+    document = describe(world.namespace, "shop", frontend=one)
+    world.service.update_descriptor(world.namespace, stored.id, json.dumps(document).encode())
+    other = store("blog", "elsewhere", frontend=two)
+    with pytest.raises(Conflict, match=f"host {two} belongs to another app; leave redirectWww out"):
+        store("shop", frontend=one, redirectWww=True)
+    assert claims(world) == {one: "shop", two: "blog"}
+    world.service.delete_descriptor(world.namespace, stored.id)
+    world.service.delete_descriptor("elsewhere", other.id)
+    assert claims(world) == {}
+
+
+def test_two_at_the_same_moment_have_one_winner(world: World, store: Store, host: str) -> None:
+    """Eight apps want the host or its twin; whoever loses has stored nothing."""
+    gate = threading.Barrier(8)
+
+    def want(number: int) -> str:
+        gate.wait(10)
+        try:
+            twin = number % 2 == 1
+            store(f"app-{number}", f"ns-{number}", frontend=f"www.{host}" if twin else host, redirectWww=True)
+        except Conflict:
+            return ""
+        return f"app-{number}"
+
+    with ThreadPoolExecutor(8) as pool:
+        (winner,) = [app for app in pool.map(want, range(8)) if app]
+    assert claims(world) == {host: winner, f"www.{host}": winner}
+    assert [d.app for d in world.store.find(StoredDescriptor)] == [winner]
+
+
+def test_a_deployment_claims_its_hosts_again(world: World, store: Store, host: str) -> None:
+    """The copy of an old deployment may want a host that is another app's by now."""
+    first = store("shop", frontend=host)
+    old = world.ended(world.service.deploy(world.namespace, first.id), Status.DEPLOYED)
+    world.service.undeploy(world.namespace, old.id)
+    world.quiet()
+    world.service.delete_descriptor(world.namespace, first.id)
+    assert claims(world) == {}
+    store("blog", frontend=host)
+    again = world.ended(world.service.redeploy(world.namespace, old.id), Status.FAILURE)
+    assert again.failure and again.failure["reason"] == "Conflict"
+    assert f"host {host} belongs to another app" in again.failure["message"]
+    assert world.names() == {}
+
+
+def test_a_preview_host_is_owned_like_any_other(world: World, store: Store, host: str) -> None:
+    restart(world, preview_host="{app}-preview.example.com")
+    app = world.namespace
+    preview = f"{app}-preview.example.com"
+    stored = store(app, frontend=host)
+    assert set(claims(world)) == {host, preview}
+    with pytest.raises(Conflict, match=f"host {preview} belongs to another app"):
+        store("thief", frontend=preview)
+    with pytest.raises(Conflict, match=f"the preview host {preview} belongs to another app"):
+        store(app, "elsewhere", frontend=f"other-{host}")
+    with pytest.raises(Invalid, match="too long for a preview host"):
+        store("a" * 60, newVersion="1", frontend=f"long-{host}")
+    second = store(app, frontend=f"second-{host}")
+    world.service.delete_descriptor(world.namespace, stored.id)
+    assert set(claims(world)) == {f"second-{host}", preview}
+    world.service.delete_descriptor(world.namespace, second.id)
+    assert claims(world) == {}
+
+
+def test_a_preview_host_that_was_another_apps_before_the_setting_is_done_without(
+    world: World, store: Store, host: str
+) -> None:
+    mine = store("shop", frontend=host)
+    store("thief", frontend=f"shop-{world.namespace}.preview.example")
+    restart(world, preview_host="{app}-{namespace}.preview.example")
+    made = world.ended(world.service.deploy(world.namespace, mine.id), Status.DEPLOYED)
+    assert f"no preview host: shop-{world.namespace}.preview.example belongs to another app" in world.log(made.id)
+
+
+def test_a_twin_that_the_namespace_may_not_use_is_not_redirected(world: World, store: Store, host: str) -> None:
+    restart(world, namespace_hosts={world.namespace: (f"*.{host}",)})
+    store("shop", frontend=f"www.{host}")
+    with pytest.raises(Invalid, match=f"may not use the host {host}"):
+        store("shop", frontend=f"www.{host}", redirectWww=True)
+
+
+def test_an_ingress_that_nobody_claimed_stops_the_deployment_before_the_switch(world: World, host: str) -> None:
+    backend = {"service": {"name": "theirs", "port": {"number": 80}}}
+    rule = {"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    theirs = {"metadata": {"name": "theirs"}, "spec": {"ingressClassName": "nginx", "rules": [rule]}}
+    world.eyes.create(INGRESS, theirs, world.namespace)
+    failed = world.ended(world.deploy(frontend=host), Status.FAILURE)
+    assert failed.failure and failed.failure["reason"] == "HostTaken"
+    assert f"Ingress theirs in namespace {world.namespace}" in failed.failure["message"]
+    world.quiet()
+    assert world.names() == {"ingresses": {"theirs"}}

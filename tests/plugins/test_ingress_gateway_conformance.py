@@ -1,0 +1,46 @@
+"""The conformance suite on the sandbox, with the provider `gateway`."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployer import sandbox
+from deployer.core.conformance import CHECKS, Bench, open_bench
+from deployer.core.plugins import load
+from deployer.core.providers import IngressProvider
+from deployer.core.settings import Settings
+
+TABLE = {"gateway": "infra/edge", "section": "http", "minimum_hold": 0.1}
+
+
+def make(**table: Any) -> IngressProvider:
+    plugins = {"ingress_gateway": {**TABLE, **table}}
+    found = load(Settings(own_namespace="", ingress="gateway", plugins=plugins)).ingress()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def bench(cluster: sandbox.Sandbox) -> Iterator[Bench]:
+    """With a listener that takes connections, as the kernel does, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = f"127.0.0.1:{mute.getsockname()[1]}"
+        with open_bench(
+            f"t-{uuid.uuid4().hex[:12]}",
+            provider=lambda: make(controller="ingress-nginx/ingress-nginx-controller"),
+            silent=lambda: make(addresses=[silent]),
+            ingress=cluster.ingress.removeprefix("http://"),
+            image="sample/web:1",
+            kubernetes=cluster.api,
+        ) as made:
+            yield made
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_provider_conforms(bench: Bench, check: Any) -> None:
+    check(bench)

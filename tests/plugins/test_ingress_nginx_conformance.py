@@ -1,0 +1,50 @@
+"""The conformance suite on the sandbox, in both modes of the provider `nginx`."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployer import sandbox
+from deployer.core.conformance import CHECKS, Bench, open_bench
+from deployer.core.plugins import load
+from deployer.core.providers import IngressProvider
+from deployer.core.settings import Settings
+
+MODES: dict[str, dict[str, Any]] = {
+    "versioned": {"revision_header": True},
+    "stable-service": {"mode": "stable-service", "version_header": "X-Version", "revision_header": True},
+}
+
+
+def make(table: dict[str, Any]) -> IngressProvider:
+    found = load(Settings(own_namespace="", plugins={"ingress_nginx": table})).ingress()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module", params=MODES)
+def bench(request: pytest.FixtureRequest, cluster: sandbox.Sandbox) -> Iterator[Bench]:
+    """With a listener that takes connections, as the kernel does, and never answers."""
+    table = {**MODES[request.param], "minimum_hold": 0.1}
+    asked = {**table, "controller": "ingress-nginx/ingress-nginx-controller"}
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = {**table, "addresses": [f"127.0.0.1:{mute.getsockname()[1]}"]}
+        with open_bench(
+            f"t-{uuid.uuid4().hex[:12]}",
+            provider=lambda: make(asked),
+            silent=lambda: make(silent),
+            ingress=cluster.ingress.removeprefix("http://"),
+            image="sample/web:1",
+            kubernetes=cluster.api,
+        ) as made:
+            yield made
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_provider_conforms(bench: Bench, check: Any) -> None:
+    check(bench)
