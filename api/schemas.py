@@ -122,7 +122,10 @@ class _Descriptor:
         found = []
         for name, schema in schemas.items():
             component = f"{what}Options-{name}"
-            self.definitions[component] = {"maxProperties": 0} if schema is None else self._lift(schema, component)
+            lifted: Document = {"maxProperties": 0} if schema is None else self._lift(schema, component)
+            required, fields = lifted.get("required", ()), lifted.get("properties", {})
+            fields |= {key: _or_absent(field) for key, field in fields.items() if key not in required}
+            self.definitions[component] = lifted
             found.append({"$ref": REF + component})
         return found[0] if len(found) == 1 else {"anyOf": found}
 

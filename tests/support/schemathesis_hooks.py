@@ -45,10 +45,29 @@ def _agree(case: Any, body: dict[str, Any]) -> None:
     ports = [port for container in body["podspec"]["containers"] for port in container.get("ports") or ()]
     if not any(port.get("protocol") in (None, "", "TCP") and port.get("name") != "healthcheck" for port in ports):
         body.pop("frontend", None)
+    _accept(body["podspec"])
     headers = {header["Header"].lower(): header for header in body.get("additionHttpHeaders") or ()}
     if headers:
         body["additionHttpHeaders"] = list(headers.values())
         body.pop("frontend", None)  # ingress providers refuse more than the schema does
+
+
+def _accept(podspec: dict[str, Any]) -> None:
+    """Names that a schema cannot hold apart, and what every Kubernetes refuses in a podspec."""
+    for name in ("restartPolicy", "volumes"):
+        podspec.pop(name, None)
+    for kind in ("containers", "initContainers"):
+        for n, container in enumerate(podspec.get(kind) or ()):
+            container["name"] = f"{kind.lower()}-{n}"
+            container["image"] = container["image"].strip() or "image"
+            container["imagePullPolicy"] = None
+            container.pop("volumeMounts", None)
+            for k, variable in enumerate(container.get("env") or ()):
+                variable["name"] = f"VARIABLE_{k}"
+                variable.pop("valueFrom", None)
+            for k, port in enumerate(container.get("ports") or ()):
+                if port.get("name") not in (None, "", "healthcheck") or k:
+                    port["name"] = f"port-{k}"
 
 
 def _with_64_bits(value: Any) -> Any:
