@@ -45,6 +45,8 @@ def _agree(case: Any, body: dict[str, Any]) -> None:
     ports = [port for container in body["podspec"]["containers"] for port in container.get("ports") or ()]
     if not any(port.get("protocol") in (None, "", "TCP") and port.get("name") != "healthcheck" for port in ports):
         body.pop("frontend", None)
+    if case.path.endswith("/validate"):
+        body.pop("frontend", None)  # another app may have got it from a request that was bad in other ways
     _accept(body["podspec"])
     headers = {header["Header"].lower(): header for header in body.get("additionHttpHeaders") or ()}
     if headers:
