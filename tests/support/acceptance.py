@@ -18,7 +18,7 @@ from deployer.plugins.ingress_nginx import render
 from support.descriptors import changed, good
 from support.world import World
 
-LOOK = render.Look(revision=True)
+LOOK = render.Look(revision_header="X-Deployer-Revision")
 
 
 def budget(examples: int, seconds: float) -> Any:
