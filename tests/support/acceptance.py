@@ -75,7 +75,7 @@ def objects(world: World, document: Document) -> list[tuple[Kind, Document]]:
             headers=tuple((h["Header"], h["Value"]) for h in document.get("additionHttpHeaders", ())),
         )
         found.append((INGRESS, render.main(None, route, LOOK, redirect_www=document["redirectWww"])))
-        found.append((INGRESS, render.helper(route, LOOK, render.ROLE_WARM_UP)))
+        found.append((INGRESS, render.warm_up(route, LOOK)))
         if config_map := render.headers_config_map(route, LOOK):
             found.append((CONFIG_MAP, config_map))
     return found
