@@ -31,7 +31,7 @@ from deployer.core.errors import (
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.hookspecs import hookimpl
-from deployer.core.hosts import claimants, ingress_hosts, www_twin
+from deployer.core.hosts import claimants, ingress_hosts, require_only, www_twin
 from deployer.core.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER,
@@ -181,6 +181,7 @@ __all__ = [
     "deploy_steps",
     "hookimpl",
     "ingress_hosts",
+    "require_only",
     "retire_steps",
     "undeploy_steps",
     "www_twin",

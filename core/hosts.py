@@ -37,6 +37,25 @@ def require_free(context: RouteContext, provider: IngressProvider) -> None:
             )
 
 
+def require_only(route_object: str, leads_to: Collection[str], expected: Collection[str], strange: str = "") -> None:
+    """Raise StepFailed when somebody changed a route during the deployment.
+
+    route_object   kind and name, as `Ingress shop`
+    leads_to       the Services to which it leads
+    expected       those to which it may lead
+    strange        what else it has that was not written by us, in words; empty for nothing
+    """
+    wrong = [service for service in leads_to if service not in expected]
+    said = f"leads to {' and '.join(wrong)}" if wrong else f"has {strange}" if strange else ""
+    if said:
+        raise StepFailed(
+            f"{route_object} {said}, and not only to {' or '.join(sorted(expected))}: "
+            "somebody changed it during the deployment",
+            reason="ObjectChanged",
+            hint="find out who edits it, lead it back, then deploy again",
+        )
+
+
 def claimants(
     kube: OwnedKube, hosts: Collection[str], log: Callable[[str], None], counts: Callable[[Document], bool]
 ) -> dict[str, list[str]]:

@@ -33,6 +33,7 @@ from deployer.core import (
     data_plane,
     data_plane_schema,
     hookimpl,
+    require_only,
     www_twin,
 )
 from deployer.plugins.ingress_gateway import conditions, render
@@ -380,16 +381,8 @@ def _is_of(rule: Mapping[str, Any], mark: str) -> bool:
 def _require_expected(found: dict[str, Any], route: Route) -> None:
     """Raise StepFailed unless all traffic goes to the old version or to the new one."""
     expected = {route.backend.service} | ({route.previous.service} if route.previous else set())
-    backends = render.backends_of(render.public_rule_of(found))
-    wrong = [b.service for b in backends if b.weight > 0 and b.service not in expected]
-    said = f"leads to {' and '.join(wrong)}" if wrong else render.strange(found)
-    if said:
-        raise StepFailed(
-            f"HTTPRoute {route.app} {'' if wrong else 'has '}{said}, and not only to {' or '.join(sorted(expected))}: "
-            "somebody changed it during the deployment",
-            reason="ObjectChanged",
-            hint="find out who edits it, lead it back, then deploy again",
-        )
+    services = [b.service for b in render.backends_of(render.public_rule_of(found)) if b.weight > 0]
+    require_only(f"HTTPRoute {route.app}", services, expected, render.strange(found))
 
 
 # --- hooks --------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from deployer.core import (
     data_plane,
     data_plane_schema,
     hookimpl,
+    require_only,
     www_twin,
 )
 from deployer.plugins.ingress_nginx import options, render
@@ -314,15 +315,8 @@ def _delete(kube: OwnedKube, kind: Kind, found: Mapping[str, Any]) -> None:
 def _require_expected(kube: OwnedKube, found: dict[str, Any], route: Route) -> None:
     """Raise StepFailed unless the Ingress leads to the old version, to the new one, or to the Service of both."""
     expected = {route.app, route.backend.service} | ({route.previous.service} if route.previous else set())
-    wrong = [backend.service for backend in render.backends_of(found) if backend.service not in expected]
-    said = f"leads to {' and '.join(wrong)}" if wrong else render.strange(found) if kube.is_ours(found) else ""
-    if said:
-        raise StepFailed(
-            f"Ingress {route.app} {'' if wrong else 'has '}{said}, and not only to {' or '.join(sorted(expected))}: "
-            "somebody changed it during the deployment",
-            reason="ObjectChanged",
-            hint="find out who edits it, lead it back, then deploy again",
-        )
+    services = [backend.service for backend in render.backends_of(found)]
+    require_only(f"Ingress {route.app}", services, expected, render.strange(found) if kube.is_ours(found) else "")
 
 
 # --- hooks --------------------------------------------------------------------------------------------------------
