@@ -52,9 +52,10 @@ class Server:
         self, app: App, logs: LogStream, host: str, port: int, *, threads: int = 16, connections: int = 1000
     ) -> None:
         """
-        threads      how many requests are worked on at once; the others wait in a queue. Python runs one at a time, so
-                     2 and 32 answer equally many a second (`bench/api.py server`); there are more for those that wait
-                     for the disk or for the API server, so that `/healthz` finds a free one beside them.
+        threads      how many requests are worked on at once; the others wait in a queue. Python runs one at a time:
+                     2 answer a third more GETs a second than 4 to 32 do, and as many POSTs (`bench/api.py`). There are
+                     more for those that wait for the disk or for the API server, so that `/healthz` finds a free one
+                     beside them.
         connections  how many REST connections are kept; never more than a quarter of the process's file descriptors.
                      A new one beyond that takes the place of the one that has been idle for longest.
         """
