@@ -66,10 +66,8 @@ class Validation(wire.Resource):
         self._service = service
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200 with what would be stored and `remarks` on what has no effect, or 400 with everything that is wrong."""
-        descriptor = self._service.validate(wire.namespace(req), wire.body(req))
-        remarks = [{"path": r.path, "message": r.message} for r in self._service.remarks(descriptor)]
-        wire.send(resp, {**descriptor, "remarks": remarks} if remarks else descriptor)
+        """200 with what would be stored, or 400 with everything that is wrong; `validation` says what was checked."""
+        wire.send(resp, self._service.validate(wire.namespace(req), wire.body(req)))
 
 
 def _show(resp: falcon.Response, descriptor: StoredDescriptor, status: int = 200) -> None:

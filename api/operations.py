@@ -238,9 +238,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="validateDescriptor",
         tag="Descriptors",
         summary="Check a descriptor and store nothing",
+        description="The API server is asked too, by a dry run. `validation` says what was checked; a 400 has it too.",
         parameters=(NAMESPACE,),
         body="Descriptor",
-        replies={200: _json("It would be stored like this.", "NormalDescriptor")},
+        replies={200: _json("It would be stored like this.", "ValidatedDescriptor")},
         problems=(400, 413, 503),
     ),
     ("/descriptors/{id}", "GET"): Operation(

@@ -16,7 +16,7 @@ import falcon
 from deployer.api import wire
 from deployer.core.records import Document
 
-_ORDER = ("Descriptor", "Deployment", "Failure", "HealthCheckData", "Problem")
+_ORDER = ("Descriptor", "Validation", "Deployment", "Failure", "HealthCheckData", "Problem")
 _CODE = re.compile(r"`([^`]+)`")
 _LOGS = "/stream/deployments/{id}/logs"
 
@@ -216,7 +216,7 @@ class _Page:
         """A schema in a few words, with a link when it is on this page."""
         reference = schema.get("$ref", "")
         name = reference.rpartition("/")[2]
-        shown = {"StoredDescriptor": "Descriptor", "NormalDescriptor": "Descriptor"}.get(name, name)
+        shown = "Descriptor" if name.endswith("Descriptor") else name
         if shown in _ORDER:
             return f'<a href="#schema-{shown}">{shown}</a>'
         found = self._followed(schema)

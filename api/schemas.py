@@ -64,6 +64,12 @@ def components(rules: Rules) -> dict[str, Any]:
             "required": ["id", "created", "lastModified"],
             "properties": {"id": {"type": "string", "format": "uuid"}, "created": _TIME, "lastModified": _TIME},
         },
+        "ValidatedDescriptor": {
+            "description": "A descriptor in its normal form, and how it was checked. It can be sent as it is.",
+            "allOf": [{"$ref": f"{REF}NormalDescriptor"}],
+            "required": ["validation"],
+            "properties": {"validation": {"$ref": f"{REF}Validation"}},
+        },
         **_RECORDS,
     }
 
@@ -182,6 +188,7 @@ _RECORDS: dict[str, Any] = {
         },
         failure={"$ref": f"{REF}Failure"},
         createdBy={"type": "string", "description": "Who asked for it, when that is known."},
+        undeployedBy={"type": "string", "description": "Who asked for its end, when that is known."},
     ),
     "Failure": _object(
         "Why a deployment failed.",
@@ -204,6 +211,7 @@ _RECORDS: dict[str, Any] = {
         title={"type": "string", "description": "The status in words."},
         status={"type": "integer", "minimum": 400, "maximum": 599},
         detail={"type": "string", "description": "What is wrong, in a sentence."},
+        validation={"$ref": f"{REF}Validation"},
         errors={
             "description": "Everything that is wrong with a descriptor or a parameter.",
             "type": "array",
@@ -216,6 +224,30 @@ _RECORDS: dict[str, Any] = {
                 },
                 message={"type": "string"},
             ),
+        },
+    ),
+    "Validation": _object(
+        "How a descriptor was checked.",
+        ("checked", "notChecked", "warnings"),
+        checked={
+            "description": "`descriptor`, and the kinds of objects that the API server has judged.",
+            "type": "array",
+            "items": {"type": "string"},
+        },
+        notChecked={
+            "type": "array",
+            "items": _object(
+                "What nobody could judge, and why.",
+                ("what", "reason"),
+                what={"type": "string"},
+                reason={"type": "string"},
+            ),
+        },
+        warnings={"description": "What the API server warns of.", "type": "array", "items": {"type": "string"}},
+        remarks={
+            "description": "What has no effect here but is no mistake; absent when there is nothing.",
+            "type": "array",
+            "items": _object("One of them.", ("path", "message"), path={"type": "string"}, message={"type": "string"}),
         },
     ),
     "Deleted": _object("How many.", ("deleted",), deleted=_COUNT),

@@ -125,6 +125,8 @@ class Service:
     def validate(self, namespace: str, body: bytes) -> Document:
         """The normalised descriptor and, in `validation`, what was checked; or Invalid. Stores and writes nothing.
 
+        `validation` has `remarks` when something in the descriptor has no effect.
+
         The API server is asked as well, if it can be.
         """
         normal, problems, sound = self._examine(namespace, descriptors.parse(body))
@@ -141,6 +143,8 @@ class Service:
         validation["notChecked"] += [{"what": what, "reason": why} for what, why in missing.items()]
         if problems:
             raise Invalid(descriptors.bounded(problems), validation)
+        if remarks := self._remarks(normal):
+            validation["remarks"] = [{"path": remark.path, "message": remark.message} for remark in remarks]
         return {**normal, "validation": validation}
 
     def _host_problems(self, namespace: str, sound: Document) -> list[Problem]:
@@ -161,7 +165,7 @@ class Service:
             version = str((app.highest if app else 0) + 1)
         return self._dry_run.ask({**sound, "podspec": normal["podspec"]}, version)
 
-    def remarks(self, descriptor: Document) -> list[Problem]:
+    def _remarks(self, descriptor: Document) -> list[Problem]:
         """What the chosen providers have to say about a valid descriptor that is no reason to refuse it."""
         redactor = self.logbook.redactor
         return [r for p in self._chosen(descriptor) for r in _asked(p, p.remarks, descriptor, redactor)]

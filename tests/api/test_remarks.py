@@ -26,9 +26,13 @@ def test_compression_that_the_ingress_cannot_do(world: Any, make_document: Any) 
         return answer.json
 
     answer = post("/descriptors/validate", wanted)
-    (remark,) = answer["remarks"]
+    (remark,) = answer["validation"]["remarks"]
     assert remark["path"] == "useCompression" and "use_gzip" in remark["message"]
     assert answer["useCompression"] is True
+    # What was validated can be sent on as it is.
+    stored = post("/descriptors/", answer)
+    assert "remarks" not in stored and "validation" not in stored
     for harmless in ({**wanted, "useCompression": False}, make_document(useCompression=True)):
-        assert "remarks" not in post("/descriptors/validate", harmless)
+        checked = post("/descriptors/validate", harmless)
+        assert "remarks" not in checked and "remarks" not in checked["validation"]
     assert "remarks" not in post("/descriptors/", wanted)
