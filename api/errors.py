@@ -26,6 +26,7 @@ from deployer.core.errors import (
     StaleRevision,
     StoreUnavailable,
 )
+from deployer.core.redaction import clean_credentials
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -73,7 +74,11 @@ def problem(
 
 
 def install(app: falcon.App[falcon.Request, falcon.Response], clean: Callable[[str], str]) -> None:
-    """Make the app answer every error as a problem, whoever raised it. `clean` takes secrets out of what is said."""
+    """Make the app answer every error as a problem, whoever raised it.
+
+    clean   takes the service's credentials out of what it says of itself (5xx). What it says of a request (4xx) may
+            repeat something of it, and must not tell what else the service knows.
+    """
 
     def add(kind: type[Exception], handler: Callable[..., None]) -> None:
         def handle(req: Any, resp: falcon.Response, error: Any, params: dict[str, Any]) -> None:
@@ -96,7 +101,7 @@ def _answer(
 ) -> None:
     resp.status = status
     resp.content_type = MEDIA_TYPE
-    clean: Callable[[str], str] = resp.context.clean
+    clean: Callable[[str], str] = resp.context.clean if status >= 500 else clean_credentials
     cleaned = [Problem(clean(p.path), clean(p.message)) for p in errors]
     resp.data = problem(status, clean(detail), cleaned, validation)
 
@@ -127,11 +132,11 @@ def _http(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _
     resp.set_headers(error.headers or {})
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = resp.get_header("Allow") or "nothing"
-        detail = f"{req.method} is not possible for {req.path}; possible: {allowed}"
+        detail = f"this path does not allow {req.method}; allowed: {allowed}"  # one of those that there are
     elif isinstance(error, falcon.HTTPNotFound):
-        detail = f"there is nothing at {req.path}; GET / lists what there is"
+        detail = "this path does not exist; GET / lists those that do"
     else:
-        detail = error.description or error.title or f"{req.method} {req.path} cannot be understood"
+        detail = error.description or error.title or "the request cannot be understood"
     _answer(resp, status, detail)
 
 

@@ -217,7 +217,7 @@ class Feed:
             lines = self._service.logbook.read(self._id, after, PAGE, PAGE_SIZE)
             if not lines and after > (last := self._service.logbook.last(self._id)):
                 self._service.deployment(self._namespace, self._id)  # a log may be gone because this is, since just now
-                raise Invalid([Problem("after", f"is {after}, but the log has {last} lines")])
+                raise Invalid([Problem("after", f"is too large: the log has {last} lines")])
         except NotFound:
             return _Page(after, (), more=False, end=DELETED)
         more = len(lines) == PAGE or sum(len(line.text) for line in lines) >= PAGE_SIZE

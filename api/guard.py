@@ -25,9 +25,8 @@ class Guard:
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         origin = req.get_header("Origin")
         if origins.foreign(origin, req.get_header("Host"), self._allowed):
-            refusal = origins.REFUSAL.format(ascii(origin)[:200])
-            resp.context.refusal = refusal
-            raise falcon.HTTPForbidden(description=refusal)
+            resp.context.refusal = origins.REFUSAL
+            raise falcon.HTTPForbidden(description=origins.REFUSAL)
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")

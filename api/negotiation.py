@@ -31,7 +31,7 @@ class Negotiation:
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         """Unknown methods are a 501 (RFC 9110, 9.1); those that are only not possible here become a 405."""
         if req.method not in _METHODS:
-            raise falcon.HTTPError(501, description=f"there is no method {ascii(req.method)[:80]}")
+            raise falcon.HTTPError(501, description="this method does not exist")
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         """What the client has already becomes a 304."""
@@ -51,9 +51,7 @@ class Negotiation:
         accept = req.get_header("Accept")
         if accept and accept != "*/*" and not _accepts(accept, self._media[key]):
             offered = " or ".join(self._media[key][:-1])
-            raise falcon.HTTPNotAcceptable(
-                description=f"the answer is {offered}, which Accept: {accept[:200]} rules out"
-            )
+            raise falcon.HTTPNotAcceptable(description=f"the answer is {offered}, which Accept rules out")
         if not known.issuperset(req.params):
             _refuse_misspelled(req.params, known)
 
@@ -82,4 +80,4 @@ def _refuse_misspelled(params: Mapping[str, Any], known: frozenset[str]) -> None
     for name in params:
         meant = folded.get(name.lower().replace("_", "").replace("-", ""))
         if meant is not None and name not in known:
-            raise Invalid([Problem(name, f"is not a parameter; did you mean {meant}?")])
+            raise Invalid([Problem(meant, "is misspelled; names of parameters are case-sensitive")])

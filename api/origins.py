@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Collection
 
-REFUSAL = "this request was made by a web page of another origin ({}), which may not talk to this service"
+REFUSAL = "this request was made by a web page of another origin, which may not use this service (see allowed_origins)"
 
 
 def foreign(origin: str | None, host: str | None, allowed: Collection[str] = ()) -> bool:

@@ -103,7 +103,7 @@ def namespace(req: falcon.Request) -> str:
     """The parameter that every descriptor and deployment needs."""
     value = required(req, "namespace")
     if not _NAMESPACE.match(value):
-        raise _wrong("namespace", f"{value[:80]!r} cannot be the name of a Kubernetes namespace")
+        raise _wrong("namespace", "cannot be a namespace: at most 63 lower-case letters, digits and '-'")
     return value
 
 
@@ -140,7 +140,7 @@ def flag(req: falcon.Request, name: str, default: bool) -> bool:
     if value is None:
         return default
     if value.lower() not in ("true", "false"):
-        raise _wrong(name, f"{value!r} is neither true nor false")
+        raise _wrong(name, "is neither true nor false")
     return value.lower() == "true"
 
 
@@ -150,7 +150,7 @@ def number(req: falcon.Request, name: str, least: int) -> int | None:
     if value is None:
         return None
     if not _NUMBER.fullmatch(value) or int(value) < least:
-        raise _wrong(name, f"{value!r} is not a whole number from {least} on")
+        raise _wrong(name, f"is not a whole number from {least} on")
     return int(value)
 
 
@@ -162,7 +162,7 @@ def choice(req: falcon.Request, name: str, choices: type[E]) -> E | None:
     try:
         return choices(value)
     except ValueError:
-        raise _wrong(name, f"{value!r} is not one of {', '.join(choice.value for choice in choices)}") from None
+        raise _wrong(name, f"is not one of {', '.join(choice.value for choice in choices)}") from None
 
 
 def _typed(req: falcon.Request, name: str) -> str | None:

@@ -66,7 +66,7 @@ class Running:
         self.registry.ingress()
         self.client = kube_client.connect(settings)
         opened.callback(self.client.close)
-        self.client.conceal_with(lambda credentials: redactor.replace("kubernetes", [credentials]))
+        self.client.conceal_with(lambda credentials: redactor.set_credentials("kubernetes", [credentials]))
         access = open_access(settings, self.client)
         if access is not None:
             opened.callback(access.close)
@@ -89,7 +89,7 @@ class Running:
             ),
             metrics.ended,
         )
-        service = Service(store, logbook, self.registry, settings, dry_run=DryRun(self.client, settings, redactor))
+        service = Service(store, logbook, self.registry, settings, dry_run=DryRun(self.client, settings))
         logs = LogStream(service, door=Door(access, Audit()), allowed_origins=settings.allowed_origins)
         figures.show(
             metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -83,7 +84,9 @@ class Caller:
         gate = Gate(time.monotonic() + seconds)
         self._enter(gate, cancellable)
         call = _Call(function, gate)
-        thread = threading.Thread(target=call.run, name=f"step-{self._name}", daemon=True)
+        # What it logs is about the same deployment (`Redactor.about`).
+        run = contextvars.copy_context().run
+        thread = threading.Thread(target=run, args=(call.run,), name=f"step-{self._name}", daemon=True)
         forget = gate.on_close(call.wake.set)
         thread.start()
         call.wake.wait(seconds)

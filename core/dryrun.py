@@ -21,7 +21,8 @@ from deployer.core.kube import refusals
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import CONTROLLER, POD, Kind
 from deployer.core.records import Document
-from deployer.core.redaction import Redactor, environment_values
+from deployer.core.redaction import clean_credentials, environment_values
+from deployer.core.secret_matching import Matcher
 from deployer.core.settings import Settings
 
 PATIENCE = 5.0
@@ -50,10 +51,9 @@ class Findings:
 class DryRun:
     """Has nothing of the client but `try_create`, which writes nothing. Thread-safe."""
 
-    def __init__(self, client: KubeClient, settings: Settings, redactor: Redactor) -> None:
+    def __init__(self, client: KubeClient, settings: Settings) -> None:
         self._try = client.try_create
         self._settings = settings
-        self._redactor = redactor
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
     def ask(self, descriptor: Mapping[str, Any], version: str) -> Findings:
@@ -72,7 +72,7 @@ class DryRun:
             self._ask(descriptor, version, found)
         finally:
             self._slots.release()
-        return _tidy(found, descriptor["podspec"], self._redactor)
+        return _tidy(found, descriptor["podspec"])
 
     def _ask(self, descriptor: Mapping[str, Any], version: str, found: Findings) -> None:
         controller = manifests.render_controller(
@@ -211,13 +211,12 @@ def _unusable(podspec: Any) -> str:
 # --- in the terms of the descriptor -------------------------------------------------------------------------------
 
 
-def _tidy(found: Findings, podspec: Document, redactor: Redactor) -> Findings:
+def _tidy(found: Findings, podspec: Document) -> Findings:
     """Paths as the descriptor has them, nothing twice, no value of the environment in any sentence."""
-    own = Redactor()
-    own.hold("descriptor", environment_values(podspec))
+    own = Matcher(environment_values(podspec))
 
     def clean(text: str) -> str:
-        return redactor.clean(own.clean(text))
+        return clean_credentials(own.clean(text))
 
     seen = dict.fromkeys((_own_path(p.path, podspec), clean(p.message)) for p in found.problems)
     found.problems = [Problem(path, message) for path, message in seen]

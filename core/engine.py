@@ -104,9 +104,6 @@ class Engine:
         self._observe = threading.Event()
         self._service: list[threading.Thread] = []
         self._unsubscribe: Callable[[], None] = lambda: None
-        # Before the first line is written: what an earlier process deployed has secrets as well.
-        for plan in self._store.find(Plan):
-            tools.redactor.hold(plan.deployment, secrets_of(plan.descriptor, plan))
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -265,7 +262,10 @@ class Engine:
     def _work(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> None:
         pause = 0.0
         self._listening.pop(operation.id, lambda: None)()
+        subject = contextlib.ExitStack()
         try:
+            # Before the first line is written, here or by a step.
+            subject.enter_context(self._tools.redactor.about(operation.deployment, self._secrets(operation.deployment)))
             pause = self._under_lease(app, queue, operation)
         except Interrupted as error:
             logger.info("operation %s of %s is left as it is: %s", operation.id, operation.app, error)
@@ -285,7 +285,13 @@ class Engine:
             )
             pause = self._failed(queue)
         finally:
+            subject.close()
             self._done(app, queue, operation, pause)
+
+    def _secrets(self, id: str) -> set[str]:
+        """What must not be said of a deployment. Raises StoreError."""
+        deployment = self._store.get(Deployment, id) if id else None
+        return set() if deployment is None else secrets_of(deployment.descriptor, self._store.get(Plan, id))
 
     def _failed(self, queue: _Queue) -> float:
         queue.failures += 1

@@ -8,8 +8,8 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 
-from deployer.core.records import Deployment, LogLine
-from deployer.core.redaction import Redactor
+from deployer.core.records import Deployment, LogLine, Plan
+from deployer.core.redaction import Redactor, secrets_of
 from deployer.core.store.base import Append, Store
 
 MAX_MESSAGE = 64 * 1024  # bytes of UTF-8; the same cap as for the body of a health check
@@ -33,6 +33,7 @@ class Logbook:
     def __init__(self, store: Store, redact: Redactor | None = None) -> None:
         self._store = store
         self.redactor = redact or Redactor()
+        self.redactor.find = self._secrets
         self._lock = threading.Lock()
         self._watchers: dict[str, dict[object, Callable[[], None]]] = {}
         self._unsubscribe = store.subscribe(self._changed)
@@ -49,7 +50,7 @@ class Logbook:
     def line(self, deployment_id: str, message: str) -> Append:
         """The same message as a change, for the transaction that makes it true."""
         # Redact the whole first: a cut or an escape in the middle of a secret would hide it from the redactor.
-        text = self.redactor.clean(message)
+        text = self.redactor.clean_of(deployment_id, message)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         return Append(deployment_id, now.replace("+00:00", "Z"), _printable(text))
 
@@ -102,6 +103,11 @@ class Logbook:
         self._unsubscribe()
         with self._lock:
             self._watchers.clear()
+
+    def _secrets(self, deployment_id: str) -> set[str] | None:
+        """What the store knows of that deployment. Raises StoreUnavailable."""
+        deployment = self._store.get(Deployment, deployment_id)
+        return None if deployment is None else secrets_of(deployment.descriptor, self._store.get(Plan, deployment_id))
 
     def _changed(self, kind: str, key: str) -> None:
         if kind not in ("log", Deployment.KIND):

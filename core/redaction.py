@@ -1,120 +1,159 @@
-"""The one place where secrets are taken out of text: a redactor that everything passes which the service says or shows.
+"""Who knows which secrets, and which text is cleaned of what. The rules for users are in docs/secrets.md.
 
-The rules, for users in docs/secrets.md:
+Nothing that one party writes is compared with another party's secrets, as the `***` would answer a guess:
 
-- A value shorter than 4 characters, and one that everybody would guess (`TRIVIAL`, numbers of up to 5 digits), is
-  ignored: replacing every `1` or `true` would make logs unreadable and protect nothing.
-- A value of 4 to 7 characters counts when it has characters of two kinds (lower case, upper case, digits, others), and
-  is only found as a word of its own.
-- Longer ones are found anywhere, also inside other words.
-- Each is also found as JSON, Python, HTML and URLs spell it, in base64 (also in the midst of a longer text that was
-  encoded), with its white space folded, and line by line; and with its end missing, where a text was cut.
-- Credentials that can be told by their form are hidden without being known: JSON Web Tokens, `Authorization` headers,
-  the password in a URL.
+- The texts of a deployment are cleaned of that deployment's secrets, and of the service's own credentials that nobody
+  can guess: whole ones of at least 16 characters.
+- What the service says of itself (`/readyz`, `/plugins`, a 500) is cleaned of those credentials as well. What it
+  answers to a request that is wrong is not: such a text may repeat something that the caller sent.
+- The service's own log, which its operators read, is cleaned of all its credentials, and of the secrets of the
+  deployment that the thread is about.
+- Credentials that can be told by their form are hidden everywhere without being known: JSON Web Tokens,
+  `Authorization` headers, the password in a URL.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import html
-import itertools
-import json
+import contextvars
 import logging
 import re
 import threading
-import urllib.parse
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from deployer.core.records import Document, Plan
+from deployer.core.secret_matching import HIDDEN, URL_PASSWORD, Matcher, covered, spellings
 from deployer.core.settings import Settings
 
-HIDDEN = "***"
-SHORTEST = 4
-"""Characters that a secret has at least."""
-SHORT = 8
-"""Characters below which a secret is only looked for as a word of its own."""
-PARTIAL = 10
-"""Characters of a secret that give it away where a text was cut."""
-REMEMBERED = 200
-"""Owners whose secrets are still hidden although they were released: the last word on them may come late."""
+GUESSABLE = 16
+"""Characters below which one of the service's own credentials is not looked for in what others may write."""
+REMEMBERED_CREDENTIALS = 10
+"""Earlier values of a credential that are still hidden, such as those of a token that is rotated."""
+REMEMBERED = 100
+"""Deployments that nobody works on whose secrets are kept at hand."""
 
-TRIVIAL = frozenset(
-    {
-        *("true", "false", "none", "null", "auto", "always", "never", "enabled", "disabled", "default", "unknown"),
-        *("production", "development", "acceptance", "staging", "testing", "preproduction", "integration"),
-        *("localhost", "127.0.0.1", "0.0.0.0", "::1", "info", "debug", "warn", "warning", "error", "critical"),
-        *("http://", "https://", "http://localhost", "https://localhost", "utf-8", "UTF-8", "en_US.UTF-8"),
-    }
-)
-_CUT = ("...", "\u2026", " [cut here")
 _CREDENTIALS = (
     # A JSON Web Token, or its beginning.
     (re.compile(r"\beyJ[\w-]{10,}(?:\.[\w-]*)*"), HIDDEN),
     # "Basic authentication required" is none.
     (re.compile(r"\b((?i:bearer|basic))(\s+)(?=\S*(?:[0-9=]|[a-z][A-Z]))[\w.~+/=-]{8,}"), rf"\1\2{HIDDEN}"),
     (re.compile(r"(base64url\.bearer\.authorization\.[a-z0-9-]+\.)[\w=-]+"), rf"\1{HIDDEN}"),
-    (re.compile(r"(://[^/\s:@\"']+:)[^@/\s\"']+(?=@)"), rf"\1{HIDDEN}"),
+    (URL_PASSWORD, rf"\1{HIDDEN}"),
 )
 _SIGNS = ("eyJ", "earer", "EARER", "asic", "ASIC", "://")
-_KINDS = (str.islower, str.isupper, str.isdigit)
+
+Clean = Callable[[str], str]
+"""Returns the text without secrets."""
+Find = Callable[[str], Iterable[str] | None]
+"""The secrets of a deployment, from where they are kept; None when it is not known there."""
+
+
+class _Known:
+    """A deployment's secrets. The matcher is made when the first text comes."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._lock = threading.Lock()
+        self._values = frozenset(values)
+        self._matcher: Matcher | None = None
+
+    def add(self, values: Iterable[str]) -> None:
+        """Texts are cleaned of these as well from now on."""
+        with self._lock:
+            if not self._values.issuperset(more := frozenset(values)):
+                self._values |= more
+                self._matcher = None
+
+    def clean(self, text: str) -> str:
+        """The text without them."""
+        with self._lock:
+            matcher = self._matcher = self._matcher or Matcher(self._values)
+        return matcher.clean(text)
+
+
+_NOBODY = _Known()
+_subject: contextvars.ContextVar[_Known] = contextvars.ContextVar("subject", default=_NOBODY)
+"""The deployment or descriptor that this thread is about."""
 
 
 class Redactor:
-    """Hides secrets that it was told. Thread-safe; `clean` takes time by the length of the text, not by their number.
+    """Takes secrets out of texts. Thread-safe; no text is cleaned under a lock.
 
-    Secrets belong to an owner (a deployment, the connection to Kubernetes) and are hidden until it is released, and a
-    while longer. What `add` was told is hidden for good.
+    The service's own credentials are told by `set_credentials`. A deployment's secrets come from `find`, if it was
+    given, and from `about` and `register`.
     """
 
     def __init__(self) -> None:
+        self.find: Find = lambda _: None
         self._lock = threading.Lock()
-        self._owned: dict[str, tuple[frozenset[str], frozenset[_Spelling]]] = {}
-        self._late: deque[frozenset[_Spelling]] = deque()
-        self._uses: Counter[_Spelling] = Counter()
-        self._index = _Index()
+        self._credentials: dict[str, list[str]] = {}
+        self._own = Matcher(())
+        self._unguessable: tuple[str, ...] = ()
+        self._deployments: OrderedDict[str, _Known] = OrderedDict()
+        self._in_use: Counter[str] = Counter()
 
-    def add(self, secret: str) -> None:
-        """From now on `clean` hides it."""
+    # --- what is secret --------------------------------------------------------------------------------------------
+
+    def set_credentials(self, owner: str, secrets: Iterable[str]) -> None:
+        """From now on these are the service's own credentials for that purpose; the last few before stay hidden."""
         with self._lock:
-            self._use(frozenset(_spellings(secret)))
+            known = [secret for secret in secrets if secret]
+            before = [secret for secret in self._credentials.get(owner, ()) if secret not in known]
+            self._credentials[owner] = known + before[:REMEMBERED_CREDENTIALS]
+            every = [secret for owned in self._credentials.values() for secret in owned]
+            self._own = Matcher(every)
+            whole = {s for secret in every if len(secret) >= GUESSABLE for s, _ in spellings(secret)}
+            self._unguessable = tuple(sorted((s for s in whole if len(s) >= GUESSABLE), key=len, reverse=True))
 
-    def hold(self, owner: str, secrets: Iterable[str]) -> None:
-        """Hide these, besides those of the same owner before, until it is released."""
-        values = frozenset(secrets)
-        known, _ = self._owned.get(owner, _NOTHING)
-        spellings = frozenset(itertools.chain.from_iterable(map(_spellings, values - known)))
+    def register(self, deployment: str, secrets: Iterable[str]) -> None:
+        """That deployment has these secrets, besides those that are known."""
         with self._lock:
-            had_values, had = self._owned.get(owner, _NOTHING)
-            self._use(spellings - had)
-            self._owned[owner] = had_values | values, had | spellings
+            self._keep(deployment, secrets)
 
-    def replace(self, owner: str, secrets: Iterable[str]) -> None:
-        """Hide these for the owner, and let go of those that it had."""
-        self.release(owner)
-        self.hold(owner, secrets)
+    @contextlib.contextmanager
+    def about(self, deployment: str, secrets: Iterable[str]) -> Iterator[None]:
+        """Whatever this thread says meanwhile is about that deployment, which has these secrets.
 
-    def release(self, owner: str) -> None:
-        """The owner is done; its secrets are forgotten once `REMEMBERED` others are done too."""
+        Threads that it starts take that over by `contextvars.copy_context`.
+        """
         with self._lock:
-            _, spellings = self._owned.pop(owner, _NOTHING)
-            if spellings:
-                self._late.append(spellings)
-            while len(self._late) > REMEMBERED:
-                self._forget(self._late.popleft())
+            self._in_use[deployment] += 1
+            known = self._keep(deployment, secrets)
+        before = _subject.set(known)
+        try:
+            yield
+        finally:
+            _subject.reset(before)
+            with self._lock:
+                self._in_use[deployment] -= 1
+                if not self._in_use[deployment]:
+                    del self._in_use[deployment]
+                self._shorten()
+
+    # --- cleaning --------------------------------------------------------------------------------------------------
+
+    def clean_of(self, deployment: str, text: str) -> str:
+        """A text of that deployment, as those see it who may read it. Raises what `find` raises."""
+        with self._lock:
+            known = self._deployments.get(deployment)
+        if known is None and (found := self.find(deployment)) is not None:
+            with self._lock:
+                known = self._keep(deployment, found)
+        return self.clean(known.clean(text) if known else text)
 
     def clean(self, text: str) -> str:
-        """The text with every secret as `***`. Secrets that overlap or touch become one `***`, so that no end shows."""
-        cleaned = _covered(text, sorted(self._index.spans(text))) if self._uses else text
-        if any(sign in cleaned for sign in _SIGNS):
-            for pattern, instead in _CREDENTIALS:
-                cleaned = pattern.sub(instead, cleaned)
-        return cleaned
+        """A text that may be shown to anybody, and that holds nothing that its readers wrote."""
+        spans = []
+        for secret in self._unguessable:
+            at = text.find(secret)
+            while at >= 0:
+                spans.append((at, at + len(secret)))
+                at = text.find(secret, at + 1)
+        return clean_credentials(covered(text, spans) if spans else text)
 
     def clean_document(self, thing: Any) -> Any:
-        """A JSON value with every text in it cleaned, keys included."""
+        """A JSON value with every text in it as `clean` has it, keys included."""
         if isinstance(thing, str):
             return self.clean(thing)
         if isinstance(thing, Mapping):
@@ -123,169 +162,45 @@ class Redactor:
             return [self.clean_document(item) for item in thing]
         return thing
 
-    def _use(self, spellings: Iterable[_Spelling]) -> None:
-        for spelling in spellings:
-            self._uses[spelling] += 1
-            if self._uses[spelling] == 1:
-                self._index.add(spelling)
+    def clean_log(self, text: str) -> str:
+        """A text of the service's own log."""
+        return clean_credentials(self._own.clean(_subject.get().clean(text)))
 
-    def _forget(self, spellings: Iterable[_Spelling]) -> None:
-        for spelling in spellings:
-            self._uses[spelling] -= 1
-            if not self._uses[spelling]:
-                del self._uses[spelling]
-                self._index.remove(spelling)
+    # --- under the lock --------------------------------------------------------------------------------------------
 
-
-_NOTHING: tuple[frozenset[str], frozenset[Any]] = frozenset(), frozenset()
-
-
-_Spelling = tuple[str, bool]
-"""A secret as it may be written; True when it counts only as a word of its own."""
-
-
-class _Index:
-    """Finds where in a text one of many spellings stands. Written under a lock, read without one.
-
-    By their first characters, then by their length: a look-up for each place of the text, and for each length of those
-    that begin so, however many there are.
-    """
-
-    def __init__(self) -> None:
-        self._by_start: dict[str, tuple[tuple[int, bool, set[str]], ...]] = {}
-        self._by_beginning: dict[str, set[str]] = {}
-
-    def add(self, spelling: _Spelling) -> None:
-        text, whole = spelling
-        found = self._by_start.get(text[:SHORTEST], ())
-        for length, wholes, texts in found:
-            if (length, wholes) == (len(text), whole):
-                texts.add(text)
-                break
+    def _keep(self, deployment: str, secrets: Iterable[str]) -> _Known:
+        # Known before it can be found: no text may be cleaned of nothing.
+        if (known := self._deployments.get(deployment)) is None:
+            known = self._deployments[deployment] = _Known(secrets)
         else:
-            self._by_start[text[:SHORTEST]] = (*found, (len(text), whole, {text}))
-        if len(text) > PARTIAL:
-            self._by_beginning.setdefault(text[:PARTIAL], set()).add(text)
+            known.add(secrets)
+        self._deployments.move_to_end(deployment)
+        self._shorten()
+        return known
 
-    def remove(self, spelling: _Spelling) -> None:
-        text, whole = spelling
-        start, beginning = text[:SHORTEST], text[:PARTIAL]
-        for length, wholes, texts in self._by_start[start]:
-            if (length, wholes) == (len(text), whole):
-                texts.discard(text)
-        left = tuple(entry for entry in self._by_start[start] if entry[2])
-        if left:
-            self._by_start[start] = left
-        else:
-            del self._by_start[start]
-        if len(text) > PARTIAL and (same := self._by_beginning.get(beginning)) is not None:
-            same.discard(text)
-            if not same:
-                del self._by_beginning[beginning]
-
-    def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where spellings begin and end."""
-        starts = self._by_start.get
-        for at in range(len(text) - SHORTEST + 1):
-            entries = starts(text[at : at + SHORTEST])
-            if entries is None:
-                continue
-            for length, whole, texts in entries:
-                end = at + length
-                if text[at:end] in texts and not (whole and _goes_on(text, at, end)):
-                    yield at, end
-            if end := self._cut(text, at):
-                yield at, end
-
-    def _cut(self, text: str, at: int) -> int:
-        """Where a spelling ends whose own end was cut off; 0 when there is none."""
-        for secret in tuple(self._by_beginning.get(text[at : at + PARTIAL], ())):
-            end = next((at + n for n, c in enumerate(secret) if text[at + n : at + n + 1] != c), 0)
-            if end and (end == len(text) or text.startswith(_CUT, end)):
-                return end
-        return 0
+    def _shorten(self) -> None:
+        """Forget those that nobody has worked on for longest; `find` knows them."""
+        unused = [deployment for deployment in self._deployments if deployment not in self._in_use]
+        for deployment in unused[: max(0, len(unused) - REMEMBERED)]:
+            del self._deployments[deployment]
 
 
-def _goes_on(text: str, start: int, end: int) -> bool:
-    """True within a longer word."""
-    return any(c.isalnum() or c == "_" for c in (text[start - 1 : start], text[end : end + 1]))
+def clean_credentials(text: str) -> str:
+    """The text without what has the form of credentials, whoever's they are."""
+    if any(sign in text for sign in _SIGNS):
+        for pattern, instead in _CREDENTIALS:
+            text = pattern.sub(instead, text)
+    return text
 
 
-def _covered(text: str, spans: list[tuple[int, int]]) -> str:
-    if not spans:
-        return text
-    out: list[str] = []
-    shown = 0  # everything before this offset is in `out`
-    covered = -1  # end of the last `***`
-    for start, end in spans:
-        if start > covered:
-            out += (text[shown:start], HIDDEN)
-        covered = max(covered, end)
-        shown = covered
-    out.append(text[shown:])
-    return "".join(out)
-
-
-# --- what counts, and how it may be spelled -----------------------------------------------------------------------
-
-
-def counts(secret: str) -> bool:
-    """False for what is too short or too common to be hidden."""
-    if len(secret) < SHORTEST or secret.lower() in TRIVIAL or secret in TRIVIAL:
-        return False
-    if secret.isdigit() and len(secret) <= 5:  # a port, a number of seconds
-        return False
-    if len(secret) >= SHORT:
-        return True
-    kinds = {next((n for n, kind in enumerate(_KINDS) if kind(character)), -1) for character in secret}
-    return len(kinds) > 1
-
-
-def _spellings(secret: str) -> set[_Spelling]:
-    lines = [line.strip() for line in secret.splitlines()] if "\n" in secret.strip() or "\r" in secret.strip() else []
-    # A line of a longer value is only hidden when it says something: `}` and `---` do not.
-    values = [secret, *(line for line in lines if len(line) >= SHORT)]
-    with contextlib.suppress(ValueError):
-        parts = urllib.parse.urlsplit(secret)
-        values += [urllib.parse.unquote(parts.password), parts.password] if parts.password else []
-    return {spelling for value in values if counts(value) for spelling in _spelled(value)}
-
-
-def _spelled(value: str) -> Iterator[_Spelling]:
-    whole = len(value) < SHORT
-    encodable = value.encode("utf-8", "surrogatepass")
-    found = {
-        value,
-        value.strip(),
-        " ".join(value.split()),
-        json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
-        json.dumps(json.dumps(value)[1:-1])[1:-1],
-        repr(value)[1:-1],
-        html.escape(value),
-        html.escape(value, quote=False),
-        urllib.parse.quote(encodable, safe=""),
-        urllib.parse.quote(encodable),
-        urllib.parse.quote_plus(encodable),
-    }
-    yield from ((text, whole) for text in found if len(text) >= SHORTEST)
-    for encoded in _in_base64(encodable):
-        yield encoded, False
-        yield encoded.translate(_URL_SAFE), False
-
-
-_URL_SAFE = str.maketrans("+/", "-_")
-
-
-def _in_base64(value: bytes) -> Iterator[str]:
-    """What is sure to be in the base64 of any text that contains the value, wherever in it: three cases."""
-    for before in range(3):
-        encoded = base64.b64encode(b"\0" * before + value).decode("ascii")
-        # The first characters and the last hold bits of the neighbours as well.
-        first = -(-before * 8 // 6)
-        last = (before + len(value)) * 8 // 6
-        if last - first >= SHORT:
-            yield encoded[first:last]
+@contextlib.contextmanager
+def about_descriptor(descriptor: Document) -> Iterator[None]:
+    """Whatever this thread logs meanwhile is about that descriptor."""
+    before = _subject.set(_Known(environment_values(descriptor.get("podspec"))))
+    try:
+        yield
+    finally:
+        _subject.reset(before)
 
 
 # --- where secrets are --------------------------------------------------------------------------------------------
@@ -322,8 +237,7 @@ def secret_settings(tables: Mapping[str, Any]) -> Iterator[str]:
 def redactor_for(settings: Settings) -> Redactor:
     """One that knows the secrets in the settings."""
     redactor = Redactor()
-    for secret in (settings.kubernetes_password, *secret_settings(settings.plugins)):
-        redactor.add(secret)
+    redactor.set_credentials("settings", (settings.kubernetes_password, *secret_settings(settings.plugins)))
     return redactor
 
 
@@ -351,30 +265,43 @@ def secrets_of(descriptor: Document, plan: Plan | None = None) -> set[str]:
 # --- the service's own log ----------------------------------------------------------------------------------------
 
 
-class _Cleaning(logging.Formatter):
-    """Formats as another formatter does, and cleans what comes out: message, arguments and tracebacks."""
+class _CleanRecords(logging.Filter):
+    """Has a handler write cleaned records. A filter, since a handler formats under its lock, which others wait for."""
 
-    def __init__(self, formatter: logging.Formatter, clean: Callable[[str], str]) -> None:
+    def __init__(self, clean: Clean) -> None:
         super().__init__()
-        self.formatter = formatter
         self._clean = clean
 
-    def format(self, record: logging.LogRecord) -> str:
-        return self._clean(self.formatter.format(record))
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Clean message, arguments, traceback and stack of the record, once for all handlers. Lets all pass."""
+        if getattr(record, "cleaned", False):
+            return True
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError) as error:  # a wrong call to the log must not end what logged
+            message = f"{record.msg!r} (cannot be formatted: {error})"
+        record.msg, record.args = self._clean(message), ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        # The text alone, so that no handler formats the exception again.
+        record.exc_info = None
+        record.exc_text = record.exc_text and self._clean(record.exc_text)
+        record.stack_info = record.stack_info and self._clean(record.stack_info)
+        record.cleaned = True
+        return True
 
 
 def guard_logging(redactor: Redactor) -> Callable[[], None]:
-    """Have every handler of this process's log clean what it writes; returns the function that undoes it."""
+    """Have every handler of this process's log write what is clean; returns the function that undoes it."""
     root = logging.getLogger()
     loggers = [root, *(found for found in root.manager.loggerDict.values() if isinstance(found, logging.Logger))]
-    guarded = []
-    for handler in dict.fromkeys(handler for logger in loggers for handler in logger.handlers):
-        before = handler.formatter
-        handler.setFormatter(_Cleaning(before or logging.Formatter(), redactor.clean))
-        guarded.append((handler, before))
+    cleaning = _CleanRecords(redactor.clean_log)
+    guarded = list(dict.fromkeys(handler for logger in loggers for handler in logger.handlers))
+    for handler in guarded:
+        handler.addFilter(cleaning)
 
     def undo() -> None:
-        for handler, before in guarded:
-            handler.setFormatter(before)
+        for handler in guarded:
+            handler.removeFilter(cleaning)
 
     return undo

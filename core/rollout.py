@@ -158,7 +158,7 @@ class Rollout(Runner):
                 settings=self._tools.settings,
                 kube=self._kube(deployment.id, gate),
                 log=self._log,
-                conceal=lambda values: self._tools.redactor.hold(deployment.id, values),
+                conceal=lambda values: self._tools.redactor.register(deployment.id, values),
                 gate=gate,
             )
             return planner.decide(deployment, known)
@@ -360,7 +360,7 @@ class Rollout(Runner):
 
     def _failure(self, error: BaseException) -> Failure:
         """One sentence and a reason, for every way in which a step can fail; without secrets, as it is shown."""
-        clean = self._tools.redactor.clean
+        clean = self._clean
         if isinstance(error, StepFailed):
             return Failure(reason=error.reason, message=clean(str(error)), pod=error.pod, hint=clean(error.hint))
         if isinstance(error, KubeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +68,9 @@ class Rounds(HealthRounds):
                     return
                 verdicts[pod["metadata"]["uid"]] = self._check(pod, gate)
 
-        threads = [threading.Thread(target=ask, name="health", daemon=True) for _ in range(min(AT_ONCE, len(pods)))]
+        # What they log is about the same deployment (`Redactor.about`).
+        runs = [contextvars.copy_context().run for _ in range(min(AT_ONCE, len(pods)))]
+        threads = [threading.Thread(target=run, args=(ask,), name="health", daemon=True) for run in runs]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -38,7 +38,7 @@ from deployer.core.planning import blank_route
 from deployer.core.plugins import Registry
 from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Route, RouteContext, Step, Work
 from deployer.core.records import App, Deployment, Json, Operation, OperationState, Plan, Status
-from deployer.core.redaction import Redactor, secrets_of
+from deployer.core.redaction import Redactor
 from deployer.core.rounds import Rounds
 from deployer.core.settings import Settings
 from deployer.core.store.base import Append, Lease, Store
@@ -109,18 +109,7 @@ class Runner:
 
     def run(self) -> float | None:
         """Go on from where the journal says. Raises Interrupted or StoreError when it was left as it is."""
-        self._conceal()
-        due = self._carry_on()
-        if self._store.get(Plan, self.operation.deployment) is None:
-            self._tools.redactor.release(self.operation.deployment)
-        return due
-
-    def _conceal(self) -> None:
-        """Know the deployment's secrets before a word is said about it."""
-        deployment = self._store.get(Deployment, self.operation.deployment)
-        plan = self._store.get(Plan, self.operation.deployment)
-        if deployment is not None:
-            self._tools.redactor.hold(deployment.id, secrets_of(deployment.descriptor, plan))
+        return self._carry_on()
 
     def _carry_on(self) -> float | None:
         raise NotImplementedError
@@ -331,7 +320,7 @@ class Runner:
             return None
         checker = self._tools.registry.health_checker(plan.health["name"])
         way = health_via.way(self._tools.settings, self._tools.client, os.environ)
-        return Rounds(checker, plan, self._store, self._tools.settings, way, clean=self._tools.redactor.clean)
+        return Rounds(checker, plan, self._store, self._tools.settings, way, clean=self._clean)
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""
@@ -346,6 +335,10 @@ class Runner:
     def _removal_budget(self, plan: Plan) -> float:
         """Seconds for removing or undoing: the setting, and the pods' own grace time plus 30 s."""
         return self._tools.settings.undo_timeout + grace_time(plan) + PODS_GONE
+
+    def _clean(self, text: str) -> str:
+        """The text as it may be shown to those who may read the deployment."""
+        return self._tools.redactor.clean_of(self.operation.deployment, text)
 
     def _line(self, message: str) -> Append:
         """A log line for the transaction that makes it true."""

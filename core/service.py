@@ -37,7 +37,8 @@ from deployer.core.records import (
     new_id,
     timestamp,
 )
-from deployer.core.redaction import Redactor, environment_values
+from deployer.core.redaction import about_descriptor, clean_credentials, environment_values
+from deployer.core.secret_matching import Matcher
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
 
@@ -98,7 +99,7 @@ class Service:
 
     def _provider_problems(self, normal: Document) -> list[Problem]:
         """What the providers say, who may repeat what they like, but no value of the environment."""
-        found = [p for provider in self._chosen(normal) for p in _problems(provider, normal, self.logbook.redactor)]
+        found = [p for provider in self._chosen(normal) for p in _problems(provider, normal)]
         return [*_without_values(found, normal), *self._wrong_hosts(normal)]
 
     def _wrong_hosts(self, normal: Document) -> list[Problem]:
@@ -167,8 +168,7 @@ class Service:
 
     def _remarks(self, descriptor: Document) -> list[Problem]:
         """What the chosen providers have to say about a valid descriptor that is no reason to refuse it."""
-        redactor = self.logbook.redactor
-        return [r for p in self._chosen(descriptor) for r in _asked(p, p.remarks, descriptor, redactor)]
+        return [r for p in self._chosen(descriptor) for r in _asked(p, p.remarks, descriptor)]
 
     def create_descriptor(self, namespace: str, body: bytes) -> StoredDescriptor:
         """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""
@@ -197,7 +197,7 @@ class Service:
         """One descriptor. Raises NotFound, also for one of another namespace."""
         found = self.store.get(StoredDescriptor, id)
         if found is None or found.namespace != namespace:
-            raise NotFound(f"there is no descriptor {id} in namespace {namespace}")
+            raise NotFound("there is no descriptor with this id in this namespace")
         return found
 
     def update_descriptor(
@@ -316,7 +316,7 @@ class Service:
         """One deployment. Raises NotFound, also for one of another namespace."""
         found = self.store.get(Deployment, id)
         if found is None or found.namespace != namespace:
-            raise NotFound(f"there is no deployment {id} in namespace {namespace}")
+            raise NotFound("there is no deployment with this id in this namespace")
         return found
 
     def undeploy(
@@ -407,27 +407,21 @@ def _without_values(problems: list[Problem], descriptor: Document) -> list[Probl
     """The same, without the values of the descriptor's environment: they are said nowhere but in the descriptor."""
     if not problems:
         return problems
-    redactor = Redactor()
-    redactor.hold("", environment_values(descriptor.get("podspec")))
-    return [Problem(redactor.clean(p.path), redactor.clean(p.message)) for p in problems]
+    own = Matcher(environment_values(descriptor.get("podspec")))
+    return [Problem(own.clean(p.path), clean_credentials(own.clean(p.message))) for p in problems]
 
 
-def _problems(provider: Provider, document: Document, redactor: Redactor) -> list[Problem]:
+def _problems(provider: Provider, document: Document) -> list[Problem]:
     """What the provider finds wrong. Raises PluginError when it cannot even look, whatever it raises."""
-    return _asked(provider, provider.check_descriptor, document, redactor)
+    return _asked(provider, provider.check_descriptor, document)
 
 
-def _asked(
-    provider: Provider, question: Callable[[Document], Sequence[Problem]], document: Document, redactor: Redactor
-) -> list[Problem]:
+def _asked(provider: Provider, question: Callable[[Document], Sequence[Problem]], document: Document) -> list[Problem]:
     try:
         return [Problem(problem.path, problem.message) for problem in question(copy.deepcopy(document))]
     except BaseException as error:  # sys.exit in a plugin must not end the service
-        # The traceback may tell what stands in the descriptor.
-        owner = f"descriptor {new_id()}"
-        redactor.hold(owner, environment_values(document.get("podspec")))
-        redactor.release(owner)
-        logger.exception("%s of %s failed", question.__name__, provider.name)
+        with about_descriptor(document):  # which the traceback may quote
+            logger.exception("%s of %s failed", question.__name__, provider.name)
         raise PluginError(
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
             f"the service's log has the details"

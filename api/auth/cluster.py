@@ -153,7 +153,7 @@ class ClusterAuthorizer(Authorizer):
     def refusal(self, caller: Caller, permission: Permission, namespace: str, name: str) -> str:
         if not isinstance(caller, ClusterCaller):
             return "the caller has no token"
-        said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} in namespace {namespace}"
+        said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} in this namespace"
         if not DNS_LABEL.fullmatch(namespace):
             return said
         # A rule for single names (resourceNames) never applies to `create`, as in Kubernetes itself.

@@ -146,7 +146,7 @@ class TokenAuthorizer(Authorizer):
         if not isinstance(caller, TokenCaller):
             return "the caller has no token"
         if namespace not in caller.namespaces and ANY not in caller.namespaces:
-            return f"{caller.name} may not use namespace {namespace}"
+            return f"{caller.name} may not use this namespace"
         if self._deploy in caller.roles or (permission.reads and self._read in caller.roles):
             return ""
         needed = f"{self._read} or {self._deploy}" if permission.reads else self._deploy

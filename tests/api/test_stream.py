@@ -245,7 +245,7 @@ def test_after_the_end_of_the_log_is_refused(world: Any) -> None:
         if status:
             world.end(id, status)
         with world.watch(id, after=3) as viewer:
-            assert everything(viewer) == ([], 1008, "after: is 3, but the log has 1 lines")
+            assert everything(viewer) == ([], 1008, "after: is too large: the log has 1 lines")
     with world.watch(id, after=1) as viewer:
         assert everything(viewer) == ([], 1000, "DEPLOYED")
 

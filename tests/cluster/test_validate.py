@@ -20,7 +20,6 @@ from deployer.core.errors import Invalid
 from deployer.core.kube.client import connect
 from deployer.core.kube.kinds import NAMESPACE, POD, SECRET, Kind
 from deployer.core.records import Document
-from deployer.core.redaction import Redactor
 from deployer.core.service import Service
 from deployer.core.settings import Settings
 from support.rights import Account
@@ -243,7 +242,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 def test_a_right_that_is_missing_is_no_error(world: RealWorld, account: Account, tmp_path: Path) -> None:
     settings = dataclasses.replace(world.settings, **account.settings())
     client = connect(settings)
-    dry_run = DryRun(client, settings, Redactor())
+    dry_run = DryRun(client, settings)
     service = Service(world.store, world.logbook, world.registry, settings, dry_run=dry_run)
     document = descriptor(world.namespace)
     try:

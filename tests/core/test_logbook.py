@@ -178,7 +178,7 @@ def test_a_closed_logbook_wakes_nobody(logbook: Logbook, store: Store) -> None:
 
 
 def test_secrets_never_reach_the_store(logbook: Logbook, redactor: Redactor) -> None:
-    redactor.add("hunter22")
+    redactor.register("d1", ["hunter22"])
     logbook.append("d1", "password=hunter22, again hunter22")
     logbook.append("d1", "x" * (MAX_MESSAGE - 4) + "hunter22")  # the cut would have left a half
     first, second = logbook.read("d1")

@@ -21,7 +21,6 @@ from deployer.core.kube.kinds import NAMESPACE
 from deployer.core.plugins import Entry
 from deployer.core.providers import EnvContext, EnvInjector, HealthChecker
 from deployer.core.records import Deployment, Document, StoredDescriptor
-from deployer.core.redaction import Redactor
 from deployer.core.service import Service
 from support.world import HEALTHY, World, describe
 
@@ -250,7 +249,7 @@ def scripted(world: World) -> Iterator[Any]:
         )
         client = kube_client.connect(settings)
         world._parts.append(client.close)
-        dry_run = DryRun(client, settings, Redactor())
+        dry_run = DryRun(client, settings)
         return servers[-1], Service(world.store, world.logbook, world.registry, settings, dry_run=dry_run)
 
     yield start
@@ -316,9 +315,7 @@ def test_an_api_server_that_is_not_there_costs_nothing(world: World) -> None:
     settings = dataclasses.replace(world.settings, kubernetes="http://127.0.0.1:9")
     client = kube_client.connect(settings)
     world._parts.append(client.close)
-    service = Service(
-        world.store, world.logbook, world.registry, settings, dry_run=DryRun(client, settings, Redactor())
-    )
+    service = Service(world.store, world.logbook, world.registry, settings, dry_run=DryRun(client, settings))
     found = ask(world, service)
     assert [entry["what"] for entry in found["notChecked"]] == KINDS
     assert "cannot be reached" in found["notChecked"][0]["reason"]

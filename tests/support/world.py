@@ -84,7 +84,7 @@ class World:
             mirrors=self.mirrors,
         )
         self.engine = Engine(tools)
-        dry_run = DryRun(self.client, self.settings, redactor)
+        dry_run = DryRun(self.client, self.settings)
         self.service = Service(self.store, self.logbook, self.registry, self.settings, dry_run=dry_run)
         self.engine.start()
         self._parts = [
