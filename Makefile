@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
 
-.PHONY: help demo run test lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-switch lock wheel clean
+.PHONY: help demo run test lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +41,10 @@ test-cluster: $(VENV)/.dev
 # Speed of REST and the log stream on this machine; BENCH_ARGS="get viewers --repeat 5" narrows it.
 bench-api: $(VENV)/.dev
 	$(BIN)/python bench/api.py $(BENCH_ARGS)
+
+# What it costs to hide secrets, and that it grows with the text alone.
+bench-redaction: $(VENV)/.dev
+	$(BIN)/python bench/redaction.py
 
 # Speed and cost of deployments on the cluster that KUBECONFIG names; BENCH_ARGS="--at-once 20" narrows it.
 bench-cluster: $(VENV)/.dev

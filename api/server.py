@@ -22,6 +22,7 @@ from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.api.stream import LogStream, descriptors
 from deployer.core.descriptor import MAX_BODY
 from deployer.core.errors import SettingsError
+from deployer.core.redaction import about_nobody
 
 MAX_HEADERS = 64 * 1024
 """Bytes of a request's headers."""
@@ -98,6 +99,7 @@ class Server:
         self._logs.stop(max(1.0, deadline - time.monotonic()))
 
     def _run(self, rest: _Rest) -> None:
+        about_nobody()
         while not self._stopping.is_set():
             try:
                 rest.turn(1.0)
@@ -131,7 +133,8 @@ class _ProblemTask(ErrorTask):
             413: f"the body is larger than {MAX_BODY} bytes",
             431: f"the headers are larger than {MAX_HEADERS} bytes",
             500: "the Deployer met an error of its own; its log says more",
-        }.get(refusal.code, f"the request cannot be understood: {refusal.body}")
+            501: "this Transfer-Encoding is not supported",
+        }.get(refusal.code, "the request is not valid HTTP")  # what waitress says may quote the request
         body = problem(refusal.code, detail)
         self.status = f"{refusal.code} {refusal.reason}"
         self.response_headers.append(("Content-Type", MEDIA_TYPE))
@@ -201,6 +204,7 @@ class _Channel(HTTPChannel):
 
     def service(self) -> None:
         """In a worker's thread: one request."""
+        about_nobody()
         super().service()
         self.since = time.time()
 

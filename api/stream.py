@@ -30,6 +30,7 @@ from deployer.api.auth.streaming import Door, Refused
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.api.feed import Feed, Viewer
 from deployer.core.errors import Invalid, NotFound, Problem, StoreUnavailable
+from deployer.core.redaction import about_nobody
 from deployer.core.service import Service
 
 # Close codes: 1000 to 1013 are RFC 6455's and IANA's, 44xx repeat what REST would have answered.
@@ -83,7 +84,9 @@ class LogStream:
         self._thread: threading.Thread | None = None
         # Done when connections are taken; what it holds asks the loop to end.
         self._ready: concurrent.futures.Future[Callable[[], None]] = concurrent.futures.Future()
-        self._readers = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="log-reader")
+        self._readers = concurrent.futures.ThreadPoolExecutor(
+            4, thread_name_prefix="log-reader", initializer=about_nobody
+        )
 
     @property
     def viewers(self) -> int:
@@ -115,6 +118,7 @@ class LogStream:
     # --- the loop's thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        about_nobody()
         try:
             # The selector loop by name: another policy's loop might not accept from `_Handover`.
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:

@@ -288,6 +288,10 @@ class Engine:
             subject.close()
             self._done(app, queue, operation, pause)
 
+    def _told(self, event: Event) -> set[str]:
+        """What must not be said of a deployment that may be gone by now. Raises StoreError."""
+        return self._secrets(event.deployment["id"]) | secrets_of(event.deployment.get("descriptor", {}))
+
     def _secrets(self, id: str) -> set[str]:
         """What must not be said of a deployment. Raises StoreError."""
         deployment = self._store.get(Deployment, id) if id else None
@@ -389,7 +393,8 @@ class Engine:
                 for event in self._store.find(Event):
                     if self._stopping.is_set():
                         return
-                    self._tools.registry.notify(event.name, event.deployment)
+                    with self._tools.redactor.about(event.deployment["id"], self._told(event)):
+                        self._tools.registry.notify(event.name, event.deployment)
                     if self._watch is not None:
                         self._watch(event.name, event.deployment)
                     self._store.commit(Delete(event))

@@ -7,7 +7,8 @@ Nothing that one party writes is compared with another party's secrets, as the `
 - What the service says of itself (`/readyz`, `/plugins`, a 500) is cleaned of those credentials as well. What it
   answers to a request that is wrong is not: such a text may repeat something that the caller sent.
 - The service's own log, which its operators read, is cleaned of all its credentials, and of the secrets of the
-  deployment that the thread is about.
+  deployment that the thread is about. Threads that answer callers are about none; of one that nobody knows, such as a
+  plugin's own, it is cleaned of the secrets of every deployment that is being worked on.
 - Credentials that can be told by their form are hidden everywhere without being known: JSON Web Tokens,
   `Authorization` headers, the password in a URL.
 """
@@ -73,8 +74,8 @@ class _Known:
 
 
 _NOBODY = _Known()
-_subject: contextvars.ContextVar[_Known] = contextvars.ContextVar("subject", default=_NOBODY)
-"""The deployment or descriptor that this thread is about."""
+_subject: contextvars.ContextVar[_Known | None] = contextvars.ContextVar("subject", default=None)
+"""The deployment or descriptor that this thread is about; None when nobody knows."""
 
 
 class Redactor:
@@ -107,9 +108,10 @@ class Redactor:
             self._unguessable = tuple(sorted((s for s in whole if len(s) >= GUESSABLE), key=len, reverse=True))
 
     def register(self, deployment: str, secrets: Iterable[str]) -> None:
-        """That deployment has these secrets, besides those that are known."""
+        """That deployment has these secrets, besides those that are known. Raises what `find` raises."""
+        kept = () if self._at_hand(deployment) else self.find(deployment) or ()
         with self._lock:
-            self._keep(deployment, secrets)
+            self._keep(deployment, {*secrets, *kept})
 
     @contextlib.contextmanager
     def about(self, deployment: str, secrets: Iterable[str]) -> Iterator[None]:
@@ -135,8 +137,7 @@ class Redactor:
 
     def clean_of(self, deployment: str, text: str) -> str:
         """A text of that deployment, as those see it who may read it. Raises what `find` raises."""
-        with self._lock:
-            known = self._deployments.get(deployment)
+        known = self._at_hand(deployment)
         if known is None and (found := self.find(deployment)) is not None:
             with self._lock:
                 known = self._keep(deployment, found)
@@ -164,7 +165,19 @@ class Redactor:
 
     def clean_log(self, text: str) -> str:
         """A text of the service's own log."""
-        return clean_credentials(self._own.clean(_subject.get().clean(text)))
+        subject = _subject.get()
+        if subject is None:
+            with self._lock:
+                subjects = [self._deployments[deployment] for deployment in self._in_use]
+        else:
+            subjects = [subject]
+        for known in subjects:
+            text = known.clean(text)
+        return clean_credentials(self._own.clean(text))
+
+    def _at_hand(self, deployment: str) -> _Known | None:
+        with self._lock:
+            return self._deployments.get(deployment)
 
     # --- under the lock --------------------------------------------------------------------------------------------
 
@@ -191,6 +204,11 @@ def clean_credentials(text: str) -> str:
         for pattern, instead in _CREDENTIALS:
             text = pattern.sub(instead, text)
     return text
+
+
+def about_nobody() -> None:
+    """Whatever this thread logs from now on is about no deployment: it answers callers."""
+    _subject.set(_NOBODY)
 
 
 @contextlib.contextmanager

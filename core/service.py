@@ -425,7 +425,7 @@ def _asked(provider: Provider, question: Callable[[Document], Sequence[Problem]]
         raise PluginError(
             f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
             f"the service's log has the details"
-        ) from error
+        ) from None  # who logs this knows nothing of the descriptor
 
 
 def _expect(what: str, revision: int, if_match: Collection[int] | None) -> None:

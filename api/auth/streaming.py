@@ -24,6 +24,7 @@ from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.model import Caller, Forbidden, Unauthenticated, Unsure
 from deployer.api.routes import ROUTES, Permission
+from deployer.core.redaction import about_nobody
 
 UNAUTHENTICATED, FORBIDDEN, LATER = 4401, 4403, 1013
 
@@ -81,7 +82,9 @@ class Door:
         self._waiting = 0
         self._permission = _permission()
         # Threads of their own: checking may take seconds, and neither readers of logs nor REST shall wait for it.
-        self._checkers = concurrent.futures.ThreadPoolExecutor(4, thread_name_prefix="log-door")
+        self._checkers = concurrent.futures.ThreadPoolExecutor(
+            4, thread_name_prefix="log-door", initializer=about_nobody
+        )
 
     def close(self) -> None:
         """End the threads."""

@@ -197,7 +197,12 @@ def world(  # noqa: PLR0917 - pytest fills them in by name
     logs = LogStream(service, door=door, allowed_origins=origins, **stream_options)
     reasons: list[str] = []
     app = create_app(
-        service, lambda: [{"name": "one", "state": "ok"}], lambda: reasons, access=access, allowed_origins=origins
+        service,
+        lambda: [{"name": "one", "state": "ok"}],
+        lambda: reasons,
+        access=access,
+        allowed_origins=origins,
+        redactor=logbook.redactor,
     )
     server = Server(app, logs, "127.0.0.1", 0, **server_options)
     server.start()

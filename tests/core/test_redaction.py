@@ -13,7 +13,7 @@ import pytest
 
 from deployer.core import redaction
 from deployer.core.records import Plan
-from deployer.core.redaction import Redactor, about_descriptor, guard_logging, secrets_of
+from deployer.core.redaction import Redactor, about_descriptor, about_nobody, guard_logging, secrets_of
 
 TOKEN = "an-Opaque-t0ken-of-the-service"
 
@@ -107,12 +107,27 @@ def test_the_services_own_log_hides_what_the_thread_is_about(redactor: Redactor,
         thread.start()
         thread.join()
         logger.warning("injected-later")
+    about_nobody()
     logger.warning("hunter22")
     with about_descriptor({"podspec": {"containers": [{"env": [{"name": "A", "value": "hunter22"}]}]}}):
         logger.warning("hunter22")
     lines = log.getvalue().splitlines()
     assert lines[0] == "ERROR failed with ['***'] and another1"
     assert lines[-4:] == ["ValueError: value *** is bad", "WARNING ***", "WARNING hunter22", "WARNING ***"]
+
+
+def test_a_thread_that_nobody_knows_is_cleaned_of_what_is_being_worked_on(redactor: Redactor, log: io.StringIO) -> None:
+    """A plugin may start threads. What is no longer worked on costs nothing there."""
+
+    def say() -> None:
+        thread = threading.Thread(target=logger.warning, args=("hunter22 and another1",))
+        thread.start()
+        thread.join()
+
+    with redactor.about("a", ["hunter22"]), redactor.about("b", ["another1"]):
+        say()
+    say()
+    assert log.getvalue() == "WARNING *** and ***\nWARNING hunter22 and another1\n"
 
 
 def test_a_wrong_call_to_the_log_is_written_all_the_same(redactor: Redactor, log: io.StringIO) -> None:

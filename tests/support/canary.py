@@ -87,9 +87,9 @@ PLUGIN = """
 
         def check_descriptor(self, descriptor):
             if descriptor["appName"] == "told":
-                yield Problem("healthCheckPath", "is not " + str(VALUES) + str(descriptor))
+                yield Problem("healthCheckPath", "is not " + str(descriptor))
             if descriptor["appName"] == "untold":
-                raise ValueError(str(VALUES) + str(descriptor))
+                raise ValueError(str(descriptor))
 
 
     @hookimpl
