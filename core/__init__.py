@@ -31,7 +31,7 @@ from deployer.core.errors import (
 from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.hookspecs import hookimpl
-from deployer.core.hosts import claimants, ingress_hosts, require_only, www_twin
+from deployer.core.hosts import claimants, ingress_hosts, require_only
 from deployer.core.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER,
@@ -71,6 +71,7 @@ from deployer.core.providers import (
     backends_behind,
 )
 from deployer.core.records import Document, Plan
+from deployer.core.settings import www_twin
 from deployer.core.steps import (
     AwaitEndpoints,
     AwaitReady,

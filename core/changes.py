@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from deployer.core.errors import Conflict
-from deployer.core.hosts import www_twin
 from deployer.core.records import (
     Deployment,
     Document,
@@ -17,6 +16,7 @@ from deployer.core.records import (
     StoredDescriptor,
     new_id,
 )
+from deployer.core.settings import Settings, www_twin
 from deployer.core.store.base import Change, Create, Delete, Expect, Store, Update
 
 
@@ -30,17 +30,18 @@ def purge_changes(store: Store, deployment: Deployment) -> list[Change]:
     return changes
 
 
-def claim_hosts(store: Store, namespace: str, app: str, descriptor: Document, preview: str = "") -> list[Change]:
-    """The changes that make a descriptor's hosts the app's, or keep them so: its frontend, the www twin if that is
-    redirected, and its preview host. Raises Conflict when one is another app's."""
+def claim_hosts(store: Store, settings: Settings, descriptor: Document, *, preview: str | None = None) -> list[Change]:
+    """The changes that make a descriptor's hosts its app's, or keep them so: its frontend, the www twin if that is
+    redirected, and its preview host (`preview`: another one than the settings say; empty for none). Raises Conflict
+    when one is another app's."""
+    namespace, app = descriptor["namespace"], descriptor["appName"]
     hosts = hosts_of(descriptor)
+    preview = settings.preview(namespace, app) if preview is None else preview
     if hosts and preview:
         hosts.setdefault(preview, True)
     frontend = descriptor.get("frontend")
-    return [
-        _claim(store, namespace, app, host, is_preview, twin=host != frontend and not is_preview)
-        for host, is_preview in hosts.items()
-    ]
+    wanted = (HostClaim(namespace=namespace, app=app, host=h, preview=is_preview) for h, is_preview in hosts.items())
+    return [_claim(store, settings, claim, twin=claim.host != frontend) for claim in wanted]
 
 
 def hosts_of(descriptor: Document) -> dict[str, bool]:
@@ -51,15 +52,24 @@ def hosts_of(descriptor: Document) -> dict[str, bool]:
     return {host: False, www_twin(host): False} if descriptor.get("redirectWww") else {host: False}
 
 
-def _claim(store: Store, namespace: str, app: str, host: str, preview: bool, *, twin: bool) -> Change:
-    claim = store.get(HostClaim, host)
+def _claim(store: Store, settings: Settings, wanted: HostClaim, *, twin: bool) -> Change:
+    claim = store.get(HostClaim, wanted.host)
     if claim is None:
-        return Create(HostClaim(namespace=namespace, app=app, host=host, preview=preview))
-    if (claim.namespace, claim.app) != (namespace, app):
-        what = "the preview host" if preview else "host"
-        other = "leave redirectWww out" if twin else "choose another frontend"
-        raise Conflict(f"{what} {host} belongs to another app; {other}, or delete that app's descriptors")
-    return Update(claim if preview else dataclasses.replace(claim, preview=False))
+        return Create(wanted)
+    if (claim.namespace, claim.app) == (wanted.namespace, wanted.app):
+        return Update(claim if wanted.preview else dataclasses.replace(claim, preview=False))
+    if _lapsed(store, settings, claim):
+        return Update(dataclasses.replace(wanted, revision=claim.revision, sequence=claim.sequence))
+    what = "the preview host" if wanted.preview else "host"
+    other = "leave redirectWww out" if twin and not wanted.preview else "choose another frontend"
+    raise Conflict(f"{what} {wanted.host} belongs to another app; {other}, or delete that app's descriptors")
+
+
+def _lapsed(store: Store, settings: Settings, claim: HostClaim) -> bool:
+    """True for a claim from before the settings gave the host to others, once nothing deployed uses it any more."""
+    if settings.allows_host(claim.namespace, claim.host) or claim.host == settings.preview(claim.namespace, claim.app):
+        return False
+    return claim.host not in _deployed_hosts(store, claim.namespace, claim.app)
 
 
 def release_hosts(
@@ -78,11 +88,18 @@ def release_hosts(
         if stored.id != without_descriptor and (hosts := hosts_of(stored.document)):
             used |= hosts.keys()
             changes.append(Expect(stored))
+    used |= _deployed_hosts(store, namespace, app, without=without_deployment)
+    return changes + [Delete(c) for c in claims if c.host not in used and not (c.preview and used)]
+
+
+def _deployed_hosts(store: Store, namespace: str, app: str, *, without: str = "") -> set[str]:
+    """The hosts of what an app has live or under way, but for one deployment."""
+    used: set[str] = set()
     for status in (Status.DEPLOYED, Status.DEPLOYING, Status.UNDEPLOYING):
         for deployment in store.find(Deployment, namespace=namespace, app=app, tag=status.value):
-            if deployment.id != without_deployment:
+            if deployment.id != without:
                 used |= hosts_of(deployment.descriptor).keys()
-    return changes + [Delete(c) for c in claims if c.host not in used and not (c.preview and used)]
+    return used
 
 
 def finished(deployment: Deployment, name: str = "deployment_finished") -> Change:

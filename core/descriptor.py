@@ -24,7 +24,7 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
-from deployer.core import podsecurity, podspec
+from deployer.core import headers, podsecurity, podspec, policy
 from deployer.core.errors import Invalid, Problem
 from deployer.core.records import Document
 from deployer.core.settings import Settings
@@ -408,16 +408,17 @@ def _options(options: Document, schema: Mapping[str, Any] | None, path: str, who
         yield Problem(path, f"the {whose} takes no options")
 
 
-def _frontend(out: Document, rules: Rules) -> Iterator[Problem]:
+def _frontend(out: Document, _: Rules) -> Iterator[Problem]:
     if "frontend" not in out:
         return
-    host = out["frontend"]
-    if _is_address(host):
+    if _is_address(out["frontend"]):
         yield Problem("frontend", "must be a host name, not an IP address")
-    elif not rules.settings.allows_host(out["namespace"], host):
-        yield Problem("frontend", f"{_shown(host)} is not among the hosts that namespace {out['namespace']} may use")
     if not http_ports(out):
         yield Problem("frontend", f"needs a TCP container port that is not named {HEALTH_PORT_NAME}")
+
+
+def _hosts(out: Document, rules: Rules) -> Iterator[Problem]:
+    yield from policy.host_problems(out, rules.settings)
 
 
 def _headers(out: Document, _: Rules) -> Iterator[Problem]:
@@ -426,6 +427,8 @@ def _headers(out: Document, _: Rules) -> Iterator[Problem]:
         name = header["Header"].lower()
         if name in seen:
             yield Problem(f"additionHttpHeaders[{n}].Header", f"{_shown(header['Header'])} appears twice")
+        if why := headers.refused(name):
+            yield Problem(f"additionHttpHeaders[{n}].Header", f"{_shown(header['Header'])} cannot be set here: {why}")
         seen.add(name)
 
 
@@ -444,6 +447,10 @@ def _podspec(out: Document, rules: Rules) -> Iterator[Problem]:
                     yield Problem(join(f"podspec.volumes[{n}]", *path), f"{_shown(key)} is reserved for the service")
 
 
+def _allowed(out: Document, rules: Rules) -> Iterator[Problem]:
+    yield from policy.pod_problems(out, rules.settings)
+
+
 def _dig(thing: Any, path: Sequence[str]) -> Mapping[str, Any]:
     for key in path:
         thing = thing.get(key) if isinstance(thing, Mapping) else None
@@ -455,10 +462,12 @@ _CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"namespace"}), _protected),
     (frozenset({"deploymentType", "strategyOptions"}), _strategy),
     (frozenset({"ingressOptions"}), _ingress),
-    (frozenset({"frontend", "namespace", "podspec"}), _frontend),
+    (frozenset({"frontend", "podspec"}), _frontend),
+    (frozenset({"frontend", "namespace", "redirectWww"}), _hosts),
     (frozenset({"additionHttpHeaders"}), _headers),
-    # It bears whatever a podspec may be.
+    # These bear whatever a podspec may be.
     (frozenset(), _podspec),
+    (frozenset({"namespace"}), _allowed),
 )
 _HEALTH = frozenset({"useHealthCheck", "healthCheckPort", "healthCheckPath", "healthCheckType", "podspec"})
 

@@ -11,13 +11,9 @@ from deployer.core.kube.owned import OwnedKube
 from deployer.core.manifests import is_original
 from deployer.core.providers import IngressProvider, RouteContext
 from deployer.core.records import Document
+from deployer.core.settings import www_twin
 
 _REDIRECT = "nginx.ingress.kubernetes.io/from-to-www-redirect"
-
-
-def www_twin(host: str) -> str:
-    """`www.example.com` of `example.com`, and the other way round: what a redirect of www answers for as well."""
-    return host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
 
 
 def require_free(context: RouteContext, provider: IngressProvider) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from deployer.core import manifests
+from deployer.core import manifests, policy
 from deployer.core.descriptor import AUTOINCREMENT, start_timeout
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
@@ -36,6 +36,9 @@ from deployer.core.store.base import Store
 
 logger = logging.getLogger(__name__)
 
+MOST_SAID = 10
+"""Problems that a failure names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Planner:
@@ -55,6 +58,7 @@ class Planner:
     def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
         """The pinned plan, and the app with the version counted. Raises StepFailed with the reason in one sentence."""
         descriptor = deployment.descriptor
+        self._check_policy(descriptor)
         strategy = self.registry.strategy(descriptor["deploymentType"])
         ingress = self.registry.ingress()
         live = self._live(app, ingress)
@@ -93,6 +97,17 @@ class Planner:
         highest = max(app.highest, int(version) if version.isdigit() else 0)
         plan = dataclasses.replace(plan, steps=[s.id for s in steps], phases={s.id: Phase(s.phase).name for s in steps})
         return plan, dataclasses.replace(app, highest=highest)
+
+    def _check_policy(self, descriptor: Document) -> None:
+        """Refuse what was accepted and queued before the settings changed."""
+        found = policy.problems(descriptor, self.settings)
+        if found:
+            raise StepFailed(
+                "the settings of this Deployer no longer allow this descriptor: "
+                + "; ".join(f"{p.path}: {p.message}" for p in found[:MOST_SAID]),
+                reason="NotAllowed",
+                hint="correct the descriptor, then deploy again",
+            )
 
     # --- providers -----------------------------------------------------------------------------------------------
 

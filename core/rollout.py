@@ -173,7 +173,7 @@ class Rollout(Runner):
         ]
         if plan.route:
             preview = plan.route["preview"]["host"]
-            changes += claim_hosts(self._store, plan.namespace, plan.app, plan.descriptor, preview)
+            changes += claim_hosts(self._store, self._tools.settings, plan.descriptor, preview=preview)
         text = f"version {plan.version}" + (f", replacing version {plan.previous['version']}" if plan.previous else "")
         self._journal.write(*changes, self._line(text), state=OperationState.RUNNING)
 

@@ -100,20 +100,14 @@ class Service:
     def _provider_problems(self, normal: Document) -> list[Problem]:
         """What the providers say, who may repeat what they like, but no value of the environment."""
         found = [p for provider in self._chosen(normal) for p in _problems(provider, normal)]
-        return [*_without_values(found, normal), *self._wrong_hosts(normal)]
+        return [*_without_values(found, normal), *self._wrong_preview(normal)]
 
-    def _wrong_hosts(self, normal: Document) -> list[Problem]:
-        """What is wrong with the hosts that come with the frontend: its www twin and its preview."""
-        namespace = normal["namespace"]
-        problems = [
-            Problem("redirectWww", f"namespace {namespace} may not use the host {host}")
-            for host in hosts_of(normal).keys() - {normal.get("frontend")}
-            if not self._settings.allows_host(namespace, host)
-        ]
-        preview = self._settings.preview(namespace, normal["appName"]) if normal.get("frontend") else ""
-        if preview and not DNS_SUBDOMAIN.fullmatch(preview):
-            problems.append(Problem("appName", f"is too long for a preview host: {preview} is no name of a host"))
-        return problems
+    def _wrong_preview(self, normal: Document) -> list[Problem]:
+        """What is wrong with the preview host that comes with the frontend."""
+        preview = self._settings.preview(normal["namespace"], normal["appName"]) if normal.get("frontend") else ""
+        if not preview or DNS_SUBDOMAIN.fullmatch(preview):
+            return []
+        return [Problem("appName", f"is too long for a preview host: {preview} is no name of a host")]
 
     def _chosen(self, descriptor: Document) -> list[Provider]:
         """The providers that the descriptor will be deployed with. Raises PluginError when the ingress is not there."""
@@ -133,7 +127,7 @@ class Service:
         normal, problems, sound = self._examine(namespace, descriptors.parse(body))
         validation: Document = {"checked": ["descriptor"], "notChecked": [], "warnings": []}
         if sound is not None:
-            problems += self._host_problems(namespace, sound)
+            problems += self._host_problems(sound)
         found = self._ask(namespace, normal, sound)
         problems += [p for p in found.problems if p.path not in {known.path for known in problems}]
         validation["checked"] += found.checked
@@ -148,9 +142,9 @@ class Service:
             validation["remarks"] = [{"path": remark.path, "message": remark.message} for remark in remarks]
         return {**normal, "validation": validation}
 
-    def _host_problems(self, namespace: str, sound: Document) -> list[Problem]:
+    def _host_problems(self, sound: Document) -> list[Problem]:
         try:
-            self._claim(namespace, sound["appName"], sound)
+            self._claim(sound)
         except Conflict as error:
             return [Problem("frontend", str(error))]
         return []
@@ -184,7 +178,7 @@ class Service:
         )
 
         def attempt() -> StoredDescriptor:
-            revision = self.store.commit(Create(record), *self._claim(namespace, record.app, document))
+            revision = self.store.commit(Create(record), *self._claim(document))
             return dataclasses.replace(record, revision=revision, sequence=revision)
 
         return _decide_again(attempt)
@@ -219,7 +213,7 @@ class Service:
             # Last, since it counts only when everything else is right (RFC 9110, 13.2.1).
             _expect(f"descriptor {id}", old.revision, if_match)
             new = dataclasses.replace(old, document=document, last_modified=timestamp())
-            changes: list[Change] = [Update(new), *self._claim(namespace, old.app, document)]
+            changes: list[Change] = [Update(new), *self._claim(document)]
             if hosts_of(old.document).keys() - hosts_of(document).keys():
                 changes += self._unclaimed(namespace, old, document)
             return dataclasses.replace(new, revision=self.store.commit(*changes))
@@ -253,9 +247,9 @@ class Service:
         changes = release_hosts(self.store, namespace, old.app, without_descriptor=old.id)
         return [c for c in changes if not (isinstance(c, Delete) and c.record.key in kept)]
 
-    def _claim(self, namespace: str, app: str, document: Document) -> list[Change]:
+    def _claim(self, document: Document) -> list[Change]:
         """The changes that make the descriptor's hosts the app's; touched anew so that no `_unclaim` misses them."""
-        return claim_hosts(self.store, namespace, app, document, self._settings.preview(namespace, app))
+        return claim_hosts(self.store, self._settings, document)
 
     # --- deployments ---------------------------------------------------------------------------------------------
 

@@ -31,6 +31,9 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 DNS_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
+# What `{app}` and `{namespace}` in `preview_host` can become: DNS-1035 and DNS-1123 labels.
+_PLACEHOLDERS = {"{app}": r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", "{namespace}": r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"}
+
 PATH = r"/([!-.0-~][!-~]*)?"
 """A path that is asked for, with a query perhaps: printable ASCII, and not the start of an address (`//host`)."""
 
@@ -44,6 +47,14 @@ _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 # Where durations end to make sense: a day, in seconds.
 _DAY = 86_400.0
+
+VOLUME_TYPES = (
+    *("awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI"),
+    *("emptyDir", "ephemeral", "fc", "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath"),
+    *("image", "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume", "projected"),
+    *("quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume"),
+)
+"""The sources of a volume in core/v1, as of Kubernetes 1.34."""
 
 Check = Callable[[Any], str]
 
@@ -196,10 +207,28 @@ def _host_lists(value: Mapping[str, Any]) -> str:
             return _label(namespace)
         if not isinstance(hosts, list | tuple) or not all(isinstance(h, str) for h in hosts):
             return f"{namespace}: is not a list of hosts"
-        bad = [h for h in hosts if not DNS_SUBDOMAIN.fullmatch(h.removeprefix("*."))]
+        bad = [h for h in hosts if not DNS_SUBDOMAIN.fullmatch(canonical_host(h).removeprefix("*."))]
         if bad:
             return f"{namespace}: {bad[0]!r} is not a host or a pattern like *.example.com"
     return ""
+
+
+def _allowed(value: Mapping[str, Any]) -> str:
+    """Lists of names by namespace, `*` for those that are not listed."""
+    for namespace, names in value.items():
+        if namespace != "*" and _label(namespace):
+            return f"{namespace!r} is neither a namespace nor '*', which stands for all that are not listed"
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return f"{namespace}: is not a list of names"
+        bad = [name for name in names if not re.fullmatch(r"[A-Za-z0-9._/*?-]{1,253}", name)]
+        if bad:
+            return f"{namespace}: {bad[0]!r} is not a name or a pattern like shop-*"
+    return ""
+
+
+def _volume_types(value: tuple[str, ...]) -> str:
+    bad = [v for v in value if v not in VOLUME_TYPES]
+    return f"{bad[0]!r} is not a type of volume in core/v1{_meant(bad[0], VOLUME_TYPES)}" if bad else ""
 
 
 def _secret_names(value: Mapping[str, Any]) -> str:
@@ -402,6 +431,18 @@ class Settings:
         "Pod Security level that every podspec must keep.",
         choices=("privileged", "baseline", "restricted"),
     )
+    forbid_node_name: bool = _option(
+        "switch",
+        False,
+        "Refuse podspecs with nodeName, which puts a pod on a node past the scheduler and the taints that it respects.",
+    )
+    allowed_volume_types: tuple[str, ...] = _option(
+        "names",
+        (),
+        "Types of volumes that podspecs may have, as core/v1 calls them: configMap, emptyDir, secret ...",
+        shown="all that the Pod Security level allows",
+        check=_volume_types,
+    )
     image_pull_policy: str = _option(
         "text",
         "Always",
@@ -453,18 +494,49 @@ class Settings:
     namespace_hosts: Mapping[str, tuple[str, ...]] = _option(
         "table",
         {},
-        "Hosts that a namespace may use, as a list of names and *.patterns; a namespace not listed may use any.",
+        "Hosts that a namespace may use, as a list of names and *.patterns; [] means none. What is listed for one "
+        "namespace is closed to all others. A namespace that is not listed may use whatever nobody has listed.",
         check=_host_lists,
+    )
+    allowed_service_accounts: Mapping[str, tuple[str, ...]] = _option(
+        "table",
+        {},
+        "ServiceAccounts that pods of a namespace may have, as a list of names and patterns like shop-*; `default` is "
+        'that of podspecs that name none. `"*"` stands for all namespaces that are not listed; without it those may '
+        "use any.",
+        check=_allowed,
+    )
+    allowed_secrets: Mapping[str, tuple[str, ...]] = _option(
+        "table",
+        {},
+        "Secrets that descriptors of a namespace may refer to, in podspec, imagePullSecrets and tlsSecretName; listed "
+        "like service accounts.",
+        check=_allowed,
+    )
+    allowed_priority_classes: Mapping[str, tuple[str, ...]] = _option(
+        "table",
+        {},
+        "Priority classes that podspecs of a namespace may name; listed like service accounts.",
+        check=_allowed,
+    )
+    allowed_tolerations: Mapping[str, tuple[str, ...]] = _option(
+        "table",
+        {},
+        "Keys of the taints that podspecs of a namespace may tolerate; listed like service accounts. A toleration "
+        "without a key, which stands for every taint, needs the pattern *.",
+        check=_allowed,
     )
     tls_secrets: Mapping[str, str] = _option(
         "table", {}, "The TLS Secret of a host or of a domain with everything below it.", check=_secret_names
     )
 
     def __post_init__(self) -> None:
-        for table in ("plugins", "namespace_hosts", "tls_secrets"):
+        for table in (f.name for f in dataclasses.fields(self) if f.metadata["kind"] == "table"):
             value = getattr(self, table)
             if not isinstance(value, MappingProxyType):
                 object.__setattr__(self, table, MappingProxyType(copy.deepcopy(dict(value))))
+        lists = {name: tuple(map(canonical_host, hosts)) for name, hosts in self.namespace_hosts.items()}
+        object.__setattr__(self, "namespace_hosts", MappingProxyType(lists))
 
     def protects(self, namespace: str) -> bool:
         """True when nobody may deploy in `namespace`."""
@@ -472,9 +544,28 @@ class Settings:
         return own or any(fnmatch.fnmatchcase(namespace, pattern) for pattern in self.protected_namespaces)
 
     def allows_host(self, namespace: str, host: str) -> bool:
-        """True when apps of `namespace` may claim `host`. `*.example.com` covers every depth, not the domain itself."""
-        patterns = self.namespace_hosts.get(namespace)
-        return not patterns or any(host.endswith(p[1:]) if p.startswith("*.") else host == p for p in patterns)
+        """True when apps of `namespace` may claim `host`.
+
+        `*.example.com` covers every depth, not the domain itself. The most specific entry that covers a host decides
+        whose it is, as with names in DNS: `shop.example.com` of one namespace is not covered by `*.example.com` of
+        another. Namespaces with the same entry share it. The www twin of a listed host is closed to those that are
+        not listed, as a redirect of www would answer for it.
+        """
+        host = canonical_host(host)
+        if self.reserves_host(host):
+            return False
+        entries = {entry for listed in self.namespace_hosts.values() for entry in listed}
+        covering = [e for e in entries if (host.endswith(e[1:]) if e.startswith("*.") else host == e)]
+        listed = self.namespace_hosts.get(namespace)
+        if covering:
+            return max(covering, key=lambda e: (not e.startswith("*."), len(e))) in (listed or ())
+        return listed is None and www_twin(host) not in entries
+
+    def reserves_host(self, host: str) -> bool:
+        """True when `host` could be the preview of some app, so that nobody may claim it as a frontend."""
+        parts = re.split(r"(\{\w+\})", self.preview_host)
+        pattern = "".join(_PLACEHOLDERS.get(part) or re.escape(part) for part in parts)
+        return bool(pattern) and re.fullmatch(pattern, canonical_host(host)) is not None
 
     def preview(self, namespace: str, app: str) -> str:
         """The preview host of an app; empty when there is none. Not every app's name makes a host of it."""
@@ -705,6 +796,12 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError("--kubernetes-username and --kubernetes-token-file exclude each other: give one of them")
     if settings.kubernetes and (settings.kubeconfig or settings.kube_context):
         raise SettingsError("--kubernetes and --kubeconfig or --kube-context exclude each other: give one of them")
+    for namespace, hosts in settings.namespace_hosts.items():
+        for host in filter(settings.reserves_host, hosts):
+            raise SettingsError(
+                f"namespace_hosts lists {host} for {namespace}, but it could be the preview of an app "
+                f"(--preview-host {settings.preview_host}): give previews a domain of their own"
+            )
     check_auth(settings)
 
 
@@ -740,6 +837,16 @@ def _check_jwt(settings: Settings) -> None:
         raise SettingsError("--jwt-jwks-ca-file has no effect without --jwt-jwks-url")
     if settings.jwt_read_role == settings.jwt_deploy_role:
         raise SettingsError("--jwt-read-role and --jwt-deploy-role are the same, so that reading would be deploying")
+
+
+def canonical_host(host: str) -> str:
+    """A host as it is compared: DNS knows no case, and a dot at the end changes nothing (RFC 4343; RFC 1034, 3.1)."""
+    return host.lower().removesuffix(".")
+
+
+def www_twin(host: str) -> str:
+    """`www.example.com` of `example.com`, and the other way round: what a redirect of www answers for as well."""
+    return host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
 
 
 def is_loopback(host: str) -> bool:

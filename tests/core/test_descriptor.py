@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -197,6 +198,10 @@ def test_the_podspec_is_passed_through_untouched():
         ({"frontend": ".".join(["a" * 60] * 5)}, "frontend", "more than 253 characters"),
         ({"frontend": "10.1.2.3"}, "frontend", "not an IP address"),
         ({"frontend": "a.example", "namespace": "team"}, "frontend", "not among the hosts"),
+        ({"frontend": "a.team.example"}, "frontend", "may not be used by namespace default: it belongs to another"),
+        ({"frontend": "A.TEAM.example"}, "frontend", "belongs to another"),
+        ({"frontend": "www.team.example"}, "frontend", "belongs to another"),
+        ({"frontend": "team.example."}, "frontend", "must be a host name such as"),
         ({"frontend": "notteam.example", "namespace": "team"}, "frontend", "not among the hosts"),
         ({"frontend": "a.example", "container": {"ports": PORTS[1:]}}, "frontend", "needs a TCP container port"),
         ({"frontend": "a.example", "container": {"ports": None}}, "frontend", "needs a TCP container port"),
@@ -340,6 +345,45 @@ def test_bad(fields, path, says):
     assert path in found
     assert says in found[path]
     assert all(message.isprintable() for message in found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        *((name, "where a response ends") for name in ("Content-Length", "transfer-encoding", "Trailer")),
+        *((name, "about a single connection") for name in ("Connection", "KEEP-ALIVE", "TE", "Upgrade", "Close")),
+        *((name, "about a single connection") for name in ("Proxy-Connection", "proxy-authenticate", "HTTP2-Settings")),
+        ("Content-Encoding", "how the body is encoded"),
+        ("Content-Range", "which part"),
+        ("Sec-WebSocket-Accept", "handshake"),
+        ("Host", "belongs to requests"),
+        ("Date", "when the response was made"),
+        ("Set-Cookie", "cookies"),
+    ],
+)
+@pytest.mark.parametrize("ingress", ["nginx", "someone-elses"])
+def test_headers_that_a_fixed_value_would_break(name: str, why: str, ingress: str) -> None:
+    """Whoever provides the ingress: it need not know."""
+    rules = dataclasses.replace(RULES, ingress=(ingress, None))
+    for spelling in (name, name.lower(), name.upper()):
+        headers = [{"Header": "X-A", "Value": "1"}, {"Header": spelling, "Value": "1"}]
+        for stored in (False, True):
+            with pytest.raises(Invalid) as caught:
+                normal(with_(additionHttpHeaders=headers), rules=rules, stored=stored)
+            (problem,) = caught.value.problems
+            assert problem.path == "additionHttpHeaders[1].Header"
+            assert problem.message.startswith(f'"{spelling}" cannot be set here: ') and why in problem.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("X-Frame-Options", "Strict-Transport-Security", "Content-Security-Policy", "Cache-Control", "Server"),
+        *("Content-Type", "Access-Control-Allow-Origin", "X-Connection", "Hosts", "Proxied", "Tea", "Updated"),
+    ],
+)
+def test_headers_that_a_descriptor_may_set(name: str) -> None:
+    assert normal(with_(additionHttpHeaders=[{"Header": name, "Value": "1"}]))
 
 
 def test_the_namespace_must_be_that_of_the_request():

@@ -78,6 +78,7 @@ def test_every_option_can_be_given_in_every_way(toml):
     special = {"kubernetes": "https://k8s:6443", "etcd": "http://a:2379,http://b:2379", "log_level": "debug"}
     special |= {"pod_security": "restricted", "image_pull_policy": "Never", "health_via": "direct"}
     special |= {"auth": "kubernetes", "jwt_algorithm": "ES256", "jwt_jwks_url": "https://idp.example/keys"}
+    special |= {"allowed_volume_types": "configMap,secret"}
     special |= {"allowed_origins": "https://a.example,http://[::1]:8080"}
     issuer = {"auth": "jwt", "jwt_issuer": "i", "jwt_audience": "a", "jwt_key_file": "k"}
     special |= {"preview_host": "{app}.{namespace}.preview.example", "preview_check": "/health?deep=1"}
@@ -157,6 +158,7 @@ def test_tables_come_from_the_file_and_cannot_be_changed(toml):
     assert settings.allows_host("shop", "a.b.shop.example") and settings.allows_host("shop", "shop.example")
     assert not settings.allows_host("shop", "evilshop.example")
     assert settings.allows_host("unlisted", "anything.example")
+    assert not settings.allows_host("unlisted", "shop.example")
     assert settings.tls_secret("www.shop.example") == settings.tls_secret("shop.example") == "wildcard"
     assert settings.tls_secret("example") == ""
     with pytest.raises(TypeError):
@@ -165,8 +167,8 @@ def test_tables_come_from_the_file_and_cannot_be_changed(toml):
         settings.timeout = 1.0  # type: ignore[misc]
 
 
-def test_a_namespace_with_an_empty_list_of_hosts_may_use_any():
-    assert Settings(namespace_hosts={"shop": ()}).allows_host("shop", "a.example")
+def test_a_namespace_with_an_empty_list_of_hosts_may_use_none():
+    assert not Settings(namespace_hosts={"shop": ()}).allows_host("shop", "a.example")
 
 
 @pytest.mark.parametrize(

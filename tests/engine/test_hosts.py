@@ -108,8 +108,11 @@ def test_a_preview_host_is_owned_like_any_other(world: World, store: Store, host
     preview = f"{app}-preview.example.com"
     stored = store(app, frontend=host)
     assert set(claims(world)) == {host, preview}
-    with pytest.raises(Conflict, match=f"host {preview} belongs to another app"):
-        store("thief", frontend=preview)
+    for thief in (preview, "not-yet-there-preview.example.com"):
+        with pytest.raises(Invalid, match=f"{thief} is reserved for previews of apps"):
+            store("thief", frontend=thief)
+    with pytest.raises(Invalid, match=r"redirectWww: blog-preview[.]example[.]com is reserved"):
+        store("thief", frontend="www.blog-preview.example.com", redirectWww=True)
     with pytest.raises(Conflict, match=f"the preview host {preview} belongs to another app"):
         store(app, "elsewhere", frontend=f"other-{host}")
     with pytest.raises(Invalid, match="too long for a preview host"):
@@ -134,8 +137,79 @@ def test_a_preview_host_that_was_another_apps_before_the_setting_is_done_without
 def test_a_twin_that_the_namespace_may_not_use_is_not_redirected(world: World, store: Store, host: str) -> None:
     restart(world, namespace_hosts={world.namespace: (f"*.{host}",)})
     store("shop", frontend=f"www.{host}")
-    with pytest.raises(Invalid, match=f"may not use the host {host}"):
+    with pytest.raises(Invalid, match=f"redirectWww: {host} is not among the hosts that namespace"):
         store("shop", frontend=f"www.{host}", redirectWww=True)
+
+
+def body(world: World, app: str, **fields: Any) -> bytes:
+    return json.dumps(describe(fields.pop("namespace", world.namespace), app, **fields)).encode()
+
+
+@pytest.mark.parametrize("reason", ["listed", "preview", "none"])
+def test_a_host_of_others_is_refused_wherever_it_is_asked_for(
+    world: World, store: Store, host: str, reason: str
+) -> None:
+    """Also for what was stored, deployed or queued before the setting."""
+    stored = store("shop", frontend=host)
+    fine = store("shop", frontend=f"free.{host}")
+    old = world.ended(world.service.deploy(world.namespace, stored.id), Status.DEPLOYED)
+    settings: dict[str, dict[str, Any]] = {
+        "listed": {"namespace_hosts": {"team-a": (f"{host.upper()}.",)}},
+        "none": {"namespace_hosts": {world.namespace: ()}},
+        "preview": {"preview_host": f"{{app}}.{host.partition('.')[2]}"},
+    }
+    restart(world, **settings[reason])
+    service = world.service
+    says = {"preview": "is reserved for previews", "listed": "belongs to another namespace", "none": "allowed: none"}
+    for ask in (
+        lambda: service.create_descriptor(world.namespace, body(world, "shop", frontend=host)),
+        lambda: service.create_descriptor(world.namespace, body(world, "shop", frontend=host.upper())),
+        lambda: service.update_descriptor(world.namespace, fine.id, body(world, "shop", frontend=host)),
+        lambda: service.validate(world.namespace, body(world, "shop", frontend=host)),
+        lambda: service.deploy(world.namespace, stored.id),
+        lambda: service.redeploy(world.namespace, old.id),
+    ):
+        with pytest.raises(Invalid, match=says[reason]) as caught:
+            ask()
+        assert [problem.path for problem in caught.value.problems] == ["frontend"]
+        assert "team-a" not in str(caught.value)
+    # What serves goes on serving.
+    assert world.live_version() == "1"
+    assert world.objects(INGRESS)["shop"]["spec"]["rules"][0]["host"] == host
+
+
+def test_what_waited_in_the_queue_when_the_setting_changed_is_refused(world: World, store: Store, host: str) -> None:
+    stored = store("shop", frontend=host)
+    world.engine.stop()  # nobody takes it up
+    waiting = world.service.deploy(world.namespace, stored.id)
+    restart(world, namespace_hosts={"team-a": (host,)})
+    failed = world.ended(waiting, Status.FAILURE)
+    assert failed.failure and failed.failure["reason"] == "NotAllowed"
+    assert f"frontend: {host} may not be used by namespace {world.namespace}" in failed.failure["message"]
+    assert world.names() == {}
+
+
+def test_whoever_a_host_is_listed_for_gets_it_from_those_who_stored_it_before(
+    world: World, store: Store, host: str
+) -> None:
+    evil = store("evil", frontend=host)
+    live = world.ended(world.service.deploy(world.namespace, evil.id), Status.DEPLOYED)
+    restart(world, namespace_hosts={"team-a": (host, f"www.{host}")})
+    # Not while users of that app are there.
+    with pytest.raises(Conflict, match=f"host {host} belongs to another app"):
+        store("shop", "team-a", frontend=host)
+    world.service.undeploy(world.namespace, live.id)
+    world.quiet()
+    with pytest.raises(Invalid, match="belongs to another namespace"):
+        world.service.deploy(world.namespace, evil.id)
+    store("shop", "team-a", frontend=host, redirectWww=True)
+    assert claims(world) == {host: "shop", f"www.{host}": "shop"}
+    # What the other one still has stored takes nothing away.
+    world.service.delete_descriptor(world.namespace, evil.id)
+    assert claims(world) == {host: "shop", f"www.{host}": "shop"}
+    # Among those for whom it is listed, the first one owns it as ever.
+    with pytest.raises(Conflict, match="belongs to another app"):
+        store("blog", "team-a", frontend=host)
 
 
 def test_an_ingress_that_nobody_claimed_stops_the_deployment_before_the_switch(world: World, host: str) -> None:
