@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import falcon
 
 from deployer.api import wire
+from deployer.api.views import DeploymentView
 from deployer.core.records import Deployment as Record
 from deployer.core.records import Status
 from deployer.core.service import Service
@@ -24,18 +25,22 @@ class Deployments(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Newest first, narrowed to `appname` and `status`; at most `limit` of each app."""
+        view = DeploymentView(req, verb="list")
         found = self._service.deployments(
             wire.namespace(req),
             wire.app(req),
             wire.number(req, "limit", least=1),
             wire.choice(req, "status", Status),
         )
-        wire.send(resp, [deployment.public() for deployment in found])
+        wire.send(resp, [view.show(deployment) for deployment in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Queue a deployment of the descriptor `descriptorId`."""
         namespace, descriptor = wire.namespace(req), wire.required(req, "descriptorId")
-        _accepted(resp, self._service.deploy(namespace, descriptor, wire.by(req)))
+        view = DeploymentView(req)
+        with view.checking():
+            deployment = self._service.deploy(namespace, descriptor, wire.by(req))
+        _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
@@ -52,16 +57,22 @@ class Deployment(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
-        _show(resp, self._service.deployment(wire.namespace(req), id))
+        view = DeploymentView(req, id)
+        _show(resp, self._service.deployment(wire.namespace(req), id), view)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy."""
-        _accepted(resp, self._service.redeploy(wire.namespace(req), id, wire.by(req), if_match=wire.if_match(req)))
+        namespace, view = wire.namespace(req), DeploymentView(req)
+        with view.checking():
+            deployment = self._service.redeploy(namespace, id, wire.by(req), if_match=wire.if_match(req))
+        _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
         namespace, purge = wire.namespace(req), wire.flag(req, "deleteDeployment", default=False)
-        _show(resp, self._service.undeploy(namespace, id, purge, wire.by(req), if_match=wire.if_match(req)), 202)
+        view = DeploymentView(req, id)
+        deployment = self._service.undeploy(namespace, id, purge, wire.by(req), if_match=wire.if_match(req))
+        _show(resp, deployment, view, 202)
 
 
 class Logs(wire.Resource):
@@ -114,12 +125,12 @@ def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
     yield "".join(block).encode()
 
 
-def _accepted(resp: falcon.Response, deployment: Record) -> None:
+def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -> None:
     resp.set_header("Location", wire.location("deployments", deployment.id, deployment.namespace))
-    _show(resp, deployment, 202)
+    _show(resp, deployment, view, 202)
 
 
-def _show(resp: falcon.Response, deployment: Record, status: int = 200) -> None:
+def _show(resp: falcon.Response, deployment: Record, view: DeploymentView, status: int = 200) -> None:
     wire.about(resp, deployment.app, deployment.id)
-    wire.send(resp, deployment.public(), status)
+    wire.send(resp, view.show(deployment), status)
     wire.set_revision(resp, deployment.revision)

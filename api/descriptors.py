@@ -5,7 +5,8 @@ from __future__ import annotations
 import falcon
 
 from deployer.api import wire
-from deployer.core.records import StoredDescriptor
+from deployer.api.views import DescriptorView
+from deployer.core.records import Document, StoredDescriptor
 from deployer.core.service import Service
 
 
@@ -22,10 +23,10 @@ class Descriptors(wire.Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Store a new one."""
-        namespace = wire.namespace(req)
+        namespace, view = wire.namespace(req), DescriptorView(req)
         descriptor = self._service.create_descriptor(namespace, wire.body(req))
         resp.set_header("Location", wire.location("descriptors", descriptor.id, namespace))
-        _show(resp, descriptor, 201)
+        _show(resp, descriptor, view.show(descriptor), 201)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete those of `appname`, all but the latest unless told."""
@@ -42,7 +43,8 @@ class Descriptor(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
-        _show(resp, self._service.descriptor(wire.namespace(req), id))
+        descriptor = self._service.descriptor(wire.namespace(req), id)
+        _show(resp, descriptor, descriptor.public())
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Replace it, if it still has the revision that `If-Match` names."""
@@ -70,7 +72,7 @@ class Validation(wire.Resource):
         wire.send(resp, self._service.validate(wire.namespace(req), wire.body(req)))
 
 
-def _show(resp: falcon.Response, descriptor: StoredDescriptor, status: int = 200) -> None:
+def _show(resp: falcon.Response, descriptor: StoredDescriptor, document: Document, status: int = 200) -> None:
     wire.about(resp, descriptor.app, descriptor.id)
-    wire.send(resp, descriptor.public(), status)
+    wire.send(resp, document, status)
     wire.set_revision(resp, descriptor.revision)

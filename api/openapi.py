@@ -134,7 +134,9 @@ def _operation(operation: Operation, access: Access, stream: bool, secured: bool
     if operation.body:
         schema = {"$ref": REF + operation.body}
         out["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    out["responses"] = {str(status): _reply(status, reply, operation) for status, reply in operation.replies.items()}
+    out["responses"] = {
+        str(status): _reply(status, reply, operation, guarded) for status, reply in operation.replies.items()
+    }
     for status in sorted(problems):
         out["responses"][str(status)] = {"$ref": f"#/components/responses/{_name(status)}"}
     return out
@@ -152,13 +154,14 @@ def _parameter(parameter: Parameter) -> Document:
     return out if parameter.example is None else out | {"example": parameter.example}
 
 
-def _reply(status: int, reply: Reply, operation: Operation) -> Document:
+def _reply(status: int, reply: Reply, operation: Operation, guarded: bool) -> Document:
     out: Document = {"description": reply.description}
     if reply.headers:
         out["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in reply.headers}
     if reply.content:
+        reduced = reply.reduced if guarded else ""
         out["content"] = {
-            media: {"schema": {"$ref": REF + schema} if isinstance(schema, str) else dict(schema)}
+            media: {"schema": _readable({"$ref": REF + schema} if isinstance(schema, str) else schema, reduced)}
             for media, schema in reply.content.items()
         }
     if operation.links and status in operation.links:
@@ -167,6 +170,15 @@ def _reply(status: int, reply: Reply, operation: Operation) -> Document:
             for name, (target, parameters) in operation.links[status].items()
         }
     return out
+
+
+def _readable(schema: Mapping[str, Any], reduced: str) -> Document:
+    """The schema of an answer whose records may be `reduced` to what the caller may read."""
+    if not reduced:
+        return dict(schema)
+    if schema.get("type") == "array":
+        return {**schema, "items": _readable(schema["items"], reduced)}
+    return {"anyOf": [dict(schema), {"$ref": REF + reduced}]}
 
 
 def _problem(status: int, says: str) -> Document:

@@ -33,11 +33,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One successful answer. `schema` by media type: the name of a component, or a schema; none for no body."""
+    """One successful answer. `schema` by media type: the name of a component, or a schema; none for no body.
+
+    reduced   the component in the place of records that the caller may not read, or not wholly; empty for none
+    """
 
     description: str
     content: Mapping[str, str | Mapping[str, Any]]
     headers: tuple[str, ...] = ()
+    reduced: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +124,8 @@ def _flag(name: str, description: str, default: bool = False) -> Parameter:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _json(description: str, schema: str | Mapping[str, Any], *headers: str) -> Reply:
-    return Reply(description=description, content={JSON: schema}, headers=headers)
+def _json(description: str, schema: str | Mapping[str, Any], *headers: str, reduced: str = "") -> Reply:
+    return Reply(description=description, content={JSON: schema}, headers=headers, reduced=reduced)
 
 
 def _list(schema: str) -> Mapping[str, Any]:
@@ -133,7 +137,7 @@ def _empty(description: str, *headers: str) -> Reply:
 
 
 _UNCHANGED = _empty("Unchanged: `If-None-Match` names the current revision.", "ETag")
-_QUEUED = _json("Queued.", "Deployment", "Location", "ETag")
+_QUEUED = _json("Queued.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")
 _DEPLOYMENT_LINKS: Mapping[int, Document] = {
     202: {
         "read": ("readDeployment", {"id": "$response.body#/id", "namespace": "$request.query.namespace"}),
@@ -221,7 +225,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         description="Nothing is deployed by it.",
         parameters=(NAMESPACE,),
         body="Descriptor",
-        replies={201: _json("Stored, in its normal form.", "StoredDescriptor", "Location", "ETag")},
+        replies={
+            201: _json(
+                "Stored, in its normal form.", "StoredDescriptor", "Location", "ETag", reduced="DescriptorSummary"
+            )
+        },
         problems=(400, 409, 413, 503),
         links=_DESCRIPTOR_LINKS,
     ),
@@ -291,7 +299,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 example="DEPLOYED",
             ),
         ),
-        replies={200: _json("`[]` when there are none.", _list("Deployment"))},
+        replies={200: _json("`[]` when there are none.", _list("Deployment"), reduced="DeploymentSummary")},
         problems=(400, 503),
     ),
     ("/deployments", "POST"): Operation(
@@ -333,7 +341,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Deployments",
         summary="One deployment",
         parameters=(ID, NAMESPACE, IF_NONE_MATCH),
-        replies={200: _json("The deployment.", "Deployment", "ETag"), 304: _UNCHANGED},
+        replies={200: _json("The deployment.", "Deployment", "ETag", reduced="DeploymentSummary"), 304: _UNCHANGED},
         problems=(400, 404, 503),
     ),
     ("/deployments/{id}", "PUT"): Operation(
@@ -357,7 +365,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             _flag("deleteDeployment", "Delete the record afterwards: then polling ends with a 404."),
             IF_MATCH,
         ),
-        replies={202: _json("Begun.", "Deployment", "ETag")},
+        replies={202: _json("Begun.", "Deployment", "ETag", reduced="DeploymentSummary")},
         problems=(400, 404, 409, 412, 503),
     ),
     ("/deployments/{id}/logs", "GET"): Operation(

@@ -190,6 +190,28 @@ _RECORDS: dict[str, Any] = {
         createdBy={"type": "string", "description": "Who asked for it, when that is known."},
         undeployedBy={"type": "string", "description": "Who asked for its end, when that is known."},
     ),
+    "DeploymentSummary": _object(
+        "A deployment for a caller who may not `get` (in lists: `list`) descriptors: without the copy of the "
+        "descriptor. A caller who may not read deployments either sees the required fields only.",
+        ("id", "namespace", "appName", "status"),
+        id={"type": "string", "format": "uuid"},
+        namespace={"type": "string"},
+        appName={"type": "string"},
+        created=_TIME,
+        lastModified=_TIME,
+        version={"type": "string"},
+        status={"type": "string", "enum": [status.value for status in Status]},
+        failure={"$ref": f"{REF}Failure"},
+        createdBy={"type": "string"},
+        undeployedBy={"type": "string"},
+    ),
+    "DescriptorSummary": _object(
+        "A descriptor for a caller who may not `get` descriptors.",
+        ("id", "namespace", "appName"),
+        id={"type": "string", "format": "uuid"},
+        namespace={"type": "string"},
+        appName={"type": "string"},
+    ),
     "Failure": _object(
         "Why a deployment failed.",
         ("reason", "message"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import falcon
 import msgspec
 
 from deployer.api.auth.model import Caller
+from deployer.api.routes import Permission
 from deployer.core.descriptor import MAX_BODY, SCHEMA, fold
 from deployer.core.errors import DeployerError, Invalid, Problem
 
@@ -89,6 +91,12 @@ def by(req: falcon.Request) -> str:
     """Their name, for records; empty for nobody in particular."""
     found = caller(req)
     return found.name if found else ""
+
+
+def may(req: falcon.Request, permission: Permission, name: str = "") -> bool:
+    """True when the caller may do that too, in the namespace of the request. Raises Unsure, and Invalid without one."""
+    allows: Callable[[Permission, str, str], bool] | None = getattr(req.context, "allows", None)
+    return allows is None or allows(permission, namespace(req), name)
 
 
 def about(resp: falcon.Response, app: str, id: str) -> None:

@@ -207,9 +207,9 @@ class Service:
         def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
             if document["appName"] != old.app:
-                raise Invalid(
-                    [Problem("appName", f"is {old.app!r} and cannot change; create another descriptor instead")]
-                )
+                # Whose it is stays unsaid: who may replace a descriptor may not therefore read it.
+                message = "is not that of the stored descriptor, and cannot change; create another descriptor instead"
+                raise Invalid([Problem("appName", message)])
             # Last, since it counts only when everything else is right (RFC 9110, 13.2.1).
             _expect(f"descriptor {id}", old.revision, if_match)
             new = dataclasses.replace(old, document=document, last_modified=timestamp())

@@ -32,6 +32,10 @@ class Access:
         if refusal:
             raise Forbidden(refusal)
 
+    def allows(self, caller: Caller, permission: Permission, namespace: str, name: str = "") -> bool:
+        """True when the caller may do that. Raises Unsure."""
+        return not self._authorizer.refusal(caller, permission, namespace, name)
+
     def problem(self) -> str:
         """Why nobody can be let in at present, as a sentence; empty when that is possible."""
         return self._authenticator.problem()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import falcon
@@ -39,6 +40,7 @@ class Doorkeeper:
         if demanded is Anybody.EVERYBODY:
             return
         caller = wire.caller(req) or self._identify(req, resp)
+        req.context.allows = functools.partial(self._access.allows, caller)
         if isinstance(demanded, Permission):
             try:
                 self._access.require(caller, demanded, wire.namespace(req), str(params.get("id", "")))

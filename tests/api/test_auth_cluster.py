@@ -49,6 +49,7 @@ class Reviews:
                     outer.counts[question["kind"]] += 1
                 outer.delay()
                 said = outer.user if question["kind"] == "TokenReview" else outer.allowed
+                said = said(question) if callable(said) else said
                 refusal = {"kind": "Status", "message": f"cannot do {json.dumps(question)}"}
                 body = json.dumps({**question, "status": said} if outer.status < 300 else refusal).encode()
                 with contextlib.suppress(OSError):

@@ -185,6 +185,17 @@ def test_options_needs_no_credentials(world: World, route: Route) -> None:
     assert set(route.methods) <= set(answer.headers["Allow"].split(", "))
 
 
+@pytest.mark.parametrize("kind", ["deploy", "wildcard"])
+def test_whoever_may_deploy_may_read_what_they_get_back(world: World, issuer: Issuer, kind: str) -> None:
+    """The role for deploying includes reading; `test_auth_views.py` has those who may not read."""
+    known = headers(issuer, kind)
+    created = world.call("POST", f"/descriptors?namespace={NS}", document(), known).json
+    deployed = world.call("POST", f"/deployments?namespace={NS}&descriptorId={created['id']}", headers=known).json
+    ended = world.call("DELETE", f"/deployments/{deployed['id']}?namespace={NS}", headers=known).json
+    for shown in (created, deployed["descriptor"], ended["descriptor"]):
+        assert shown["podspec"] == document()["podspec"]
+
+
 # --- nothing escapes the table ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import schemathesis
 from schemathesis.openapi.checks import UseAfterFree
 
+from deployer.core.headers import refused
+
 
 @schemathesis.hook
 def filter_failure(_context: Any, failure: Any, case: Any, _response: Any) -> bool:
@@ -50,7 +52,7 @@ def _agree(case: Any, body: dict[str, Any]) -> None:
     _accept(body["podspec"])
     headers = {header["Header"].lower(): header for header in body.get("additionHttpHeaders") or ()}
     if headers:
-        body["additionHttpHeaders"] = list(headers.values())
+        body["additionHttpHeaders"] = [header for name, header in headers.items() if not refused(name)]
         body.pop("frontend", None)  # ingress providers refuse more than the schema does
 
 

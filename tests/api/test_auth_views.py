@@ -1,0 +1,211 @@
+"""Nobody is answered with more than they may read: what those get who may create, deploy or undeploy, but not read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from deployer.api import openapi
+from deployer.api.auth import cluster
+from deployer.api.auth.access import Access, open_access
+from deployer.core.kube.client import KubeClient, connect
+from deployer.core.records import Deployment, StoredDescriptor
+from deployer.core.settings import Settings
+from deployer.core.store.base import Update
+
+from .conftest import NS, Answer, World, document
+from .test_auth_cluster import Reviews
+
+Q = f"namespace={NS}"
+CANARY = "hunter2-canary"
+SECRET = document(podspec={"containers": [{"name": "a", "image": "b", "env": [{"name": "A", "value": CANARY}]}]})
+WRITING = {(resource, verb) for resource in ("descriptors", "deployments") for verb in ("create", "update", "delete")}
+RIGHTS: dict[str, set[tuple[str, str]]] = {
+    "nothing": set(),
+    "descriptors": {("descriptors", "get"), ("descriptors", "list")},
+    "deployments": {("deployments", "get"), ("deployments", "list")},
+    "both": {(r, v) for r in ("descriptors", "deployments") for v in ("get", "list")},
+}
+SUMMARY = {"id", "namespace", "appName", "status"}
+
+
+class Rbac:
+    """An API server whose callers may write everything, and read what `rights` says."""
+
+    def __init__(self) -> None:
+        self.server = Reviews()
+        self.rights: set[tuple[str, str]] = set()
+        self.server.allowed = self._allowed
+
+    def _allowed(self, question: dict[str, Any]) -> Any:
+        asked = question["spec"]["resourceAttributes"]
+        right = (asked["resource"], asked["verb"])
+        return {"allowed": right in WRITING | self.rights}
+
+
+@pytest.fixture
+def rbac() -> Iterator[Rbac]:
+    made = Rbac()
+    yield made
+    made.server.close()
+
+
+@pytest.fixture
+def client(rbac: Rbac) -> Iterator[KubeClient]:
+    made = connect(Settings(kubernetes=rbac.server.url))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def access(client: KubeClient) -> Access:
+    made = open_access(Settings(auth="kubernetes", auth_cache=0.0), client)
+    assert made is not None
+    return made
+
+
+TOKEN = {"Authorization": "Bearer some-token"}
+
+
+def stored(world: World) -> StoredDescriptor:
+    return world.service.create_descriptor(NS, json.dumps(SECRET).encode())
+
+
+def live(world: World) -> Deployment:
+    deployment = world.service.deploy(NS, stored(world).id)
+    return world.end(deployment.id)
+
+
+ACTS: dict[str, Callable[[World], Answer]] = {
+    "deploy": lambda w: w.call("POST", f"/deployments?{Q}&descriptorId={stored(w).id}", headers=TOKEN),
+    "redeploy": lambda w: w.call("PUT", f"/deployments/{live(w).id}?{Q}", headers=TOKEN),
+    "undeploy": lambda w: w.call("DELETE", f"/deployments/{live(w).id}?{Q}", headers=TOKEN),
+}
+
+
+@pytest.mark.parametrize("rights", RIGHTS)
+@pytest.mark.parametrize("act", ACTS)
+def test_acting_on_a_deployment_shows_what_the_caller_may_read(world: World, rbac: Rbac, act: str, rights: str) -> None:
+    rbac.rights = RIGHTS[rights]
+    answer = ACTS[act](world)
+    assert answer.status == 202
+    body = answer.json
+    assert world.store.get(Deployment, body["id"]) is not None
+    assert answer.headers["ETag"]
+    assert (CANARY in answer.body.decode()) == (rights == "both")
+    assert body["namespace" if rights != "both" else "version"]
+    if rights in ("nothing", "descriptors"):
+        assert set(body) == SUMMARY
+    else:
+        assert {"created", "version", "createdBy" if act != "undeploy" else "undeployedBy"} <= set(body)
+    if act != "undeploy":
+        assert answer.headers["Location"] == f"/deployments/{body['id']}/?{Q}"
+
+
+@pytest.mark.parametrize("rights", ["deployments", "both"])
+@pytest.mark.parametrize("many", [False, True])
+def test_reading_a_deployment_shows_its_descriptor_to_those_who_may_read_descriptors(
+    world: World, rbac: Rbac, rights: str, many: bool
+) -> None:
+    rbac.rights = RIGHTS[rights]
+    id = live(world).id
+    answer = world.call("GET", f"/deployments?{Q}" if many else f"/deployments/{id}?{Q}", headers=TOKEN)
+    body = answer.json[0] if many else answer.json
+    assert body["id"] == id and body["status"] == "DEPLOYED"
+    assert ("descriptor" in body) == (CANARY in answer.body.decode()) == (rights == "both")
+
+
+@pytest.mark.parametrize("rights", RIGHTS)
+def test_creating_a_descriptor(world: World, rbac: Rbac, rights: str) -> None:
+    rbac.rights = RIGHTS[rights]
+    answer = world.call("POST", f"/descriptors?{Q}", SECRET, TOKEN)
+    assert answer.status == 201
+    body = answer.json
+    assert answer.headers["Location"] == f"/descriptors/{body['id']}/?{Q}"
+    whole = rights in ("descriptors", "both")
+    assert ("podspec" in body) == (CANARY in answer.body.decode()) == whole
+    assert whole or set(body) == {"id", "namespace", "appName"}
+
+
+def test_replacing_a_descriptor_does_not_tell_whose_it_is(world: World, rbac: Rbac) -> None:
+    id = stored(world).id
+    answer = world.call("PUT", f"/descriptors/{id}?{Q}", document("other"), TOKEN)
+    assert [error["path"] for error in answer.problem["errors"]] == ["appName"]
+    assert "shop" not in answer.body.decode().replace(NS, "")
+
+
+@pytest.mark.parametrize("rights", RIGHTS)
+def test_what_is_wrong_with_a_stored_descriptor_is_for_those_who_may_read_it(
+    world: World, rbac: Rbac, rights: str
+) -> None:
+    """One that was accepted before the rules were what they are."""
+    rbac.rights = RIGHTS[rights]
+    deployment = live(world)
+    record = world.store.get(StoredDescriptor, deployment.descriptor_id)
+    assert record is not None
+    broken = {**record.document, "deploymentType": "odd-one"}
+    world.store.commit(
+        Update(dataclasses.replace(record, document=broken)), Update(dataclasses.replace(deployment, descriptor=broken))
+    )
+    for method, target in (
+        ("POST", f"/deployments?{Q}&descriptorId={record.id}"),
+        ("PUT", f"/deployments/{deployment.id}?{Q}"),
+    ):
+        answer = world.call(method, target, headers=TOKEN)
+        assert answer.status == 400
+        (error,) = answer.problem["errors"]
+        if rights == "both":
+            assert error["path"] == "deploymentType" and "odd-one" in error["message"]
+        else:
+            assert error["path"] == "" and "odd-one" not in answer.body.decode()
+
+
+def test_nothing_is_done_when_nobody_can_say_what_may_be_read(
+    world: World, rbac: Rbac, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(question: dict[str, Any]) -> Any:
+        asked = question["spec"]["resourceAttributes"]
+        return {"allowed": True} if asked["verb"] == "create" else []
+
+    monkeypatch.setattr(cluster, "ASK_FOR", 1.0)
+    id = stored(world).id
+    rbac.server.allowed = silent
+    before = world.store.find(Deployment)
+    assert world.call("POST", f"/deployments?{Q}&descriptorId={id}", headers=TOKEN).status == 503
+    assert world.call("POST", f"/descriptors?{Q}", SECRET, TOKEN).status == 503
+    assert world.store.find(Deployment) == before and len(world.store.find(StoredDescriptor)) == 1
+
+
+@pytest.mark.parametrize("rights", RIGHTS)
+def test_the_answers_are_those_of_the_openapi_document(world: World, rbac: Rbac, rights: str) -> None:
+    rbac.rights = RIGHTS[rights]
+    built = json.loads(json.dumps(openapi.build(world.service.rules, secured=True)))
+    for path, method, status, answer in (
+        ("/descriptors", "post", "201", world.call("POST", f"/descriptors?{Q}", SECRET, TOKEN)),
+        ("/deployments", "post", "202", ACTS["deploy"](world)),
+        ("/deployments/{id}", "put", "202", ACTS["redeploy"](world)),
+        ("/deployments/{id}", "delete", "202", ACTS["undeploy"](world)),
+    ):
+        schema = built["paths"][path][method]["responses"][status]["content"]["application/json"]["schema"]
+        names = [choice["$ref"].rpartition("/")[2] for choice in schema["anyOf"]]
+        fitting = [
+            name
+            for name in names
+            if jsonschema.Draft202012Validator(
+                {"$ref": f"#/components/schemas/{name}", "components": built["components"]}
+            ).is_valid(answer.json)
+        ]
+        assert fitting, answer.json
+        whole = rights == "both" or (path == "/descriptors" and rights == "descriptors")
+        assert (names[0] in fitting) == whole
+
+
+def test_without_authentication_there_is_nothing_to_hide(world: World) -> None:
+    built = openapi.build(world.service.rules, secured=False)
+    responses = built["paths"]["/deployments"]["post"]["responses"]
+    assert responses["202"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Deployment"}
