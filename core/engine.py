@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from deployer.core.calls import Hung
 from deployer.core.changes import ended_changes
+from deployer.core.clock import bounded
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
 from deployer.core.kube.mirror import Gone
 from deployer.core.records import (
@@ -55,7 +56,7 @@ class _Queue:
     not_before: float = 0.0
     failures: int = 0
 
-    def next(self) -> Operation | None:
+    def next(self, now: float) -> Operation | None:
         """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
 
         So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way.
@@ -69,11 +70,10 @@ class _Queue:
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        now = time.time()
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:
-        """Seconds since the epoch at which it may be taken up."""
+        """When it may be taken up, by the engine's clock."""
         return max(self._due(operation), self.not_before)
 
     def _due(self, operation: Operation) -> float:
@@ -109,6 +109,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin, with what is open. Raises StoreUnavailable."""
+        self._bound_periods()
         self._unsubscribe = self._store.subscribe(self._on_change)
         for operation in self._store.find(Operation, tag="open"):
             # What is parked or held is looked at once: what it was pinned to, or waits for, may be gone, or back.
@@ -121,6 +122,17 @@ class Engine:
             thread.start()
             self._service.append(thread)
         self._observe.set()
+
+    def _bound_periods(self) -> None:
+        """Nothing waits for ever, or not at all, because the system's clock was set before this start."""
+        now = self._tools.clock()
+        for operation in self._store.find(Operation, tag="open"):
+            if not operation.due or not operation.period:
+                continue
+            due = bounded(operation.due, now, least=operation.least, most=operation.period)
+            if due != operation.due:
+                with contextlib.suppress(StaleRevision):  # another process has taken it up
+                    self._store.commit(Update(dataclasses.replace(operation, due=due)))
 
     def stop(self, grace: float = 10.0) -> None:
         """Take up nothing more, let go of what is running within `grace` seconds; all of it is resumed later."""
@@ -235,14 +247,15 @@ class Engine:
     def _start_due(self) -> float | None:
         """Start what is due and return the seconds until something else is, None when nothing waits."""
         pause: float | None = None
+        now = self._tools.clock()
         with self._lock:
             for app, queue in list(self._apps.items()):
-                operation = queue.next()
+                operation = queue.next(now)
                 if operation is None:
                     if not queue.operations and not queue.busy:
                         del self._apps[app]
                     continue
-                left = queue.due(operation) - time.time()
+                left = queue.due(operation) - now
                 if left > 0:
                     pause = left if pause is None else min(pause, left)
                     continue
@@ -305,7 +318,7 @@ class Engine:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
         with self._lock:
             runner, queue.runner = queue.runner, None
-            queue.not_before = time.time() + pause if pause else 0.0
+            queue.not_before = self._tools.clock() + pause if pause else 0.0
             self._leases.pop(app, None)
             self._threads.discard(threading.current_thread())
         self._slots.release()

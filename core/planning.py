@@ -398,7 +398,7 @@ class Planner:
         }
 
     def _pinned_settings(self, plan: Plan) -> Document:
-        """`hold`: seconds for which the old version goes on serving, never below the ingress providers' minimum."""
+        """`hold`: seconds for which the old version goes on serving, never below `minimum_hold` of the providers."""
         names = (
             "proxysleep",
             "max_restarts",
@@ -409,8 +409,9 @@ class Planner:
         )
         providers = {str(plan.ingress.get("name") or ""), plan.displaced} - {""} if plan.route else set()
         minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
-        hold = max([self.settings.proxysleep, *map(float, minimum)])
-        return {"hold": hold, **{name: getattr(self.settings, name) for name in names}}
+        least = max(map(float, minimum), default=0.0)
+        hold = max(self.settings.proxysleep, least)
+        return {"hold": hold, "minimum_hold": least, **{name: getattr(self.settings, name) for name in names}}
 
 
 @dataclass(frozen=True, slots=True)

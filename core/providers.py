@@ -74,8 +74,8 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Nothing to do before `until` (seconds since the epoch): the thread and the lease are freed, then `run` is
-    called again; with an `event` (`work.kube.gone(...)`) as soon as that has come, and after a restart. `reason` goes
+    """Nothing to do before `until` (by `work.now()`): the thread and the lease are freed, then `run` is called
+    again; with an `event` (`work.kube.gone(...)`) as soon as that has come, and after a restart. `reason` goes
     to the log."""
 
     until: float
@@ -99,6 +99,7 @@ class Work:
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
     gate         `gate.check()`, `gate.pause(seconds)`, `gate.remaining()`: cancellation and the deadline
+    now          seconds since the epoch, which go on evenly when the system's clock is set: what `Park` counts by
     """
 
     plan: Plan
@@ -109,7 +110,19 @@ class Work:
     remember: Callable[[str, Json], None]
     recall: Callable[[str, Json], Json]
     gate: Gate
+    now: Callable[[], float]
     displaced: IngressProvider | None = None
+
+    def left(self, key: str, seconds: float) -> float:
+        """How much is left of a period that begins when the step first asks under `key`; 0 when it is over.
+
+        Durable. It goes on over a restart; when the system's clock was set back before, it begins anew.
+        """
+        now, began = self.now(), self.recall(key, None)
+        if began is None or began > now:
+            began = now
+            self.remember(key, began)
+        return max(0.0, float(began) + seconds - now)
 
     def check_cancelled(self) -> None:
         """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""

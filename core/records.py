@@ -322,7 +322,9 @@ class Plan(Record):
 class Operation(Record):
     """One thing to do for an app, and its journal. Only the engine writes it once it exists.
 
-    due         seconds since the epoch before which it is not taken up (retire, retries, parking)
+    due         seconds since the epoch (`clock.SteadyClock`) before which it is not taken up (retire, retries, parking)
+    period      seconds from when `due` was set until then: no restart makes it wait longer; 0 for records without
+    least       seconds that it waits in any case after a restart, since nobody knows how long the service was down
     steps       step id -> "started" | "done" | "undone"
     memory      what steps asked to be remembered, by `step id/key`
     spent       seconds consumed by phase; undo counts as the phase "undo"
@@ -339,6 +341,8 @@ class Operation(Record):
     deployment: str
     state: OperationState = OperationState.QUEUED
     due: float = 0.0
+    period: float = 0.0
+    least: float = 0.0
     steps: dict[str, str] = field(default_factory=dict)
     memory: dict[str, Json] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)

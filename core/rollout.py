@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 
 from deployer.core import manifests
 from deployer.core.calls import StepCrashed
@@ -114,7 +113,7 @@ class Rollout(Runner):
         if self.operation.state is OperationState.RUNNING:
             try:
                 todo = [(step, plan) for step in self._steps(plan)]
-                if (due := self.operation.due) > time.time() and not self.operation.memory.get(AWAITS):
+                if (due := self.operation.due) > self._tools.clock() and not self.operation.memory.get(AWAITS):
                     # Only looked at early: parked, and everything that it needs is still there.
                     self._caller.pause(0.0, cancellable=True)
                     return due
@@ -229,21 +228,20 @@ class Rollout(Runner):
     def _follow_up(self, plan: Plan) -> list[Operation]:
         """What is left to do after the commit: drop, release, retire."""
 
-        def retire(deployment: str, due: float, target: Document) -> Operation:
+        def retire(deployment: str, hold: float, target: Document) -> Operation:
             return Operation(
                 namespace=plan.namespace,
                 app=plan.app,
                 id=new_id(),
                 kind=OperationKind.RETIRE,
                 deployment=deployment,
-                due=due,
+                **self._wait(hold, least=float(plan.settings.get("minimum_hold", 0.0))),
                 target=target,
             )
 
-        now = time.time()
         previous = plan.previous
         if previous is None:
-            return [retire(plan.deployment, now, {"by": plan.deployment})] if plan.route else []
+            return [retire(plan.deployment, 0.0, {"by": plan.deployment})] if plan.route else []
         operations = []
         drop = []
         if (previous.get("route") or previous.get("original_route")) and not plan.route:
@@ -251,9 +249,9 @@ class Rollout(Runner):
         if previous.get("service_object") and not plan.objects.get("service"):
             drop.append("service")
         if drop:
-            operations.append(retire(plan.deployment, now, {"drop": drop, "previous": previous}))
-        due = now + float(plan.settings["hold"])
-        operations.append(retire(previous["deployment"], due, {"by": plan.deployment, "previous": previous}))
+            operations.append(retire(plan.deployment, 0.0, {"drop": drop, "previous": previous}))
+        hold = float(plan.settings["hold"])
+        operations.append(retire(previous["deployment"], hold, {"by": plan.deployment, "previous": previous}))
         return operations
 
     # --- undo ----------------------------------------------------------------------------------------------------
@@ -353,10 +351,10 @@ class Rollout(Runner):
             return
 
     def _hold_on(self, why: str) -> float:
-        due = time.time() + HOLD_INTERVAL
+        wait = self._wait(HOLD_INTERVAL)
         self._say_once(why)
-        self._journal.write(due=due, memory={**self.operation.memory, "engine/said": why})
-        return due
+        self._journal.write(**wait, memory={**self.operation.memory, "engine/said": why})
+        return float(wait["due"])
 
     def _failure(self, error: BaseException) -> Failure:
         """One sentence and a reason, for every way in which a step can fail; without secrets, as it is shown."""

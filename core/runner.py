@@ -9,11 +9,12 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from deployer.core import health_via, manifests
 from deployer.core.calls import Caller, Hung, StepCrashed
+from deployer.core.clock import SteadyClock
 from deployer.core.errors import (
     Conflict,
     DeadlineExceeded,
@@ -73,6 +74,7 @@ class Tools:
     settings: Settings
     client: KubeClient
     mirrors: Mirrors
+    clock: SteadyClock = field(default_factory=SteadyClock)
 
 
 class Runner:
@@ -164,7 +166,7 @@ class Runner:
                 self.event = outcome.event
                 self._journal.write(
                     state=self._parked_state,
-                    due=outcome.until,
+                    **self._wait(outcome.until - self._tools.clock()),
                     spent=self._spent,
                     attempts=0,
                     memory={**self.operation.memory, AWAITS: outcome.event is not None},
@@ -263,12 +265,17 @@ class Runner:
     def _again(self, why: str, state: OperationState, **fields: Json) -> float:
         """Try later, a little later each time; said once for each reason. `fields` of the record change too."""
         attempts = self.operation.attempts + 1
-        due = time.time() + min(RETRY_MOST, 0.5 * 2 ** min(attempts, 10))
+        wait = self._wait(min(RETRY_MOST, 0.5 * 2 ** min(attempts, 10)))
         self._say_once(why)
         self._journal.write(
-            state=state, due=due, attempts=attempts, memory={**self.operation.memory, "engine/said": why}, **fields
+            state=state, **wait, attempts=attempts, memory={**self.operation.memory, "engine/said": why}, **fields
         )
-        return float(due)
+        return float(wait["due"])
+
+    def _wait(self, seconds: float, least: float = 0.0) -> dict[str, Json]:
+        """The fields of an operation that is to be taken up after so many seconds; `least` after a restart."""
+        period = max(0.0, seconds)
+        return {"due": self._tools.clock() + seconds, "period": period, "least": min(least, period)}
 
     def _say_once(self, why: str) -> None:
         if self.operation.memory.get("engine/said") != why:
@@ -311,6 +318,7 @@ class Runner:
             remember=lambda key, value: self._journal.remember(step.id, key, value, gate),
             recall=lambda key, default: self._journal.recall(step.id, key, default),
             gate=gate,
+            now=self._tools.clock,
             displaced=displaced,
         )
 

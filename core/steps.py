@@ -396,17 +396,14 @@ class RemoveWorkload(Step):
         return Done()
 
     def _park(self, work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcome:
-        began = work.recall("began", 0.0)
-        if not began:
-            began = time.time()
+        if work.recall("controller", None) is None:
             work.remember("controller", uid)
-            work.remember("began", began)
             work.log(f"waiting for its pods to end, {len(left)} left")
-        limit = began + grace_time(work.plan) + PODS_GONE
-        if time.time() < limit:
-            return Park(limit, event=event)
+        patience = grace_time(work.plan) + PODS_GONE
+        if remaining := work.left("began", patience):
+            return Park(work.now() + remaining, event=event)
         raise StepFailed(
-            f"its pods were asked to end {time.time() - began:.0f} s ago and {len(left)} have not, like "
+            f"its pods were asked to end more than {patience:g} s ago and {len(left)} have not, like "
             f"{name_of(left[0])}: see whether a finalizer, or a node that does not answer, keeps them"
         )
 

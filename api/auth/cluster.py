@@ -93,7 +93,18 @@ class Reviewer:
 class ClusterAuthenticator(Authenticator):
     """Asks whose a token is, and remembers the answer for a short time."""
 
-    def __init__(self, settings: Settings, reviewer: Reviewer, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reviewer: Reviewer,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` is what answers age by: a right that was taken away ends in time, whatever the system's clock does.
+
+        `wall` is what the ends of tokens are told by.
+        """
+        self._wall = wall
         self._audiences = settings.kubernetes_audiences
         self._remember_for = settings.auth_cache
         self._reviewer = reviewer
@@ -137,14 +148,14 @@ class ClusterAuthenticator(Authenticator):
         except Unauthenticated as error:
             self._unknown.put(key, str(error), until)
             raise
-        self._known.put(key, caller, min(until, expires))
+        self._known.put(key, caller, min(until, self._clock() + expires - self._wall()))
         return caller
 
 
 class ClusterAuthorizer(Authorizer):
     """Asks what a caller may do, and remembers the answer for a short time."""
 
-    def __init__(self, settings: Settings, reviewer: Reviewer, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, reviewer: Reviewer, clock: Callable[[], float] = time.monotonic) -> None:
         self._remember_for = settings.auth_cache
         self._reviewer = reviewer
         self._clock = clock

@@ -11,12 +11,12 @@ import fcntl
 import logging
 import os
 import sqlite3
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deployer.core.clock import SteadyClock
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.records import Deployment, LogLine, Record
 from deployer.core.store import documents
@@ -69,9 +69,9 @@ class SqliteStore(Store):
     Subscribers are called after the callers that waited for the commit were released.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] | None = None) -> None:
         self._path = path
-        self._clock = clock
+        self._clock = clock or SteadyClock()
         self._lock = _take_lock(path)
         try:
             connection = _open(path)

@@ -198,10 +198,34 @@ def test_answers_are_remembered_for_the_cache_time(client: KubeClient, server: R
         access.identify("t")
 
 
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_system_clock_that_is_set_keeps_no_right_alive(client: KubeClient, server: Reviews, jump: float) -> None:
+    now, wall = [1000.0], [1.8e9]
+    settings = Settings(auth="kubernetes", auth_cache=10.0)
+    reviewer = cluster.Reviewer(client, asking.Asking())
+    access = Access(
+        cluster.ClusterAuthenticator(settings, reviewer, lambda: now[0], lambda: wall[0]),
+        cluster.ClusterAuthorizer(settings, reviewer, lambda: now[0]),
+    )
+    token = Issuer().token(exp=int(wall[0]) + 7200)
+    access.require(access.identify(token), READ, NS)
+    wall[0] += jump
+    now[0] += 9.9
+    access.require(access.identify(token), READ, NS)
+    assert server.counts == {"TokenReview": 1, "SubjectAccessReview": 1}
+    server.allowed = {"allowed": False}
+    now[0] += 0.2
+    with pytest.raises(Forbidden):
+        access.require(access.identify(token), READ, NS)
+    assert server.counts == {"TokenReview": 2, "SubjectAccessReview": 2}
+
+
 def test_nothing_is_remembered_beyond_the_tokens_own_end(client: KubeClient, server: Reviews) -> None:
     now = [time.time()]
     settings = Settings(auth="kubernetes", auth_cache=300.0)
-    check = cluster.ClusterAuthenticator(settings, cluster.Reviewer(client, asking.Asking()), lambda: now[0])
+    check = cluster.ClusterAuthenticator(
+        settings, cluster.Reviewer(client, asking.Asking()), lambda: now[0] - 500, lambda: now[0]
+    )
     token = Issuer().token(exp=int(now[0]) + 5)
     assert check.authenticate(token).expires == int(now[0]) + 5
     now[0] += 5

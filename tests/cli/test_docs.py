@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,11 +59,14 @@ def test_the_example_of_a_step_soaks_for_a_minute() -> None:
     names: dict[str, Any] = {}
     exec(block, names)
     memory: dict[str, Any] = {}
-    work = SimpleNamespace(recall=memory.get, remember=memory.__setitem__)
+    clock = [1000.0]
+    work = SimpleNamespace(recall=memory.get, remember=memory.__setitem__, now=lambda: clock[0])
+    work.left = functools.partial(deployer.core.Work.left, work)
     parked = names["Soak"]().run(work)
-    assert 50 < parked.until - time.time() <= 60
+    assert parked.until == 1060.0
+    clock[0] += 59
     assert names["Soak"]().run(work) == parked
-    memory["until"] = time.time() - 1
+    clock[0] += 1
     assert names["Soak"]().run(work) == deployer.core.Done()
 
 

@@ -290,11 +290,8 @@ class Rest(Step):
     phase = Phase.VERIFY
 
     def run(self, work: Work) -> Outcome:
-        until = work.recall("until", None)
-        if until is None:
-            until = time.time() + 600
-            work.remember("until", until)
-        return Park(until, "resting") if time.time() < until else Done()
+        left = work.left("rested", 600)
+        return Park(work.now() + left, "resting") if left else Done()
 
 
 def resting(plan: Plan) -> Sequence[Step]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from deployer import sandbox
 from deployer.core import plugins
+from deployer.core.clock import SteadyClock
 from deployer.core.dryrun import DryRun
 from deployer.core.engine import Engine
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound
@@ -63,6 +64,7 @@ class World:
         self._parts: list[Callable[[], None]] = []
         self.entry_points: Any = None
         self.silence = WATCH_SILENCE
+        self.clock: Callable[[], SteadyClock] = SteadyClock
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -82,6 +84,7 @@ class World:
             settings=self.settings,
             client=self.client,
             mirrors=self.mirrors,
+            clock=self.clock(),
         )
         self.engine = Engine(tools)
         dry_run = DryRun(self.client, self.settings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,13 +92,8 @@ class Rest(Step):
     phase = Phase.VERIFY
 
     def run(self, work: Work) -> Outcome:
-        until = work.recall("until", None)
-        if until is None:
-            until = time.time() + work.plan.descriptor["strategyOptions"]["rest"]
-            work.remember("until", until)
-        if time.time() < until:
-            return Park(until, "resting")
-        return Done()
+        left = work.left("rested", work.plan.descriptor["strategyOptions"]["rest"])
+        return Park(work.now() + left, "resting") if left else Done()
 
 
 class Compare(Step):
@@ -126,7 +120,7 @@ class Sign(Step):
         if end == "fails":
             raise StepFailed("nobody signs this", reason="Unsigned")
         if end == "waits":
-            return Park(time.time() + 600, "waiting for a pen")
+            return Park(work.now() + 600, "waiting for a pen")
         work.remember("signed", True)
         return Done()
 
