@@ -63,6 +63,7 @@ _PARAMETERS = OPERATIONS[_ROUTE, "GET"].query
 _LIBRARY_SAYS = {
     400: "the opening handshake of the WebSocket is not valid (RFC 6455, 4.2.1)",
     426: "this is a WebSocket; open it with a WebSocket client",
+    500: "the Deployer met an error of its own; its log says more",
     503: "the service stops; try again in a while",
     505: "a WebSocket needs HTTP/1.1",
 }
@@ -77,11 +78,20 @@ _wire_log.setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which log a connection asks for, once it was admitted. `params` as REST has them, for `wire`'s functions."""
+    """Which log a connection asks for, with the query's parameters as REST has them."""
 
     id: str
-    namespace: str
     params: dict[str, str | list[str]]
+
+    @property
+    def namespace(self) -> str:
+        """Raises Invalid."""
+        return wire.namespace(self)
+
+    @property
+    def after(self) -> int:
+        """How many messages the viewer has had already. Raises Invalid."""
+        return wire.number(self, "after", least=0) or 0
 
 
 class LogStream:
@@ -202,7 +212,9 @@ class LogStream:
 
     def _connect(self, *args: Any, **kwargs: Any) -> _Connection:
         connection = _Connection(*args, **kwargs)
-        connection.enter(self._connections, self._opening, self._most_opening)
+        connection.home = self._connections
+        connection.opening = self._opening
+        connection.most_opening = self._most_opening
         connection.patience = self._send_timeout
         return connection
 
@@ -218,11 +230,10 @@ class LogStream:
         match = _PATH.fullmatch(target.path)
         if match is None:
             return _refuse(connection, 404, "there is no such stream; GET / lists what there is")
-        params = parse_query_string(target.query, keep_blank=True, csv=False)
-        asked = Asked(match.group(1), "", params)
+        asked = Asked(match.group(1), parse_query_string(target.query, keep_blank=True, csv=False))
         try:
-            refuse_misspelled(params, _PARAMETERS)
-            asked = Asked(match.group(1), wire.namespace(asked), params)
+            refuse_misspelled(asked.params, _PARAMETERS)
+            asked.namespace  # noqa: B018 - which raises
         except Invalid as error:
             return _refuse(connection, 400, str(error))
         if self._viewers >= self._limit or self._door.crowded(request):
@@ -271,7 +282,7 @@ class LogStream:
         try:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._readers, self._service.deployment, asked.namespace, asked.id)
-            viewer.after = wire.number(asked, "after", least=0) or 0
+            viewer.after = asked.after
             with self._feed(asked.namespace, asked.id) as feed:
                 return ENDED, await feed.follow(viewer)
         except NotFound:
@@ -317,29 +328,28 @@ async def _ignore_messages(connection: _Connection) -> None:
 
 
 class _Connection(ServerConnection):
-    """A connection of the log server from its first byte to its last, and the way out to its viewer.
+    """A connection that is a member of `home` from its first byte to its last, and the way out to its viewer.
+
+    Until it is `establish`ed it is one of `opening`, which holds `most_opening`, the oldest first.
 
     `put` writes frames that were made for many viewers. The library, which writes its own whole as well, never knows.
     """
 
     asked: Asked
+    home: set[_Connection]
+    opening: dict[_Connection, None]
+    most_opening: int
     patience: float  # seconds
-
-    def enter(self, home: set[_Connection], opening: dict[_Connection, None], most: int) -> None:
-        """Be a member of `home` while it is connected; of `opening`, which holds `most`, until it is established."""
-        self._home = home
-        self._opening = opening
-        self._most_opening = most
 
     def establish(self) -> None:
         """From now on a viewer, whose place nobody takes."""
-        self._opening.pop(self, None)
+        self.opening.pop(self, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._home.add(self)
-        self._opening[self] = None
-        if len(self._opening) > self._most_opening:
-            next(iter(self._opening)).give_way()
+        self.home.add(self)
+        self.opening[self] = None
+        if len(self.opening) > self.most_opening:
+            next(iter(self.opening)).give_way()
         self._empty = asyncio.Event()
         self._empty.set()
         self._deadline: asyncio.TimerHandle | None = None
@@ -351,8 +361,8 @@ class _Connection(ServerConnection):
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._home.discard(self)
-        self._opening.pop(self, None)
+        self.home.discard(self)
+        self.opening.pop(self, None)
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -404,7 +414,7 @@ class _Connection(ServerConnection):
 
     def give_way(self) -> None:
         """End it in favour of a newer one."""
-        self._opening.pop(self, None)
+        self.opening.pop(self, None)
         self.transport.abort()
 
 
