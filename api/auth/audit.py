@@ -14,6 +14,8 @@ import threading
 from collections import Counter
 from typing import Any
 
+from deployer.core.redaction import about_nobody
+
 LOGGER = "deployer.audit"
 """`cli/process.py` gives it a place of its own on standard error."""
 INTERVAL = 60.0
@@ -69,7 +71,7 @@ class Audit:
                 source = None
             self._seen[source] += 1
             if self._timer is None:
-                self._timer = threading.Timer(self._interval, self._write_counts)
+                self._timer = threading.Timer(self._interval, self._end_interval)
                 self._timer.name, self._timer.daemon = "audit", True
                 self._timer.start()
                 self._since = _now()
@@ -77,6 +79,10 @@ class Audit:
                 return False
             self._counted[source, status] += 1
             return True
+
+    def _end_interval(self) -> None:
+        about_nobody()
+        self._write_counts()
 
     def _write_counts(self) -> None:
         """A line for each source and status, and begin anew."""
