@@ -14,6 +14,7 @@ from deployer.api.auth.audit import Audit
 from deployer.api.auth.demands import Demands
 from deployer.api.auth.middleware import Doorkeeper, Secretary
 from deployer.api.guard import Guard
+from deployer.api.hosts import AllowedHosts
 from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
 from deployer.core.records import Document
@@ -31,7 +32,9 @@ def create_app(
     metrics: Metrics | None = None,
     *,
     access: Access | None = None,
+    audit: Audit | None = None,
     allowed_origins: Collection[str] = (),
+    allowed_hosts: AllowedHosts | None = None,
     redactor: Redactor | None = None,
 ) -> App:
     """The WSGI application.
@@ -40,6 +43,8 @@ def create_app(
     health                 why `/readyz` should say no: sentences, empty when ready; called for every request to it
     metrics                what `/metrics` shows; requests are counted there
     access                 who callers are and what they may do; without it everybody may do everything
+    audit                  where who did what is noted
+    allowed_hosts          what `Host` may be; loopback names only where nobody says
     allowed_origins        of web pages that may use the service beside its own
     redactor               takes secrets out of all that is not a record: problems, reasons, plugins' errors
     """
@@ -49,7 +54,11 @@ def create_app(
     openapi.check()
     document = functools.cache(lambda: openapi.build(service.rules, secured=access is not None))
     demands = Demands()
-    middleware: list[Any] = [Timing(metrics), Secretary(Audit(), demands), Guard(allowed_origins)]
+    middleware: list[Any] = [
+        Timing(metrics),
+        Secretary(audit or Audit(), demands),
+        Guard(allowed_origins, allowed_hosts),
+    ]
     if access is not None:
         middleware.append(Doorkeeper(access, demands))
     app: App = falcon.App(middleware=[*middleware, Negotiation()])

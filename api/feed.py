@@ -34,7 +34,7 @@ class Way(Protocol):
         """Write frames; false when not all of them got into the kernel's buffer."""
 
     async def taken(self) -> None:
-        """Return when all that was put is in the kernel's buffer, or the viewer has left. Raises TimeoutError."""
+        """Return when all that was put is in the kernel's buffer, or the viewer has left or was dropped."""
 
 
 @dataclass(eq=False, slots=True)
@@ -109,8 +109,8 @@ class Feed:
     async def follow(self, viewer: Viewer) -> str:
         """Give the viewer everything after its place; returns how the log ends, empty when it has left before.
 
-        Raises TimeoutError when it takes too little, Invalid when its place is none, NotFound never (a deployment that
-        is gone is an end), and what reading raises.
+        Raises Invalid when its place is none, NotFound never (a deployment that is gone is an end), and what reading
+        raises.
         """
         while not viewer.left:
             version = self._version
@@ -221,7 +221,7 @@ class Feed:
         except NotFound:
             return _Page(after, (), more=False, end=DELETED)
         more = len(lines) == PAGE or sum(len(line.text) for line in lines) >= PAGE_SIZE
-        frames = tuple(frame(format_line(line)) for line in lines)
+        frames = tuple(frame(format_line(line) + "\n") for line in lines)
         return _Page(after, frames, more, end="" if more or status.moving else status.value)
 
 

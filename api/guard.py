@@ -6,25 +6,41 @@ from collections.abc import Collection
 
 import falcon
 
-from deployer.api import origins
+from deployer.api import hosts, origins
+from deployer.api.hosts import AllowedHosts
+from deployer.api.openapi import HEADERS
+from deployer.api.operations import OPERATIONS
 
-_ALLOWED_HEADERS = "Authorization, Content-Type, If-Match"
-_EXPOSED_HEADERS = "ETag, Location, Retry-After, WWW-Authenticate"
+# What the API takes and gives; of what browsers allow anyway (Fetch, 2.2.2), `Accept` is not for every value.
+_ALLOWED_HEADERS = ", ".join(
+    sorted(
+        {"Accept", "Authorization", "Content-Type"}
+        | {p.name for operation in OPERATIONS.values() for p in operation.parameters if p.where == "header"}
+    )
+)
+_EXPOSED_HEADERS = ", ".join(sorted({"Allow", *HEADERS}))
 _GOOD_FOR = "600"  # seconds for which a browser need not ask again
 
 
 class Guard:
-    """Refuses what pages of other origins send, and has browsers neither guess what a log might be nor keep it.
+    """Refuses what is for other hosts or comes from pages of other origins, and has browsers neither guess what a log
+    might be nor keep it.
 
     Pages of `allowed` origins are answered as the Fetch standard wants it (CORS), without cookies: there are none.
     """
 
-    def __init__(self, allowed: Collection[str] = ()) -> None:
+    def __init__(self, allowed: Collection[str] = (), allowed_hosts: AllowedHosts | None = None) -> None:
+        """Without `allowed_hosts` only loopback names are."""
         self._allowed = frozenset(allowed)
+        self._hosts = allowed_hosts or AllowedHosts()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        origin = req.get_header("Origin")
-        if origins.foreign(origin, req.get_header("Host"), self._allowed):
+        host = req.env.get("HTTP_HOST")  # which may be empty, unlike the framework's idea of it
+        if not self._hosts.admits(host):
+            resp.context.refusal = hosts.REFUSAL
+            # Not 403: no credentials would help, but another name would (RFC 9110, 7.4 and 15.5.20).
+            raise falcon.HTTPError(421, description=hosts.REFUSAL)
+        if origins.foreign(req.get_header("Origin"), host, self._allowed):
             resp.context.refusal = origins.REFUSAL
             raise falcon.HTTPForbidden(description=origins.REFUSAL)
 

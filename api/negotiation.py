@@ -53,7 +53,7 @@ class Negotiation:
             offered = " or ".join(self._media[key][:-1])
             raise falcon.HTTPNotAcceptable(description=f"the answer is {offered}, which Accept rules out")
         if not known.issuperset(req.params):
-            _refuse_misspelled(req.params, known)
+            refuse_misspelled(req.params, known)
 
 
 def prefers_html(accept: str | None) -> bool:
@@ -75,7 +75,8 @@ def _quality(media: str, accept: str) -> float:
         return 0.001
 
 
-def _refuse_misspelled(params: Mapping[str, Any], known: frozenset[str]) -> None:
+def refuse_misspelled(params: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Raises Invalid for a parameter that differs from a `known` one only in its spelling."""
     folded = {name.lower(): name for name in known}
     for name in params:
         meant = folded.get(name.lower().replace("_", "").replace("-", ""))

@@ -35,14 +35,15 @@ _STATUS_SAYS: Mapping[int, str] = {
     409: "It contradicts what is there, such as a host that belongs to another app.",
     412: "`If-Match` names a revision that is no longer current.",
     413: f"The body is larger than {MAX_BODY >> 20} MiB.",
+    421: "`Host` names something that this service does not answer to; the setting `allowed_hosts` has more names.",
     426: "This is a WebSocket: no `Upgrade` was asked for.",
     429: "Too many deployments are waiting.",
     500: "An error of the service's own; its log says more.",
     503: "Not now: nothing can be recorded or read, or the service is not ready.",
 }
-_EVERYWHERE = (403, 406, 500)
+_EVERYWHERE = (403, 406, 421, 500)
 
-_HEADERS: Mapping[str, Document] = {
+HEADERS: Mapping[str, Document] = {
     "ETag": {
         "description": "The revision.",
         "required": True,
@@ -64,6 +65,12 @@ _HEADERS: Mapping[str, Document] = {
         "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1},
         "example": 5,
+    },
+    "X-Next-After": {
+        "description": "The number of the last line: `after` for whoever wants only what comes next.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+        "example": 42,
     },
 }
 
@@ -94,7 +101,7 @@ def build(rules: Rules, *, secured: bool) -> Document:
         "paths": {route.path: _path(route, secured) for route in ROUTES},
         "components": {
             "schemas": components(rules),
-            "headers": dict(_HEADERS),
+            "headers": dict(HEADERS),
             "responses": {_name(status): _problem(status, says) for status, says in _STATUS_SAYS.items()},
         },
     }

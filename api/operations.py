@@ -108,6 +108,12 @@ IF_NONE_MATCH = Parameter(
     where="header",
     example='"42"',
 )
+AFTER = Parameter(
+    name="after",
+    description="Only the lines after this many.",
+    schema={"type": "integer", "minimum": 0, "maximum": LARGEST, "default": 0},
+    example=0,
+)
 _APP = "An app's name; it is normalised like `appName` in descriptors."
 APPNAME = Parameter(
     name="appname", description=f"{_APP} Without it, or empty: all apps.", schema={"type": "string"}, example="my-app"
@@ -155,12 +161,14 @@ _DESCRIPTOR_LINKS: Mapping[int, Document] = {
 }
 
 _STREAM = """\
-A WebSocket (RFC 6455). Each message is one line of the log as text, `RFC3339 message`; further lines of a message are \
-indented. First comes the log so far, then every new line as it is written. What a viewer sends is ignored.
+A WebSocket (RFC 6455). Each message is one message of the log as text, `RFC3339 message` and a line feed; further \
+lines of a message are indented. First comes the log so far, then every new line as it is written. What a viewer sends \
+is ignored.
 
 It is closed with 1000 and the deployment's status as reason when the deployment has ended, 1001 when the service \
 stops, 1008 for a request that is refused, 1013 when the log cannot be read now, 4401, 4403 and 4404 for what REST \
-answers with 401, 403 and 404. A viewer that takes nothing for 10 s is dropped."""
+answers with 401, 403 and 404. Before 4404 comes the text `!!error` with the reason. A viewer that takes nothing for \
+8 s is dropped."""
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
@@ -372,20 +380,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="readLog",
         tag="Deployments",
         summary="The log of a deployment so far",
-        parameters=(
-            ID,
-            NAMESPACE,
-            Parameter(
-                name="after",
-                description="Only the lines after this many.",
-                schema={"type": "integer", "minimum": 0, "maximum": LARGEST, "default": 0},
-                example=0,
-            ),
-        ),
+        parameters=(ID, NAMESPACE, AFTER),
         replies={
             200: Reply(
                 description="Lines `RFC3339 message`; a message's further lines are indented.",
                 content={TEXT: {"type": "string"}},
+                headers=("X-Next-After",),
             )
         },
         problems=(400, 404, 503),
@@ -403,7 +403,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Deployments",
         summary="Follow the log of a deployment",
         description=_STREAM,
-        parameters=(ID, NAMESPACE),
+        parameters=(ID, NAMESPACE, AFTER),
         replies={101: _empty("The stream begins.")},
         problems=(400, 404, 426, 503),
     ),

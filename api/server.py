@@ -19,13 +19,12 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from deployer.api.app import App
 from deployer.api.errors import MEDIA_TYPE, problem
+from deployer.api.head import MALFORMED, MAX_HEADERS, SENTENCES, HeadParser, asks_for_stream
 from deployer.api.stream import LogStream, descriptors
 from deployer.core.descriptor import MAX_BODY
 from deployer.core.errors import SettingsError
 from deployer.core.redaction import about_nobody
 
-MAX_HEADERS = 64 * 1024
-"""Bytes of a request's headers."""
 IDLE = 120
 """Seconds after which a connection without a request is closed."""
 REQUEST = 60.0
@@ -37,8 +36,7 @@ STALLED = 30.0
 _BACKLOG = 1024
 _LINGER = 5.0  # seconds for which the rest of a refused body is read, and how much of it at most
 _LINGER_BYTES = 16 * MAX_BODY
-_STREAM = b"GET /stream/"
-_PEEK = 64
+_PEEK = 2048  # bytes that are looked at first; most heads are shorter
 
 _log = logging.getLogger(__name__)
 # waitress warns whenever a request waits for a thread, which is what its queue is for.
@@ -133,8 +131,8 @@ class _ProblemTask(ErrorTask):
             413: f"the body is larger than {MAX_BODY} bytes",
             431: f"the headers are larger than {MAX_HEADERS} bytes",
             500: "the Deployer met an error of its own; its log says more",
-            501: "this Transfer-Encoding is not supported",
-        }.get(refusal.code, "the request is not valid HTTP")  # what waitress says may quote the request
+            501: "the only transfer coding that can be sent is chunked",
+        }.get(refusal.code, refusal.body if refusal.body in SENTENCES else MALFORMED)
         body = problem(refusal.code, detail)
         self.status = f"{refusal.code} {refusal.reason}"
         self.response_headers.append(("Content-Type", MEDIA_TYPE))
@@ -170,11 +168,13 @@ class _Task(WSGITask):
 
 
 class _Channel(HTTPChannel):
-    """A connection that looks at the first bytes of each request before it reads them.
+    """A connection that looks at the beginning of each request before it reads it.
 
-    Undecided bytes stay in the kernel, so that whoever gets the connection finds the whole request there.
+    What has been looked at stays in the kernel, so that whoever gets the connection finds the whole request there. The
+    log server gets it with a whole head only: half requests stay here, where the oldest make room for others.
     """
 
+    parser_class = HeadParser
     task_class = _Task
     error_task_class = _ProblemTask
     server: _Rest
@@ -198,7 +198,7 @@ class _Channel(HTTPChannel):
         """True when the client takes too long to send a request, to take an answer or to say goodbye."""
         if self._draining is not None:
             return now - self.since > _LINGER
-        if self.request is not None and not self.requests:
+        if (self.request is not None or self._peeked) and not self.requests:
             return now - self.since > REQUEST
         return bool(self.total_outbufs_len) and now - self.last_activity > STALLED
 
@@ -218,7 +218,7 @@ class _Channel(HTTPChannel):
     def _leaves(self) -> bool:
         """True when there is nothing to do here (any more): handed over, or too little seen to decide."""
         try:
-            data = self.socket.recv(_PEEK, socket.MSG_PEEK)
+            data = self.socket.recv(MAX_HEADERS if self._peeked else _PEEK, socket.MSG_PEEK)
             if blank := len(data) - len(data.lstrip(b"\r\n")):
                 # Empty lines before a request mean nothing (RFC 9112, 2.2), but the log server minds them.
                 self.socket.recv(blank)
@@ -231,14 +231,15 @@ class _Channel(HTTPChannel):
             return False  # waitress meets it again and closes
         if not self._peeked:
             self.since = time.time()
-        if data.startswith(_STREAM):
+        stream = asks_for_stream(data, self.parser_class(self.adj))
+        if stream:
             self._wake_at(1)
             sock, self.socket = self.socket, None
             self.del_channel()
             self.connected = False
             self.server.logs.adopt(sock, self.addr)
             return True
-        if len(data) > self._peeked and _STREAM.startswith(data):
+        if stream is None and self._peeked < len(data) < MAX_HEADERS:
             # Sleep until there is more than this; the end of the connection wakes up too, with nothing new to see.
             self._peeked = len(data)
             self._wake_at(self._peeked + 1)

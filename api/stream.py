@@ -2,7 +2,10 @@
 
 A viewer has a cursor and is given what follows it (`feed.py`). What waits for it is bounded: a buffer in the kernel and
 one page of lines here; the rest stays in the store. One that does not take that page within `send_timeout` is dropped,
-so one that takes a byte now and then is dropped as well.
+so one that takes a byte now and then is dropped as well. While something waits for it nothing is read from it either:
+each of its pings is answered, and the answers would wait too.
+
+Connections that are not yet viewers (they open, or have to prove who they are) have a share of their own.
 """
 
 from __future__ import annotations
@@ -15,21 +18,26 @@ import re
 import resource
 import socket
 import threading
-import urllib.parse
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
+from falcon.uri import parse_query_string
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from deployer.api import origins
+from deployer.api import hosts, origins, wire
 from deployer.api.auth.streaming import Door, Refused
 from deployer.api.errors import MEDIA_TYPE, problem
-from deployer.api.feed import Feed, Viewer
-from deployer.core.errors import Invalid, NotFound, Problem, StoreUnavailable
+from deployer.api.feed import Feed, Viewer, frame
+from deployer.api.head import Target
+from deployer.api.hosts import AllowedHosts
+from deployer.api.negotiation import refuse_misspelled
+from deployer.api.operations import OPERATIONS
+from deployer.core.errors import Invalid, NotFound, StoreUnavailable
 from deployer.core.redaction import about_nobody
 from deployer.core.service import Service
 
@@ -39,16 +47,51 @@ ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404
 KERNEL_BUFFER = 64 * 1024
 """Bytes that wait in the kernel for a viewer to take them; Linux adds as much for its own needs (socket(7))."""
 OPENING = 200
-"""Connections that may be in the opening handshake beside the viewers."""
+"""Connections that may be there beside the viewers: in the opening handshake, proving who they are, being refused.
+
+Never more than an eighth of the process's file descriptors. A new one beyond that takes the place of the oldest."""
+UNKNOWN_LOG = "there is no such deployment in this namespace"
+"""Why a stream is closed with `UNKNOWN`."""
 _INCOMING = 16 * 1024  # bytes of a message from a viewer; there is nothing to say yet
 _REASON = 123  # bytes of a close reason, RFC 6455, 5.5
 
+_ROUTE = "/stream/deployments/{id}/logs"
 _PATH = re.compile(r"/stream/deployments/([^/]+)/logs/?")
+_PARAMETERS = OPERATIONS[_ROUTE, "GET"].query
+
+# What the library refuses, by status; its own sentences repeat the request.
+_LIBRARY_SAYS = {
+    400: "the opening handshake of the WebSocket is not valid (RFC 6455, 4.2.1)",
+    426: "this is a WebSocket; open it with a WebSocket client",
+    500: "the Deployer met an error of its own; its log says more",
+    503: "the service stops; try again in a while",
+    505: "a WebSocket needs HTTP/1.1",
+}
+
+_CROWDED = "as many are watching logs as can be served; try again in a while"
 
 _log = logging.getLogger(__name__)
 # The library reports every connection that opens, closes or fails; whatever matters is logged here.
 _wire_log = logging.getLogger(f"{__name__}.wire")
 _wire_log.setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which log a connection asks for, with the query's parameters as REST has them."""
+
+    id: str
+    params: dict[str, str | list[str]]
+
+    @property
+    def namespace(self) -> str:
+        """Raises Invalid."""
+        return wire.namespace(self)
+
+    @property
+    def after(self) -> int:
+        """How many messages the viewer has had already. Raises Invalid."""
+        return wire.number(self, "after", least=0) or 0
 
 
 class LogStream:
@@ -63,24 +106,29 @@ class LogStream:
         ping_interval: float = 20.0,
         door: Door | None = None,
         allowed_origins: Collection[str] = (),
+        allowed_hosts: AllowedHosts | None = None,
     ) -> None:
         """
         door           lets viewers in and ends what they may no longer see; without one everybody may see everything
         viewers        how many there may be at once; never more than a quarter of the process's file descriptors
         send_timeout   seconds in which a viewer must take what waits for it, at most a page of lines, or it is dropped
         ping_interval  seconds between pings, and how long a pong may take
+        allowed_hosts  what `Host` may be; loopback names only where nobody says
         """
         self._service = service
         self._limit = min(viewers, descriptors() // 4)
+        self._most_opening = max(1, min(OPENING, descriptors() // 8))
         self._send_timeout = send_timeout
         self._ping_interval = ping_interval
         self._door = door or Door()
         self._allowed_origins = frozenset(allowed_origins)
+        self._allowed_hosts = allowed_hosts or AllowedHosts()
         self._grace = 5.0
         self._viewers = 0
         self._connections: set[_Connection] = set()
+        self._opening: dict[_Connection, None] = {}  # those that are no viewers yet, the oldest first
         self._feeds: dict[str, Feed] = {}
-        self._listener = _Handover()
+        self._listener = _Handover(self._most_opening)
         self._thread: threading.Thread | None = None
         # Done when connections are taken; what it holds asks the loop to end.
         self._ready: concurrent.futures.Future[Callable[[], None]] = concurrent.futures.Future()
@@ -111,8 +159,8 @@ class LogStream:
         self._door.close()
 
     def adopt(self, sock: socket.socket, address: Any) -> None:
-        """Take over a connection whose request has not been read yet. Safe to call from any thread."""
-        if len(self._connections) >= self._limit + OPENING or not self._listener.put(sock, address):
+        """Take over a connection whose request has arrived and not been read yet. Safe to call from any thread."""
+        if not self._listener.put(sock, address):
             sock.close()
 
     # --- the loop's thread ----------------------------------------------------------------------------------------
@@ -165,71 +213,90 @@ class LogStream:
     def _connect(self, *args: Any, **kwargs: Any) -> _Connection:
         connection = _Connection(*args, **kwargs)
         connection.home = self._connections
+        connection.opening = self._opening
+        connection.most_opening = self._most_opening
         connection.patience = self._send_timeout
         return connection
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Refuse over HTTP what is not about one deployment."""
+        """Refuse over HTTP what is not for this service, or not about one deployment."""
+        target = Target.of(request.path)
         origin, host = (", ".join(request.headers.get_all(name)) for name in ("Origin", "Host"))
+        host = target.authority or host
+        if not self._allowed_hosts.admits(host):
+            return self._turn_away(connection, 421, hosts.REFUSAL)
         if origins.foreign(origin, host, self._allowed_origins):
-            return connection.respond(403, origins.REFUSAL.format(ascii(origin)[:200]))
-        url = urllib.parse.urlsplit(request.path)
-        if not _PATH.fullmatch(url.path):
-            return connection.respond(404, f"there is no stream at {url.path}; GET / lists what there is")
-        if len(_namespaces(url.query)) != 1:
-            return connection.respond(400, "the parameter namespace is needed, once")
+            return self._turn_away(connection, 403, origins.REFUSAL)
+        match = _PATH.fullmatch(target.path)
+        if match is None:
+            return _refuse(connection, 404, "there is no such stream; GET / lists what there is")
+        asked = Asked(match.group(1), parse_query_string(target.query, keep_blank=True, csv=False))
+        try:
+            refuse_misspelled(asked.params, _PARAMETERS)
+            asked.namespace  # noqa: B018 - which raises
+        except Invalid as error:
+            return _refuse(connection, 400, str(error))
         if self._viewers >= self._limit or self._door.crowded(request):
-            response = connection.respond(503, f"{self._viewers} are watching logs already; try again in a while")
+            response = _refuse(connection, 503, _CROWDED)
             response.headers["Retry-After"] = "10"
             return response
+        cast(_Connection, connection).asked = asked
         return None
 
-    async def _view(self, connection: ServerConnection) -> None:
-        self._viewers += 1
-        viewer = Viewer(cast(_Connection, connection))
+    def _turn_away(self, connection: ServerConnection, status: int, detail: str) -> Response:
+        self._door.note(connection, status, detail)
+        return _refuse(connection, status, detail)
+
+    async def _view(self, some: ServerConnection) -> None:
+        connection = cast(_Connection, some)
+        viewer = Viewer(connection)
         listener: asyncio.Task[None] | None = None
+        counted = False
         try:
             try:
-                ticket = await self._door.enter(connection, _id(connection))
+                ticket = await self._door.enter(connection, connection.asked.namespace, connection.asked.id)
+                if self._viewers >= self._limit:
+                    raise Refused(LATER, _CROWDED)
+                connection.establish()
+                self._viewers += 1
+                counted = True
                 listener = asyncio.create_task(_ignore_messages(connection))
                 listener.add_done_callback(lambda _: viewer.leave())
-                code, reason = await self._door.hold(ticket, self._outcome(connection, viewer))
+                code, reason = await self._door.hold(ticket, self._outcome(connection.asked, viewer))
             except Refused as refused:
                 code, reason = refused.code, refused.reason
             async with asyncio.timeout(self._send_timeout):
                 await connection.close(code, _shorten(reason))
         except TimeoutError:
             # No goodbye: it would wait behind what the viewer does not read.
-            _log.info("a log viewer took nothing for %g s and is dropped", self._send_timeout)
-            connection.transport.abort()
+            connection.drop()
         except ConnectionClosed:
             _log.debug("a log viewer left")
         finally:
             if listener is not None:
                 listener.cancel()
-            self._viewers -= 1
+            self._viewers -= counted
 
-    async def _outcome(self, connection: ServerConnection, viewer: Viewer) -> tuple[int, str]:
+    async def _outcome(self, asked: Asked, viewer: Viewer) -> tuple[int, str]:
         """Send until there is nothing more to come; returns close code and reason."""
-        assert connection.request is not None
-        id = _id(connection)
-        namespaces = _namespaces(urllib.parse.urlsplit(connection.request.path).query)
         try:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._readers, self._service.deployment, namespaces[0], id)
-            viewer.after = _after(urllib.parse.urlsplit(connection.request.path).query)
-            with self._feed(namespaces[0], id) as feed:
+            await loop.run_in_executor(self._readers, self._service.deployment, asked.namespace, asked.id)
+            viewer.after = asked.after
+            with self._feed(asked.namespace, asked.id) as feed:
                 return ENDED, await feed.follow(viewer)
-        except NotFound as error:
-            return UNKNOWN, str(error)
+        except NotFound:
+            # Clients of the original look for this in what they were sent.
+            viewer.way.put(frame(f"!!error {UNKNOWN_LOG}\n"))
+            return UNKNOWN, UNKNOWN_LOG
         except Invalid as error:
             return REFUSED, str(error)
         except StoreUnavailable as error:
             return LATER, str(error)
-        except (ConnectionClosed, TimeoutError):
+        except ConnectionClosed:
             raise
         except Exception:  # noqa: BLE001 - logged
-            _log.exception("the log of deployment %s cannot be shown", id)
+            _log.exception("the log of deployment %s cannot be shown", asked.id)
             return BROKEN, "the Deployer met an error of its own; its log says more"
 
     @contextlib.contextmanager
@@ -251,60 +318,84 @@ class LogStream:
 # --- plumbing ---------------------------------------------------------------------------------------------------------
 
 
-def _after(query: str) -> int:
-    """The parameter `after`: how many messages the viewer has had already. Raises Invalid."""
-    values = urllib.parse.parse_qs(query).get("after", ["0"])
-    if len(values) != 1 or not re.fullmatch("[0-9]{1,9}", values[0]):
-        raise Invalid([Problem("after", "is not one whole number from 0 on")])
-    return int(values[0])
-
-
-def _id(connection: ServerConnection) -> str:
-    """The deployment that a connection is about, once it was admitted."""
-    assert connection.request is not None
-    match = _PATH.fullmatch(urllib.parse.urlsplit(connection.request.path).path)
-    assert match is not None
-    return urllib.parse.unquote(match.group(1))
-
-
-async def _ignore_messages(connection: ServerConnection) -> None:
+async def _ignore_messages(connection: _Connection) -> None:
     """Read until the connection ends: it is how the library notices pongs and goodbyes."""
     with contextlib.suppress(ConnectionClosed):
         while True:
             await connection.recv(decode=False)
+            # Not before, since the library then reads on by itself.
+            await connection.taken()
 
 
 class _Connection(ServerConnection):
     """A connection that is a member of `home` from its first byte to its last, and the way out to its viewer.
 
+    Until it is `establish`ed it is one of `opening`, which holds `most_opening`, the oldest first.
+
     `put` writes frames that were made for many viewers. The library, which writes its own whole as well, never knows.
     """
 
+    asked: Asked
     home: set[_Connection]
+    opening: dict[_Connection, None]
+    most_opening: int
     patience: float  # seconds
+
+    def establish(self) -> None:
+        """From now on a viewer, whose place nobody takes."""
+        self.opening.pop(self, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.home.add(self)
+        self.opening[self] = None
+        if len(self.opening) > self.most_opening:
+            next(iter(self.opening)).give_way()
         self._empty = asyncio.Event()
         self._empty.set()
-        # What a slow viewer does not take is to wait in the store, not in the kernel's memory.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+        self._deadline: asyncio.TimerHandle | None = None
+        # What a slow viewer does not take is to wait in the store, not in the kernel's memory; and what it sends at
+        # once is to be little.
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _INCOMING)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.home.discard(self)
+        self.opening.pop(self, None)
+        self._stop_waiting()
         super().connection_lost(exc)
-        self._empty.set()
 
     # With a `write_limit` of 0 asyncio calls these when it has to keep something, and when it has no more.
 
     def pause_writing(self) -> None:
         self._empty.clear()
+        self._deadline = self.loop.call_later(self.patience, self.drop)
         super().pause_writing()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._stop_waiting()
+        if not self.recv_messages.paused:
+            self.transport.resume_reading()
+
+    def _stop_waiting(self) -> None:
         self._empty.set()
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._empty.is_set():
+            self.transport.pause_reading()
+
+    def send_data(self) -> None:
+        """What the library has to say, in one piece: a thousand pongs are one write."""
+        data = self.protocol.data_to_send()
+        if whole := b"".join(data):
+            self.transport.write(whole)
+        if b"" in data and self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def put(self, data: bytes) -> bool:
         """Write frames, unless the end has been said already; false when some of it has to wait."""
@@ -313,10 +404,18 @@ class _Connection(ServerConnection):
         return self._empty.is_set()
 
     async def taken(self) -> None:
-        """Return when nothing has to wait any more. Raises TimeoutError when that takes too long."""
-        if not self._empty.is_set():
-            async with asyncio.timeout(self.patience):
-                await self._empty.wait()
+        """Return when nothing has to wait any more, or the connection has ended: it is given `patience` seconds."""
+        await self._empty.wait()
+
+    def drop(self) -> None:
+        """End it without a goodbye, which would wait behind what is not read."""
+        _log.info("a log viewer took nothing for %g s and is dropped", self.patience)
+        self.transport.abort()
+
+    def give_way(self) -> None:
+        """End it in favour of a newer one."""
+        self.opening.pop(self, None)
+        self.transport.abort()
 
 
 class _Handover(socket.socket):
@@ -325,19 +424,21 @@ class _Handover(socket.socket):
     It is one end of a pair. A byte from the other end makes it readable, upon which asyncio calls `accept`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """`most` connections wait at once."""
         mine, self._bell = socket.socketpair()
         super().__init__(fileno=mine.detach())
         self.setblocking(False)
         self._bell.setblocking(False)
         self._lock = threading.Lock()
         self._open = True
+        self._most = most
         self._waiting: deque[tuple[socket.socket, Any]] = deque()
 
     def put(self, sock: socket.socket, address: Any) -> bool:
-        """Offer a connection. False when this is closed: the socket stays the caller's."""
+        """Offer a connection. False when this is full or closed: the socket stays the caller's."""
         with self._lock:
-            if not self._open:
+            if not self._open or len(self._waiting) >= self._most:
                 return False
             self._waiting.append((sock, address))
             # A full pair is readable already.
@@ -372,25 +473,31 @@ def descriptors() -> int:
     return 1 << 30 if soft == resource.RLIM_INFINITY else soft
 
 
-def _as_problem(_connection: ServerConnection, _request: Request, response: Response) -> None:
-    """Give a refusal, ours or the library's, the shape of all other errors."""
-    if response.status_code < 400:
-        return
-    detail = (response.body or b"").decode(errors="replace").strip().replace("\n", " ")
-    response.body = problem(response.status_code, detail)
+def _refuse(connection: ServerConnection, status: int, detail: str) -> Response:
+    """An answer over HTTP, in the shape of all other errors."""
+    response = connection.respond(status, "")
+    response.body = problem(status, detail)
     for name, value in (("Content-Type", MEDIA_TYPE), ("Content-Length", str(len(response.body)))):
         del response.headers[name]
         response.headers[name] = value
+    return response
+
+
+def _as_problem(connection: ServerConnection, _request: Request, response: Response) -> Response | None:
+    """What the library refuses, in words of ours."""
+    status = response.status_code
+    if status < 400 or response.headers["Content-Type"] == MEDIA_TYPE:
+        return None
+    refusal = _refuse(connection, status, _LIBRARY_SAYS.get(status, _LIBRARY_SAYS[400]))
+    if "Upgrade" in response.headers:
+        refusal.headers["Upgrade"] = response.headers["Upgrade"]
+    return refusal
 
 
 def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     """Have the loop call `callback`; when it has ended there is nobody to tell."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)
-
-
-def _namespaces(query: str) -> list[str]:
-    return urllib.parse.parse_qs(query).get("namespace", [])
 
 
 def _shorten(reason: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import falcon
 import msgspec
@@ -22,6 +22,13 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _NAMESPACE = re.compile(SCHEMA["properties"]["namespace"]["pattern"].removesuffix("$") + r"\Z")
 
 E = TypeVar("E", bound=Enum)
+
+
+class Query(Protocol):
+    """A request, of REST or of the log stream: names and values of its query; a list for a name that comes twice."""
+
+    @property
+    def params(self) -> Mapping[str, str | list[str]]: ...
 
 
 class TooLarge(DeployerError):
@@ -107,7 +114,7 @@ def about(resp: falcon.Response, app: str, id: str) -> None:
 # --- query parameters: each raises Invalid, so that the answer names the parameter ------------------------------------
 
 
-def namespace(req: falcon.Request) -> str:
+def namespace(req: Query) -> str:
     """The parameter that every descriptor and deployment needs."""
     value = required(req, "namespace")
     if not _NAMESPACE.match(value):
@@ -121,7 +128,7 @@ def app(req: falcon.Request) -> str | None:
     return value and fold(value)
 
 
-def required(req: falcon.Request, name: str) -> str:
+def required(req: Query, name: str) -> str:
     """The parameter's text."""
     value = text(req, name)
     if value is None:
@@ -134,7 +141,7 @@ def required_app(req: falcon.Request) -> str:
     return fold(required(req, "appname"))
 
 
-def text(req: falcon.Request, name: str) -> str | None:
+def text(req: Query, name: str) -> str | None:
     """The parameter's text; None when it is absent or empty."""
     value = req.params.get(name)
     if isinstance(value, list):
@@ -152,7 +159,7 @@ def flag(req: falcon.Request, name: str, default: bool) -> bool:
     return value.lower() == "true"
 
 
-def number(req: falcon.Request, name: str, least: int) -> int | None:
+def number(req: Query, name: str, least: int) -> int | None:
     """A whole number from `least` on; None when absent."""
     value = _typed(req, name)
     if value is None:
@@ -173,7 +180,7 @@ def choice(req: falcon.Request, name: str, choices: type[E]) -> E | None:
         raise _wrong(name, f"is not one of {', '.join(choice.value for choice in choices)}") from None
 
 
-def _typed(req: falcon.Request, name: str) -> str | None:
+def _typed(req: Query, name: str) -> str | None:
     """Like `text`, but empty is not absent: a variable that a script forgot to set must not decide what is deleted."""
     return "" if req.params.get(name) == "" else text(req, name)
 

@@ -84,7 +84,7 @@ class Client:
         try:
             with connect(url, proxy=None, open_timeout=TIMEOUT, close_timeout=5) as stream:
                 while True:
-                    yield stream.recv(timeout=max(0.0, end - time.monotonic()), decode=True)
+                    yield stream.recv(timeout=max(0.0, end - time.monotonic()), decode=True).removesuffix("\n")
         except ConnectionClosed as error:
             closed = error.rcvd
             if closed is not None and closed.code == 1000:

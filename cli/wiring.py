@@ -11,6 +11,7 @@ from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.streaming import Door
+from deployer.api.hosts import AllowedHosts
 from deployer.api.metrics import Metrics
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
@@ -90,7 +91,12 @@ class Running:
             metrics.ended,
         )
         service = Service(store, logbook, self.registry, settings, dry_run=DryRun(self.client, settings))
-        logs = LogStream(service, door=Door(access, Audit()), allowed_origins=settings.allowed_origins)
+        audit = Audit()
+        opened.callback(audit.close)
+        hosts = AllowedHosts.of(settings)
+        logs = LogStream(
+            service, door=Door(access, audit), allowed_origins=settings.allowed_origins, allowed_hosts=hosts
+        )
         figures.show(
             metrics,
             store=store,
@@ -106,7 +112,9 @@ class Running:
             Readiness(engine, store, self.client, access),
             metrics,
             access=access,
+            audit=audit,
             allowed_origins=settings.allowed_origins,
+            allowed_hosts=hosts,
             redactor=redactor,
         )
         self._server = Server(app, logs, settings.deployhost, settings.deployport)

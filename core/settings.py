@@ -45,6 +45,9 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 # What browsers send as `Origin` (RFC 6454, 6.2): lower case, and without the scheme's own port.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
+# Names under which people reach a service, also in their own DNS, where underscores are common.
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?")
+
 # Where durations end to make sense: a day, in seconds.
 _DAY = 86_400.0
 
@@ -171,6 +174,11 @@ def _https(value: str) -> str:
 def _origins(value: tuple[str, ...]) -> str:
     bad = [v for v in value if not _ORIGIN.fullmatch(v)]
     return f"{bad[0]!r} is not an origin like https://deploy.example.com (no path, no *)" if bad else ""
+
+
+def _allowed_hosts(value: tuple[str, ...]) -> str:
+    bad = [v for v in value if not (_HOST.fullmatch(v) or _is_address(v.removeprefix("[").removesuffix("]")))]
+    return f"{bad[0]!r} is not a host like deploy.example.com or *.example.com (no scheme, no port)" if bad else ""
 
 
 def _label(value: str) -> str:
@@ -328,6 +336,14 @@ class Settings:
         (),
         "Origins of web pages that may use REST and log stream, like https://ui.example.com, beside the service's own.",
         check=_origins,
+    )
+    allowed_hosts: tuple[str, ...] = _option(
+        "names",
+        (),
+        "Names under which the service may be asked (the header Host), beside localhost and the address that it "
+        "listens on: names, IP addresses, and *.example.com for all below a domain. Without authentication everything "
+        "else gets a 421, so that no web page can pass for one of this service; with it, only when this is set.",
+        check=_allowed_hosts,
     )
     jwt_algorithm: str = _option(
         "text", "RS256", "The only algorithm in which tokens may be signed.", choices=JWT_ALGORITHMS
@@ -851,9 +867,12 @@ def www_twin(host: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """True when nobody but this machine is reached at `host`, an IP address or a name."""
-    if host == "localhost":
-        return True
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_address(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True

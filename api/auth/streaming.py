@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
-import urllib.parse
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from deployer.api.auth import credentials
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.model import Caller, Forbidden, Unauthenticated, Unsure
+from deployer.api.head import Target
 from deployer.api.routes import ROUTES, Permission
 from deployer.core.redaction import about_nobody
 
@@ -98,21 +98,15 @@ class Door:
         """The subprotocol to agree on: never the one with the token, which would be sent back."""
         return Subprotocol(credentials.PROTOCOL) if credentials.PROTOCOL in offered else None
 
-    async def enter(self, connection: ServerConnection, id: str) -> Ticket | None:
+    async def enter(self, connection: ServerConnection, namespace: str, id: str) -> Ticket | None:
         """A ticket for the deployment's stream; None when none is needed. Raises Refused or ConnectionClosed."""
         if self._access is None:
             return None
-        assert connection.request is not None
-        query = urllib.parse.urlsplit(connection.request.path).query
-        namespaces = urllib.parse.parse_qs(query).get("namespace", [])
-        known: list[Caller] = []
+        caller: Caller | None = None
         try:
             token = await self._token(connection)
             caller = await self._check(self._access.identify, token)
-            known.append(caller)
-            if len(namespaces) != 1:
-                return None  # said by whoever needs it; nothing is shown without
-            await self._check(self._access.require, caller, self._permission, namespaces[0], id)
+            await self._check(self._access.require, caller, self._permission, namespace, id)
         except Unauthenticated as error:
             end = UNAUTHENTICATED, str(error)
         except Forbidden as error:
@@ -120,8 +114,8 @@ class Door:
         except Unsure as error:
             end = LATER, str(error)
         else:
-            return Ticket(caller, token, namespaces[0], id)
-        self._note(connection, known, namespaces, id, end)
+            return Ticket(caller, token, namespace, id)
+        self.note(connection, *end, who=caller.name if caller else None, namespace=namespace, id=id)
         raise Refused(*end)
 
     async def hold(self, ticket: Ticket | None, showing: Coroutine[Any, Any, End]) -> End:
@@ -189,23 +183,25 @@ class Door:
             else:
                 good = time.monotonic()
 
-    def _note(
-        self, connection: ServerConnection, known: list[Caller], namespaces: list[str], id: str, end: End
-    ) -> None:
+    def note(
+        self, connection: ServerConnection, status: int, reason: str, *, who: str | None = None,
+        namespace: str | None = None, id: str | None = None,
+    ) -> None:  # fmt: skip
+        """Write a refusal to the audit log. `status` is that of HTTP, or a close code."""
         if self._audit is None or connection.request is None:
             return
         self._audit.note(
-            who=known[0].name if known else None,
+            who=who,
             outcome="refused",
-            status=end[0],
+            status=status,
             source=_source(connection),
             method="WEBSOCKET",
-            path=urllib.parse.urlsplit(connection.request.path).path,
+            path=Target.of(connection.request.path).path,
             verb=self._permission.verb,
             resource=self._permission.resource,
-            namespace=namespaces[0] if len(namespaces) == 1 else None,
+            namespace=namespace,
             id=id,
-            reason=end[1],
+            reason=reason,
         )
 
 

@@ -21,6 +21,7 @@ from deployer.api.app import create_app
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.streaming import Door
+from deployer.api.hosts import AllowedHosts
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
 from deployer.core import plugins
@@ -193,21 +194,26 @@ def world(  # noqa: PLR0917 - pytest fills them in by name
     logbook = Logbook(store)
     service = Service(store, logbook, registry, settings)
     origins = settings.allowed_origins
-    door = Door(access, Audit(), **door_options)
-    logs = LogStream(service, door=door, allowed_origins=origins, **stream_options)
+    hosts = AllowedHosts.of(settings)
+    audit = Audit()
+    door = Door(access, audit, **door_options)
+    logs = LogStream(service, door=door, allowed_origins=origins, allowed_hosts=hosts, **stream_options)
     reasons: list[str] = []
     app = create_app(
         service,
         lambda: [{"name": "one", "state": "ok"}],
         lambda: reasons,
         access=access,
+        audit=audit,
         allowed_origins=origins,
+        allowed_hosts=hosts,
         redactor=logbook.redactor,
     )
     server = Server(app, logs, "127.0.0.1", 0, **server_options)
     server.start()
     yield World(store, logbook, service, logs, server, reasons)
     server.stop(5)
+    audit.close()
     logbook.close()
     store.close()
     for thread in set(threading.enumerate()) - before:

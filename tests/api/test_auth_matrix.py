@@ -279,9 +279,14 @@ def test_an_id_of_another_namespace_is_not_found_under_ones_own(world: World, is
         ("DELETE", f"/descriptors/{there.descriptor_id}?namespace={OTHER}"),
     ):
         assert world.call(method, target, headers=foreign).status == 404
-    with world.watch(there.id, OTHER, additional_headers=foreign) as viewer, pytest.raises(ConnectionClosed):
-        viewer.recv(timeout=20)
-    assert viewer.close_code == 4404
+    ends = []
+    for id in (there.id, "nobody"):
+        with world.watch(id, OTHER, additional_headers=foreign) as viewer:
+            said = viewer.recv(timeout=20)
+            with pytest.raises(ConnectionClosed):
+                viewer.recv(timeout=20)
+        ends.append((said, viewer.close_code, viewer.close_reason))
+    assert ends[0] == ends[1] and ends[0][1] == 4404
     assert state(world) == before
 
 

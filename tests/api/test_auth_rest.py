@@ -229,7 +229,8 @@ def test_a_page_of_an_allowed_origin_may_ask(world: World, issuer: Issuer) -> No
     assert preflight.status == 200
     assert preflight.headers["Access-Control-Allow-Origin"] == PAGE
     assert {"GET", "PUT", "DELETE"} <= set(preflight.headers["Access-Control-Allow-Methods"].split(", "))
-    assert preflight.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-Match"
+    allowed = preflight.headers["Access-Control-Allow-Headers"]
+    assert allowed == "Accept, Authorization, Content-Type, If-Match, If-None-Match"
     answer = world.call("POST", f"/descriptors{Q}", document(), bearer(issuer.token()) | {"Origin": PAGE})
     assert answer.status == 201
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE
@@ -238,6 +239,47 @@ def test_a_page_of_an_allowed_origin_may_ask(world: World, issuer: Issuer) -> No
     assert "Origin" in answer.headers["Vary"]
     # A script learns why it was refused, too.
     assert world.call("GET", "/plugins", headers={"Origin": PAGE}).headers["Access-Control-Allow-Origin"] == PAGE
+
+
+def test_a_page_may_use_everything_that_is_documented(world: World, issuer: Issuer) -> None:
+    """Headers of requests, of answers and of errors, as the OpenAPI document has them."""
+    headers = bearer(issuer.token()) | {"Origin": PAGE}
+    document = world.call("GET", "/openapi.json", headers=headers).json
+    ask = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
+    preflight = world.call("OPTIONS", "/", headers=ask).headers
+    allowed = {name.lower() for name in preflight["Access-Control-Allow-Headers"].split(", ")}
+    exposed = world.call("GET", "/", headers=headers).headers["Access-Control-Expose-Headers"].split(", ")
+    sent: set[str] = set()
+    for path, methods in document["paths"].items():
+        preflight = world.call("OPTIONS", path, headers=ask).headers
+        for method, operation in methods.items():
+            assert method.upper() in preflight["Access-Control-Allow-Methods"].split(", ")
+            sent |= {p["name"].lower() for p in operation.get("parameters", []) if p["in"] == "header"}
+            for listed in operation["responses"].values():
+                _, _, name = listed.get("$ref", "").rpartition("/")
+                response = document["components"]["responses"][name] if name else listed
+                assert set(response.get("headers", {})) <= set(exposed)
+    assert {"if-match", "if-none-match"} <= sent <= allowed
+    # What the answers really have, but for what every answer has and Fetch lets pages read (2.2.1).
+    id = world.deployment().id
+    read = set(world.call("GET", f"/deployments/{id}/logs{Q}", headers=headers).headers)
+    read |= set(world.call("GET", f"/deployments/{id}{Q}", headers=headers).headers)
+    read |= set(world.call("PATCH", f"/deployments/{id}{Q}", headers=headers).headers)
+    read |= set(world.call("GET", "/plugins", headers={"Origin": PAGE}).headers)
+    assert {"ETag", "X-Next-After", "Allow", "WWW-Authenticate"} <= {
+        n for n in exposed if n.title() in read or n in read
+    }
+    mine = {name for name in read if name.startswith("X-") and name != "X-Content-Type-Options"}
+    assert mine <= set(exposed)
+
+
+def test_a_page_may_poll_cheaply(world: World, issuer: Issuer) -> None:
+    id = world.deployment().id
+    headers = bearer(issuer.token()) | {"Origin": PAGE}
+    first = world.call("GET", f"/deployments/{id}{Q}", headers=headers)
+    again = world.call("GET", f"/deployments/{id}{Q}", headers=headers | {"If-None-Match": first.headers["ETag"]})
+    assert again.status == 304
+    assert again.headers["Access-Control-Allow-Origin"] == PAGE
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.typing import Subprotocol
 
+from deployer.api import stream
 from deployer.api.auth.access import Access
 from deployer.api.auth.credentials import BEARER_PROTOCOL, PROTOCOL
 from deployer.api.auth.model import Authenticator, Authorizer, Caller, Unauthenticated, Unsure
@@ -26,6 +28,10 @@ from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 from .conftest import NS, World
 
 PAGE = "https://ui.example.com"
+HANDSHAKE = (
+    "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +221,83 @@ class TestCrowd:
                     assert "queued" in viewer.recv(timeout=20)
             waiting[0].send(f"Bearer {issuer.token()}")
             assert "queued" in waiting[0].recv(timeout=20)
+
+
+class TestStrangers:
+    """Connections that have not proved who they are have a share of their own, whatever they have sent."""
+
+    @pytest.fixture
+    def stream_options(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        monkeypatch.setattr(stream, "OPENING", 10)
+        return {"viewers": 3, "send_timeout": 2.0}
+
+    @pytest.fixture
+    def door_options(self) -> dict[str, Any]:
+        return {"first": 30.0, "waiting": 1000}
+
+    @pytest.fixture
+    def access(self, parts: Any) -> Iterator[Access]:
+        self.gate = gate = threading.Event()
+
+        class Slow(Authenticator):
+            def authenticate(self, token: str) -> Caller:
+                if token == "slow":
+                    gate.wait(30)
+                    raise Unauthenticated("at last")
+                return parts[0].authenticate(token)
+
+        yield Access(Slow(), parts[1])
+        gate.set()
+
+    def test_they_take_no_viewers_place(self, world: World, issuer: Issuer) -> None:
+        id = world.deployment().id
+        handshake = HANDSHAKE.format(path=f"/stream/deployments/{id}/logs?namespace={NS}")
+        slow = handshake.replace("\r\n\r\n", "\r\nAuthorization: Bearer slow\r\n\r\n")
+        with contextlib.ExitStack() as stack:
+            viewers = [stack.enter_context(world.watch(id, additional_headers=bearer(issuer.token())))]
+            assert "queued" in viewers[0].recv(timeout=20)
+            for number in range(60):
+                sock = stack.enter_context(socket.create_connection(("127.0.0.1", world.port), timeout=20))
+                # No more than three are being checked: there are four threads for that.
+                sock.sendall((slow if number < 3 else handshake).encode())
+                assert len(world.logs._connections) <= 10 + len(viewers) + 1
+            assert world.logs.viewers == 1
+            for _ in range(2):
+                viewers.append(stack.enter_context(world.watch(id, additional_headers=bearer(issuer.token()))))
+                assert "queued" in viewers[-1].recv(timeout=20)
+            with pytest.raises(InvalidStatus) as refused:
+                world.watch(id, additional_headers=bearer(issuer.token()))
+            assert refused.value.response.status_code == 503
+            world.logbook.append(id, "for all")
+            assert all(viewer.recv(timeout=20).endswith("for all\n") for viewer in viewers)
+            self.gate.set()
+
+    def test_the_last_place_goes_to_one(self, world: World, issuer: Issuer) -> None:
+        """Both were admitted while there was one place left; who proves it later finds none."""
+        id = world.deployment().id
+        with contextlib.ExitStack() as stack:
+            viewers = [stack.enter_context(world.watch(id)) for _ in range(5)]
+            for viewer in viewers[:3]:
+                viewer.send(f"Bearer {issuer.token()}")
+                assert "queued" in viewer.recv(timeout=20)
+            for viewer in viewers[3:]:
+                viewer.send(f"Bearer {issuer.token()}")
+                assert end(viewer)[0] == 1013
+
+    def test_their_pings_are_bounded_too(self, world: World) -> None:
+        id = world.deployment().id
+        ping = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + b"p" * 125
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.settimeout(20)
+            sock.connect(("127.0.0.1", world.port))
+            sock.sendall(HANDSHAKE.format(path=f"/stream/deployments/{id}/logs?namespace={NS}").encode())
+            began, sent = time.monotonic(), 0
+            with contextlib.suppress(OSError):
+                while sent < 64_000_000:
+                    sent += sock.send(ping * 100)
+            assert time.monotonic() - began < 10
+            assert sent < 16_000_000
 
 
 # --- the end of credentials -------------------------------------------------------------------------------------------

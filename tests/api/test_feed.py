@@ -35,7 +35,7 @@ class Way:
 
     def has(self, world: Any, id: str) -> bool:
         """It was given the whole log, every line once."""
-        return self.data == b"".join(feed.frame(feed.format_line(line)) for line in world.logbook.read(id))
+        return self.data == b"".join(feed.frame(feed.format_line(line) + "\n") for line in world.logbook.read(id))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):

@@ -16,7 +16,7 @@ from deployer.core.settings import Settings
 def test_compression_that_the_ingress_cannot_do(world: Any, make_document: Any) -> None:
     settings = Settings(own_namespace="deployer", ingress="nginx")
     service = Service(world.store, world.logbook, plugins.load(settings), settings)
-    client = testing.TestClient(create_app(service, list, list))
+    client = testing.TestClient(create_app(service, list, list), headers={"Host": "localhost"})
     ports = {"containers": [{"name": "main", "image": "x", "ports": [{"containerPort": 8080}]}]}
     wanted = make_document(frontend="shop.example.com", podspec=ports, useCompression=True)
 

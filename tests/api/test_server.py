@@ -38,15 +38,17 @@ def read_all(sock: socket.socket) -> bytes:
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
-        (b"POST /descriptors/ HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST /descriptors/ HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
-        (b"POST /descriptors/ HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"POST /descriptors/ HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /descriptors/ HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413),
+        (b"POST /descriptors/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
         (
-            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n" + b"x" * 0xFFFFF + b"\r\n5\r\nxxxxx\r\n",
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n"
+            + b"x" * 0xFFFFF
+            + b"\r\n5\r\nxxxxx\r\n",
             413,
         ),
-        (b"FOO / HTTP/1.1\r\nConnection: close\r\n\r\n", 501),
+        (b"FOO / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 501),
     ],
 )
 def test_what_is_no_request_is_a_problem_too(world: Any, request_bytes: bytes, status: int) -> None:
@@ -64,14 +66,14 @@ def test_what_is_no_request_is_a_problem_too(world: Any, request_bytes: bytes, s
 def test_a_refused_body_does_not_reset_its_sender(world: Any) -> None:
     """The answer is there to be read although the body never was."""
     size = 8 * 1024 * 1024
-    head = f"POST /descriptors/?namespace=a HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+    head = f"POST /descriptors/?namespace=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
     with raw(world, head.encode() + b"x" * size) as sock:
         assert read_all(sock).startswith(b"HTTP/1.1 413 ")
 
 
 def test_pipelined_requests_are_answered_in_order(world: Any) -> None:
-    requests = b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in (b"/healthz", b"/nothing"))
-    with raw(world, requests + b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as sock:
+    requests = b"".join(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in (b"/healthz", b"/nothing"))
+    with raw(world, requests + b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as sock:
         data = read_all(sock)
     assert [part[:3] for part in data.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
 
@@ -103,7 +105,7 @@ def test_an_answer_that_is_not_taken_is_given_up(world: Any, monkeypatch: pytest
     id = world.deployment().id
     for _ in range(500):
         world.logbook.append(id, "x" * 60_000)
-    request = f"GET /deployments/{id}/logs?namespace=shop-ns HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"GET /deployments/{id}/logs?namespace=shop-ns HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         for _ in range(8):  # as many as there are threads
             stack.enter_context(raw(world, request)).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -145,7 +147,7 @@ def test_without_file_descriptors_the_port_recovers() -> None:
         for _ in range(150):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
         with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
-            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert read_all(sock).startswith(b"HTTP/1.1 200 ")
         process.stdin.close()
         assert process.wait(20) == 0

@@ -121,7 +121,7 @@ def test_a_second_signal_does_not_wait(deployer: Any, flags: list[str]) -> None:
     host, port = rest.url[7:-1].split(":")
     with socket.create_connection((host, int(port))) as half:
         # A request that never arrives whole keeps an orderly stop busy for its grace time.
-        half.sendall(b"POST /descriptors/?namespace=x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        half.sendall(b"POST /descriptors/?namespace=x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
         assert rest.call("GET", "/healthz")[0] == 200
         began = time.monotonic()
         while process.child.poll() is None:

@@ -79,7 +79,7 @@ def test_every_option_can_be_given_in_every_way(toml):
     special |= {"pod_security": "restricted", "image_pull_policy": "Never", "health_via": "direct"}
     special |= {"auth": "kubernetes", "jwt_algorithm": "ES256", "jwt_jwks_url": "https://idp.example/keys"}
     special |= {"allowed_volume_types": "configMap,secret"}
-    special |= {"allowed_origins": "https://a.example,http://[::1]:8080"}
+    special |= {"allowed_origins": "https://a.example,http://[::1]:8080", "allowed_hosts": "a,*.b.example"}
     issuer = {"auth": "jwt", "jwt_issuer": "i", "jwt_audience": "a", "jwt_key_file": "k"}
     special |= {"preview_host": "{app}.{namespace}.preview.example", "preview_check": "/health?deep=1"}
     for option in OPTIONS:
