@@ -69,7 +69,8 @@ def _lapsed(store: Store, settings: Settings, claim: HostClaim) -> bool:
     """True for a claim from before the settings gave the host to others, once nothing deployed uses it any more."""
     if settings.allows_host(claim.namespace, claim.host) or claim.host == settings.preview(claim.namespace, claim.app):
         return False
-    return claim.host not in _deployed_hosts(store, claim.namespace, claim.app)
+    used = _deployed_hosts(store, claim.namespace, claim.app)
+    return claim.host not in used and not (claim.preview and used)
 
 
 def release_hosts(

@@ -18,6 +18,11 @@ from deployer.core.settings import Settings, www_twin
 DEFAULT_ACCOUNT = "default"
 """The ServiceAccount of pods that name none (Kubernetes' admission plugin ServiceAccount)."""
 
+_Path = tuple[str | int, ...]
+
+_SHOWN = 253
+"""Characters of a name that are repeated; no object of Kubernetes has a longer one."""
+
 
 def problems(descriptor: Mapping[str, Any], settings: Settings) -> list[Problem]:
     """Everything that a descriptor asks for and may not have; for one that was checked before, when it is deployed."""
@@ -59,11 +64,10 @@ def pod_problems(descriptor: Mapping[str, Any], settings: Settings) -> Iterator[
         return
     yield from _service_account(podspec, _Allowed(settings, "allowed_service_accounts", namespace))
     secrets = _Allowed(settings, "allowed_secrets", namespace)
-    for field in ("tlsSecretName", "imagePullSecrets"):
-        yield from secrets.check(_secret_names({field: descriptor.get(field)}))
-    yield from secrets.check(_secret_names(podspec, "podspec"))
+    own = {field: descriptor.get(field) for field in ("tlsSecretName", "imagePullSecrets")}
+    yield from secrets.check(_secret_names({**own, "podspec": podspec}))
     classes = _Allowed(settings, "allowed_priority_classes", namespace)
-    yield from classes.check([("podspec.priorityClassName", podspec.get("priorityClassName") or None)])
+    yield from classes.check([(("podspec", "priorityClassName"), podspec.get("priorityClassName") or None)])
     yield from _tolerations(podspec, _Allowed(settings, "allowed_tolerations", namespace))
     if podspec.get("nodeName") and settings.forbid_node_name:
         why = "must be absent: the scheduler chooses the node here, with respect to taints and resources"
@@ -96,11 +100,11 @@ class _Allowed:
         names = " or ".join(self._patterns or ()) or "none"
         return f"may not be used by apps of namespace {self._namespace}; allowed: {names}"
 
-    def check(self, named: Iterable[tuple[str, Any]]) -> Iterator[Problem]:
-        """What is wrong with pairs of path and name; no name is never wrong."""
-        for path, name in named:
+    def check(self, named: Iterable[tuple[_Path, Any]]) -> Iterator[Problem]:
+        """What is wrong with pairs of path and name; no name is never wrong. Does not look where all may be used."""
+        for path, name in named if self._patterns is not None else ():
             if isinstance(name, str) and not self.permits(name):
-                yield Problem(path, f"{json.dumps(name)} {self.ending}")
+                yield Problem(_text(path), f"{json.dumps(name[:_SHOWN])} {self.ending}")
 
 
 def _service_account(podspec: Mapping[str, Any], allowed: _Allowed) -> Iterator[Problem]:
@@ -109,7 +113,7 @@ def _service_account(podspec: Mapping[str, Any], allowed: _Allowed) -> Iterator[
     old = podspec.get("serviceAccount") and not podspec.get("serviceAccountName")
     field = "serviceAccount" if old else "serviceAccountName"
     if name := podspec.get(field):
-        yield from allowed.check([(f"podspec.{field}", name)])
+        yield from allowed.check([(("podspec", field), name)])
     elif not allowed.permits(DEFAULT_ACCOUNT):
         message = f"is absent, so that the pods have the ServiceAccount {DEFAULT_ACCOUNT}, which {allowed.ending}"
         yield Problem("podspec.serviceAccountName", message)
@@ -120,7 +124,7 @@ def _tolerations(podspec: Mapping[str, Any], allowed: _Allowed) -> Iterator[Prob
         key = toleration.get("key") or ""
         # Without a key it tolerates every taint: only a pattern that permits every key permits that.
         if isinstance(key, str) and not allowed.permits(key):
-            what = f"the taint {json.dumps(key)}" if key else "every taint, as there is no key,"
+            what = f"the taint {json.dumps(key[:_SHOWN])}" if key else "every taint, as there is no key,"
             yield Problem(f"podspec.tolerations[{n}].key", f"{what} {allowed.ending}")
 
 
@@ -128,7 +132,7 @@ _REFERENCES = re.compile(r"(secret|secretKey|nodePublishSecret|\w+Secret)Ref")
 """Fields with a reference to a Secret: envFrom.secretRef, env.valueFrom.secretKeyRef, and those of volumes' drivers."""
 
 
-def _secret_names(thing: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _secret_names(thing: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
     """The paths and names of all Secrets that something refers to, wherever in it.
 
     By the names of the fields, which are the same in all of core/v1, so that what a later Kubernetes adds is found too.
@@ -136,20 +140,24 @@ def _secret_names(thing: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """
     if isinstance(thing, list):
         for n, item in enumerate(thing):
-            yield from _secret_names(item, f"{path}[{n}]")
+            yield from _secret_names(item, (*path, n))
         return
     for field, value in thing.items() if isinstance(thing, Mapping) else ():
-        shown = field if re.fullmatch(r"\w{1,80}", str(field)) else "?"
-        at = f"{path}.{shown}" if path else shown
+        at = (*path, field)
         if field in ("secretName", "tlsSecretName"):
             yield at, value
         elif field == "imagePullSecrets":
-            yield from ((f"{at}[{n}].name", item.get("name")) for n, item in enumerate(_objects(value)))
-        elif isinstance(value, Mapping) and (field == "secret" or _REFERENCES.fullmatch(str(field))):
-            yield f"{at}.name", value.get("name")
+            yield from (((*at, n, "name"), item.get("name")) for n, item in enumerate(_objects(value)))
+        elif isinstance(value, Mapping | list):
+            if isinstance(value, Mapping) and (field == "secret" or _REFERENCES.fullmatch(field)):
+                yield (*at, "name"), value.get("name")
             yield from _secret_names(value, at)
-        else:
-            yield from _secret_names(value, at)
+
+
+def _text(path: _Path) -> str:
+    """The path as problems have it; a field that core/v1 cannot have is not repeated."""
+    shown = (f"[{p}]" if isinstance(p, int) else f".{p if re.fullmatch(r'[A-Za-z]{1,80}', p) else '?'}" for p in path)
+    return "".join(shown).removeprefix(".")
 
 
 def _items(thing: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

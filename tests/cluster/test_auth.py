@@ -232,7 +232,7 @@ def test_rights_are_plain_rbac_and_follow_it_within_the_cache_time(cluster: Clus
     assert status(rest) == 403
     _, problem = rest.call("GET", "/deployments/")
     who = f"system:serviceaccount:{cluster.namespace}:changing"
-    assert problem["detail"] == f"{who} may not list deployments.kube-deployer in namespace {cluster.namespace}"
+    assert problem["detail"] == f"{who} may not list deployments.kube-deployer in this namespace"
     cluster.grant("changing", "get", "list")
     assert await_status(rest, 200) < CACHE + FOLLOWS
     assert status(rest, "POST", "/descriptors/") == 403
@@ -267,6 +267,27 @@ def test_names_in_a_rule_are_ids(cluster: Cluster, as_user: Any) -> None:
     assert status(named, path=f"/descriptors/{ids[1]}/") == 403
     assert status(named, path="/descriptors/") == 403
     assert status(named, "DELETE", f"/descriptors/{ids[0]}/") == 403
+
+
+def test_whoever_may_not_read_gets_nothing_to_read(cluster: Cluster, as_user: Any) -> None:
+    """By deploying somebody else's descriptor, whose environment has a secret."""
+    cluster.user("author", *VERBS["deploy"])
+    cluster.user("blind", "create", "delete")
+    cluster.user("half")
+    cluster.grant("half", "get", "create", "delete", resources=["deployments"])
+    writer, blind, half = (as_user(cluster.token(name)) for name in ("author", "blind", "half"))
+    await_status(writer, 200)
+    document = describe(cluster.namespace, "secretive", image="lab/none:1", env={"PASSWORD": "hunter2-canary"})
+    id = writer.call("POST", "/descriptors/", document)[1]["id"]
+    for rest, shown in ((blind, {"id", "namespace", "appName", "status"}), (half, {"version", "created", "status"})):
+        await_status(rest, 403, "/descriptors/")
+        code, deployed = rest.call("POST", "/deployments/", query=f"&descriptorId={id}")
+        assert code == 202 and shown <= set(deployed)
+        for _, answer in ((code, deployed), rest.call("DELETE", f"/deployments/{deployed['id']}/")):
+            assert "hunter2-canary" not in json.dumps(answer) and "descriptor" not in answer
+    assert status(blind, path=f"/deployments/{deployed['id']}/") == 403
+    assert "descriptor" not in half.call("GET", f"/deployments/{deployed['id']}/")[1]
+    assert "hunter2-canary" in json.dumps(writer.call("GET", f"/deployments/{deployed['id']}/")[1])
 
 
 # --- a whole deployment -----------------------------------------------------------------------------------------------
