@@ -46,7 +46,7 @@ ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404
 
 KERNEL_BUFFER = 64 * 1024
 """Bytes that wait in the kernel for a viewer to take them; Linux adds as much for its own needs (socket(7))."""
-OPENING = 200
+OPENING = 1000
 """Connections that may be there beside the viewers: in the opening handshake, proving who they are, being refused.
 
 Never more than an eighth of the process's file descriptors. A new one beyond that takes the place of the oldest."""
@@ -425,7 +425,7 @@ class _Handover(socket.socket):
     """
 
     def __init__(self, most: int) -> None:
-        """`most` connections wait at once."""
+        """`most` connections wait at once; the oldest make room for others."""
         mine, self._bell = socket.socketpair()
         super().__init__(fileno=mine.detach())
         self.setblocking(False)
@@ -436,10 +436,12 @@ class _Handover(socket.socket):
         self._waiting: deque[tuple[socket.socket, Any]] = deque()
 
     def put(self, sock: socket.socket, address: Any) -> bool:
-        """Offer a connection. False when this is full or closed: the socket stays the caller's."""
+        """Offer a connection. False when this is closed: the socket stays the caller's."""
         with self._lock:
-            if not self._open or len(self._waiting) >= self._most:
+            if not self._open:
                 return False
+            if len(self._waiting) >= self._most:
+                self._waiting.popleft()[0].close()
             self._waiting.append((sock, address))
             # A full pair is readable already.
             with contextlib.suppress(BlockingIOError):

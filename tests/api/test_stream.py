@@ -543,6 +543,17 @@ def test_rest_answers_while_fifty_streams_are_open(world: Any) -> None:
         assert {everything(viewer)[1] for viewer in viewers} == {1000}
 
 
+def test_all_viewers_may_come_back_at_once(world: Any) -> None:
+    id = world.deployment().id
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(raw(world)) for _ in range(200)]
+        for sock in socks:
+            sock.sendall(HANDSHAKE.format(path=stream_path(id)).encode())
+        world.end(id)
+        for sock in socks:
+            assert read_all(sock, to=b"DEPLOYED").startswith(b"HTTP/1.1 101 ")
+
+
 def test_a_stream_on_a_connection_that_was_used_for_rest(world: Any) -> None:
     id = world.deployment().id
     with world.connection() as connection:
