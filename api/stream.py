@@ -30,6 +30,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from deployer.api import hosts, origins, wire
+from deployer.api.about import NO_WEBSOCKET
 from deployer.api.auth.streaming import Door, Refused
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.api.feed import Feed, Viewer, frame
@@ -62,7 +63,7 @@ _PARAMETERS = OPERATIONS[_ROUTE, "GET"].query
 # What the library refuses, by status; its own sentences repeat the request.
 _LIBRARY_SAYS = {
     400: "the opening handshake of the WebSocket is not valid (RFC 6455, 4.2.1)",
-    426: "this is a WebSocket; open it with a WebSocket client",
+    426: NO_WEBSOCKET,
     500: "the Deployer met an error of its own; its log says more",
     503: "the service stops; try again in a while",
     505: "a WebSocket needs HTTP/1.1",

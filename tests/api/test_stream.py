@@ -25,6 +25,8 @@ HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+PING = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + b"p" * 125
+MESSAGE = bytes([0x81, 0x80 | 1, 0, 0, 0, 0]) + b"m"
 
 
 def everything(viewer: ClientConnection) -> tuple[list[str], int, str]:
@@ -444,9 +446,6 @@ class TestDeadlines:
 class TestPings:
     """Each is answered (RFC 6455, 5.5.2), and who reads no answers is asked no more."""
 
-    PING = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + b"p" * 125
-    MESSAGE = bytes([0x81, 0x80 | 1, 0, 0, 0, 0]) + b"m"
-
     @pytest.fixture
     def stream_options(self) -> dict[str, Any]:
         return {"send_timeout": 2.0}
@@ -470,7 +469,7 @@ class TestPings:
     def test_one_that_reads_gets_every_answer(self, world: Any, run: Any) -> None:
         id = world.deployment().id
         with TestDeadlines.opened(world, id, buffer=64 * 1024) as sock:
-            result = run(sock.sendall, self.PING * 20_000)
+            result = run(sock.sendall, PING * 20_000)
             data = b""
             while data.count(b"p" * 125) < 20_000:
                 data += sock.recv(1 << 20)
