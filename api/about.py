@@ -15,6 +15,9 @@ from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.core.errors import Problem
 from deployer.core.records import Document
 
+NO_WEBSOCKET = "this is a WebSocket; open it with a WebSocket client"
+"""What a request for the log stream is told that asks for no WebSocket."""
+
 _LINKS = {
     "descriptors": "/descriptors/?namespace={namespace}",
     "validate": "/descriptors/validate?namespace={namespace}",
@@ -98,7 +101,7 @@ class Stream(wire.Resource):
 
     def on_get(self, _req: falcon.Request, _resp: falcon.Response, id: str) -> None:
         """426: no WebSocket was asked for. (Its header `Upgrade` is one that WSGI cannot send.)"""
-        raise falcon.HTTPError(426, description="this is a WebSocket; open it with a WebSocket client")
+        raise falcon.HTTPError(426, description=NO_WEBSOCKET)
 
 
 class Openapi(wire.Resource):

@@ -30,6 +30,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from deployer.api import hosts, origins, wire
+from deployer.api.about import NO_WEBSOCKET
 from deployer.api.auth.streaming import Door, Refused
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.api.feed import Feed, Viewer, frame
@@ -46,7 +47,7 @@ ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404
 
 KERNEL_BUFFER = 64 * 1024
 """Bytes that wait in the kernel for a viewer to take them; Linux adds as much for its own needs (socket(7))."""
-OPENING = 200
+OPENING = 1000
 """Connections that may be there beside the viewers: in the opening handshake, proving who they are, being refused.
 
 Never more than an eighth of the process's file descriptors. A new one beyond that takes the place of the oldest."""
@@ -62,7 +63,7 @@ _PARAMETERS = OPERATIONS[_ROUTE, "GET"].query
 # What the library refuses, by status; its own sentences repeat the request.
 _LIBRARY_SAYS = {
     400: "the opening handshake of the WebSocket is not valid (RFC 6455, 4.2.1)",
-    426: "this is a WebSocket; open it with a WebSocket client",
+    426: NO_WEBSOCKET,
     500: "the Deployer met an error of its own; its log says more",
     503: "the service stops; try again in a while",
     505: "a WebSocket needs HTTP/1.1",
@@ -425,7 +426,7 @@ class _Handover(socket.socket):
     """
 
     def __init__(self, most: int) -> None:
-        """`most` connections wait at once."""
+        """`most` connections wait at once; the oldest make room for others."""
         mine, self._bell = socket.socketpair()
         super().__init__(fileno=mine.detach())
         self.setblocking(False)
@@ -436,10 +437,12 @@ class _Handover(socket.socket):
         self._waiting: deque[tuple[socket.socket, Any]] = deque()
 
     def put(self, sock: socket.socket, address: Any) -> bool:
-        """Offer a connection. False when this is full or closed: the socket stays the caller's."""
+        """Offer a connection. False when this is closed: the socket stays the caller's."""
         with self._lock:
-            if not self._open or len(self._waiting) >= self._most:
+            if not self._open:
                 return False
+            if len(self._waiting) >= self._most:
+                self._waiting.popleft()[0].close()
             self._waiting.append((sock, address))
             # A full pair is readable already.
             with contextlib.suppress(BlockingIOError):

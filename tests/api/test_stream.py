@@ -25,6 +25,8 @@ HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+PING = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + b"p" * 125
+MESSAGE = bytes([0x81, 0x80 | 1, 0, 0, 0, 0]) + b"m"
 
 
 def everything(viewer: ClientConnection) -> tuple[list[str], int, str]:
@@ -444,9 +446,6 @@ class TestDeadlines:
 class TestPings:
     """Each is answered (RFC 6455, 5.5.2), and who reads no answers is asked no more."""
 
-    PING = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + b"p" * 125
-    MESSAGE = bytes([0x81, 0x80 | 1, 0, 0, 0, 0]) + b"m"
-
     @pytest.fixture
     def stream_options(self) -> dict[str, Any]:
         return {"send_timeout": 2.0}
@@ -470,7 +469,7 @@ class TestPings:
     def test_one_that_reads_gets_every_answer(self, world: Any, run: Any) -> None:
         id = world.deployment().id
         with TestDeadlines.opened(world, id, buffer=64 * 1024) as sock:
-            result = run(sock.sendall, self.PING * 20_000)
+            result = run(sock.sendall, PING * 20_000)
             data = b""
             while data.count(b"p" * 125) < 20_000:
                 data += sock.recv(1 << 20)
@@ -541,6 +540,17 @@ def test_rest_answers_while_fifty_streams_are_open(world: Any) -> None:
         assert all(viewer.recv(timeout=20).endswith("for all\n") for viewer in viewers)
         world.end(id)
         assert {everything(viewer)[1] for viewer in viewers} == {1000}
+
+
+def test_all_viewers_may_come_back_at_once(world: Any) -> None:
+    id = world.deployment().id
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(raw(world)) for _ in range(200)]
+        for sock in socks:
+            sock.sendall(HANDSHAKE.format(path=stream_path(id)).encode())
+        world.end(id)
+        for sock in socks:
+            assert read_all(sock, to=b"DEPLOYED").startswith(b"HTTP/1.1 101 ")
 
 
 def test_a_stream_on_a_connection_that_was_used_for_rest(world: Any) -> None:
