@@ -103,9 +103,10 @@ def _custom_headers(store: Store, place: str) -> tuple[dict[str, str], str]:
     controller = store.find(CONFIG_MAP, *CONTROLLER) or {}
     # Without the key the sandbox allows every header; the real controller allows none.
     allowed = (controller.get("data") or {}).get(ALLOWED_HEADERS)
-    listed = None if allowed is None else {part.strip().lower() for part in allowed.split(",")}
+    # Letter by letter, as the real one compares them, although HTTP does not.
+    listed = None if allowed is None else {part.strip() for part in allowed.split(",")}
     for header, value in headers.items():
-        if listed is not None and header.lower() not in listed:
+        if listed is not None and header not in listed:
             return (
                 {},
                 f"custom-headers: header {header} is not allowed, defined allowed headers inside "

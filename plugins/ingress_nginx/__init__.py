@@ -52,7 +52,7 @@ ROLE = "kube-deployer/role"
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How routes are switched. `stable`: they refer to the unversioned Service; `version_header`: the response header
-    in which the apps themselves say their version, empty if they do not."""
+    in which the apps themselves say their version, empty if they do not; an app may have another one, or none."""
 
     minimum_hold: float = 10.0
     stable: bool = False
@@ -87,8 +87,10 @@ class Nginx(IngressProvider):
         return options.SCHEMA
 
     def check_descriptor(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
-        """Headers that the controller would refuse, by answering 503 for the whole host, or that could leave quotes."""
-        return render.header_problems(descriptor.get("additionHttpHeaders") or (), self._look)
+        """Headers that the controller would refuse, by answering 503 for the whole host, or that could leave quotes;
+        options that nginx would not start with."""
+        headers = render.header_problems(descriptor.get("additionHttpHeaders") or (), self._look)
+        return headers + options.problems(descriptor.get("ingressOptions") or {})
 
     def remarks(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
         """Compression that the controller does not do."""
@@ -199,7 +201,7 @@ class Nginx(IngressProvider):
             tls=bool(route.tls_secret),
             objection=lambda: objection(context.kube, watched),
             # The Ingress of a stable route names no deployment, but the apps may name their version.
-            proof=(self._manner.version_header, route.version) if route.stable else None,
+            proof=(self._version_header(route), route.version) if route.stable else None,
         )
         self._watched.pop((route.namespace, route.app), None)
 
@@ -210,7 +212,7 @@ class Nginx(IngressProvider):
         if route.stable:
             service = context.kube.get(SERVICE, route.app) or {}
             selected = (service.get("spec", {}).get("selector") or {}).get("version", "")
-            proof = (self._manner.version_header if selected else "", selected)
+            proof = (self._version_header(route) if selected else "", selected)
         self._data_plane.await_answers(
             context,
             render.swap_host(route),
@@ -249,6 +251,9 @@ class Nginx(IngressProvider):
         context.kube.raise_epoch(INGRESS, context.route.app)
 
     # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _version_header(self, route: Route) -> str:
+        return str(route.options.get(options.VERSION_HEADER, self._manner.version_header))
 
     def _drop_swap_host(self, kube: OwnedKube, route: Route) -> None:
         """The app's Ingress stays the deployment's that it is of."""
@@ -331,7 +336,7 @@ def settings_schema() -> Mapping[str, Any]:
         "properties": {
             **data_plane_schema(),
             "ingress_class": {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"},
-            "allowed_headers": {"type": "array", "items": {"type": "string"}},
+            "allowed_headers": {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}},
             "ssl_redirect": {"type": "boolean"},
             "mode": {"enum": ["versioned", "stable-service"]},
             "version_header": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"},
@@ -350,7 +355,7 @@ def register_ingress_providers(settings: PluginSettings) -> Sequence[IngressProv
     look = render.Look(
         ingress_class=table.get("ingress_class", "nginx"),
         ssl_redirect=table.get("ssl_redirect", True),
-        allowed_headers=None if allowed is None else frozenset(name.lower() for name in allowed),
+        allowed_headers=None if allowed is None else tuple(allowed),
         revision_header=plane.revision_header,
         gzip=table.get("use_gzip", False),
     )

@@ -56,6 +56,8 @@ _OURS = frozenset(
 # quotes, into nginx.conf: printable ASCII, where three characters mean something to nginx or to its quoting.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HEADER_VALUE = re.compile(r"[ !#%-\[\]-~]+")
+# nginx reads a parameter of at most 4,096 characters, quotes included (NGX_CONF_BUFFER); this one is `name: value`.
+_LONGEST_HEADER = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,16 @@ class Look:
 
     ingress_class: str = "nginx"
     ssl_redirect: bool = True
-    allowed_headers: frozenset[str] | None = None
+    allowed_headers: tuple[str, ...] | None = None
     revision_header: str = ""
     gzip: bool = False
+
+    def spelled(self, header: str) -> str:
+        """The header as the controller's list has it, which is compared letter by letter, although HTTP is not; empty
+        when it is not allowed."""
+        if self.allowed_headers is None:
+            return header
+        return next((listed for listed in self.allowed_headers if listed.lower() == header.lower()), "")
 
 
 def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Problem]:
@@ -80,8 +89,8 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
             problems.append(Problem(f"{path}.Header", "ingress-nginx takes A-Z, a-z, 0-9, '-' and '_' only"))
         elif look.revision_header and name.lower() == look.revision_header.lower():
             problems.append(Problem(f"{path}.Header", f"{look.revision_header} is set by the Deployer itself"))
-        elif look.allowed_headers is not None and name.lower() not in look.allowed_headers:
-            known = ", ".join(sorted(look.allowed_headers)) or "none"
+        elif not look.spelled(name):
+            known = ", ".join(sorted(look.allowed_headers or ())) or "none"
             problems.append(
                 Problem(f"{path}.Header", f"the ingress controller does not allow {name}; allowed: {known}")
             )
@@ -91,6 +100,9 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
                     f"{path}.Value", "ingress-nginx takes printable ASCII without '\"', '\\' and '$', and not nothing"
                 )
             )
+        elif len(name) + len(value) > _LONGEST_HEADER:
+            most = _LONGEST_HEADER - len(name)
+            problems.append(Problem(f"{path}.Value", f"nginx takes at most {most} characters beside that name"))
     return problems
 
 
@@ -99,9 +111,10 @@ def headers_of(route: Route, look: Look, *, revision: bool) -> dict[str, str]:
 
     Raises ValueError for what `header_problems` would have refused.
     """
-    headers = dict(route.headers)
-    ours = {look.revision_header: route.deployment} if revision and look.revision_header and route.deployment else {}
-    if header_problems([{"Header": name, "Value": value} for name, value in headers.items()], look):
+    headers = {look.spelled(name): value for name, value in route.headers}
+    name = look.spelled(look.revision_header) or look.revision_header
+    ours = {name: route.deployment} if revision and name and route.deployment else {}
+    if header_problems([{"Header": name, "Value": value} for name, value in route.headers], look):
         raise ValueError(f"the headers of {route.app} cannot be rendered for ingress-nginx")
     if ours and not _HEADER_VALUE.fullmatch(route.deployment):
         raise ValueError(f"the deployment id of {route.app} cannot be rendered for ingress-nginx")
