@@ -8,7 +8,8 @@ loses no request when nginx reloads.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from deployer.core import (
     ForeignObject,
     IngressProvider,
     Kind,
+    KubeRejected,
     OwnedKube,
     PluginSettings,
     Problem,
@@ -47,6 +49,11 @@ _NO_GZIP = (
 
 DEPLOYMENT = "kube-deployer/deployment"
 ROLE = "kube-deployer/role"
+
+# The words of the controller's admission webhook (`checkOverlap`) when another Ingress has the host. It knows what it
+# sees in a cache of its own, so an Ingress that was deleted a moment ago may be there for it for some seconds more.
+_TAKEN = "is already defined in ingress"
+_WEBHOOK_LATE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,7 @@ class Nginx(IngressProvider):
     def prepare(self, context: RouteContext) -> None:
         """Create the ConfigMap of the headers, the hold and the warm-up, and wait until the controller knows them.
 
-        A stable route that is one already needs neither hold nor warm-up, as its Ingress does not change.
+        A stable route whose Ingress does not change needs neither hold nor warm-up.
         """
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
@@ -131,12 +138,15 @@ class Nginx(IngressProvider):
         found = kube.get(INGRESS, route.app)
         old = [b for b in render.backends_of(found or {}) if b.service != render.target(route).service]
         helpers = bool(old or route.preview.host or route.preview.check or route.displaces)
+        # What the edit does to the app, as with another backend-protocol, must show on the warm-up, not in public.
+        helpers = helpers or (found is not None and found != self._wanted(context, found))
         if route.stable:
             self._put_headers(kube, route, stable=True)
         if helpers or not route.stable:
             self._put_headers(kube, route, stable=False)
         if not helpers:
             return
+        self._free_preview_host(kube, route)
         watched = []
         if old and route.previous is not None:
             # The hold first: when the warm-up is answered, the controller has seen the hold as well.
@@ -170,7 +180,7 @@ class Nginx(IngressProvider):
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
         self._put_headers(kube, route, stable=route.stable)
-        redirect_www = route.redirect_www and not self._www_is_taken(context)
+        redirect_www = self._redirects_www(context, context.log)
         key = (route.namespace, route.app)
 
         def change(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -186,7 +196,12 @@ class Nginx(IngressProvider):
             wanted["metadata"]["annotations"] |= kube.annotations(render.ROLE_ROUTE)
             return wanted
 
-        written = kube.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
+        try:
+            written = kube.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
+        except KubeRejected as error:
+            if _TAKEN not in error.said:
+                raise
+            raise _host_taken(error) from error
         if written and key in self._watched:
             self._watched[key] = Watched(written, self._watched[key].events)
 
@@ -289,16 +304,40 @@ class Nginx(IngressProvider):
     def _create(self, kube: OwnedKube, body: dict[str, Any], role: str) -> dict[str, Any]:
         metadata = body["metadata"]
         metadata["annotations"] = metadata.get("annotations", {}) | kube.annotations(role)
-        return kube.create(CONFIG_MAP if body["kind"] == "ConfigMap" else INGRESS, body)
+        kind = CONFIG_MAP if body["kind"] == "ConfigMap" else INGRESS
+        end = time.monotonic() + _WEBHOOK_LATE
+        while True:
+            try:
+                return kube.create(kind, body)
+            except KubeRejected as error:
+                if _TAKEN not in error.said:
+                    raise
+                if time.monotonic() >= end:
+                    raise _host_taken(error) from error
+                kube.gate.pause(0.2)
 
-    def _www_is_taken(self, context: RouteContext) -> bool:
-        """True, with a line in the log, when somebody else has the other `www.` host."""
+    def _wanted(self, context: RouteContext, found: dict[str, Any]) -> dict[str, Any]:
+        """What `switch` would make of the app's Ingress."""
+        redirect_www = self._redirects_www(context, lambda _: None)
+        return render.main(copy.deepcopy(found), context.route, self._look, redirect_www=redirect_www)
+
+    def _redirects_www(self, context: RouteContext, log: Callable[[str], None]) -> bool:
+        """False, with a line in the log, also when somebody else has the other `www.` host."""
+        if not context.route.redirect_www:
+            return False
         twin = www_twin(context.route.host)
         # What could not be checked was said of the host itself already.
         found = claimants(context.kube, [twin], lambda _: None, self.contends)[twin]
         if found:
-            context.log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
-        return bool(found)
+            log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
+        return not found
+
+    def _free_preview_host(self, kube: OwnedKube, route: Route) -> None:
+        """The oldest Ingress that has a host gets its traffic, so the warm-ups of the app's earlier deployments go,
+        although they may still be within their hold time: the app's own Ingress refers to what they warmed up."""
+        for helper in self._of_app(kube, INGRESS, {render.ROLE_WARM_UP}) if route.preview.host else ():
+            if _note(helper, DEPLOYMENT) != route.deployment and route.preview.host in render.hosts_of(helper):
+                _delete(kube, INGRESS, helper)
 
     def _of_app(self, kube: OwnedKube, kind: Kind, roles: frozenset[str] | set[str]) -> list[dict[str, Any]]:
         found = kube.list(kind, labels=render.MANAGED_BY)
@@ -315,6 +354,14 @@ def _delete(kube: OwnedKube, kind: Kind, found: Mapping[str, Any]) -> None:
         kube.delete_shared(kind, name)
     else:
         kube.delete(kind, name, deployment=_note(found, DEPLOYMENT))
+
+
+def _host_taken(error: KubeRejected) -> StepFailed:
+    return StepFailed(
+        f"the ingress controller's admission webhook refuses the Ingress: {error.said}",
+        reason="HostTaken",
+        hint="remove the other Ingress, or choose another frontend",
+    )
 
 
 def _require_expected(kube: OwnedKube, found: dict[str, Any], route: Route) -> None:
