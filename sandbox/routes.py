@@ -119,10 +119,17 @@ def _custom_headers(store: Store, place: str) -> tuple[dict[str, str], str]:
 
 def oldest_first(store: Store) -> list[Object]:
     """The Ingresses of our class; of two for one host and path the oldest wins."""
-    mine = [ingress for ingress in store.list(INGRESS) if ingress["spec"].get("ingressClassName") == CLASS]
+    mine = [ingress for ingress in store.list(INGRESS) if _class_of(ingress) == CLASS]
     return sorted(
         mine, key=lambda ingress: ingress["metadata"]["creationTimestamp"]
     )  # stable: the store is in order of creation
+
+
+def _class_of(ingress: Object) -> str | None:
+    """The old annotation counts first, as it does for ingress-nginx."""
+    notes = ingress["metadata"].get("annotations") or {}
+    found: str | None = notes.get("kubernetes.io/ingress.class") or ingress["spec"].get("ingressClassName")
+    return found
 
 
 def build(store: Store, read: dict[str, Annotations]) -> Config:

@@ -38,6 +38,7 @@ from deployer.core import (
     require_only,
     www_twin,
 )
+from deployer.core.adoption import redirect_name
 from deployer.plugins.ingress_nginx import options, render
 from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
 
@@ -124,7 +125,8 @@ class Nginx(IngressProvider):
             )
         host = next((rule.get("host", "") for rule in found.get("spec", {}).get("rules") or ()), "")
         backends = backends_behind(kube, route.app, render.backends_of(found))
-        return RouteState(backends, host, _note(found, DEPLOYMENT))
+        secret = render.tls_secret_of(found, host)
+        return RouteState(backends, host, _note(found, DEPLOYMENT), secret, self._redirected(kube, found))
 
     def prepare(self, context: RouteContext) -> None:
         """Create the ConfigMap of the headers, the hold and the warm-up, and wait until the controller knows them.
@@ -204,6 +206,7 @@ class Nginx(IngressProvider):
             raise _host_taken(error) from error
         if written and key in self._watched:
             self._watched[key] = Watched(written, self._watched[key].events)
+        self._take_over_redirect(kube, route, redirect_www)
 
     def confirm(self, context: RouteContext) -> None:
         """Ask every controller; see `DataPlane.await_answers`. Raises StepFailed."""
@@ -242,6 +245,9 @@ class Nginx(IngressProvider):
         route, kube = context.route, context.kube
         if route.displaces:
             self._drop_swap_host(kube, route)
+        main = kube.get(INGRESS, route.app)
+        if main is not None and kube.is_ours(main) and _note(main, DEPLOYMENT) == route.deployment:
+            kube.delete_shared(INGRESS, redirect_name(route.app))  # what was taken over from the original is over
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             gone = all(kube.get(SERVICE, backend.service) is None for backend in render.backends_of(helper))
             if gone or _note(helper, DEPLOYMENT) == route.deployment:
@@ -254,7 +260,8 @@ class Nginx(IngressProvider):
     def remove(self, context: RouteContext) -> None:
         """Delete the app's Ingress, then every helper and ConfigMap of it."""
         route, kube = context.route, context.kube
-        kube.delete_shared(INGRESS, route.app, original_ok=True)
+        for name in (route.app, redirect_name(route.app)):
+            kube.delete_shared(INGRESS, name, original_ok=True)
         self._watched.pop((route.namespace, route.app), None)
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             _delete(kube, INGRESS, helper)
@@ -262,10 +269,34 @@ class Nginx(IngressProvider):
             _delete(kube, CONFIG_MAP, config_map)
 
     def fence(self, context: RouteContext) -> None:
-        """Only the app's Ingress is shared between deployments; all else belongs to one of them."""
-        context.kube.raise_epoch(INGRESS, context.route.app)
+        """The app's Ingress, and one that was taken over, are shared between deployments; all else belongs to one."""
+        for name in (context.route.app, redirect_name(context.route.app)):
+            context.kube.raise_epoch(INGRESS, name)
 
     # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _redirected(self, kube: OwnedKube, main: Mapping[str, Any]) -> bool:
+        """By the app's Ingress, or by that which the original had for it."""
+        if _note(main, render.REDIRECT) == "true":
+            return True
+        found = kube.get(INGRESS, redirect_name(kube.owner.app))
+        return found is not None and (kube.is_ours(found) or kube.is_original(found))
+
+    def _take_over_redirect(self, kube: OwnedKube, route: Route, redirects: bool) -> None:
+        """The Ingress with which the original redirected `www.`: of no use beside one that `redirects` itself, and in
+        its way as long as it has that host; else ours, so that it goes when the version is released."""
+        name = redirect_name(route.app)
+        found = kube.get(INGRESS, name)
+        if redirects:
+            kube.delete_shared(INGRESS, name, original_ok=True)
+        elif found is not None and kube.is_original(found):
+
+            def mark(found: dict[str, Any] | None) -> dict[str, Any] | None:
+                if found is not None:
+                    found["metadata"]["annotations"] |= kube.annotations(render.ROLE_WWW)
+                return found
+
+            kube.put_shared(INGRESS, name, mark, role=render.ROLE_WWW)
 
     def _version_header(self, route: Route) -> str:
         return str(route.options.get(options.VERSION_HEADER, self._manner.version_header))

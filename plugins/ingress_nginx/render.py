@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.core import Backend, Problem, Route
+from deployer.core.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
 from deployer.plugins.ingress_nginx import options
 
 Object = dict[str, Any]
 
 PREFIX = "nginx.ingress.kubernetes.io/"
 CUSTOM_HEADERS = PREFIX + "custom-headers"
+REDIRECT = PREFIX + "from-to-www-redirect"
 
 ROLE_ROUTE = "route"
+# What the original redirected `www.` with: taken over, and then removed.
+ROLE_WWW = "www-redirect"
 # Roles that begin with `versioned-` go with their deployment, whatever happens to it.
 ROLE_WARM_UP = "versioned-warm-up"
 ROLE_HOLD = "versioned-hold"
@@ -29,6 +33,7 @@ HEADER_ROLES = frozenset({ROLE_HEADERS, ROLE_STABLE_HEADERS})
 _SWAP = "swap"
 HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD})
 
+INSTANCE = "kube-deployer/instance"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
 
 # What a cookie of sticky sessions is called and how long it lasts, in seconds.
@@ -206,6 +211,8 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     before = metadata.get("annotations") or {}
     asked = frozenset(before.get(OPTIONS_NOTE, "").split(",")) & options.ANNOTATIONS.keys()
     ours = {*_OURS, OPTIONS_NOTE, *(PREFIX + name for name in asked)}
+    if INSTANCE not in before:
+        ours |= ORIGINAL_ANNOTATIONS  # taken over in this edit; whoever adds one later has a reason
     kept = {key: value for key, value in before.items() if key not in ours}
     metadata["annotations"] = kept | _annotations(route, look, redirect_www)
     spec = wanted.setdefault("spec", {})
@@ -249,6 +256,12 @@ def strange(found: Object) -> str:
 def hosts_of(ingress: Object) -> set[str]:
     """Every host that an Ingress has a rule for."""
     return {rule.get("host", "") for rule in ingress.get("spec", {}).get("rules") or ()}
+
+
+def tls_secret_of(ingress: Object, host: str) -> str:
+    """The Secret with which an Ingress serves TLS for a host; empty without."""
+    entries = ingress.get("spec", {}).get("tls") or ()
+    return next((str(tls.get("secretName") or "") for tls in entries if host in (tls.get("hosts") or ())), "")
 
 
 def backends_of(ingress: Object) -> tuple[Backend, ...]:

@@ -289,20 +289,6 @@ def test_a_preview_shows_the_new_version_until_it_is_released(site):
     assert site.fetch_until(404, preview.host)
 
 
-def test_the_originals_ingress_is_adopted_and_switched(site):
-    """By its exact label shape; the same without the labels is foreign, see below."""
-    provider = nginx(**SANDBOX)
-    body = render.main(None, site.route("1"), render.Look(), redirect_www=False)
-    body["metadata"]["labels"] = {"app": "shop", "name": "shop", "persistent": "true"}
-    site.client.create(INGRESS, body, site.namespace)
-    state = provider.state(site.context(site.route("2")))
-    assert (state.backends, state.deployment) == ((Backend("shop-1", 80),), "")
-    site.expose(provider, "2")
-    assert site.fetch() == (200, "2", TWO)
-    notes = site.client.get(INGRESS, "shop", site.namespace)["metadata"]["annotations"]
-    assert notes["kube-deployer/deployment"] == TWO
-
-
 @pytest.mark.parametrize("edit", ["another-service", "another-path"])
 def test_an_ingress_that_somebody_edited_mid_way_is_not_overwritten(site, edit):
     provider = nginx(**SANDBOX)
