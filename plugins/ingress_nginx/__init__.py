@@ -154,12 +154,15 @@ class Nginx(IngressProvider):
             # The hold first: when the warm-up is answered, the controller has seen the hold as well.
             watched.append(Watched(self._create(kube, render.hold(route, self._look, old[0]), render.ROLE_HOLD)))
         watched.append(Watched(self._create(kube, render.warm_up(route, self._look), render.ROLE_WARM_UP)))
+        header = self._version_header(route) if route.stable else ""
         self._data_plane.await_answers(
             context,
             render.private_host(route, render.ROLE_WARM_UP),
             "the warm-up",
             tls=False,
             objection=lambda: objection(kube, watched),
+            # The controller's own pages, like that for an app which does not speak the protocol, have the revision too.
+            proof=(header, route.version) if header else None,
         )
 
     def check_preview(self, context: RouteContext) -> None:
