@@ -111,8 +111,8 @@ def _addresses(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     masks are numbers."""
     name = "whitelist-source-range"
     listed = [one.strip() for one in options[name].split(",")] if name in options else []
-    wrong = next((one for one in listed if not _is_network(one)), None)
-    return [] if wrong is None else [(name, f"{wrong[:60]!r} is not an address or a network like 10.0.0.0/8")]
+    wrong = [number for number, one in enumerate(listed, 1) if not _is_network(one)]
+    return [(name, f"entry {wrong[0]} is not an address or a network like 10.0.0.0/8")] if wrong else []
 
 
 def _is_network(text: str) -> bool:
