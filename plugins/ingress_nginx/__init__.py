@@ -8,6 +8,7 @@ loses no request when nginx reloads.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -440,6 +441,8 @@ def register_ingress_providers(settings: PluginSettings) -> Sequence[IngressProv
         revision_header=plane.revision_header,
         gzip=table.get("use_gzip", False),
     )
+    # As the controller's list spells it, too.
+    look = dataclasses.replace(look, revision_header=look.spelled(look.revision_header) or look.revision_header)
     manner = Manner(
         minimum_hold=float(table.get("minimum_hold", 10.0)),
         stable=table.get("mode") == "stable-service",

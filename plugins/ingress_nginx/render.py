@@ -117,8 +117,7 @@ def headers_of(route: Route, look: Look, *, revision: bool) -> dict[str, str]:
     Raises ValueError for what `header_problems` would have refused.
     """
     headers = {look.spelled(name): value for name, value in route.headers}
-    name = look.spelled(look.revision_header) or look.revision_header
-    ours = {name: route.deployment} if revision and name and route.deployment else {}
+    ours = {look.revision_header: route.deployment} if revision and look.revision_header and route.deployment else {}
     if header_problems([{"Header": name, "Value": value} for name, value in route.headers], look):
         raise ValueError(f"the headers of {route.app} cannot be rendered for ingress-nginx")
     if ours and not _HEADER_VALUE.fullmatch(route.deployment):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployer.core import Problem, StepFailed
@@ -14,12 +15,13 @@ from deployer.core.kube.kinds import CONFIG_MAP
 from deployer.plugins.ingress_nginx import options
 from support.nginx import ONE, SANDBOX, nginx
 
+provider = functools.cache(nginx)
+
 
 def problems(chosen: dict[str, Any]) -> list[Problem]:
     """What a descriptor with these options is refused for."""
-    provider = nginx()
-    found = schema_problems(chosen, provider.options_schema or {}, "ingressOptions")
-    return found or list(provider.check_descriptor({"ingressOptions": chosen}))
+    found = schema_problems(chosen, provider().options_schema or {}, "ingressOptions")
+    return found or list(provider().check_descriptor({"ingressOptions": chosen}))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,7 @@ def _bytes(size: str) -> int:
     return int(size.rstrip("kKmM")) * {"k": 1024, "m": 1024**2}.get(size[-1].lower(), 1)
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},
@@ -133,7 +136,7 @@ def test_a_header_is_no_longer_than_a_parameter_of_nginx() -> None:
     """4,096 characters (NGX_CONF_BUFFER); a longer one ends the whole configuration."""
 
     def found(name: str, length: int) -> list[Problem]:
-        return list(nginx().check_descriptor({"additionHttpHeaders": [{"Header": name, "Value": "a" * length}]}))
+        return list(provider().check_descriptor({"additionHttpHeaders": [{"Header": name, "Value": "a" * length}]}))
 
     assert found("X-Long", 3994) == []
     (problem,) = found("X-Long", 3995)
@@ -146,10 +149,10 @@ def test_a_header_is_no_longer_than_a_parameter_of_nginx() -> None:
 def test_headers_are_written_as_the_controllers_list_spells_them(site, allowing) -> None:
     """It compares them letter by letter, and answers 503 for the whole host when one differs in case."""
     allowing("X-Frame-Options, x-deployer-revision")
-    provider = nginx(**SANDBOX, allowed_headers=["X-Frame-Options", "x-deployer-revision"])
+    listing = nginx(**SANDBOX, allowed_headers=["X-Frame-Options", "x-deployer-revision"])
     headers = (("x-frame-options", "DENY"),)
-    assert provider.check_descriptor({"additionHttpHeaders": [{"Header": headers[0][0], "Value": "DENY"}]}) == []
-    site.expose(provider, "1", headers=headers)
+    assert listing.check_descriptor({"additionHttpHeaders": [{"Header": headers[0][0], "Value": "DENY"}]}) == []
+    site.expose(listing, "1", headers=headers)
     assert site.fetch() == (200, "1", ONE)
     (config_map,) = site.client.list(CONFIG_MAP, site.namespace)[0]
     assert config_map["data"] == {"X-Frame-Options": "DENY", "x-deployer-revision": ONE}
@@ -157,13 +160,13 @@ def test_headers_are_written_as_the_controllers_list_spells_them(site, allowing)
 
 def test_an_app_may_say_its_version_in_another_header_or_not_at_all(site) -> None:
     """Where the setting names one, an app without it could never be confirmed in mode stable-service."""
-    provider = nginx(**SANDBOX, mode="stable-service", version_header="X-Other-Version", propagation_seconds=0.1)
+    stable = nginx(**SANDBOX, mode="stable-service", version_header="X-Other-Version", propagation_seconds=0.1)
     site.lead("1")
     with pytest.raises(StepFailed, match="was not confirmed in time"):
-        site.expose(provider, "1", stable=True, seconds=1.0)
-    site.expose(provider, "1", stable=True, options={options.VERSION_HEADER: ""})
+        site.expose(stable, "1", stable=True, seconds=1.0)
+    site.expose(stable, "1", stable=True, options={options.VERSION_HEADER: ""})
     assert "no response header names the version" in "".join(site.log)
     site.log.clear()
-    site.expose(provider, "1", stable=True, options={options.VERSION_HEADER: "X-Version"})
+    site.expose(stable, "1", stable=True, options={options.VERSION_HEADER: "X-Version"})
     assert site.log == []
     assert site.fetch()[:2] == (200, "1")
