@@ -25,7 +25,7 @@ _OF_APP = re.compile(r"(gzip[a-z_]* [^;\n]+;\n)*(more_set_headers ('[^\n]*' )+;)
 
 @dataclass(frozen=True, slots=True)
 class OriginalIngress:
-    """`host` is the frontend of the descriptor; `service` that to which it leads, versioned but for a redirect."""
+    """`frontend` is that of the descriptor; `service`: where it leads, versioned unless it is the `redirect`."""
 
     frontend: str
     service: str

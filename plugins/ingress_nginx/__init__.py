@@ -102,10 +102,11 @@ class Nginx(IngressProvider):
         return headers + options.problems(descriptor.get("ingressOptions") or {})
 
     def remarks(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
-        """Compression that the controller does not do."""
+        """Compression that the controller does not do, and options that have no effect."""
+        found = options.remarks(descriptor.get("ingressOptions") or {}, stable=self.stable)
         if descriptor.get("useCompression") and not self._look.gzip:
-            return [Problem("useCompression", _NO_GZIP)]
-        return ()
+            found.append(Problem("useCompression", _NO_GZIP))
+        return found
 
     def contends(self, found: Mapping[str, Any]) -> bool:
         """An Ingress of another class is another controller's."""

@@ -87,6 +87,16 @@ def problems(options: Mapping[str, Any]) -> list[Problem]:
     return [Problem(f"ingressOptions.{name}", rule) for name, rule in found]
 
 
+def remarks(options: Mapping[str, Any], *, stable: bool) -> list[Problem]:
+    """What has no effect beside the other options, or in this mode."""
+    found = []
+    if not options.get("enable-cors"):
+        found += [(name, "enable-cors: true") for name in sorted(options) if name.startswith("cors-")]
+    if VERSION_HEADER in options and not stable:
+        found.append((VERSION_HEADER, 'mode = "stable-service" in [plugins.ingress_nginx]'))
+    return [Problem(f"ingressOptions.{name}", f"has no effect without {what}") for name, what in found]
+
+
 def _sizes(options: Mapping[str, Any]) -> list[tuple[str, str]]:
     wrong = []
     for name in options.keys() & _SIZE_RANGES.keys():

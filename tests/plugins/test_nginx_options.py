@@ -132,6 +132,14 @@ def test_nginx_starts_with_whatever_is_accepted(chosen: dict[str, Any]) -> None:
     assert size <= longest_file
 
 
+def test_options_without_effect_are_remarked_on() -> None:
+    chosen = {"cors-max-age": 60, "cors-allow-origin": "*", options.VERSION_HEADER: "X-Version"}
+    remarks = provider().remarks({"ingressOptions": chosen})
+    assert [remark.path.removeprefix("ingressOptions.") for remark in remarks] == sorted(chosen)
+    stable = nginx(mode="stable-service")
+    assert list(stable.remarks({"ingressOptions": {**chosen, "enable-cors": True}})) == []
+
+
 def test_a_header_is_no_longer_than_a_parameter_of_nginx() -> None:
     """4,096 characters (NGX_CONF_BUFFER); a longer one ends the whole configuration."""
 
