@@ -8,7 +8,6 @@ from typing import Any
 from deployer.core.errors import KubeForbidden, KubeNotFound, StepFailed
 from deployer.core.kube.kinds import HTTP_ROUTE, INGRESS, Kind
 from deployer.core.kube.owned import OwnedKube
-from deployer.core.manifests import is_original
 from deployer.core.providers import IngressProvider, RouteContext
 from deployer.core.records import Document
 from deployer.core.settings import www_twin
@@ -96,7 +95,7 @@ def _http_route_hosts(route: Mapping[str, Any]) -> set[str]:
 def _own(kube: OwnedKube, found: Document) -> bool:
     """Of this very app: another namespace may have one of the same name."""
     here = found["metadata"]["namespace"] == kube.owner.namespace
-    return here and (kube.is_ours(found) or is_original(found, kube.owner.app))
+    return here and (kube.is_ours(found) or kube.is_original(found))
 
 
 def _visible(kube: OwnedKube, kind: Kind, log: Callable[[str], None]) -> list[Document]:

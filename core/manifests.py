@@ -286,17 +286,17 @@ def backend_port(descriptor: Document) -> int | None:
 
 
 def is_original(found: Mapping[str, Any], app: str) -> bool:
-    """True for a ReplicationController, Service or Ingress of `app` that the original deployer made.
+    """True for a ReplicationController or Service of `app` that the original deployer made.
 
     They are recognised by their exact label shape: `{name, app, version}` for what belongs to a version,
-    `{app, name, persistent: "true"}` for the Service and the Ingress that stay; and by not being marked as anybody's.
+    `{app, name, persistent: "true"}` for the Service that stays; and by not being marked as anybody's.
     """
     metadata = found.get("metadata") or {}
     labels = metadata.get("labels") or {}
     name = metadata.get("name")
     if any(key.startswith("kube-deployer/") for key in metadata.get("annotations") or {}):
         return False
-    if found.get("kind") in (None, "Service", "Ingress") and name == service_name(app):
+    if found.get("kind") in (None, "Service") and name == service_name(app):
         # Lists carry no kind in their items; the names tell the two apart.
         return bool(labels == {"app": app, "name": name, "persistent": "true"})
     version = labels.get("version")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 from deployer.core import manifests, policy
 from deployer.core.descriptor import AUTOINCREMENT, start_timeout
-from deployer.core.errors import Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
+from deployer.core.errors import ForeignObject, Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.kube.owned import OwnedKube
@@ -128,6 +129,8 @@ class Planner:
         selected = ((service or {}).get("spec", {}).get("selector") or {}).get("version", "")
         holder, reference = self._holder(plan, ingress)
         state = self._route_state(app, holder)
+        if state is None and ingress is not None and not app.live and selected:
+            state, reference = self._found_elsewhere(app, ingress)
         routed = self._routed_version(app, state)
         if app.live:
             had_route = plan is not None and plan.route is not None and bool(reference)
@@ -173,6 +176,17 @@ class Planner:
                 hint=f"install it again ({plan.ingress.get('source') or name}) until every app has moved, or undeploy "
                 "the app and remove its route by hand",
             ) from error
+
+    def _found_elsewhere(self, app: App, ingress: IngressProvider) -> tuple[RouteState | None, Document]:
+        """The route of a version that the original made, when it is not of the kind that `ingress` makes: what another
+        provider takes for its own, to be displaced."""
+        for name in sorted(self.registry.ingress_providers.keys() - {ingress.name}):
+            other = cast(IngressProvider, self.registry.entry("ingress", name).provider)
+            # Somebody else's object is no route of this app, and what may not be read cannot be one.
+            with contextlib.suppress(ForeignObject, KubeError):
+                if (state := self._route_state(app, other)) is not None:
+                    return state, self.registry.ref("ingress", name)
+        return None, {}
 
     def _adopt(self, app: App, version: str, service: Document | None, controller: Document | None) -> None:
         """The original's live version is taken over. Ours, unknown to the store, is a mistake that stops here.
@@ -365,9 +379,8 @@ class Planner:
         if chosen or "tls" not in ingress.capabilities:
             return str(chosen or "")
         domains = [host, *parent_domains(host)]
-        before = ""
-        if live and live.plan and live.plan.route and live.plan.route["host"] == host:
-            before = str(live.plan.route.get("tls_secret") or "")
+        # As the cluster has it, which is all that is known of a route of the original's.
+        before = live.route.tls_secret if live and live.route and live.route.host == host else ""
         failed = ""
         for name in domains:
             try:
@@ -377,10 +390,10 @@ class Planner:
                 if isinstance(error, KubeForbidden) and name != before:
                     continue  # the right may be given for other names
                 break
-            if secret is not None and secret.get("type") == "kubernetes.io/tls":
+            if secret is not None and (name == before or secret.get("type") == "kubernetes.io/tls"):
                 return name
-        if failed and before:
-            self.log(f"TLS secret {before} is kept: {failed}")
+        if before and (failed or (live and live.plan is None)):
+            self.log(f"TLS secret {before} is kept: {failed or 'the original deployer chose it'}")
             return before
         if failed:
             self.log(f"no TLS for {host}: {failed}")
@@ -446,7 +459,7 @@ class Live:
         }
 
     def _original_route(self) -> Document | None:
-        """The route of a version that the original made, as far as can be seen: enough to take it away."""
+        """The route of a version that the original made, as far as can be seen: to remove it, or to go back to it."""
         state = self.route
         if self.deployment or state is None or not state.backends or self.service is None:
             return None
@@ -459,6 +472,8 @@ class Live:
             version=self.version,
             deployment="",
             backend=state.backends[0],
+            tls_secret=state.tls_secret,
+            redirect_www=state.redirect_www,
         ).to_document()
 
 

@@ -302,11 +302,18 @@ class RouteContext:
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """Where a route leads now, according to the API server. `objects` are (kind, name) of what makes it up."""
+    """Where a route leads now, according to the API server.
+
+    deployment  whose it is; empty when the original made it
+    tls_secret  with which it serves TLS; empty without, and when that is not the route's business
+    redirect_www  it redirects the `www.` twin of its host
+    """
 
     backends: tuple[Backend, ...]
     host: str
     deployment: str = ""
+    tls_secret: str = ""
+    redirect_www: bool = False
 
 
 def backends_behind(kube: OwnedKube, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:

@@ -125,9 +125,18 @@ def put_service(kube: OwnedKube, wanted: Document, *, instead_of: Document | Non
 
 
 def keep_node_ports(old: list[Document], new: list[Document]) -> list[Document]:
-    """Carry over `nodePort` by port name, which the API server or an operator chose."""
-    numbers = {port.get("name"): port["nodePort"] for port in old if "nodePort" in port}
-    return [{**p, "nodePort": numbers[p["name"]]} if p.get("name") in numbers else p for p in new]
+    """Carry over `nodePort`, which the API server or an operator chose: by the port's name, else by its number, as a
+    Service's only port needs no name, and those of the original often have none."""
+    chosen = [port for port in old if "nodePort" in port]
+    by_name = {port["name"]: port["nodePort"] for port in chosen if port.get("name")}
+    again = {port.get("name") for port in new} & by_name.keys()
+    by_number = {_number(port): port["nodePort"] for port in chosen if port.get("name") not in again}
+    kept = (by_name.get(port.get("name")) or by_number.get(_number(port)) for port in new)
+    return [{**port, "nodePort": number} if number else port for port, number in zip(new, kept, strict=True)]
+
+
+def _number(port: Document) -> tuple[int, str]:
+    return port["port"], port.get("protocol") or "TCP"
 
 
 def leads_to(backends: Sequence[Backend], service: str) -> bool:
@@ -138,14 +147,14 @@ def leads_to(backends: Sequence[Backend], service: str) -> bool:
 def route_back(plan: Plan) -> Document | None:
     """The route as it was before the switch, or None when there was none.
 
-    What the previous deployment had pinned is used where it is known; an adopted original has only its backend.
+    What the previous deployment had pinned is used where it is known, or what could be seen of the original's.
     """
     previous = plan.previous
     if plan.route is None or previous is None or not plan.route.get("previous"):
         return None
     displaces = plan.ingress["name"] if plan.displaced else ""
-    if previous.get("route"):
-        return {**previous["route"], "previous": plan.route["backend"], "displaces": displaces}
+    if before := previous.get("route") or previous.get("original_route"):
+        return {**before, "previous": plan.route["backend"], "displaces": displaces}
     return {
         **plan.route,
         "backend": plan.route["previous"],

@@ -103,9 +103,10 @@ def _custom_headers(store: Store, place: str) -> tuple[dict[str, str], str]:
     controller = store.find(CONFIG_MAP, *CONTROLLER) or {}
     # Without the key the sandbox allows every header; the real controller allows none.
     allowed = (controller.get("data") or {}).get(ALLOWED_HEADERS)
-    listed = None if allowed is None else {part.strip().lower() for part in allowed.split(",")}
+    # Letter by letter, as the real one compares them, although HTTP does not.
+    listed = None if allowed is None else {part.strip() for part in allowed.split(",")}
     for header, value in headers.items():
-        if listed is not None and header.lower() not in listed:
+        if listed is not None and header not in listed:
             return (
                 {},
                 f"custom-headers: header {header} is not allowed, defined allowed headers inside "
@@ -118,10 +119,17 @@ def _custom_headers(store: Store, place: str) -> tuple[dict[str, str], str]:
 
 def oldest_first(store: Store) -> list[Object]:
     """The Ingresses of our class; of two for one host and path the oldest wins."""
-    mine = [ingress for ingress in store.list(INGRESS) if ingress["spec"].get("ingressClassName") == CLASS]
+    mine = [ingress for ingress in store.list(INGRESS) if _class_of(ingress) == CLASS]
     return sorted(
         mine, key=lambda ingress: ingress["metadata"]["creationTimestamp"]
     )  # stable: the store is in order of creation
+
+
+def _class_of(ingress: Object) -> str | None:
+    """The old annotation counts first, as it does for ingress-nginx."""
+    notes = ingress["metadata"].get("annotations") or {}
+    found: str | None = notes.get("kubernetes.io/ingress.class") or ingress["spec"].get("ingressClassName")
+    return found
 
 
 def build(store: Store, read: dict[str, Annotations]) -> Config:

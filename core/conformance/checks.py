@@ -115,6 +115,40 @@ def a_preview_shows_the_new_version_only_until_it_is_released(bench: Bench) -> N
     bench.require_version(host, "1")
 
 
+def a_preview_host_goes_over_to_the_newer_version(bench: Bench) -> None:
+    """Although the earlier one's preview is still there, as within its hold time; also after a crash in between."""
+    if "preview" not in bench.provider().capabilities:
+        return
+
+    def goes_over(gate: Gate) -> None:
+        bench.reset()
+        host = bench.fresh_host()
+        first, second = (
+            bench.route(host, version, preview=Preview(f"preview-{host}", f"0123456789abcde{version}", "/"))
+            for version in DEPLOYMENTS
+        )
+        bench.carry_out(bench.provider(), first)
+        bench.await_answer(first.preview.host, lambda answer: answer == "1")
+        with contextlib.suppress(Interrupted):
+            bench.provider().prepare(bench.context(second, gate))
+        provider, context = bench.provider(), bench.context(second)
+        provider.prepare(context)
+        provider.check_preview(context)
+        bench.await_answer(second.preview.host, lambda answer: answer == "2")
+        bench.require_version(host, "1")
+        provider.release(bench.context(first))  # which comes late, when its hold time is over
+        bench.require_version(second.preview.host, "2")
+        provider.release(context)
+        bench.await_answer(second.preview.host, lambda answer: answer not in DEPLOYMENTS)
+        bench.require_version(host, "1")
+
+    counter = Exhausted(_MOST_WRITES)
+    goes_over(counter)
+    some = min(bench.crashes or counter.made, counter.made)
+    for number in range(some):
+        goes_over(Exhausted((2 * number + 1) * counter.made // (2 * some)))
+
+
 # --- repeating and dying ------------------------------------------------------------------------------------------
 
 
@@ -387,6 +421,7 @@ CHECKS: Sequence[Check] = (
     confirm_returns_when_the_new_version_answers,
     switching_back_restores_everything,
     a_preview_shows_the_new_version_only_until_it_is_released,
+    a_preview_host_goes_over_to_the_newer_version,
     every_verb_can_be_repeated,
     a_crash_before_any_write_is_mended_by_going_on,
     a_crash_before_any_write_is_mended_by_going_back,

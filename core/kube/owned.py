@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from deployer.core.adoption import original_ingress
 from deployer.core.errors import (
     DeadlineExceeded,
     Fenced,
@@ -36,6 +37,7 @@ from deployer.core.manifests import (
     ROLE_CONTROLLER,
     ROLE_VERSIONED_SERVICE,
     is_original,
+    versioned_name,
 )
 from deployer.core.records import Document
 
@@ -182,8 +184,32 @@ class OwnedKube:
         return (notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)) == (self.owner.instance, self.owner.app)
 
     def is_original(self, found: Document) -> bool:
-        """True when the original deployer made it for this app; such an object may be taken over."""
-        return is_original(found, self.owner.app)
+        """True when the original deployer made it for this app; such an object may be taken over.
+
+        An Ingress has no labels to know it by: beside its shape it must have led to a version of the original that the
+        app's Service selects, under the host that this version's ReplicationController names. Once that Service is
+        ours, which it becomes after the route, it may select a later version.
+        """
+        if "rules" not in (found.get("spec") or {}):
+            return is_original(found, self.owner.app)
+        app = self.owner.app
+        if (shape := original_ingress(found, app)) is None or (service := self.get(SERVICE, app)) is None:
+            return False
+        taken = self.is_ours(service)
+        if not (taken or is_original(service, app)):
+            return False
+        selected = versioned_name(app, str((service["spec"].get("selector") or {}).get("version")))
+        names = {
+            _name(controller)
+            for controller in self.list(CONTROLLER, {"app": app})
+            if is_original(controller, app)
+            and _annotations(controller).get("frontend") == shape.frontend
+            and (taken or _name(controller) == selected)
+        }
+        if shape.redirect:
+            return bool(names)
+        versioned = self.get(SERVICE, shape.service) if shape.service in names else None
+        return versioned is not None and is_original(versioned, app)
 
     def owned_by(self, found: Document, deployment: str) -> bool:
         """True when it is ours and of that deployment."""
@@ -194,7 +220,7 @@ class OwnedKube:
         notes = _annotations(found)
         instance, app = notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)
         deployment = notes.get(ANNOTATION_DEPLOYMENT)
-        if is_original(found, self.owner.app):
+        if self.is_original(found):
             whose = f"to app {self.owner.app} as the original deployer left it, and may be live"
         elif not instance:
             whose = "to nobody that is known: no deployer made it"
@@ -298,7 +324,7 @@ class OwnedKube:
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeAlreadyExists, KubeNotFound):
                 found = self.get(kind, name)
                 if found is not None:
-                    if not self.is_ours(found) and not is_original(found, self.owner.app):
+                    if not self.is_ours(found) and not self.is_original(found):
                         raise self.foreign(kind, found)
                     self._check_epoch(kind, found)
                     if _deleting(found):
@@ -332,7 +358,7 @@ class OwnedKube:
         """
 
         def ours(found: Document) -> bool:
-            return self.is_ours(found) or (original_ok and is_original(found, self.owner.app))
+            return self.is_ours(found) or (original_ok and self.is_original(found))
 
         return self._delete(kind, name, ours, "Background", wait_gone, fenced=True)
 

@@ -119,6 +119,7 @@ class Gateway(IngressProvider):
             context.log(f"tls secret {route.tls_secret} {_tls_unused(self._look)}")
         watched = [self._prepare_main(context)]
         if route.preview.host:
+            self._free_preview_host(kube, route)
             made = render.preview(route, self._look)
             made["metadata"]["annotations"] = kube.annotations(render.ROLE_PREVIEW)
             watched.append(kube.create(HTTP_ROUTE, made))
@@ -258,6 +259,13 @@ class Gateway(IngressProvider):
                 hint="install the Gateway API's CRDs (standard channel, v1) and a controller, or choose another "
                 "ingress provider",
             ) from None
+
+    def _free_preview_host(self, kube: OwnedKube, route: Route) -> None:
+        """The oldest HTTPRoute that has a host gets its traffic, so the previews of the app's earlier deployments go,
+        although they may still be within their hold time."""
+        for found in self._of_app(kube, {render.ROLE_PREVIEW}):
+            if _note(found, DEPLOYMENT) != route.deployment and route.preview.host in found["spec"]["hostnames"]:
+                kube.delete(HTTP_ROUTE, found["metadata"]["name"], deployment=_note(found, DEPLOYMENT))
 
     def _prepare_main(self, context: RouteContext) -> dict[str, Any]:
         """The app's HTTPRoute with a rule for the preview, and the new version as a backend without weight.

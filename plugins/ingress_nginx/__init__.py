@@ -8,7 +8,9 @@ loses no request when nginx reloads.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from deployer.core import (
     ForeignObject,
     IngressProvider,
     Kind,
+    KubeRejected,
     OwnedKube,
     PluginSettings,
     Problem,
@@ -36,6 +39,7 @@ from deployer.core import (
     require_only,
     www_twin,
 )
+from deployer.core.adoption import redirect_name
 from deployer.plugins.ingress_nginx import options, render
 from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
 
@@ -48,11 +52,16 @@ _NO_GZIP = (
 DEPLOYMENT = "kube-deployer/deployment"
 ROLE = "kube-deployer/role"
 
+# The words of the controller's admission webhook (`checkOverlap`) when another Ingress has the host. It knows what it
+# sees in a cache of its own, so an Ingress that was deleted a moment ago may be there for it for some seconds more.
+_TAKEN = "is already defined in ingress"
+_WEBHOOK_LATE = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How routes are switched. `stable`: they refer to the unversioned Service; `version_header`: the response header
-    in which the apps themselves say their version, empty if they do not."""
+    in which the apps themselves say their version, empty if they do not; an app may have another one, or none."""
 
     minimum_hold: float = 10.0
     stable: bool = False
@@ -87,14 +96,17 @@ class Nginx(IngressProvider):
         return options.SCHEMA
 
     def check_descriptor(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
-        """Headers that the controller would refuse, by answering 503 for the whole host, or that could leave quotes."""
-        return render.header_problems(descriptor.get("additionHttpHeaders") or (), self._look)
+        """Headers that the controller would refuse, by answering 503 for the whole host, or that could leave quotes;
+        options that nginx would not start with."""
+        headers = render.header_problems(descriptor.get("additionHttpHeaders") or (), self._look)
+        return headers + options.problems(descriptor.get("ingressOptions") or {})
 
     def remarks(self, descriptor: Mapping[str, Any]) -> Sequence[Problem]:
-        """Compression that the controller does not do."""
+        """Compression that the controller does not do, and options that have no effect."""
+        found = options.remarks(descriptor.get("ingressOptions") or {}, stable=self.stable)
         if descriptor.get("useCompression") and not self._look.gzip:
-            return [Problem("useCompression", _NO_GZIP)]
-        return ()
+            found.append(Problem("useCompression", _NO_GZIP))
+        return found
 
     def contends(self, found: Mapping[str, Any]) -> bool:
         """An Ingress of another class is another controller's."""
@@ -115,12 +127,13 @@ class Nginx(IngressProvider):
             )
         host = next((rule.get("host", "") for rule in found.get("spec", {}).get("rules") or ()), "")
         backends = backends_behind(kube, route.app, render.backends_of(found))
-        return RouteState(backends, host, _note(found, DEPLOYMENT))
+        secret = render.tls_secret_of(found, host)
+        return RouteState(backends, host, _note(found, DEPLOYMENT), secret, self._redirected(kube, found))
 
     def prepare(self, context: RouteContext) -> None:
         """Create the ConfigMap of the headers, the hold and the warm-up, and wait until the controller knows them.
 
-        A stable route that is one already needs neither hold nor warm-up, as its Ingress does not change.
+        A stable route whose Ingress does not change needs neither hold nor warm-up.
         """
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
@@ -129,23 +142,29 @@ class Nginx(IngressProvider):
         found = kube.get(INGRESS, route.app)
         old = [b for b in render.backends_of(found or {}) if b.service != render.target(route).service]
         helpers = bool(old or route.preview.host or route.preview.check or route.displaces)
+        # What the edit does to the app, as with another backend-protocol, must show on the warm-up, not in public.
+        helpers = helpers or (found is not None and found != self._wanted(context, found))
         if route.stable:
             self._put_headers(kube, route, stable=True)
         if helpers or not route.stable:
             self._put_headers(kube, route, stable=False)
         if not helpers:
             return
+        self._free_preview_host(kube, route)
         watched = []
         if old and route.previous is not None:
             # The hold first: when the warm-up is answered, the controller has seen the hold as well.
             watched.append(Watched(self._create(kube, render.hold(route, self._look, old[0]), render.ROLE_HOLD)))
         watched.append(Watched(self._create(kube, render.warm_up(route, self._look), render.ROLE_WARM_UP)))
+        header = self._version_header(route) if route.stable else ""
         self._data_plane.await_answers(
             context,
             render.private_host(route, render.ROLE_WARM_UP),
             "the warm-up",
             tls=False,
             objection=lambda: objection(kube, watched),
+            # The controller's own pages, like that for an app which does not speak the protocol, have the revision too.
+            proof=(header, route.version) if header else None,
         )
 
     def check_preview(self, context: RouteContext) -> None:
@@ -168,7 +187,7 @@ class Nginx(IngressProvider):
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
         self._put_headers(kube, route, stable=route.stable)
-        redirect_www = route.redirect_www and not self._www_is_taken(context)
+        redirect_www = self._redirects_www(context, context.log)
         key = (route.namespace, route.app)
 
         def change(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -184,9 +203,15 @@ class Nginx(IngressProvider):
             wanted["metadata"]["annotations"] |= kube.annotations(render.ROLE_ROUTE)
             return wanted
 
-        written = kube.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
+        try:
+            written = kube.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
+        except KubeRejected as error:
+            if _TAKEN not in error.said:
+                raise
+            raise _host_taken(error) from error
         if written and key in self._watched:
             self._watched[key] = Watched(written, self._watched[key].events)
+        self._take_over_redirect(kube, route, redirect_www)
 
     def confirm(self, context: RouteContext) -> None:
         """Ask every controller; see `DataPlane.await_answers`. Raises StepFailed."""
@@ -199,7 +224,7 @@ class Nginx(IngressProvider):
             tls=bool(route.tls_secret),
             objection=lambda: objection(context.kube, watched),
             # The Ingress of a stable route names no deployment, but the apps may name their version.
-            proof=(self._manner.version_header, route.version) if route.stable else None,
+            proof=(self._version_header(route), route.version) if route.stable else None,
         )
         self._watched.pop((route.namespace, route.app), None)
 
@@ -210,7 +235,7 @@ class Nginx(IngressProvider):
         if route.stable:
             service = context.kube.get(SERVICE, route.app) or {}
             selected = (service.get("spec", {}).get("selector") or {}).get("version", "")
-            proof = (self._manner.version_header if selected else "", selected)
+            proof = (self._version_header(route) if selected else "", selected)
         self._data_plane.await_answers(
             context,
             render.swap_host(route),
@@ -225,6 +250,9 @@ class Nginx(IngressProvider):
         route, kube = context.route, context.kube
         if route.displaces:
             self._drop_swap_host(kube, route)
+        main = kube.get(INGRESS, route.app)
+        if main is not None and kube.is_ours(main) and _note(main, DEPLOYMENT) == route.deployment:
+            kube.delete_shared(INGRESS, redirect_name(route.app))  # what was taken over from the original is over
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             gone = all(kube.get(SERVICE, backend.service) is None for backend in render.backends_of(helper))
             if gone or _note(helper, DEPLOYMENT) == route.deployment:
@@ -237,7 +265,8 @@ class Nginx(IngressProvider):
     def remove(self, context: RouteContext) -> None:
         """Delete the app's Ingress, then every helper and ConfigMap of it."""
         route, kube = context.route, context.kube
-        kube.delete_shared(INGRESS, route.app, original_ok=True)
+        for name in (route.app, redirect_name(route.app)):
+            kube.delete_shared(INGRESS, name, original_ok=True)
         self._watched.pop((route.namespace, route.app), None)
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
             _delete(kube, INGRESS, helper)
@@ -245,10 +274,37 @@ class Nginx(IngressProvider):
             _delete(kube, CONFIG_MAP, config_map)
 
     def fence(self, context: RouteContext) -> None:
-        """Only the app's Ingress is shared between deployments; all else belongs to one of them."""
-        context.kube.raise_epoch(INGRESS, context.route.app)
+        """The app's Ingress, and one that was taken over, are shared between deployments; all else belongs to one."""
+        for name in (context.route.app, redirect_name(context.route.app)):
+            context.kube.raise_epoch(INGRESS, name)
 
     # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _redirected(self, kube: OwnedKube, main: Mapping[str, Any]) -> bool:
+        """By the app's Ingress, or by that which the original had for it."""
+        if _note(main, render.REDIRECT) == "true":
+            return True
+        found = kube.get(INGRESS, redirect_name(kube.owner.app))
+        return found is not None and (kube.is_ours(found) or kube.is_original(found))
+
+    def _take_over_redirect(self, kube: OwnedKube, route: Route, redirects: bool) -> None:
+        """The Ingress with which the original redirected `www.`: of no use beside one that `redirects` itself, and in
+        its way as long as it has that host; else ours, so that it goes when the version is released."""
+        name = redirect_name(route.app)
+        found = kube.get(INGRESS, name)
+        if redirects:
+            kube.delete_shared(INGRESS, name, original_ok=True)
+        elif found is not None and kube.is_original(found):
+
+            def mark(found: dict[str, Any] | None) -> dict[str, Any] | None:
+                if found is not None:
+                    found["metadata"]["annotations"] |= kube.annotations(render.ROLE_WWW)
+                return found
+
+            kube.put_shared(INGRESS, name, mark, role=render.ROLE_WWW)
+
+    def _version_header(self, route: Route) -> str:
+        return str(route.options.get(options.VERSION_HEADER, self._manner.version_header))
 
     def _drop_swap_host(self, kube: OwnedKube, route: Route) -> None:
         """The app's Ingress stays the deployment's that it is of."""
@@ -284,16 +340,40 @@ class Nginx(IngressProvider):
     def _create(self, kube: OwnedKube, body: dict[str, Any], role: str) -> dict[str, Any]:
         metadata = body["metadata"]
         metadata["annotations"] = metadata.get("annotations", {}) | kube.annotations(role)
-        return kube.create(CONFIG_MAP if body["kind"] == "ConfigMap" else INGRESS, body)
+        kind = CONFIG_MAP if body["kind"] == "ConfigMap" else INGRESS
+        end = time.monotonic() + _WEBHOOK_LATE
+        while True:
+            try:
+                return kube.create(kind, body)
+            except KubeRejected as error:
+                if _TAKEN not in error.said:
+                    raise
+                if time.monotonic() >= end:
+                    raise _host_taken(error) from error
+                kube.gate.pause(0.2)
 
-    def _www_is_taken(self, context: RouteContext) -> bool:
-        """True, with a line in the log, when somebody else has the other `www.` host."""
+    def _wanted(self, context: RouteContext, found: dict[str, Any]) -> dict[str, Any]:
+        """What `switch` would make of the app's Ingress."""
+        redirect_www = self._redirects_www(context, lambda _: None)
+        return render.main(copy.deepcopy(found), context.route, self._look, redirect_www=redirect_www)
+
+    def _redirects_www(self, context: RouteContext, log: Callable[[str], None]) -> bool:
+        """False, with a line in the log, also when somebody else has the other `www.` host."""
+        if not context.route.redirect_www:
+            return False
         twin = www_twin(context.route.host)
         # What could not be checked was said of the host itself already.
         found = claimants(context.kube, [twin], lambda _: None, self.contends)[twin]
         if found:
-            context.log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
-        return bool(found)
+            log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
+        return not found
+
+    def _free_preview_host(self, kube: OwnedKube, route: Route) -> None:
+        """The oldest Ingress that has a host gets its traffic, so the warm-ups of the app's earlier deployments go,
+        although they may still be within their hold time: the app's own Ingress refers to what they warmed up."""
+        for helper in self._of_app(kube, INGRESS, {render.ROLE_WARM_UP}) if route.preview.host else ():
+            if _note(helper, DEPLOYMENT) != route.deployment and route.preview.host in render.hosts_of(helper):
+                _delete(kube, INGRESS, helper)
 
     def _of_app(self, kube: OwnedKube, kind: Kind, roles: frozenset[str] | set[str]) -> list[dict[str, Any]]:
         found = kube.list(kind, labels=render.MANAGED_BY)
@@ -310,6 +390,14 @@ def _delete(kube: OwnedKube, kind: Kind, found: Mapping[str, Any]) -> None:
         kube.delete_shared(kind, name)
     else:
         kube.delete(kind, name, deployment=_note(found, DEPLOYMENT))
+
+
+def _host_taken(error: KubeRejected) -> StepFailed:
+    return StepFailed(
+        f"the ingress controller's admission webhook refuses the Ingress: {error.said}",
+        reason="HostTaken",
+        hint="remove the other Ingress, or choose another frontend",
+    )
 
 
 def _require_expected(kube: OwnedKube, found: dict[str, Any], route: Route) -> None:
@@ -331,7 +419,7 @@ def settings_schema() -> Mapping[str, Any]:
         "properties": {
             **data_plane_schema(),
             "ingress_class": {"type": "string", "pattern": r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"},
-            "allowed_headers": {"type": "array", "items": {"type": "string"}},
+            "allowed_headers": {"type": "array", "items": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}},
             "ssl_redirect": {"type": "boolean"},
             "mode": {"enum": ["versioned", "stable-service"]},
             "version_header": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"},
@@ -350,10 +438,12 @@ def register_ingress_providers(settings: PluginSettings) -> Sequence[IngressProv
     look = render.Look(
         ingress_class=table.get("ingress_class", "nginx"),
         ssl_redirect=table.get("ssl_redirect", True),
-        allowed_headers=None if allowed is None else frozenset(name.lower() for name in allowed),
+        allowed_headers=None if allowed is None else tuple(allowed),
         revision_header=plane.revision_header,
         gzip=table.get("use_gzip", False),
     )
+    # As the controller's list spells it, too.
+    look = dataclasses.replace(look, revision_header=look.spelled(look.revision_header) or look.revision_header)
     manner = Manner(
         minimum_hold=float(table.get("minimum_hold", 10.0)),
         stable=table.get("mode") == "stable-service",

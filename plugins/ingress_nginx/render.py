@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.core import Backend, Problem, Route
+from deployer.core.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
 from deployer.plugins.ingress_nginx import options
 
 Object = dict[str, Any]
 
 PREFIX = "nginx.ingress.kubernetes.io/"
 CUSTOM_HEADERS = PREFIX + "custom-headers"
+REDIRECT = PREFIX + "from-to-www-redirect"
 
 ROLE_ROUTE = "route"
+# What the original redirected `www.` with: taken over, and then removed.
+ROLE_WWW = "www-redirect"
 # Roles that begin with `versioned-` go with their deployment, whatever happens to it.
 ROLE_WARM_UP = "versioned-warm-up"
 ROLE_HOLD = "versioned-hold"
@@ -29,6 +33,7 @@ HEADER_ROLES = frozenset({ROLE_HEADERS, ROLE_STABLE_HEADERS})
 _SWAP = "swap"
 HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD})
 
+INSTANCE = "kube-deployer/instance"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
 
 # What a cookie of sticky sessions is called and how long it lasts, in seconds.
@@ -56,6 +61,8 @@ _OURS = frozenset(
 # quotes, into nginx.conf: printable ASCII, where three characters mean something to nginx or to its quoting.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HEADER_VALUE = re.compile(r"[ !#%-\[\]-~]+")
+# nginx reads a parameter of at most 4,096 characters, quotes included (NGX_CONF_BUFFER); this one is `name: value`.
+_LONGEST_HEADER = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +72,16 @@ class Look:
 
     ingress_class: str = "nginx"
     ssl_redirect: bool = True
-    allowed_headers: frozenset[str] | None = None
+    allowed_headers: tuple[str, ...] | None = None
     revision_header: str = ""
     gzip: bool = False
+
+    def spelled(self, header: str) -> str:
+        """The header as the controller's list has it, which is compared letter by letter, although HTTP is not; empty
+        when it is not allowed."""
+        if self.allowed_headers is None:
+            return header
+        return next((listed for listed in self.allowed_headers if listed.lower() == header.lower()), "")
 
 
 def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Problem]:
@@ -80,8 +94,8 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
             problems.append(Problem(f"{path}.Header", "ingress-nginx takes A-Z, a-z, 0-9, '-' and '_' only"))
         elif look.revision_header and name.lower() == look.revision_header.lower():
             problems.append(Problem(f"{path}.Header", f"{look.revision_header} is set by the Deployer itself"))
-        elif look.allowed_headers is not None and name.lower() not in look.allowed_headers:
-            known = ", ".join(sorted(look.allowed_headers)) or "none"
+        elif not look.spelled(name):
+            known = ", ".join(sorted(look.allowed_headers or ())) or "none"
             problems.append(
                 Problem(f"{path}.Header", f"the ingress controller does not allow {name}; allowed: {known}")
             )
@@ -91,6 +105,9 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
                     f"{path}.Value", "ingress-nginx takes printable ASCII without '\"', '\\' and '$', and not nothing"
                 )
             )
+        elif len(name) + len(value) > _LONGEST_HEADER:
+            most = _LONGEST_HEADER - len(name)
+            problems.append(Problem(f"{path}.Value", f"nginx takes at most {most} characters beside that name"))
     return problems
 
 
@@ -99,9 +116,9 @@ def headers_of(route: Route, look: Look, *, revision: bool) -> dict[str, str]:
 
     Raises ValueError for what `header_problems` would have refused.
     """
-    headers = dict(route.headers)
+    headers = {look.spelled(name): value for name, value in route.headers}
     ours = {look.revision_header: route.deployment} if revision and look.revision_header and route.deployment else {}
-    if header_problems([{"Header": name, "Value": value} for name, value in headers.items()], look):
+    if header_problems([{"Header": name, "Value": value} for name, value in route.headers], look):
         raise ValueError(f"the headers of {route.app} cannot be rendered for ingress-nginx")
     if ours and not _HEADER_VALUE.fullmatch(route.deployment):
         raise ValueError(f"the deployment id of {route.app} cannot be rendered for ingress-nginx")
@@ -193,6 +210,8 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     before = metadata.get("annotations") or {}
     asked = frozenset(before.get(OPTIONS_NOTE, "").split(",")) & options.ANNOTATIONS.keys()
     ours = {*_OURS, OPTIONS_NOTE, *(PREFIX + name for name in asked)}
+    if INSTANCE not in before:
+        ours |= ORIGINAL_ANNOTATIONS  # taken over in this edit; whoever adds one later has a reason
     kept = {key: value for key, value in before.items() if key not in ours}
     metadata["annotations"] = kept | _annotations(route, look, redirect_www)
     spec = wanted.setdefault("spec", {})
@@ -236,6 +255,12 @@ def strange(found: Object) -> str:
 def hosts_of(ingress: Object) -> set[str]:
     """Every host that an Ingress has a rule for."""
     return {rule.get("host", "") for rule in ingress.get("spec", {}).get("rules") or ()}
+
+
+def tls_secret_of(ingress: Object, host: str) -> str:
+    """The Secret with which an Ingress serves TLS for a host; empty without."""
+    entries = ingress.get("spec", {}).get("tls") or ()
+    return next((str(tls.get("secretName") or "") for tls in entries if host in (tls.get("hosts") or ())), "")
 
 
 def backends_of(ingress: Object) -> tuple[Backend, ...]:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ from deployer.core.kube.client import connect
 from deployer.core.plugins import load
 from deployer.core.records import Status
 from deployer.core.settings import Settings
+from support import originals
 from support.controller import Controller, find
+from support.traffic import CALM, Traffic
 from support.world import HEALTHY
 
 pytestmark = pytest.mark.cluster
@@ -174,8 +177,8 @@ def test_www_is_redirected(site: Site) -> None:
     )
 
 
-def test_tls(site: Site, tmp_path: Path) -> None:
-    """With a Secret named like the host's domain; the confirmation asks with TLS then."""
+def certificate(site: Site, path: Path, name: str) -> Path:
+    """A Secret of that name with a certificate for the site's host; the file of it."""
     if not site.controller.https:
         pytest.skip("the controller does not listen on port 443")
     if not shutil.which("openssl"):
@@ -192,12 +195,18 @@ def test_tls(site: Site, tmp_path: Path) -> None:
         "-days",
         "2",
     ]
-    command += ["-subj", f"/CN={site.host}", "-addext", f"subjectAltName=DNS:{site.host}"]
-    command += ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "crt")]
+    command += ["-days", "2", "-subj", "/CN=test", "-addext", f"subjectAltName=DNS:{site.host},DNS:www.{site.host}"]
+    command += ["-keyout", str(path / "key"), "-out", str(path / "crt")]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    data = {f"tls.{end}": b64encode((tmp_path / end).read_bytes()).decode() for end in ("crt", "key")}
-    secret = {"metadata": {"name": site.host}, "type": "kubernetes.io/tls", "data": data}
+    data = {f"tls.{end}": b64encode((path / end).read_bytes()).decode() for end in ("crt", "key")}
+    secret = {"metadata": {"name": name}, "type": "kubernetes.io/tls", "data": data}
     site.world.eyes.create(SECRET, secret, site.world.namespace)
+    return path / "crt"
+
+
+def test_tls(site: Site, tmp_path: Path) -> None:
+    """With a Secret named like the host's domain; the confirmation asks with TLS then."""
+    certificate(site, tmp_path, site.host)
     version = site.deployed()
     answer = site.get(tls=True)
     assert (answer.status, answer.body.startswith(version)) == (200, True)  # type: ignore[attr-defined]
@@ -207,38 +216,35 @@ def test_tls(site: Site, tmp_path: Path) -> None:
     assert site.get(tls=True).body.startswith("version 2")  # type: ignore[attr-defined]
 
 
-def test_the_originals_ingress_is_adopted(site: Site) -> None:
-    """What the original left: controller, Services and Ingress with its labels, and none of our annotations."""
-    first = site.world.deployed(frontend=site.host, **HEALTHY)
-    world = site.world
-    for kind, names in ((INGRESS, ["shop"]), (SERVICE, ["shop", "shop-1"])):
-        for name in names:
-            _as_the_original(world, kind, name)
-    _as_the_original(world, _controllers(), "shop-1")
-    world.stop()
-    world.settings = dataclasses.replace(world.settings, data_dir=world.settings.data_dir / "new")
-    world.settings.data_dir.mkdir()
-    world.start()
-    assert site.deployed() == "version 2"
-    assert site.version() == "version 2"
-    world.quiet()
-    assert set(world.objects(INGRESS)) == {"shop"}
-    assert world.objects(INGRESS)["shop"]["metadata"]["annotations"]["kube-deployer/deployment"] != first.id
-
-
-def _controllers() -> Any:
-    from deployer.core import CONTROLLER
-
-    return CONTROLLER
-
-
-def _as_the_original(world: RealWorld, kind: Any, name: str) -> None:
-    found = world.eyes.get(kind, name, world.namespace)
-    stays = {"app": "shop", "name": "shop", "persistent": "true"}
-    found["metadata"]["labels"] = stays if name == "shop" else {"app": "shop", "name": name, "version": "1"}
-    notes = found["metadata"]["annotations"]
-    found["metadata"]["annotations"] = {k: v for k, v in notes.items() if "kube-deployer/" not in k}
-    world.eyes.replace(kind, name, found, world.namespace)
+def test_what_the_original_exposed_is_taken_over_under_load(site: Site, tmp_path: Path) -> None:
+    """As it left it, with TLS that only its Ingress knows of: every connection shows that certificate, no request is
+    lost, www. is redirected and the Service keeps its nodePort."""
+    authority, world = certificate(site, tmp_path, "shop-tls"), site.world
+    notes = {"affinity": "cookie", "configuration_snippet": "gzip on;\ngzip_comp_level 5;\n"}
+    originals.leave(world.eyes, world.namespace, site.host, IMAGE, port_name="http", www=True, **notes)
+    world.eyes.patch(SERVICE, "shop", {"spec": {"type": "NodePort"}}, world.namespace)
+    (port,) = world.objects(SERVICE)["shop"]["spec"]["ports"]
+    site.until(lambda: site.get(tls=True).status == 200, 30)
+    where, _, number = site.controller.https.rpartition(":")
+    kinds = [kind for kind in CALM if kind.path == "/"]
+    traffic = Traffic((where, int(number)), site.host, kinds, authority=str(authority))
+    try:
+        site.until(lambda: all(account.answered for account in traffic.report().kinds.values()), 30)
+        made = world.deployed(frontend=site.host, redirectWww=True, **HEALTHY)
+        at = time.time()
+        assert made.version == "42"
+        site.until(lambda: site.get(f"www.{site.host}", tls=True).status in (301, 302, 307, 308))
+        world.quiet()
+        report = traffic.stop()
+    finally:
+        traffic.close()
+    assert (report.failed, report.late("42", at)) == (0, []), report.explain()
+    assert {version for account in report.kinds.values() for version in account.versions} == {"41", "42"}
+    found = world.objects(INGRESS)
+    assert set(found) == {"shop"}
+    assert found["shop"]["spec"]["tls"] == [{"hosts": [site.host], "secretName": "shop-tls"}]
+    assert not [n for n in found["shop"]["metadata"]["annotations"] if n.startswith(("ingress.", "kubernetes.io/"))]
+    assert world.objects(SERVICE)["shop"]["spec"]["ports"][0]["nodePort"] == port["nodePort"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -256,6 +262,24 @@ def test_the_preview_shows_the_new_version_first(site: Site, mode: str) -> None:
     site.world.quiet()
     assert set(site.world.objects(INGRESS)) == {"shop"}
     site.until(lambda: site.version(preview) == "404")
+
+
+def test_a_protocol_that_the_app_does_not_speak_never_shows_in_public(site: Site) -> None:
+    """In mode stable-service too, where the Ingress itself is what changes."""
+    restart(site, site.controller.settings(**MODES["stable-service"]), expose_timeout=6.0)
+    site.deployed()
+    where, _, number = site.controller.http.rpartition(":")
+    traffic = Traffic((where, int(number)), site.host, [kind for kind in CALM if kind.path == "/"])
+    try:
+        wrong = {"ingressOptions": {"backend-protocol": "HTTPS"}}
+        failed = site.world.ended(site.world.deploy(frontend=site.host, **HEALTHY, **wrong), Status.FAILURE)
+        site.world.quiet()
+        report = traffic.stop()
+    finally:
+        traffic.close()
+    assert failed.failure and "the warm-up" in failed.failure["message"]
+    assert report.failed == 0, report.explain()
+    assert {version for account in report.kinds.values() for version in account.versions} == {"1"}
 
 
 def test_the_mode_can_be_changed_back_and_forth(site: Site) -> None:

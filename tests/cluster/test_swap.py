@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from deployer.core import Gate, ask
+from deployer.core.asking import parse_address
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import HTTP_ROUTE, INGRESS
 from deployer.core.records import Status
-from support import late
-from support.real import RealWorld
+from support import late, originals
+from support.real import IMAGE, RealWorld
 from support.switching import ADDRESS, TABLES, driving, missing, site
 from support.traffic import CALM, Traffic
 from support.world import HEALTHY
@@ -57,6 +60,13 @@ def test_providers_take_over_from_each_other_and_nothing_is_lost(tmp_path: Path,
             one.result()
 
 
+def await_answer(host: str) -> None:
+    """Until the controller leads it to an app."""
+    gate = Gate(time.monotonic() + 30)
+    while ask(parse_address(f"{ADDRESS}:80", tls=False), host, "", gate).status != 200:
+        gate.pause(0.1)
+
+
 def there_and_back(path: Path, mode: str) -> None:
     path.mkdir()
     with site(path, mode, minimum_hold=HOLD) as made:
@@ -69,6 +79,26 @@ def there_and_back(path: Path, mode: str) -> None:
             report = drive.traffic.stop()
         assert drive.problems(report) == []
         assert report.closed == 0
+
+
+def test_what_the_original_exposed_is_taken_over_by_the_other_kind(tmp_path: Path) -> None:
+    """Its Ingress goes once the HTTPRoute is known."""
+    with site(tmp_path, "gateway", minimum_hold=HOLD) as made:
+        originals.leave(made.eyes, made.name, made.host, IMAGE, version="1", port_name="http", www=True)
+        # As operators did where nobody has certificates.
+        plain = {"metadata": {"annotations": {"nginx.ingress.kubernetes.io/ssl-redirect": "false"}}}
+        made.eyes.patch(INGRESS, "shop", plain, made.name)
+        await_answer(made.host)
+        traffic = Traffic((ADDRESS, 80), made.host, [kind for kind in CALM if kind.path == "/"])
+        try:
+            switch = made.deployed(made.descriptor())
+            made.quiet()
+            report = traffic.stop()
+        finally:
+            traffic.close()
+        assert (report.failed, report.late("2", switch.at)) == (0, []), report.explain()
+        assert {version for account in report.kinds.values() for version in account.versions} == {"1", "2"}
+        assert routes(made.eyes, made.name) == {"HTTPRoute": {"shop"}}
 
 
 @contextlib.contextmanager

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from deployer.core import CONTROLLER, INGRESS, SECRET, Document, EnvContext, EnvInjector, plugins
-from deployer.core.errors import Conflict
+from deployer.core.errors import Conflict, KubeForbidden, KubeUnavailable
 from deployer.core.plugins import Entry
 from deployer.core.records import Deployment, HostClaim, Status
+from support import originals
 from support.world import World
 
 SECRET_VALUE = "s3cr3t-canary-value"
@@ -133,6 +135,39 @@ def test_the_tls_secret_is_the_descriptors_or_named_like_the_host(
     tls = world.objects(INGRESS)["shop"]["spec"].get("tls")
     assert tls == ([{"hosts": [HOST], "secretName": expected}] if expected else None)
     assert ("no TLS for" in world.log(deployment.id)) is (expected is None)
+
+
+@pytest.mark.parametrize("secret_type", ["kubernetes.io/tls", "Opaque"])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        KubeUnavailable("the API server does not answer", status=503),
+        KubeForbidden("may not get secrets", status=403),
+        None,
+    ],
+)
+def test_a_live_route_keeps_its_tls_whatever_becomes_of_a_look_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, refusal: Exception | None, secret_type: str
+) -> None:
+    """One of the original's too, of which nothing is known but what the cluster has; it took Secrets of any type."""
+    originals.leave(world.eyes, world.namespace, HOST, world.image, secret="example.com")
+    body = {"apiVersion": "v1", "kind": "Secret", "type": secret_type, "metadata": {"name": "example.com"}}
+    body["data"] = {"tls.crt": "eA==", "tls.key": "eA=="}
+    world.eyes.create(SECRET, body, world.namespace)
+    get = world.client.get
+
+    def refused(kind: Any, *rest: Any, **more: Any) -> Any:
+        if kind == SECRET and refusal:
+            raise refusal
+        return get(kind, *rest, **more)
+
+    monkeypatch.setattr(world.client, "get", refused)
+    for number in (42, 43):
+        deployment = world.deployed(frontend=HOST)
+        assert deployment.version == str(number)
+        tls = world.objects(INGRESS)["shop"]["spec"].get("tls")
+        assert tls == [{"hosts": [HOST], "secretName": "example.com"}]
+        assert ("TLS secret example.com is kept: " in world.log(deployment.id)) is (refusal is not None)
 
 
 def test_one_app_owns_a_host_until_nothing_of_it_uses_it(world: World) -> None:

@@ -14,7 +14,7 @@ from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.kube.kinds import HTTP_ROUTE
 from deployer.core.records import Status
 from deployer.sandbox import Load
-from support import late
+from support import late, originals
 from support.world import GATEWAY, HEALTHY, NGINX, World
 
 TABLES = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
@@ -56,6 +56,34 @@ def lost_nothing(load: Load, version: str, *versions: str) -> None:
     report = load.wait_for(lambda report: report.by_version.get(version, 0) > 20, 20)
     load.stop()
     assert (report.failed, report.failures, set(report.by_version)) == (0, {}, {version, *versions})
+
+
+def test_what_the_original_exposed_is_taken_over_by_routes_of_another_kind(world: World, host: str) -> None:
+    use(world, "gateway")
+    originals.leave(world.eyes, world.namespace, host, world.image, version="1", www=True)
+    load = loaded(world, host, "1")
+    before = load.wait_for(lambda report: True, 1).failed  # as it was not there from the start
+    second = world.deployed(**HEALTHY, frontend=host)
+    assert f"removed the route of ingress provider nginx for {host}" in world.log(second.id)
+    world.quiet()
+    assert routes(world) == {"gateway": ["shop"]}
+    report = load.stop()
+    assert (report.failed, set(report.by_version)) == (before, {"1", "2"})
+
+
+def test_a_failure_gives_it_back_as_it_was_led_before(world: World, host: str) -> None:
+    use(world, "gateway")
+    originals.leave(world.eyes, world.namespace, host, world.image, version="1", www=True)
+    load = loaded(world, host, "1")
+    before = load.wait_for(lambda report: True, 1).failed
+    fails: dict[str, Any] = {"deploymentType": "late", "strategyOptions": {"end": "fails"}}
+    world.ended(world.deploy(**HEALTHY, frontend=host, **fails), Status.FAILURE)
+    world.quiet()
+    assert routes(world) == {"nginx": ["shop"]}
+    found = world.objects(INGRESS)["shop"]
+    assert found["spec"]["tls"] == [{"hosts": [host], "secretName": "shop-tls"}]
+    assert found["metadata"]["annotations"]["nginx.ingress.kubernetes.io/from-to-www-redirect"] == "true"
+    assert load.stop().failed == before
 
 
 @pytest.mark.parametrize(("before", "after"), WAYS)

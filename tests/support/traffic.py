@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -141,8 +142,9 @@ class Closed(Exception):
 class Generator:
     """The other side of `Traffic`: all lanes, until it is stopped."""
 
-    def __init__(self, address: tuple[str, int], host: str, kinds: Sequence[Kind]) -> None:
+    def __init__(self, address: tuple[str, int], host: str, kinds: Sequence[Kind], authority: str = "") -> None:
         self._address, self._host, self._kinds = address, host, kinds
+        self._tls = ssl.create_default_context(cafile=authority) if authority else None
         self.report = Report({kind.name: Account() for kind in kinds})
         self._over = asyncio.Event()
 
@@ -156,7 +158,7 @@ class Generator:
         await asyncio.gather(*(self._lane(kind, number) for kind, number in lanes))
 
     async def _lane(self, kind: Kind, number: int) -> None:
-        connection = Connection(self._address, slow=bool(kind.stall))
+        connection = Connection(self._address, self._host, slow=bool(kind.stall), tls=self._tls)
         # Those that take seconds do not all begin at once.
         pause = number * (2.0 / kind.lanes if kind.pause and kind.limit > 10.0 else 0.0)
         while not await self._within(pause):
@@ -214,10 +216,10 @@ class Generator:
 
 
 class Connection:
-    """Opens when it is needed; `used`: at least one answer came over it."""
+    """Opens when it is needed; `used`: at least one answer came over it. With `tls` it is for `host`, or fails."""
 
-    def __init__(self, address: tuple[str, int], *, slow: bool) -> None:
-        self._address, self._slow = address, slow
+    def __init__(self, address: tuple[str, int], host: str, *, slow: bool, tls: ssl.SSLContext | None) -> None:
+        self._address, self._host, self._slow, self._tls = address, host, slow, tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.used = False
 
@@ -255,7 +257,10 @@ class Connection:
         except BaseException:
             sock.close()
             raise
-        return await asyncio.open_connection(sock=sock, limit=WINDOW // 2 if self._slow else 2**16)
+        limit = WINDOW // 2 if self._slow else 2**16
+        if self._tls is None:
+            return await asyncio.open_connection(sock=sock, limit=limit)
+        return await asyncio.open_connection(sock=sock, limit=limit, ssl=self._tls, server_hostname=self._host)
 
     def close(self) -> None:
         """The next request opens another one."""
@@ -294,7 +299,8 @@ def _version(kind: Kind, body: bytes) -> str:
 
 async def serve(plan: dict[str, Any]) -> None:
     """Run the plan's lanes; answer each line with the account so far."""
-    generator = Generator(tuple(plan["address"]), plan["host"], [Kind(**kind) for kind in plan["kinds"]])
+    kinds = [Kind(**kind) for kind in plan["kinds"]]
+    generator = Generator(tuple(plan["address"]), plan["host"], kinds, plan["authority"])
     running = asyncio.ensure_future(generator.run())
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -311,10 +317,13 @@ def _say(report: Report) -> None:
 
 
 class Traffic:
-    """Load on one host, from now until it is stopped."""
+    """Load on one host, from now until it is stopped. With `authority`, a file of certificates, over TLS: every
+    connection must show one for the host that is signed by one of them."""
 
-    def __init__(self, address: tuple[str, int], host: str, kinds: Sequence[Kind] = KINDS) -> None:
-        plan = {"address": address, "host": host, "kinds": [asdict(kind) for kind in kinds]}
+    def __init__(
+        self, address: tuple[str, int], host: str, kinds: Sequence[Kind] = KINDS, *, authority: str = ""
+    ) -> None:
+        plan = {"address": address, "host": host, "kinds": [asdict(kind) for kind in kinds], "authority": authority}
         command = [sys.executable, __file__, json.dumps(plan)]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
