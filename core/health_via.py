@@ -83,6 +83,7 @@ class ThroughApiServer(Way):
                 request.path,
                 method=request.method,
                 headers=request.headers,
+                host=target.host,
                 seconds=seconds,
                 limit=BODY_LIMIT + 1,
                 gate=target.gate,

@@ -498,12 +498,12 @@ def test_bulk_delete(world: World) -> None:
     failing(world)
     failed = world.ended(world.deploy(image="sample/web:missing"), Status.FAILURE)
     live, other = world.deployed(), world.deployed("other")
-    assert world.service.delete_deployments(world.namespace, "shop") == 1
+    assert world.service.delete_deployments(world.namespace, "shop")[0] == 1
     assert {d.id for d in world.store.find(Deployment)} == {live.id, other.id}
     assert world.live_version() == "2"
     with pytest.raises(NotFound):
         world.service.deployment(world.namespace, failed.id)
-    assert world.service.delete_deployments(world.namespace, "shop", undeploy=True) == 1
+    assert world.service.delete_deployments(world.namespace, "shop", undeploy=True)[0] == 1
     world.quiet()
     assert {d.id for d in world.store.find(Deployment)} == {other.id}
     assert world.names() == {"replicationcontrollers": {"other-1"}, "services": {"other", "other-1"}}
