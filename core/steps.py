@@ -325,9 +325,16 @@ class RemoveRoute(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        if work.ingress and work.plan.route:
-            work.ingress.remove(work.route())
-            work.log(f"removed the route of {work.plan.route['host']}")
+        if not (work.ingress and work.plan.route):
+            return Done()
+        host, versioned = work.plan.route["host"], manifests.versioned_name(work.plan.app, work.plan.version)
+        state = work.ingress.state(work.route())
+        used = [b.service for b in state.backends if b.weight > 0] if state else []
+        if used and versioned not in used:
+            work.log(f"the route of {host} goes to {used[0]} and not to version {work.plan.version}: it stays")
+            return Done()
+        work.ingress.remove(work.route())
+        work.log(f"removed the route of {host}")
         return Done()
 
 
@@ -339,8 +346,12 @@ class RemoveService(Step):
 
     def run(self, work: Work) -> Outcome:
         name = manifests.service_name(work.plan.app)
-        there = work.kube.get(SERVICE, name) is not None
-        if work.kube.delete_shared(SERVICE, name) and there:
+        found = work.kube.get(SERVICE, name)
+        selected = ((found or {}).get("spec", {}).get("selector") or {}).get("version")
+        if selected not in (None, work.plan.version):
+            work.log(f"service {name} selects version {selected} and not version {work.plan.version}: it stays")
+            return Done()
+        if work.kube.delete_shared(SERVICE, name) and found is not None:
             work.log(f"removed service {name}")
         return Done()
 
