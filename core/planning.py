@@ -414,6 +414,7 @@ class Planner:
             "unschedulable_grace",
             "admission_grace",
             "min_ready",
+            "lenient_podspec",
         )
         providers = {str(plan.ingress.get("name") or ""), plan.displaced} - {""} if plan.route else set()
         minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]

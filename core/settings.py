@@ -459,6 +459,12 @@ class Settings:
         shown="all that the Pod Security level allows",
         check=_volume_types,
     )
+    lenient_podspec: bool = _option(
+        "switch",
+        False,
+        "Drop fields of podspecs that the cluster does not know, and name them in the deployment's log; the original "
+        "dropped them without a word. Otherwise such a podspec is refused.",
+    )
     image_pull_policy: str = _option(
         "text",
         "Always",
