@@ -154,11 +154,20 @@ def _parameter(parameter: Parameter) -> Document:
         "name": parameter.name,
         "in": parameter.where,
         "description": parameter.description,
-        "schema": dict(parameter.schema),
+        "schema": _or_empty(parameter),
     }
     if parameter.required:
         out["required"] = True
     return out if parameter.example is None else out | {"example": parameter.example}
+
+
+def _or_empty(parameter: Parameter) -> Document:
+    """The schema; an empty text is the same as no parameter, where there need be none."""
+    schema = dict(parameter.schema)
+    if parameter.required or parameter.where != "query" or schema == {"type": "string"}:
+        return schema
+    default = {"default": schema.pop("default")} if "default" in schema else {}
+    return {"anyOf": [schema, {"enum": [""]}], **default}
 
 
 def _reply(status: int, reply: Reply, operation: Operation, guarded: bool) -> Document:

@@ -84,7 +84,6 @@ STATED_NAMESPACE = dataclasses.replace(
     NAMESPACE,
     required=False,
     description="The Kubernetes namespace of the app; without it, or empty: the descriptor's own.",
-    schema={"type": "string", "pattern": f"^$|{SCHEMA['properties']['namespace']['pattern']}"},
 )
 ID = Parameter(
     name="id",
