@@ -115,8 +115,11 @@ class Rollout(Runner):
     def _awaits_retirement(self, deployment: Deployment) -> bool:
         """True while the version that is to come is still draining: a redeployment of the predecessor, right after the
         switch. It has requests under way, and its name; so it starts once more when it has been removed."""
-        for other in self._store.find(Deployment, namespace=deployment.namespace, app=deployment.app):
-            if other.status is not Status.UNDEPLOYING or other.version != deployment.version or not other.version:
+        if not deployment.version:
+            return False  # a number that nobody has had
+        draining = Status.UNDEPLOYING.value
+        for other in self._store.find(Deployment, namespace=deployment.namespace, app=deployment.app, tag=draining):
+            if other.version != deployment.version:
                 continue
             retire = next((o for o in self._others(OperationKind.RETIRE) if o.deployment == other.id), None)
             if retire is None:
