@@ -63,6 +63,8 @@ def create_app(
         middleware.append(Doorkeeper(access, demands))
     app: App = falcon.App(middleware=[*middleware, Negotiation()])
     app.req_options.strip_url_path_trailing_slash = True
+    # An answer without a body has no type either; the framework knows None, but does not say so.
+    app.resp_options.default_media_type = None  # type: ignore[assignment]
     errors.install(app, redactor.clean)
     resources: dict[str, wire.Resource] = {
         "/": about.Start(),

@@ -32,7 +32,7 @@ class Deployments(wire.Resource):
             wire.number(req, "limit", least=1),
             wire.choice(req, "status", Status),
         )
-        wire.send(resp, [view.show(deployment) for deployment in found])
+        wire.send_record(resp, [view.show(deployment) for deployment in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Queue a deployment of the descriptor `descriptorId`."""
@@ -46,7 +46,10 @@ class Deployments(wire.Resource):
         """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
         namespace, app = wire.namespace(req), wire.required_app(req)
         undeploy = wire.flag(req, "undeploy", default=False)
-        wire.send(resp, {"deleted": self._service.delete_deployments(namespace, app, undeploy, wire.by(req))}, 202)
+        count, live = self._service.delete_deployments(namespace, app, undeploy, wire.by(req))
+        wire.send(resp, {"deleted": count}, 202)
+        if live is not None:
+            _locate(resp, live)
 
 
 class Deployment(wire.Resource):
@@ -72,7 +75,7 @@ class Deployment(wire.Resource):
         namespace, purge = wire.namespace(req), wire.flag(req, "deleteDeployment", default=False)
         view = DeploymentView(req, id)
         deployment = self._service.undeploy(namespace, id, purge, wire.by(req), if_match=wire.if_match(req))
-        _show(resp, deployment, view, 202)
+        _accepted(resp, deployment, view)
 
 
 class Logs(wire.Resource):
@@ -125,12 +128,16 @@ def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
     yield "".join(block).encode()
 
 
-def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -> None:
+def _locate(resp: falcon.Response, deployment: Record) -> None:
     resp.set_header("Location", wire.location("deployments", deployment.id, deployment.namespace))
+
+
+def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -> None:
+    _locate(resp, deployment)
     _show(resp, deployment, view, 202)
 
 
 def _show(resp: falcon.Response, deployment: Record, view: DeploymentView, status: int = 200) -> None:
     wire.about(resp, deployment.app, deployment.id)
-    wire.send(resp, view.show(deployment), status)
+    wire.send_record(resp, view.show(deployment), status)
     wire.set_revision(resp, deployment.revision)

@@ -69,7 +69,7 @@ class Validation(wire.Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 with what would be stored, or 400 with everything that is wrong; `validation` says what was checked."""
-        wire.send(resp, self._service.validate(wire.namespace(req), wire.body(req)))
+        wire.send(resp, self._service.validate(wire.stated_namespace(req), wire.body(req)))
 
 
 def _show(resp: falcon.Response, descriptor: StoredDescriptor, document: Document, status: int = 200) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,14 @@ from falcon.constants import COMBINED_METHODS
 from falcon.util import mediatypes
 
 from deployer.api import wire
-from deployer.api.operations import HTML, JSON, OPERATIONS, PROBLEM
+from deployer.api.operations import HTML, JSON, OPERATIONS
 from deployer.core.errors import Invalid, Problem
 
 _METHODS = frozenset(COMBINED_METHODS)
+
+# A media range that is not wanted (RFC 9110, 12.4.2). Every other one is answered with what there is: clients of the
+# original ask for text or HTML and take JSON, and Java's `*; q=.2` asks for nothing that could be understood.
+_REFUSED = re.compile(r";\s*q=0(\.0*)?\s*(;|$)", re.IGNORECASE)
 
 
 class Negotiation:
@@ -22,10 +27,6 @@ class Negotiation:
     def __init__(self) -> None:
         self._parameters: Mapping[tuple[str, str], frozenset[str]] = {
             key: operation.query for key, operation in OPERATIONS.items()
-        }
-        # Clients of the original ask for JSON wherever they go, and take what they get.
-        self._media: Mapping[tuple[str, str], tuple[str, ...]] = {
-            key: tuple(dict.fromkeys((*operation.media, JSON, PROBLEM))) for key, operation in OPERATIONS.items()
         }
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
@@ -48,10 +49,8 @@ class Negotiation:
         known = self._parameters.get(key)
         if known is None:
             return  # a 405, or OPTIONS
-        accept = req.get_header("Accept")
-        if accept and accept != "*/*" and not _accepts(accept, self._media[key]):
-            offered = " or ".join(self._media[key][:-1])
-            raise falcon.HTTPNotAcceptable(description=f"the answer is {offered}, which Accept rules out")
+        if all(map(_REFUSED.search, (req.get_header("Accept") or "*/*").split(","))):
+            raise falcon.HTTPNotAcceptable(description="Accept rules out every answer (q=0); leave it out, or q=0")
         if not known.issuperset(req.params):
             refuse_misspelled(req.params, known)
 
@@ -63,12 +62,8 @@ def prefers_html(accept: str | None) -> bool:
     return _quality(HTML, accept) > _quality(JSON, accept)
 
 
-def _accepts(accept: str, offered: tuple[str, ...]) -> bool:
-    return any(_quality(media, accept) for media in offered)
-
-
 def _quality(media: str, accept: str) -> float:
-    """How much it is wanted, from 0 to 1. What cannot be understood, such as Java's `*; q=.2`, rules out nothing."""
+    """How much it is wanted, from 0 to 1. What cannot be understood, such as Java's `*; q=.2`, is wanted least."""
     try:
         return mediatypes.quality(media, accept)
     except falcon.InvalidMediaType:

@@ -20,10 +20,10 @@ Blue-green deployments for Kubernetes: store a descriptor of an app, deploy it, 
 and any other method is a 405 with `Allow`.
 - Bodies are JSON in UTF-8, whatever `Content-Type` says, as `curl --data` sends them: at most {MAX_BODY >> 20} MiB \
 and {MAX_NESTING} levels.
-- Answers are JSON with one field a line, errors `application/problem+json`. An `Accept` that rules out what there is \
-gets a 406; whoever accepts JSON is answered everywhere, with text where there is only text.
-- Unknown parameters are ignored, but for one that is only spelled differently (`appName` for `appname`); a parameter \
-that is given twice is a 400.
+- Answers are JSON with one field a line, errors `application/problem+json`. JSON is sent whatever `Accept` \
+says, and text where there is only text; a 406 only when it refuses everything that it names (`q=0`).
+- Unknown parameters are ignored, but for one that is only spelled differently (`appName` for `appname`); an empty one \
+is the same as none; one that is given twice is a 400.
 - `Location` is relative to the service and has the query that the resource needs."""
 
 _STATUS_SAYS: Mapping[int, str] = {
@@ -31,7 +31,7 @@ _STATUS_SAYS: Mapping[int, str] = {
     401: "No valid credentials.",
     403: "Not allowed: this namespace is not the caller's, or a web page of another origin sent the request.",
     404: "There is no such thing in this namespace.",
-    406: "`Accept` rules out the media types of the answer.",
+    406: "`Accept` refuses everything that it names (`q=0`).",
     409: "It contradicts what is there, such as a host that belongs to another app.",
     412: "`If-Match` names a revision that is no longer current.",
     413: f"The body is larger than {MAX_BODY >> 20} MiB.",
@@ -154,11 +154,20 @@ def _parameter(parameter: Parameter) -> Document:
         "name": parameter.name,
         "in": parameter.where,
         "description": parameter.description,
-        "schema": dict(parameter.schema),
+        "schema": _or_empty(parameter),
     }
     if parameter.required:
         out["required"] = True
     return out if parameter.example is None else out | {"example": parameter.example}
+
+
+def _or_empty(parameter: Parameter) -> Document:
+    """The schema; an empty text is the same as no parameter, where there need be none."""
+    schema = dict(parameter.schema)
+    if parameter.required or parameter.where != "query" or schema == {"type": "string"}:
+        return schema
+    default = {"default": schema.pop("default")} if "default" in schema else {}
+    return {"anyOf": [schema, {"enum": [""]}], **default}
 
 
 def _reply(status: int, reply: Reply, operation: Operation, guarded: bool) -> Document:

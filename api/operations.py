@@ -5,6 +5,7 @@ A path and method that `routes.py` has and this table has not, or the other way 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,6 @@ class Operation:
     body       the component that is sent; empty for none
     problems   the statuses of errors, beside those that every route has
     links      name -> operation id and its parameters, by status (OpenAPI's links)
-    accepts    media types for which there is another answer, such as the way to where they are
     """
 
     id: str
@@ -64,17 +64,11 @@ class Operation:
     replies: Mapping[int, Reply]
     problems: tuple[int, ...] = ()
     links: Mapping[int, Document] | None = None
-    accepts: tuple[str, ...] = ()
 
     @property
     def query(self) -> frozenset[str]:
         """The names of the query's parameters."""
         return frozenset(p.name for p in self.parameters if p.where == "query")
-
-    @property
-    def media(self) -> tuple[str, ...]:
-        """The media types that it can answer to."""
-        return tuple(dict.fromkeys([*(m for reply in self.replies.values() for m in reply.content), *self.accepts]))
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -85,6 +79,11 @@ NAMESPACE = Parameter(
     schema={"type": "string", "pattern": SCHEMA["properties"]["namespace"]["pattern"]},
     required=True,
     example="default",
+)
+STATED_NAMESPACE = dataclasses.replace(
+    NAMESPACE,
+    required=False,
+    description="The Kubernetes namespace of the app; without it, or empty: the descriptor's own.",
 )
 ID = Parameter(
     name="id",
@@ -179,7 +178,6 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="What this is, and where to go from here",
         description="Links are templates (RFC 6570). A browser, which asks for `text/html`, is led to `/docs`.",
         replies={200: _json("Name, version and links.", "Start"), 303: _empty("To `/docs`.", "Location")},
-        accepts=(HTML,),
     ),
     ("/healthz", "GET"): Operation(
         id="healthz",
@@ -246,7 +244,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Descriptors",
         summary="Delete the descriptors of one app",
         description="What was deployed from them stays.",
-        parameters=(NAMESPACE, ONE_APPNAME, _flag("keepLatest", "Keep the newest of them.", default=True)),
+        parameters=(NAMESPACE, ONE_APPNAME, _flag("keepLatest", "Keep the one that was modified last.", default=True)),
         replies={200: _json("How many were deleted.", "Deleted")},
         problems=(400, 409, 503),
     ),
@@ -255,7 +253,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Descriptors",
         summary="Check a descriptor and store nothing",
         description="The API server is asked too, by a dry run. `validation` says what was checked; a 400 has it too.",
-        parameters=(NAMESPACE,),
+        parameters=(STATED_NAMESPACE,),
         body="Descriptor",
         replies={200: _json("It would be stored like this.", "ValidatedDescriptor")},
         problems=(400, 413, 503),
@@ -373,7 +371,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             _flag("deleteDeployment", "Delete the record afterwards: then polling ends with a 404."),
             IF_MATCH,
         ),
-        replies={202: _json("Begun.", "Deployment", "ETag", reduced="DeploymentSummary")},
+        replies={202: _json("Begun.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")},
         problems=(400, 404, 409, 412, 503),
     ),
     ("/deployments/{id}/logs", "GET"): Operation(

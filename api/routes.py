@@ -44,13 +44,15 @@ class Route:
     """One path (RFC 6570 level 1, without the trailing slash) and what each of its methods demands.
 
     HEAD demands what GET does, and OPTIONS nothing. A `stream` is served over a WebSocket, by `stream.py`. What is
-    `dry` changes nothing, whatever its methods are called.
+    `dry` changes nothing, whatever its methods are called. `states_namespace`: the descriptor that is sent says which
+    namespace is meant when the query does not.
     """
 
     path: str
     methods: Mapping[str, Access]
     stream: bool = False
     dry: bool = False
+    states_namespace: bool = False
 
 
 def _may(resource: str, **verbs: str) -> Mapping[str, Access]:
@@ -70,7 +72,7 @@ ROUTES: tuple[Route, ...] = (
         methods=_may("descriptors", GET="list", POST="create", DELETE="deletecollection"),
     ),
     # It writes nothing, but asks the API server with the service's own rights.
-    Route(path="/descriptors/validate", methods=_may("descriptors", POST="create"), dry=True),
+    Route(path="/descriptors/validate", methods=_may("descriptors", POST="create"), dry=True, states_namespace=True),
     Route(path="/descriptors/{id}", methods=_may("descriptors", GET="get", PUT="update", DELETE="delete")),
     Route(
         path="/deployments",

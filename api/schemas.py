@@ -10,7 +10,7 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from deployer.core.descriptor import BOOLEANS, EMPTY_IS_ABSENT, SCHEMA, Rules
+from deployer.core.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 from deployer.core.records import Document, Status
 
 REF = "#/components/schemas/"
@@ -103,7 +103,8 @@ class _Descriptor:
     def as_answered(self) -> Document:
         """What is stored and shown. Later versions may add fields."""
         schema = self._with_what_is_installed()
-        del schema["properties"]["password"]  # never shown
+        for name in NEVER_STORED:
+            del schema["properties"][name]
         self.definitions["NormalFlag"] = {"type": "boolean"}
         schema["title"] = "A descriptor in its normal form"
         schema["required"] = list(_ALWAYS_THERE)

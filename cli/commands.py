@@ -10,6 +10,7 @@ import click
 
 import deployer
 from deployer.cli.flags import config_flag, read_settings, settings_flags
+from deployer.core.settings import is_loopback
 
 # Where the cluster and the records are: the sandbox and the demo decide that themselves.
 _DECIDED = (
@@ -24,6 +25,10 @@ _DECIDED = (
     "ingress",
     "loopback_pods",
     "own_namespace",
+)
+_ONLY_HERE = (
+    "without authentication it answers this machine only, which in a container is nobody: set --auth, and --deployhost "
+    "to 0.0.0.0 (docs/authentication.md)"
 )
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
@@ -53,6 +58,8 @@ def serve(config: Path | None, **flags: Any) -> None:
     process.log_to_stderr(settings.log_level)
     running = wiring.start(settings)
     click.echo(f"deployer {deployer.__version__} on {running.url}")
+    if settings.auth == "none" and is_loopback(settings.deployhost):
+        click.echo(_ONLY_HERE)
     ending.wait()
     running.stop()
 

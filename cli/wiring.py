@@ -41,6 +41,7 @@ GRACE = 20.0
 
 _REST_SHARE = 0.5  # of the grace time, for requests under way
 _ASK_FOR = 2.0  # seconds that the API server has to answer a question about readiness
+_WARN_WITHIN = 10.0  # seconds that an injector has for its warnings
 _FRESH_FOR = 2.0  # seconds for which the answer is good
 
 _log = logging.getLogger(__name__)
@@ -221,4 +222,15 @@ def start(settings: Settings) -> Running:
         )
     if problem := ask(running.client):
         _log.warning("started, but not ready: %s", problem)
+    threading.Thread(target=_warn, args=(running.registry,), name="warnings", daemon=True).start()
     return running
+
+
+def _warn(registry: plugins.Registry) -> None:
+    """Log what the injectors have to say; nobody waits for it."""
+    for injector in registry.injectors:
+        try:
+            for text in injector.warnings(Gate(time.monotonic() + _WARN_WITHIN)):
+                _log.warning("%s", text)
+        except Exception as error:  # noqa: BLE001 - a plugin's, and no text of it, which may hold a value
+            _log.warning("%s could not say what there is to know: %s", injector.name, type(error).__name__)

@@ -62,7 +62,10 @@ def _claim(store: Store, settings: Settings, wanted: HostClaim, *, twin: bool) -
         return Update(dataclasses.replace(wanted, revision=claim.revision, sequence=claim.sequence))
     what = "the preview host" if wanted.preview else "host"
     other = "leave redirectWww out" if twin and not wanted.preview else "choose another frontend"
-    raise Conflict(f"{what} {wanted.host} belongs to another app; {other}, or delete that app's descriptors")
+    raise Conflict(
+        f"{what} {wanted.host} belongs to another app; {other}, or undeploy that app and delete its descriptors, which "
+        "gives the host back"
+    )
 
 
 def _lapsed(store: Store, settings: Settings, claim: HostClaim) -> bool:

@@ -50,11 +50,20 @@ MAX_UNKNOWN = 30
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 BOOLEANS = tuple(name for name, rule in SCHEMA["properties"].items() if rule.get("$ref") == "#/$defs/flag")
-SET_BY_SERVICE = ("id", "created", "lastModified", "validation", "password")
+SET_BY_SERVICE = ("id", "created", "lastModified", "validation")
+NEVER_STORED = ("password", "environment")
+"""Fields of the original without effect here, in which its descriptors hold secrets: accepted, and gone."""
 # Clients of the original send empty texts for what is not set; a schema of ours would have to refuse them.
-EMPTY_IS_ABSENT = ("deploymentType", "frontend", "tlsSecretName", "healthCheckPath", "healthCheckType")
+EMPTY_IS_ABSENT = (
+    "deploymentType",
+    "frontend",
+    "tlsSecretName",
+    "healthCheckPath",
+    "healthCheckType",
+    "healthCheckHost",
+)
 # Their content is others' business: Kubernetes', or nobody's.
-_UNTOUCHED = ("podspec", "environment")
+_UNTOUCHED = ("podspec",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +284,7 @@ def examine(
     if len(shape) >= MAX_PROBLEMS:
         return out, [*shape[:MAX_PROBLEMS], Problem("", "there may be more problems")]
     broken = broken_fields(shape)
-    _fold(out)
+    _fold(out, rules)
     known = {problem.path for problem in shape}
     meaning = [
         problem
@@ -327,7 +336,7 @@ def _clean(document: Mapping[str, Any]) -> Document:
     out: Document = {}
     for name, value in document.items():
         empty = value == "" and name in EMPTY_IS_ABSENT
-        if value is None or empty or name in SET_BY_SERVICE:
+        if value is None or empty or name in (*SET_BY_SERVICE, *NEVER_STORED):
             continue
         out[name] = copy.deepcopy(value) if name in _UNTOUCHED else _without_nulls(value)
     for name in BOOLEANS:
@@ -357,13 +366,15 @@ def fold(name: str) -> str:
     return name.lower().replace(".", "-").replace("_", "-")
 
 
-def _fold(out: Document) -> None:
-    """Bring names into the form in which Kubernetes has them."""
+def _fold(out: Document, rules: Rules) -> None:
+    """Bring names into the form in which Kubernetes has them, and health checkers into that of their plugins."""
     for name in ("appName", "newVersion"):
         if isinstance(out.get(name), str):
             out[name] = fold(out[name])
     if isinstance(out.get("frontend"), str):
         out["frontend"] = out["frontend"].lower()
+    if isinstance(kind := out.get("healthCheckType"), str) and kind not in rules.health_checkers:
+        out["healthCheckType"] = next((n for n in rules.health_checkers if n.lower() == kind.lower()), kind)
     if type(out["replicas"]) is int and out["replicas"] == 0:
         out["replicas"] = 1
 

@@ -90,18 +90,21 @@ class DryRun:
             (CONTROLLER, controller, ("spec", "template", "spec")),
             (POD, _pod_of(controller), ("spec",)),
         ):
-            _Question(self._try, kind, body, at, found).ask(descriptor["namespace"], gate)
+            _Question(self._try, kind, body, at, found, self._settings.lenient_podspec).ask(
+                descriptor["namespace"], gate
+            )
 
 
 @dataclass(slots=True)
 class _Question:
-    """One object, asked about until nothing hides anything any more."""
+    """One object, asked about until nothing hides anything any more. `lenient`: unknown fields are only warned of."""
 
     try_create: Any
     kind: Kind
     body: Document
     at: Sequence[str]
     found: Findings
+    lenient: bool = False
 
     @property
     def podspec(self) -> Any:
@@ -114,7 +117,7 @@ class _Question:
         """Put into the findings what there is to find. Unknown fields hide what else is wrong, and values of a wrong
         type hide everything: after the strict question comes a lenient one, without those values."""
         at = ".".join(self.at)
-        strict, hidden = True, set[refusals.Path]()
+        strict, hidden = not self.lenient, set[refusals.Path]()
         for _ in range(ROUNDS):
             try:
                 error = self._once(namespace, gate, strict=strict)
@@ -154,7 +157,7 @@ class _Question:
 
     def _warned(self, text: str) -> None:
         at = ".".join(self.at)
-        if problems := list(refusals.strict_problems(text, at)):
+        if not self.lenient and (problems := list(refusals.strict_problems(text, at))):
             self.found.problems += problems
         else:
             self.found.warnings.append(re.sub(rf"\b{re.escape(at)}(?=[.\[])", "podspec", text))

@@ -59,7 +59,8 @@ class _Queue:
     def next(self, now: float) -> Operation | None:
         """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
 
-        So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way.
+        So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way. Of
+        the others only the one that came first, which may wait for a retirement: nobody overtakes it.
         """
         if self.busy or not self.operations:
             return None
@@ -70,6 +71,8 @@ class _Queue:
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
+        others = [o for o in ordered if o.kind is not OperationKind.RETIRE]
+        ordered = [*(o for o in ordered if o.kind is OperationKind.RETIRE), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:
@@ -77,7 +80,9 @@ class _Queue:
         return max(self._due(operation), self.not_before)
 
     def _due(self, operation: Operation) -> float:
-        return 0.0 if operation.id in self.early else operation.due
+        awaited = operation.target.get("awaits")
+        ready = operation.id in self.early or (awaited is not None and awaited not in self.operations)
+        return 0.0 if ready else operation.due
 
 
 class Engine:

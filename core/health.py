@@ -11,6 +11,7 @@ import select
 import socket
 import threading
 import time
+import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,6 +71,18 @@ class HttpAnswer:
         return 200 <= self.status <= 299
 
     @property
+    def said(self) -> str:
+        """The status for a sentence, `HTTP 302 (a redirect to /login)`: where to is told by path only, without a host,
+        and without a query, in which there may be secrets."""
+        if not 300 <= self.status <= 399 or not (location := self.headers.get("location")):
+            return f"HTTP {self.status}"
+        try:
+            path = urllib.parse.urlsplit(location).path or "/"
+        except ValueError:
+            return f"HTTP {self.status}"
+        return f"HTTP {self.status} (a redirect to {path[:100] if path.isprintable() else 'elsewhere'})"
+
+    @property
     def text(self) -> str:
         """The body as UTF-8; what is none becomes U+FFFD. Never decompressed."""
         return self.body.decode("utf-8", "replace")
@@ -77,7 +90,7 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request without a body whose parts have been checked. `Host` is missing: it is the way's to say."""
+    """A request without a body whose parts have been checked. `Host` is missing: the target says it."""
 
     method: str
     path: str
@@ -184,7 +197,7 @@ class Direct(Way):
         """HTTP/1.1 on a connection of its own."""
         with self.connect(target, address) as sock:
             try:
-                sock.sendall(_wire(request, target.authority))
+                sock.sendall(_wire(request, target.host or target.authority))
                 with contextlib.closing(http.client.HTTPResponse(sock, method=request.method)) as response:
                     response.begin()
                     body = response.read(BODY_LIMIT + 1)
@@ -238,6 +251,7 @@ class HealthTarget:
     port                   the resolved health port
     path                   what `http` asks for when it is given no path
     host_network           true for a pod on its node's network, which is never dialled
+    host                   the `Host` header of HTTP requests; empty: the pod's own address
     options                the descriptor's options for the checker
     timeout                seconds for everything that is done with this target, from the first use on
     allow_loopback         pods on 127.0.0.0/8, as in a sandbox
@@ -252,6 +266,7 @@ class HealthTarget:
     path: str
     gate: Gate
     host_network: bool = False
+    host: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 10.0
     allow_loopback: bool = False
@@ -307,7 +322,7 @@ class HealthTarget:
         target = target if target.startswith("/") else f"/{target}"
         if not _METHOD.fullmatch(method) or not _PATH.fullmatch(target):
             raise PodUnreachable(f"{self.where} is not asked: {method!r} {target!r} is no plain method and path")
-        # Host belongs to the pod: it cannot be set to something else.
+        # Host is the descriptor's, or the pod's address: a checker cannot set it to something else.
         lines = {"User-Agent": "deployer-health", "Accept": "*/*"}
         fixed = {"Accept-Encoding": "identity", "Connection": "close"}
         if method not in ("GET", "HEAD"):

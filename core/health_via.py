@@ -83,6 +83,7 @@ class ThroughApiServer(Way):
                 request.path,
                 method=request.method,
                 headers=request.headers,
+                host=target.host,
                 seconds=seconds,
                 limit=BODY_LIMIT + 1,
                 gate=target.gate,
@@ -90,6 +91,9 @@ class ThroughApiServer(Way):
         except KubeError as error:
             raise _unreachable(target, request, error) from None
         headers = {name.lower(): ", ".join(answer.headers.getlist(name)) for name in answer.headers}
+        # The API server puts its own way to the pod before a path of the pod's.
+        before, found, path = headers.get("location", "").partition(f"/pods/{target.name}:{target.port}/proxy")
+        headers |= {"location": path or "/"} if found and before.startswith(("/", "http")) else {}
         return HttpAnswer(answer.status, headers, answer.body[:BODY_LIMIT], len(answer.body) > BODY_LIMIT)
 
 

@@ -132,22 +132,27 @@ class Planner:
         if state is None and ingress is not None and not app.live and selected:
             state, reference = self._found_elsewhere(app, ingress)
         routed = self._routed_version(app, state)
-        if app.live:
-            had_route = plan is not None and plan.route is not None and bool(reference)
-            wrong = _wrong_service(app, plan, service, selected) or _wrong_route(app, had_route, routed)
-            if wrong:
-                raise StepFailed(
-                    f"{wrong}, but version {app.live_version} was deployed last: somebody changed it, or the store is "
-                    f"old",
-                    reason="StoreDisagrees",
-                    hint=f"lead it back to version {app.live_version}, or undeploy that version first",
-                )
         version = app.live_version or selected
         if not version:
             return None
         name = manifests.versioned_name(app.app, version)
         # Not from the mirror: a script may have scaled it right before it deploys.
         controller = self.kube.get(CONTROLLER, name)
+        if app.live:
+            had_route = plan is not None and plan.route is not None and bool(reference)
+            if service is None and controller is None and state is None:
+                self.log(
+                    f"version {version} was live and has no controller, service or route any more, as when its "
+                    f"namespace was deleted: starting anew"
+                )
+                return None
+            wrong = _wrong_service(app, plan, service, selected) or _wrong_route(app, had_route, routed)
+            if wrong:
+                raise StepFailed(
+                    f"{wrong}, but version {version} was deployed last: somebody changed it, or the store is old",
+                    reason="StoreDisagrees",
+                    hint=_way_out(version, controller, selected, routed),
+                )
         if not app.live:
             self._adopt(app, version, service, controller)
         return Live(
@@ -199,7 +204,8 @@ class Planner:
                 f"service {app.app} selects version {version}, but this deployer's store knows of no live version: it "
                 f"may have been restored from an old backup, or be another instance's",
                 reason="StoreDisagrees",
-                hint=f"restore the store, or remove service {app.app} and what it selects by hand",
+                hint=f"restore the newest copy of the store; without one, have version {version} taken over as "
+                "docs/operations.md says under StoreDisagrees, which interrupts nothing",
             )
         self.log(f"adopting version {version}, which the original deployer made")
 
@@ -227,8 +233,10 @@ class Planner:
             manifests.check_name(app.app, version)
             return version
         for other in self.store.find(Deployment, namespace=app.namespace, app=app.app):
-            if other.id == deployment.id or other.version != wanted:
+            if other.id == deployment.id or other.version != wanted or (other.id == app.live and live is None):
                 continue
+            if other.status is Status.DEPLOYING and other.sequence > deployment.sequence:
+                continue  # it waits for this one
             if other.status.moving or other.status is Status.DEPLOYED:
                 what = {Status.DEPLOYED: "is live", Status.UNDEPLOYING: "is still held or being removed"}.get(
                     other.status, "is being deployed"
@@ -419,6 +427,7 @@ class Planner:
             "unschedulable_grace",
             "admission_grace",
             "min_ready",
+            "lenient_podspec",
         )
         providers = {str(plan.ingress.get("name") or ""), plan.displaced} - {""} if plan.route else set()
         minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
@@ -490,6 +499,15 @@ def _wrong_route(app: App, expected: bool, routed: str) -> str:
     if not routed:
         return f"the route of {app.app} is missing" if expected else ""
     return f"the route of {app.app} leads to version {routed}" if routed != app.live_version else ""
+
+
+def _way_out(version: str, controller: Document | None, selected: str, routed: str) -> str:
+    """What to do when Service or route go elsewhere than to the store's live version: nothing that ends what serves."""
+    ways = [f"have service and route go to version {version} again"] if controller is not None else []
+    if version not in (selected, routed) and (selected or routed):
+        ways.append(f"undeploy version {version}, which leaves alone what goes to another version")
+    ways = ways or [f"bring back the rest of version {version}"]
+    return f"restore the newest copy of the store, or {', or '.join(ways)}"
 
 
 def _our_fields(service: Document) -> Document:

@@ -419,3 +419,8 @@ class EnvInjector(Provider):
     @abstractmethod
     def environment(self, context: EnvContext) -> Sequence[Document]:
         """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`."""
+
+    def warnings(self, gate: Gate) -> Sequence[str]:
+        """What an operator should know, in sentences without values. Asked once, when the service has started, and in
+        nobody's way; keep to the gate all the same."""
+        return ()

@@ -31,6 +31,11 @@ def timestamp(now: datetime.datetime | None = None) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def timestamp_of(seconds: float) -> str:
+    """The same for seconds since the epoch."""
+    return timestamp(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
+
+
 class Status(StrEnum):
     """Where a deployment is on its way. FAILURE and UNDEPLOYED are ends; DEPLOYED is one until it is replaced."""
 
@@ -331,7 +336,8 @@ class Operation(Record):
     failure     why it is being undone, once it is
     attempts    how often it was retried since it last got further
     target      what a retire is for: `{"by": id of the deployment that took over, "drop": ["route", "service"],
-                "previous": the `previous` of its plan}`, each optional
+                "previous": the `previous` of its plan}`, each optional; for a deployment `{"awaits": id of the
+                operation that must end before}`, `due` being how long that is waited for
     """
 
     KIND: ClassVar[str] = "operation"

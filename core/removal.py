@@ -11,7 +11,7 @@ from deployer.core.errors import Cancelled, DeadlineExceeded, Hold, PluginError,
 from deployer.core.gate import Gate
 from deployer.core.planning import check_steps
 from deployer.core.providers import Step
-from deployer.core.records import App, Deployment, Operation, OperationKind, OperationState, Plan, Status
+from deployer.core.records import App, Deployment, OperationKind, OperationState, Plan, Status
 from deployer.core.runner import FAILURES, Runner
 from deployer.core.store.base import Change, Update
 
@@ -78,7 +78,9 @@ class Removal(Runner):
             own = self._strategy_steps(plan, "undeploy_steps")
             todo = [(step, plan) for step in (own if own is not None else steps.undeploy_steps())]
             return [(step, plan) for step, plan in todo if not isinstance(step, steps.RemoveRoute) or self._known(plan)]
-        if deployment.status is Status.UNDEPLOYING and self._others(OperationKind.RETIRE):
+        if deployment.status is Status.UNDEPLOYING and any(
+            o.deployment == deployment.id for o in self._others(OperationKind.RETIRE)
+        ):
             return None
         return []
 
@@ -126,18 +128,10 @@ class Removal(Runner):
         changes: list[Change] = []
         if app.live == deployment:
             new = dataclasses.replace(new, live="", live_version="")
-            changes = [Update(dataclasses.replace(o, due=0.0)) for o in self._others(OperationKind.RETIRE, of_app=True)]
+            changes = [Update(dataclasses.replace(o, due=0.0)) for o in self._others(OperationKind.RETIRE)]
         if app.held == deployment:
             new = dataclasses.replace(new, held="", held_version="")
         return [*changes, Update(new)] if new is not app else changes
-
-    def _others(self, kind: OperationKind, *, of_app: bool = False) -> list[Operation]:
-        """Open operations of this kind, of this deployment or of the whole app, other than this one."""
-        return [
-            o
-            for o in self._store.find(Operation, tag="open", namespace=self.operation.namespace, app=self.operation.app)
-            if o.id != self.operation.id and o.kind is kind and (of_app or o.deployment == self.operation.deployment)
-        ]
 
     def _old_plan(self) -> Plan | None:
         """The plan of what is retired; made up from names for a version that the original made."""

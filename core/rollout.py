@@ -41,6 +41,7 @@ from deployer.core.records import (
     Plan,
     Status,
     new_id,
+    timestamp_of,
 )
 from deployer.core.runner import AWAITS, FAILURES, Runner
 from deployer.core.store.base import Change, Create, Update
@@ -98,6 +99,8 @@ class Rollout(Runner):
         if deployment.status is Status.UNDEPLOYING:
             self._end(None)
             return False
+        if self._awaits_retirement(deployment):
+            return False
         try:
             self._fence()
             self._decide()
@@ -108,6 +111,34 @@ class Rollout(Runner):
             self._end(self._failure(error))
             return False
         return True
+
+    def _awaits_retirement(self, deployment: Deployment) -> bool:
+        """True while the version that is to come is still draining: a redeployment of the predecessor, right after the
+        switch. It has requests under way, and its name; so it starts once more when it has been removed."""
+        if not deployment.version:
+            return False  # a number that nobody has had
+        draining = Status.UNDEPLOYING.value
+        for other in self._store.find(Deployment, namespace=deployment.namespace, app=deployment.app, tag=draining):
+            if other.version != deployment.version:
+                continue
+            retire = next((o for o in self._others(OperationKind.RETIRE) if o.deployment == other.id), None)
+            if retire is None:
+                continue
+            if self.operation.target.get("awaits") == retire.id:
+                return self._tools.clock() < self.operation.due
+            plan = self._store.get(Plan, other.id)
+            limit = self._removal_budget(plan) if plan else HOLD_INTERVAL
+            limit += max(0.0, retire.due - self._tools.clock())
+            self._journal.write(
+                self._line(
+                    f"version {other.version} is still draining (deployment {other.id}): it starts again when it has "
+                    f"been removed, from {timestamp_of(retire.due)} on"
+                ),
+                target={"awaits": retire.id},
+                **self._wait(limit, least=limit),
+            )
+            return True
+        return False
 
     def _forward_or_back(self, plan: Plan) -> float | None:
         if self.operation.state is OperationState.RUNNING:
@@ -174,7 +205,7 @@ class Rollout(Runner):
             preview = plan.route["preview"]["host"]
             changes += claim_hosts(self._store, self._tools.settings, plan.descriptor, preview=preview)
         text = f"version {plan.version}" + (f", replacing version {plan.previous['version']}" if plan.previous else "")
-        self._journal.write(*changes, self._line(text), state=OperationState.RUNNING)
+        self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target={})
 
     def _steps(self, plan: Plan) -> list[Step]:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
@@ -216,7 +247,11 @@ class Rollout(Runner):
                 changes.append(Update(replaced.to(Status.UNDEPLOYING)))
             changes += [Create(operation) for operation in self._follow_up(plan)]
             changes.append(self._line(f"DEPLOYED: version {plan.version} is live"))
-            if replaced is not None:
+            if replaced is not None and plan.previous is None:
+                # Nothing leads to it: its records, and whatever else it may have made, are to be cleared away.
+                changes.append(Create(self._clearing(replaced)))
+                changes.append(self._tools.logbook.line(replaced.id, f"was gone, and version {plan.version} is live"))
+            elif replaced is not None:
                 text = f"replaced by version {plan.version}; removed in {plan.settings['hold']:g} s"
                 changes.append(self._tools.logbook.line(replaced.id, text))
             try:
@@ -224,6 +259,11 @@ class Rollout(Runner):
             except StaleRevision:
                 continue
             return None
+
+    def _clearing(self, gone: Deployment) -> Operation:
+        return Operation(
+            namespace=gone.namespace, app=gone.app, id=new_id(), kind=OperationKind.UNDEPLOY, deployment=gone.id
+        )
 
     def _follow_up(self, plan: Plan) -> list[Operation]:
         """What is left to do after the commit: drop, release, retire."""

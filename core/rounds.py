@@ -102,6 +102,7 @@ class Rounds(HealthRounds):
             port=health_port(descriptor),
             path=descriptor["healthCheckPath"],
             gate=gate,
+            host=descriptor.get("healthCheckHost", ""),
             host_network=bool(pod.get("spec", {}).get("hostNetwork")),
             timeout=CHECK_TIMEOUT,
             allow_loopback=self._loopback,

@@ -38,7 +38,7 @@ from deployer.core.logbook import Logbook
 from deployer.core.planning import blank_route
 from deployer.core.plugins import Registry
 from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Route, RouteContext, Step, Work
-from deployer.core.records import App, Deployment, Json, Operation, OperationState, Plan, Status
+from deployer.core.records import App, Deployment, Json, Operation, OperationKind, OperationState, Plan, Status
 from deployer.core.redaction import Redactor
 from deployer.core.rounds import Rounds
 from deployer.core.settings import Settings
@@ -280,6 +280,11 @@ class Runner:
     def _say_once(self, why: str) -> None:
         if self.operation.memory.get("engine/said") != why:
             self._log(why)
+
+    def _others(self, kind: OperationKind) -> list[Operation]:
+        """Open operations of this kind, of this app, other than this one."""
+        found = self._store.find(Operation, tag="open", namespace=self.operation.namespace, app=self.operation.app)
+        return [o for o in found if o.id != self.operation.id and o.kind is kind]
 
     # --- handles -------------------------------------------------------------------------------------------------
 

@@ -234,9 +234,11 @@ class Service:
         return _decide_again(attempt)
 
     def delete_descriptors(self, namespace: str, app: str, keep_latest: bool = True) -> int:
-        """Delete an app's descriptors, all but the newest by default; returns how many."""
-        found = self.descriptors(namespace, app)
-        doomed = found[:-1] if keep_latest else found
+        """Delete an app's descriptors, by default all but the one that was modified last; returns how many."""
+        # The revision decides within a second, which is as exactly as the time is kept.
+        doomed = sorted(self.descriptors(namespace, app), key=lambda d: (d.last_modified, d.revision))
+        if keep_latest:
+            doomed = doomed[:-1]
         for record in doomed:
             self.delete_descriptor(namespace, record.id)
         return len(doomed)
@@ -256,28 +258,31 @@ class Service:
     def deploy(self, namespace: str, descriptor_id: str, by: str = "") -> Deployment:
         """Queue a deployment of a stored descriptor. Raises NotFound, Invalid, QueueFull, StoreUnavailable."""
         stored = self.descriptor(namespace, descriptor_id)
-        return self._queue(namespace, self.check(namespace, stored.document, stored=True), stored.id, by)
+        return self._queue(self.check(namespace, stored.document, stored=True), stored.public(), by)
 
     def redeploy(self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None) -> Deployment:
         """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does."""
         earlier = self.deployment(namespace, id)
         _expect(f"deployment {id}", earlier.revision, if_match)
-        return self._queue(namespace, self.check(namespace, earlier.descriptor, stored=True), earlier.descriptor_id, by)
+        return self._queue(self.check(namespace, earlier.descriptor, stored=True), earlier.descriptor, by)
 
-    def _queue(self, namespace: str, document: Document, descriptor_id: str, by: str) -> Deployment:
+    def _queue(self, document: Document, source: Document, by: str) -> Deployment:
+        """`source` is the descriptor as it is shown, whose identity goes with the copy of it."""
         waiting = self.store.count(Deployment, tag=Status.DEPLOYING.value)
         if waiting >= self._settings.queue_limit:
             raise QueueFull(f"{waiting} deployments are waiting or running already; try again in a while", 5)
         now = timestamp()
+        namespace = document["namespace"]
+        identity: Document = {name: source[name] for name in ("id", "created", "lastModified") if name in source}
         deployment = Deployment(
             namespace=namespace,
             app=document["appName"],
             id=new_id(),
-            descriptor={"id": descriptor_id, **document} if descriptor_id else document,
+            descriptor={**identity, **document},
             created=now,
             last_modified=now,
             version=descriptors.version_of(document),
-            descriptor_id=descriptor_id,
+            descriptor_id=str(source.get("id", "")),
             created_by=by,
         )
         operation = Operation(
@@ -350,18 +355,24 @@ class Service:
 
         return _decide_again(attempt)
 
-    def delete_deployments(self, namespace: str, app: str, undeploy: bool = False, by: str = "") -> int:
-        """Delete the records of an app's ended deployments; with `undeploy` end and delete the others too."""
-        count = 0
+    def delete_deployments(
+        self, namespace: str, app: str, undeploy: bool = False, by: str = ""
+    ) -> tuple[int, Deployment | None]:
+        """Delete the records of an app's ended deployments; with `undeploy` end and delete the others too.
+
+        Returns how many are or will be deleted, and the one of them that was live.
+        """
+        count, live = 0, None
         for deployment in self.deployments(namespace, app):
             if deployment.status in (Status.FAILURE, Status.UNDEPLOYED):
                 _decide_again(lambda id=deployment.id: self._purge(id))  # type: ignore[misc]
             elif undeploy:
-                self.undeploy(namespace, deployment.id, purge=True, by=by)
+                ending = self.undeploy(namespace, deployment.id, purge=True, by=by)
+                live = ending if deployment.status is Status.DEPLOYED else live
             else:
                 continue
             count += 1
-        return count
+        return count, live
 
     def _purge(self, id: str) -> None:
         deployment = self.store.get(Deployment, id)

@@ -459,6 +459,12 @@ class Settings:
         shown="all that the Pod Security level allows",
         check=_volume_types,
     )
+    lenient_podspec: bool = _option(
+        "switch",
+        False,
+        "Drop fields of podspecs that the cluster does not know, and name them in the deployment's log; the original "
+        "dropped them without a word. Otherwise such a podspec is refused.",
+    )
     image_pull_policy: str = _option(
         "text",
         "Always",
@@ -608,6 +614,7 @@ def _row(f: dataclasses.Field[Any]) -> Option:
 OPTIONS: tuple[Option, ...] = tuple(_row(f) for f in dataclasses.fields(Settings))
 _FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 _BY_NAME = {option.name: option for option in OPTIONS}
+_NO_AUTH = ("kubernetes_username", "kubernetes_password")
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -636,6 +643,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path |
         # click hands over an empty tuple for an option that may be repeated and was not given.
         if value is not None and not (value == () and _BY_NAME[name].kind == "names"):
             raw[name] = (f"flag {_BY_NAME[name].flag or name}", value)
+    # The original's way to say that there is none, and its default.
+    raw = {name: found for name, found in raw.items() if not (name in _NO_AUTH and found[1] == "noauth")}
     values = {name: _convert(_BY_NAME[name], value, source) for name, (source, value) in raw.items()}
     for name, f in _FIELDS.items():
         if name not in values and f.metadata["computed"]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 
 from deployer.core import manifests
-from deployer.core.errors import Hold, StepFailed
+from deployer.core.errors import Hold, KubeRejected, StepFailed
 from deployer.core.hosts import require_free
-from deployer.core.kube import diagnose
+from deployer.core.kube import diagnose, refusals
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.mirror import CONTROLLED_BY, Gone
 from deployer.core.kube.pods import name_of, pods_left, service_slices
@@ -34,6 +35,9 @@ from deployer.core.workload import (
 SERVICE_HOLD = 10.0
 """Seconds, at most, for which a failed version stays after the unversioned Service was led away from it."""
 
+UNKNOWN_ROUNDS = 5
+"""How often what the cluster does not know of a podspec is dropped: it names a limited number of fields at a time."""
+
 
 # --- start --------------------------------------------------------------------------------------------------------
 
@@ -48,12 +52,29 @@ class StartWorkload(Step):
         objects = work.plan.objects
         if objects["versioned_service"]:
             work.kube.create(SERVICE, objects["versioned_service"])
-        controller = work.kube.create(CONTROLLER, objects["controller"])
+        controller = _create_controller(work)
         work.log(f"created {name_of(controller)}, replicas: {work.plan.replicas}")
         return Done()
 
     def undo(self, work: Work) -> None:
         remove_workload(work)
+
+
+def _create_controller(work: Work) -> Document:
+    """Create it; without what the cluster does not know of its podspec, where the settings say so."""
+    body = copy.deepcopy(work.plan.objects["controller"])
+    podspec = body["spec"]["template"]["spec"]
+    for _ in range(UNKNOWN_ROUNDS):
+        try:
+            return work.kube.create(CONTROLLER, body)
+        except KubeRejected as error:
+            unknown = refusals.unknown_fields(error, "spec.template.spec")
+            if not unknown or not work.plan.settings.get("lenient_podspec"):
+                raise
+        work.log("dropped, as this cluster does not know it: " + ", ".join(f"podspec.{path}" for path in unknown))
+        for path in unknown:
+            refusals.remove(podspec, refusals.steps(path))
+    return work.kube.create(CONTROLLER, body)
 
 
 class AwaitReady(Step):
@@ -325,9 +346,16 @@ class RemoveRoute(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        if work.ingress and work.plan.route:
-            work.ingress.remove(work.route())
-            work.log(f"removed the route of {work.plan.route['host']}")
+        if not (work.ingress and work.plan.route):
+            return Done()
+        host, versioned = work.plan.route["host"], manifests.versioned_name(work.plan.app, work.plan.version)
+        state = work.ingress.state(work.route())
+        used = [b.service for b in state.backends if b.weight > 0] if state else []
+        if used and versioned not in used:
+            work.log(f"the route of {host} goes to {used[0]} and not to version {work.plan.version}: it stays")
+            return Done()
+        work.ingress.remove(work.route())
+        work.log(f"removed the route of {host}")
         return Done()
 
 
@@ -339,8 +367,12 @@ class RemoveService(Step):
 
     def run(self, work: Work) -> Outcome:
         name = manifests.service_name(work.plan.app)
-        there = work.kube.get(SERVICE, name) is not None
-        if work.kube.delete_shared(SERVICE, name) and there:
+        found = work.kube.get(SERVICE, name)
+        selected = ((found or {}).get("spec", {}).get("selector") or {}).get("version")
+        if selected not in (None, work.plan.version):
+            work.log(f"service {name} selects version {selected} and not version {work.plan.version}: it stays")
+            return Done()
+        if work.kube.delete_shared(SERVICE, name) and found is not None:
             work.log(f"removed service {name}")
         return Done()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import falcon
+
+from deployer.api import wire
 from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
 
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -29,6 +32,11 @@ class Demands:
     def maybe_public(self, method: str, path: str) -> bool:
         """False when it is certain, before the path has been routed, that the caller must be known."""
         return method == "OPTIONS" or (method in ("GET", "HEAD") and self._public.fullmatch(path) is not None)
+
+    def namespace(self, req: falcon.Request) -> str:
+        """The namespace in which it is demanded. Raises Invalid."""
+        route = self._routes.get(req.uri_template or "")
+        return wire.stated_namespace(req) if route is not None and route.states_namespace else wire.namespace(req)
 
     def changes(self, method: str, template: str | None) -> Permission | None:
         """The permission to change something that the request needs; None when it changes nothing."""

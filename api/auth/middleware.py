@@ -43,7 +43,7 @@ class Doorkeeper:
         req.context.allows = functools.partial(self._access.allows, caller)
         if isinstance(demanded, Permission):
             try:
-                self._access.require(caller, demanded, wire.namespace(req), str(params.get("id", "")))
+                self._access.require(caller, demanded, self._demands.namespace(req), str(params.get("id", "")))
             except (Forbidden, Unsure) as error:
                 resp.context.refusal = str(error)
                 raise

@@ -242,11 +242,14 @@ class KubeClient:
         *,
         method: str = "GET",
         headers: Mapping[str, str],
+        host: str = "",
         seconds: float,
         limit: int,
         gate: Gate | None = None,
     ) -> Answer:
         """What a pod answers on a port, asked through the API server: one attempt, `seconds` for everything.
+
+        `host` is the `Host` header, which the API server passes on as it is: see `proxied.check_host`.
 
         At most `limit` bytes of the body, as they come. Redirects are answers like any other. Raises KubeRejected for
         a path or a header that would not reach the pod as it is, and KubeError subclasses when the answer is the API
@@ -254,6 +257,9 @@ class KubeClient:
         passed off as its answer.
         """
         proxied.check(path, method, headers)
+        if host:
+            proxied.check_host(self.address)
+            headers = {**headers, "Host": host}
         request = _request(proxied.RIGHTS[method], method, POD, namespace, f"{pod}:{port}", subresource=f"proxy{path}")
         request = dataclasses.replace(request, where=f"pods/proxy {pod}:{port} in namespace {namespace}")
         with self._abortable(gate, last=True) as call:

@@ -29,6 +29,9 @@ _NOT_FOR_THE_POD = re.compile(
     r"(authorization|host|impersonate-.*|x-remote-.*|proxy-.*|upgrade|te|trailer|transfer-encoding|expect|keep-alive)",
     re.IGNORECASE,
 )
+_NOBODY_BETWEEN = re.compile(
+    r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*|localhost|kubernetes(\.default(\.svc(\.cluster\.local)?)?)?"
+)
 _STATUS = b'{"kind":"Status","apiVersion":"v1"'
 # Errors that the API server does not put into a Status (k8s.io/apiserver v0.34: server/filters, responsewriters).
 _PLAIN = {
@@ -49,6 +52,23 @@ def check(path: str, method: str, headers: Mapping[str, str]) -> None:
     for name in headers:
         if _NOT_FOR_THE_POD.fullmatch(name):
             raise KubeRejected(f"a header {name} would be meant for the API server, not for the pod", status=400)
+
+
+def check_host(address: str) -> None:
+    """Raise KubeRejected when another `Host` than that of `address` may lead a request elsewhere.
+
+    The API server does not look at it, but what stands in front of one may: an ingress that leads to it by name would
+    send the request, and the Deployer's credentials in it, to whoever has the other name. So it takes an IP address, or
+    a name that no such thing has.
+    """
+    url = urllib.parse.urlsplit(address)
+    if url.path in ("", "/") and _NOBODY_BETWEEN.fullmatch(url.hostname or ""):
+        return
+    raise KubeRejected(
+        "healthCheckHost cannot be sent through an API server that is reached by a name or a path, as it might be led "
+        'elsewhere; set health_via to "direct", or name the API server by its IP address',
+        status=400,
+    )
 
 
 def is_own(method: str, answer: Answer) -> bool:

@@ -73,6 +73,17 @@ def strict_problems(text: str, at: str) -> Iterator[Problem]:
         yield Problem(_field(where, at), message)
 
 
+def unknown_fields(error: KubeError, at: str) -> list[str]:
+    """The paths of the fields below `at` that the API server does not know, when nothing else is wrong with an object.
+
+    Its list may not be complete: with those gone it may name others.
+    """
+    found = _STRICT.findall(error.said) if "strict decoding error: " in error.said else []
+    if any(kind != "unknown" or not where.startswith(f"{at}.") for kind, where in found):
+        return []
+    return [where.removeprefix(f"{at}.") for _, where in found]
+
+
 def steps(path: str) -> Path:
     """`containers[0].name` as keys and indices."""
     return tuple(int(n) if n else key or name for n, key, name in _STEP.findall(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ import grpc  # type: ignore[import-untyped]
 import pyetcd
 
 from deployer.core import EnvContext, EnvInjector, PluginSettings, SettingsError, StepFailed, hookimpl
+from deployer.core.gate import Gate
+from deployer.plugins.env_etcd import v2
 
 PREFIX = "/deployer/environment/"
 TIMEOUT = 5.0
@@ -47,6 +50,13 @@ class Access:
         """TLS material for gRPC. Raises StepFailed."""
         return grpc.ssl_channel_credentials(*(_read(f) for f in (self.ca_file, self.key_file, self.cert_file)))
 
+    def tls(self) -> ssl.SSLContext:
+        """The same for HTTP. Raises OSError."""
+        context = ssl.create_default_context(cafile=self.ca_file or None)
+        if self.cert_file:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
     def login(self) -> dict[str, str]:
         """User and password as the client's arguments. Raises StepFailed."""
         if not self.username:
@@ -66,19 +76,39 @@ class EtcdInjector(EnvInjector):
 
     def environment(self, context: EnvContext) -> Sequence[dict[str, Any]]:
         """Variables sorted by name. Raises StepFailed, never with a value in it, and what the gate raises."""
-        return _variables(self._read_prefix(context), context.log)
+        found = self._read_prefix(context.gate)
+        if not found:
+            context.log(self._nothing())
+        return _variables(found, context.log)
 
-    def _read_prefix(self, context: EnvContext) -> list[tuple[bytes, bytes]]:
+    def warnings(self, gate: Gate) -> Sequence[str]:
+        """That etcd does not answer, or that there is nothing to inject, perhaps because it is in the v2 store."""
+        try:
+            return [] if self._read_prefix(gate) else [self._nothing()]
+        except StepFailed as error:
+            return [str(error)]
+
+    def _nothing(self) -> str:
+        """What is said when there is no key."""
+        nothing = f"etcd: there is no key below {self._access.prefix}, so nothing is injected"
+        if not (old := v2.keys(self._access.endpoints, self._access.prefix, self._access.tls)):
+            return nothing
+        return (
+            f"{nothing}; but etcd's v2 store, which the original read and this Deployer does not, has {old} there: "
+            "copy them to v3, as docs/etcd.md says"
+        )
+
+    def _read_prefix(self, gate: Gate) -> list[tuple[bytes, bytes]]:
         """Keys without the prefix, and values, from the first endpoint that answers."""
         end = time.monotonic() + self._access.timeout
         failures = []
         for number, endpoint in enumerate(self._access.endpoints):
-            context.gate.check()
-            share = context.gate.remaining(max(0.0, end - time.monotonic())) / (len(self._access.endpoints) - number)
+            gate.check()
+            share = gate.remaining(max(0.0, end - time.monotonic())) / (len(self._access.endpoints) - number)
             try:
-                return self._ask(endpoint, share, context)
+                return self._ask(endpoint, share, gate)
             except (grpc.RpcError, pyetcd.Etcd3Exception, ValueError) as error:
-                context.gate.check()  # a closing gate closes the channel, which gRPC reports in one of several ways
+                gate.check()  # a closing gate closes the channel, which gRPC reports in one of several ways
                 failures.append(f"{endpoint} {_reason(error)}")
         raise StepFailed(
             f"the environment cannot be read from etcd: {'; '.join(failures)}",
@@ -86,7 +116,7 @@ class EtcdInjector(EnvInjector):
             hint="check that etcd runs, and the settings [plugins.env_etcd] or --etcd",
         )
 
-    def _ask(self, endpoint: str, seconds: float, context: EnvContext) -> list[tuple[bytes, bytes]]:
+    def _ask(self, endpoint: str, seconds: float, gate: Gate) -> list[tuple[bytes, bytes]]:
         parts = urllib.parse.urlsplit(endpoint)
         secure = parts.scheme == "https"
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -94,7 +124,7 @@ class EtcdInjector(EnvInjector):
             host, parts.port or 2379, secure, self._access.credentials() if secure else None, opts=_CHANNEL
         )
         with closing(node):
-            forget = context.gate.on_close(node.close)
+            forget = gate.on_close(node.close)
             try:
                 end = time.monotonic() + seconds
                 # The client authenticates here, when there is somebody to authenticate.

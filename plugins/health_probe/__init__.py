@@ -24,7 +24,7 @@ class Probe(HealthChecker):
 def _wrong(answer: HttpAnswer) -> str:
     """What is wrong with the answer, as the rest of a sentence; empty when nothing is."""
     if not answer.ok:
-        return f"answered HTTP {answer.status} to its health check, not 2xx"
+        return f"answered {answer.said} to its health check, not 2xx"
     if answer.truncated:
         return "answered its health check with more than 64 KiB"
     try:

@@ -15,7 +15,7 @@ class Simple(HealthChecker):
     def check(self, target: HealthTarget) -> Verdict:
         """Ask once. Raises what `target.ask` raises."""
         answer = target.ask()
-        said = f"{target.where} answered HTTP {answer.status} to its health check"
+        said = f"{target.where} answered {answer.said} to its health check"
         return Verdict(answer.ok, said if answer.ok else f"{said}, not 2xx", answer.text)
 
 

@@ -116,6 +116,13 @@ def test_no_token_shows_anywhere(world: World, issuer: Issuer, caplog: Any) -> N
     assert not any(piece in everything for token in tokens for piece in token.split("."))
 
 
+def test_a_namespace_in_a_descriptor_needs_the_same_right_as_one_in_the_address(world: World, issuer: Issuer) -> None:
+    for token, status in ((issuer.token(), 200), (issuer.token(namespaces=["other"]), 403), ("x", 401)):
+        assert world.call("POST", "/descriptors/validate", document(), bearer(token)).status == status
+    theirs = document(namespace="other")
+    assert world.call("POST", f"/descriptors/validate{Q}", theirs, bearer(issuer.token())).status == 400
+
+
 # --- readiness --------------------------------------------------------------------------------------------------------
 
 

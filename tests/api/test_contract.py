@@ -109,17 +109,23 @@ def test_a_namespace_is_required(world: Any, route: Any, query: str) -> None:
         "application/json",
         "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",  # Java's HttpURLConnection
         "application/json, text/plain, */*",  # Angular
+        "text/plain",
+        "text/html",
+        "application/xml;q=0.9, image/png;q=0",
+        "application/json;q=0.0, text/*",
+        "application/json;q=0.001",
         "nonsense",
+        "",
     ],
 )
-def test_whoever_accepts_json_is_answered_everywhere(world: Any, accept: str | None, deployed: str) -> None:
+def test_whoever_accepts_anything_is_answered_with_what_there_is(world: Any, accept: str | None, deployed: str) -> None:
     headers = {} if accept is None else {"Accept": accept}
     for path in (f"/deployments/{Q}", f"/deployments/{deployed}/{Q}", f"/deployments/{deployed}/logs{Q}", "/metrics"):
         assert world.call("GET", path, headers=headers).status == 200, path
 
 
-@pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json;q=0", "text/*"])
-def test_an_accept_that_rules_the_answer_out_is_a_406(world: Any, accept: str, stored: str) -> None:
+@pytest.mark.parametrize("accept", ["*/*;q=0", "application/json;q=0", "text/html; Q=0.000, */* ;q=0"])
+def test_an_accept_that_rules_everything_out_is_a_406(world: Any, accept: str, stored: str) -> None:
     for method, path in [
         ("GET", f"/descriptors/{Q}"),
         ("HEAD", f"/descriptors/{stored}/{Q}"),
@@ -134,8 +140,9 @@ def test_an_accept_that_rules_the_answer_out_is_a_406(world: Any, accept: str, s
 
 
 def test_text_and_pages_are_negotiated(world: Any, deployed: str) -> None:
-    assert world.call("GET", f"/deployments/{deployed}/logs{Q}", headers={"Accept": "text/plain"}).status == 200
-    assert world.call("GET", f"/deployments/{deployed}/logs{Q}", headers={"Accept": "image/png"}).status == 406
+    for accept in ("text/plain", "application/json", "image/png"):
+        log = world.call("GET", f"/deployments/{deployed}/logs{Q}", headers={"Accept": accept})
+        assert (log.status, log.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
     browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
     for accept in (browser, "text/html"):
         led = world.call("GET", "/", headers={"Accept": accept})
@@ -166,28 +173,39 @@ def test_other_unknown_parameters_are_ignored(world: Any, stored: str) -> None:
     [
         ("GET", "/descriptors/?appname=a&appname=a", "appname"),
         ("DELETE", "/deployments/x/?deleteDeployment=true&deleteDeployment=true", "deleteDeployment"),
-        ("DELETE", "/deployments/x/?deleteDeployment=", "deleteDeployment"),
-        ("DELETE", "/deployments/?appname=a&undeploy=", "undeploy"),
-        ("DELETE", "/descriptors/?appname=a&keepLatest=", "keepLatest"),
-        ("GET", "/deployments/?limit=", "limit"),
         ("GET", "/deployments/?limit=0", "limit"),
-        ("GET", "/deployments/?status=", "status"),
         ("GET", "/deployments/?status=deployed", "status"),
         ("GET", "/deployments/x/logs?after=-1", "after"),
         ("POST", "/deployments/?descriptorId=", "descriptorId"),
     ],
 )
-def test_doubled_empty_and_impossible_values_are_a_400(world: Any, method: str, path: str, name: str) -> None:
+def test_doubled_and_impossible_values_are_a_400(world: Any, method: str, path: str, name: str) -> None:
     problem = world.call(method, f"{path}&namespace=shop-ns").problem
     assert (problem["status"], problem["errors"][0]["path"]) == (400, name)
 
 
-@pytest.mark.parametrize("spelled", ["true", "True", "TRUE"])
+@pytest.mark.parametrize("spelled", ["true", "True", "TRUE", "t", "T", "1"])
 def test_percent_encodings_and_case_of_flags(world: Any, deployed: str, spelled: str) -> None:
     encoded = "".join(f"%{ord(character):02X}" for character in deployed)
     assert world.call("GET", f"/deployments/{encoded}/?namespace=shop%2Dns").json["id"] == deployed
     assert world.call("DELETE", f"/deployments/{deployed}/{Q}&deleteDeployment={spelled}").status == 202
     assert world.store.get(Deployment, deployed).purge
+
+
+@pytest.mark.parametrize("spelled", ["false", "False", "FALSE", "f", "F", "0", ""])
+def test_what_is_false_or_empty_deletes_nothing(world: Any, deployed: str, make_document: Any, spelled: str) -> None:
+    assert world.call("DELETE", f"/deployments/{Q}&appname=shop&undeploy={spelled}").json == {"deleted": 0}
+    assert world.call("DELETE", f"/deployments/{deployed}/{Q}&deleteDeployment={spelled}").status == 202
+    assert not world.store.get(Deployment, deployed).purge
+    world.call("POST", f"/descriptors/{Q}", make_document())
+    left = 1 if spelled == "" else 0  # the default is to keep the latest
+    world.call("DELETE", f"/descriptors/{Q}&appname=shop&keepLatest={spelled}")
+    assert len(world.call("GET", f"/descriptors/{Q}&appname=shop").json) == left
+
+
+def test_empty_parameters_are_absent(world: Any, deployed: str) -> None:
+    assert [d["id"] for d in world.call("GET", f"/deployments/{Q}&limit=&status=&appname=").json] == [deployed]
+    assert world.call("GET", f"/deployments/{deployed}/logs{Q}&after=").status == 200
 
 
 @pytest.mark.parametrize("id", ["x", "1", NOBODY, "%00", "..", "a%2Fb", "'%20OR%201=1", "x" * 5000])
@@ -438,7 +456,9 @@ WEB = {"containers": [{"name": "main", "image": "x", "ports": [{"containerPort":
         ({"newVersion": "#"}, {"newVersion": "#"}),
         ({"frontend": "Shop.Example.com", "podspec": WEB}, {"frontend": "shop.example.com"}),
         ({"webhooks": [{"key": "k"}]}, {"webhooks": [{"key": "k"}]}),
-        ({"email": "a@b", "environment": {"x": 1}, "readinessPort": 3}, {"email": "a@b"}),
+        ({"email": "a@b", "environment": {"x": 1}, "readinessPort": 3}, {"email": "a@b", "readinessPort": 3}),
+        ({"healthCheckType": ""}, {"useHealthCheck": False}),
+        ({"healthCheckHost": "shop.example.com:8443"}, {"healthCheckHost": "shop.example.com:8443"}),
         ({"additionHttpHeaders": [{"Header": "X-A", "Value": "b"}]}, {"useHealthCheck": False}),
         ({"podspec": {**WEB, "nodeSelector": {"disk": "ssd"}}}, {"podspec": {**WEB, "nodeSelector": {"disk": "ssd"}}}),
     ],
@@ -449,11 +469,16 @@ def test_what_is_accepted(world: Any, make_document: Any, sent: Any, answered: A
     assert {name: answer.json[name] for name in answered} == answered
 
 
-def test_a_password_is_neither_stored_nor_shown(world: Any, make_document: Any) -> None:
-    answer = world.call("POST", f"/descriptors/{Q}", make_document(password="hunter2"))
+def test_passwords_and_environments_are_neither_stored_nor_shown(world: Any, make_document: Any) -> None:
+    old = make_document(password="hunter2", environment={"DB": "hunter3"})
+    answer = world.call("POST", f"/descriptors/{Q}", old)
     assert answer.status == 201
-    assert b"hunter2" not in answer.body
-    assert "hunter2" not in json.dumps([r.document for r in world.store.find(StoredDescriptor)])
+    queued = world.call("POST", f"/deployments/{Q}&descriptorId={answer.json['id']}")
+    kept = [r.document for r in world.store.find(StoredDescriptor)] + [
+        d.descriptor for d in world.store.find(Deployment)
+    ]
+    for text in (answer.body.decode(), queued.body.decode(), json.dumps(kept)):
+        assert "hunter" not in text and '"environment"' not in text
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
+import shutil
 import socket
+import subprocess
 from typing import Any
 
-from deployer.core.records import HealthData, Status
-from deployer.core.store.base import Create
+import pytest
+
+from deployer.core.records import Deployment, Failure, HealthData, Status
+from deployer.core.store.base import Create, Update
 
 # As the documentation of the original has it, comments aside (and with a name that a Secret can have).
 DESCRIPTOR = """{
@@ -167,3 +173,126 @@ def test_what_is_wrong_is_a_400_and_what_is_not_there_a_404(world: Any) -> None:
         ("GET", f"/deployments/{nobody}/healthcheckdata?namespace=default"),
     ):
         assert curl(world, method, path)[0] == "HTTP/1.1 404 Not Found"
+
+
+# --- what its scripts rely on -----------------------------------------------------------------------------------------
+
+SAID = {
+    "reason": "NotReady",
+    "message": 'HTTP probe failed with statuscode: 503 "status": "no" Location: /deployments/x/?y status',
+    "hint": 'containers with unready status: [web], "status": 5',
+}
+WORDY: dict[str, Any] = {
+    "namespace": "default",
+    "appName": "my-app",
+    "newVersion": "1",
+    "useHealthCheck": True,
+    "healthCheckPort": 8080,
+    "healthCheckPath": "/status",
+    "healthCheckType": "probe",
+    "additionHttpHeaders": [{"Header": "Location", "Value": "status: /descriptors/x/?y"}],
+    "podspec": {
+        "containers": [
+            {
+                "name": "status",
+                "image": "example/status:1",
+                "env": [{"name": "status", "value": ' "status": "DEPLOYING", \\status \\\\status'}],
+            }
+        ],
+        "nodeSelector": {"status": "status"},
+    },
+}
+
+
+POLL = r"""line=`echo "$result" | grep "status"`; expr "$line" : '.*: "\(.*\)"'"""
+FIND = r"""line=`echo "$result" | grep "Location"`; expr "${line:10}" : '/deployments/\(.*\)/?'"""
+
+
+def bash(script: str, text: str) -> str:
+    """What a script makes of an answer, which is `$result` there."""
+    found = shutil.which("bash") or "bash"
+    ran = subprocess.run([found, "-c", script], env={**os.environ, "result": text}, capture_output=True, check=True)
+    return ran.stdout.decode().strip()
+
+
+@pytest.mark.parametrize("status", [Status.DEPLOYED, Status.FAILURE])
+def test_a_script_that_greps_the_status_comes_to_its_end(world: Any, status: Status) -> None:
+    """The original's example polls like this, and never ends when another line has the word."""
+    world.service.rules = dataclasses.replace(world.service.rules, health_checkers=["probe"])
+    world.service._chosen = lambda _: []
+    _, headers, _ = curl(world, "POST", "/descriptors/?namespace=default", json.dumps(WORDY))
+    queued = curl(world, "POST", f"/deployments/?namespace=default&descriptorId={headers['location'].split('/')[2]}")
+    id = json.loads(queued[2])["id"]
+    record = dataclasses.replace(
+        world.store.get(Deployment, id), failure=Failure(**SAID).to_document(), created_by="status"
+    )
+    world.store.commit(Update(record))
+    world.end(id, status)
+    _, _, shown = curl(world, "GET", f"/deployments/{id}/?namespace=default")
+    _, _, listed = curl(world, "GET", "/deployments/?namespace=default")
+    assert [bash(POLL, text) for text in (shown, listed)] == [status, status]
+    # Nothing but the spelling has changed.
+    assert json.loads(shown)["failure"] == SAID
+    assert {name: json.loads(shown)["descriptor"][name] for name in WORDY} == WORDY
+    # It finds the way from the head and the body together, as curl prints them.
+    head = f"HTTP/1.1 202 Accepted\r\nLocation: {queued[1]['location']}\r\n\r\n{queued[2]}"
+    assert bash(FIND, head) == id
+
+
+# --- what its clients may notice ------------------------------------------------------------------------------------
+
+
+def test_the_descriptor_that_was_modified_last_is_kept(world: Any) -> None:
+    """Without asking for it: `keepLatest` is the default, and the latest is not the one that was made last."""
+    locations = [curl(world, "POST", "/descriptors/?namespace=default", DESCRIPTOR)[1]["location"] for _ in range(3)]
+    body = curl(world, "GET", locations[0])[2]
+    curl(world, "PUT", locations[0], body)
+    assert curl(world, "DELETE", "/descriptors/?namespace=default&appname=my-app")[0] == "HTTP/1.1 200 OK"
+    left = json.loads(curl(world, "GET", "/descriptors/?namespace=default")[2])
+    assert [d["id"] for d in left] == [locations[0].split("/")[2]]
+
+
+def test_validate_takes_the_namespace_from_the_descriptor(world: Any) -> None:
+    assert curl(world, "POST", "/descriptors/validate", DESCRIPTOR)[0] == "HTTP/1.1 200 OK"
+    for wrong in (DESCRIPTOR.replace('"namespace": "default",', ""), "{}", '{"namespace": 5}'):
+        first, _, body = curl(world, "POST", "/descriptors/validate", wrong)
+        assert (first, json.loads(body)["errors"][0]["path"]) == ("HTTP/1.1 400 Bad Request", "namespace")
+    # The parameter counts more, and must be the same.
+    assert curl(world, "POST", "/descriptors/validate?namespace=other", DESCRIPTOR)[0] == "HTTP/1.1 400 Bad Request"
+
+
+def test_an_undeployment_says_where_it_can_be_watched(world: Any) -> None:
+    _, headers, _ = curl(world, "POST", "/descriptors/?namespace=default", DESCRIPTOR)
+    ids = []
+    for _ in range(2):
+        target = f"/deployments/?namespace=default&descriptorId={headers['location'].split('/')[2]}"
+        ids.append(curl(world, "POST", target)[1]["location"].split("/")[2])
+        world.end(ids[-1])
+    location = f"/deployments/{ids[0]}/?namespace=default"
+    assert curl(world, "DELETE", location)[1]["location"] == location
+    _, headers, _ = curl(world, "DELETE", "/deployments/?namespace=default&appname=my-app&undeploy=1")
+    assert headers["location"] == f"/deployments/{ids[1]}/?namespace=default"
+    assert "location" not in curl(world, "DELETE", "/deployments/?namespace=default&appname=my-app")[1]
+
+
+def test_the_copy_of_a_descriptor_says_when_it_was_made_and_changed(world: Any) -> None:
+    _, headers, body = curl(world, "POST", "/descriptors/?namespace=default", DESCRIPTOR)
+    _, headers, queued = curl(world, "POST", f"/deployments/?namespace=default&descriptorId={json.loads(body)['id']}")
+    assert json.loads(queued)["descriptor"] == json.loads(body)
+    curl(world, "DELETE", f"/descriptors/{json.loads(body)['id']}/?namespace=default")
+    assert json.loads(curl(world, "PUT", headers["location"])[2])["descriptor"] == json.loads(body)
+
+
+def test_an_answer_without_a_body_has_no_content_type(world: Any) -> None:
+    _, headers, body = curl(world, "POST", "/descriptors/?namespace=default", DESCRIPTOR)
+    for method, data in (("OPTIONS", None), ("PUT", body), ("DELETE", None)):
+        _, headers_of_it, nothing = curl(world, method, headers["location"], data)
+        assert (nothing, headers_of_it.get("content-type")) == ("", None), method
+
+
+def test_a_health_checker_is_known_in_any_case(world: Any) -> None:
+    world.service.rules = dataclasses.replace(world.service.rules, health_checkers=["probe", "simple"])
+    world.service._chosen = lambda _: []
+    health = {"useHealthCheck": True, "healthCheckPort": 1, "healthCheckPath": "x", "healthCheckType": "Simple"}
+    _, _, body = curl(world, "POST", "/descriptors/?namespace=default", json.dumps(json.loads(DESCRIPTOR) | health))
+    assert json.loads(body)["healthCheckType"] == "simple"

@@ -387,7 +387,7 @@ def test_other_methods_are_a_405_that_names_the_possible_ones(world: Any, path: 
 def test_a_namespace_is_needed(world: Any, path: str, methods: str, query: str) -> None:
     for method in methods.split():
         for slash in ("", "/"):
-            problem = world.call(method, f"{path}{slash}{query}").problem
+            problem = world.call(method, f"{path}{slash}{query}", b"{}").problem
             assert (problem["status"], problem["errors"][0]["path"]) == (400, "namespace")
 
 
@@ -427,7 +427,7 @@ def test_unknown_routes(world: Any, path: str) -> None:
         ("DELETE", "/deployments/"),
         ("DELETE", "/deployments/?appname="),
         ("DELETE", "/deployments/?appname=a&undeploy=maybe"),
-        ("DELETE", "/deployments/x/?deleteDeployment=1"),
+        ("DELETE", "/deployments/x/?deleteDeployment=2"),
         ("DELETE", "/descriptors/"),
         ("DELETE", "/descriptors/?appname=a&keepLatest=no"),
     ],

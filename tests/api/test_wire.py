@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import StrEnum
 from typing import Any
 
+import falcon
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.api.wire import render
+from deployer.api.wire import render, send_record
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 # Floats whose spelling has an exponent may look otherwise: `1e16` is `1e+16` as well.
@@ -62,3 +64,21 @@ def test_exponents_mean_the_same(number: float) -> None:
 def test_what_is_no_number_is_refused(number: float, beside: Any) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         render({"beside": beside, "deep": [{"number": number}]})
+
+
+WORDY = st.lists(TEXT | st.sampled_from(["status", "Location", "\\", '"', ": "])).map("".join)
+NESTED = st.recursive(
+    WORDY, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDY, inner, max_size=3), max_leaves=10
+)
+
+
+@given(NESTED, st.booleans())
+@settings(max_examples=300, deadline=None, database=None)
+def test_only_the_records_own_status_can_be_grepped(inner: Any, listed: bool) -> None:
+    record = {"id": "1", "status": "DEPLOYED", "descriptor": {"x": inner}, "failure": {"message": inner}}
+    resp = falcon.Response()
+    send_record(resp, [record, record] if listed else record)
+    text = (resp.data or b"").decode("utf-8", "surrogatepass")
+    assert json.loads(text) == ([record, record] if listed else record)
+    found = [line.strip() for line in text.split("\n") if re.search("status|Location", line)]
+    assert found == ['"status": "DEPLOYED",'] * (2 if listed else 1)

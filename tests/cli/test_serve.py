@@ -47,8 +47,19 @@ def test_a_cluster_that_cannot_be_reached_is_told_by_readyz_alone(deployer: Any,
 def test_it_is_ready_when_the_cluster_is(deployer: Any, flags: list[str]) -> None:
     process, rest = deployer.serve(*flags)
     assert rest.call("GET", "/readyz") == (200, {"status": "ready"})
+    said = process.line("without authentication")
+    assert "in a container is nobody: set --auth, and --deployhost to 0.0.0.0" in said
     assert process.end() == 0
     assert process.rest("err") == ""
+
+
+def test_an_etcd_that_does_not_answer_is_told_of_and_delays_nothing(deployer: Any, flags: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process, rest = deployer.serve(*flags, "-etcd", url)
+        assert rest.call("GET", "/readyz") == (200, {"status": "ready"})
+        assert f"the environment cannot be read from etcd: {url}" in process.line("etcd", "err")
+        assert process.end() == 0
 
 
 def test_a_stop_in_the_middle_is_orderly_and_resumed(deployer: Any, flags: list[str], world: World) -> None:

@@ -21,7 +21,7 @@ from kubernetes import config
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.errors import Cancelled
 from deployer.core.gate import Gate
-from deployer.core.health import BODY_LIMIT, HealthTarget, PodUnreachable
+from deployer.core.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable
 from deployer.core.health_via import ThroughApiServer
 from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import NAMESPACE, POD, Kind
@@ -234,6 +234,14 @@ def test_what_the_pod_gets_to_see(account: Any, talking: Any, tmp_path: Path) ->
     assert (tmp_path / "seen").read_text() not in listener.requests[0].decode()
 
 
+def test_the_host_of_the_descriptor_reaches_the_pod(admin: KubeClient, talking: Any) -> None:
+    pod, listener = talking(replying(answer("200 OK", b"fine", "Connection: close")))
+    for target in (through(admin, pod, listener.port, "/"), through(admin, pod, listener.port, "/", way=Direct())):
+        target.host = "shop.example.com:8443"
+        assert target.ask().ok
+        assert b"\r\nHost: shop.example.com:8443\r\n" in listener.requests[-1]
+
+
 def test_an_app_that_only_takes_post(admin: KubeClient, talking: Any) -> None:
     replies = [answer("405 Method Not Allowed", b"", "Connection: close")]
     replies += [answer("200 OK", b'{"healthy": true}', "Connection: close")]
@@ -291,7 +299,8 @@ def test_answers_that_lead_elsewhere_or_unpack_to_more(admin: KubeClient, talkin
     got = ask()
     assert (got.status, got.headers["location"]) == (302, "http://169.254.169.254/latest/")
     got = ask()
-    assert got.status == 302 and got.headers["location"].endswith("/proxy/elsewhere")
+    assert (got.status, got.headers["location"]) == (302, "/elsewhere")
+    assert got.said == "HTTP 302 (a redirect to /elsewhere)"
     assert ask().body == bomb
     assert not ask().ok
     assert len(listener.requests) == 4

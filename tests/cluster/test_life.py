@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import Any
 import pytest
 
 from deployer.core.errors import KubeNotFound
+from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import CONTROLLER, INGRESS, NAMESPACE, SERVICE
+from deployer.core.kube.kinds import CONTROLLER, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.records import Status
 from deployer.core.settings import Settings
 from support.command import of_a_new_user, running
@@ -28,6 +30,7 @@ from support.real import IMAGE, RealWorld
 from support.user import User
 from support.world import HEALTHY, describe
 
+ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 PROBE = {"httpGet": {"path": "/healthy", "port": 9999}, "periodSeconds": 1}
 
 
@@ -190,7 +193,7 @@ def test_from_the_first_deployment_to_the_last(site: Site) -> None:
 
 
 def test_a_version_that_is_named(site: Site) -> None:
-    """Its name is refused while it is live or held, in one sentence, and is free again afterwards."""
+    """Its name is refused while it is live, in one sentence; once it was replaced it comes back when it has drained."""
     blue = site.deployed(site.app(newVersion="Blue"))
     assert blue.version == "blue"
     before = site.eyes.get(CONTROLLER, "shop-blue", site.namespace)
@@ -206,7 +209,6 @@ def test_a_version_that_is_named(site: Site) -> None:
     refused = site.failed(site.app())
     assert refused["failure"]["reason"] == "VersionNotANumber"
     green = site.deployed(site.app(newVersion="green"))
-    site.replaced(blue, by=green)
     back = Running(blue.descriptor, site.ended(site.redeploy(blue.deployment["id"]), "DEPLOYED"))
     assert back.version == "blue" and back.deployment["id"] != blue.deployment["id"]
     site.replaced(green, by=back)
@@ -377,16 +379,39 @@ def test_a_held_version_and_a_route(tmp_path: Path, namespace: str) -> None:
         contract.check(
             Running(first.descriptor, first.public(), live=False), Running(second.descriptor, second.public())
         )
-        for again in (real.deploy(newVersion="1"), real.service.redeploy(namespace, first.id)):
-            refused = real.ended(again, Status.FAILURE).failure
-            assert refused and refused["reason"] == "VersionInUse"
-            assert refused["message"] == f"version 1 of shop is still held or being removed (deployment {first.id})"
-        # What is held is as it was: neither replacing it nor refusing its name has written anything to it.
+        # Its version is awaited, in order.
+        again = [real.deploy(newVersion="1"), real.service.redeploy(namespace, first.id)]
+        real.until(lambda: "version 1 is still draining" in real.log(again[0].id), "it to be waited for")
+        for waiting in again:
+            real.service.undeploy(namespace, waiting.id)
+            real.ended(waiting, Status.UNDEPLOYED)
+        # What is held is as it was: neither replacing it nor waiting for its name has written anything to it.
         assert {kind: real.objects(kind)["shop-1"] for kind in before} == before
         real.service.undeploy(namespace, second.id)
         real.quiet()
         assert real.ended(first).status is Status.UNDEPLOYED
         contract.nothing_left()
+    finally:
+        real.close()
+
+
+def test_an_app_of_a_namespace_that_was_made_again_starts_anew(tmp_path: Path, namespace: str) -> None:
+    real = RealWorld(None, tmp_path, namespace, ingress="none", plugins={}).start()
+    try:
+        first = real.deployed(**HEALTHY)
+        uid = real.eyes.get(NAMESPACE, namespace)["metadata"]["uid"]
+        real.eyes.delete(NAMESPACE, namespace, uid=uid)
+        gate = Gate(time.monotonic() + 90)
+        while real.eyes.list(NAMESPACE, None, field_selector=f"metadata.name={namespace}")[0]:
+            gate.pause(0.2)
+        real.eyes.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, None)
+        while not real.eyes.list(ACCOUNT, namespace, field_selector="metadata.name=default")[0]:
+            gate.pause(0.2)
+        second = real.deployed(**HEALTHY)
+        assert second.version == "2"
+        real.ended(first, Status.UNDEPLOYED)
+        real.quiet()
+        Contract(real.eyes, namespace).check(Running(second.descriptor, second.public()))
     finally:
         real.close()
 

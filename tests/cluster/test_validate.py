@@ -18,8 +18,8 @@ from deployer.core import dryrun
 from deployer.core.dryrun import DryRun
 from deployer.core.errors import Invalid
 from deployer.core.kube.client import connect
-from deployer.core.kube.kinds import NAMESPACE, POD, SECRET, Kind
-from deployer.core.records import Document
+from deployer.core.kube.kinds import CONTROLLER, NAMESPACE, POD, SECRET, Kind
+from deployer.core.records import Document, Status
 from deployer.core.service import Service
 from deployer.core.settings import Settings
 from support.rights import Account
@@ -281,3 +281,18 @@ def test_nothing_of_a_pull_secret_is_ever_read(world: RealWorld) -> None:
     assert validate(world, descriptor(world.namespace, imagePullSecrets=[{"name": "registry"}]))["checked"][1:] == KINDS
     assert world.client.requests - before == {"create": 2}
     assert not world.eyes.list(POD, world.namespace)[0]
+
+
+def test_unknown_fields_are_dropped_where_the_settings_say_so(tmp_path: Path, namespace: str) -> None:
+    world = RealWorld(None, tmp_path, namespace, ingress="none", plugins={}, lenient_podspec=True).start()
+    try:
+        document = describe(namespace, image=IMAGE, pull="IfNotPresent")
+        document["podspec"]["colour"] = "blue"
+        document["podspec"]["containers"][0].update({f"unknown{n}": n for n in range(150)})
+        stored = world.service.create_descriptor(namespace, json.dumps(document).encode())
+        made = world.ended(world.service.deploy(namespace, stored.id), Status.DEPLOYED)
+        for name in ("podspec.colour", "podspec.containers[0].unknown0", "podspec.containers[0].unknown149"):
+            assert name in world.log(made.id)
+        assert "unknown" not in json.dumps(world.objects(CONTROLLER)["shop-1"]["spec"])
+    finally:
+        world.close()

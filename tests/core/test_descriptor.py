@@ -102,9 +102,9 @@ def test_the_descriptor_of_the_original_documentation_is_accepted():
         "deploymentTs": "x", "useExternalHealthCheck": true, "externalHealthCheckPath": "y", "readinessPort": 1
     }"""
     out = normal(parse(body), "default")
-    assert not {"id", "created", "lastModified", "password"} & set(out)
+    assert not {"id", "created", "lastModified", "password", "environment"} & set(out)
     assert "hunter2" not in json.dumps(out)
-    assert (out["redirectWww"], out["useCompression"], out["environment"]) == (True, False, {"A": "b"})
+    assert (out["redirectWww"], out["useCompression"]) == (True, False)
     assert version_of(out) == "" and out["newVersion"] == "#"
 
 

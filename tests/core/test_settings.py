@@ -325,3 +325,16 @@ def test_what_is_wrong_about_authentication_is_one_sentence(flags, sentence):
 def test_flags_of_the_original(original, canonical):
     assert translate_original_flags(original.split()) == canonical
     assert translate_original_flags(canonical) == canonical
+
+
+@pytest.mark.parametrize("flag", ["noauth", ""])
+def test_noauth_is_no_user(flag):
+    """The original's default, which its users write out."""
+    for source in ({"kubernetes_username": flag, "kubernetes_password": flag}, {"kubernetes_username": flag}):
+        settings = load(source, {})
+        assert (settings.kubernetes_username, settings.kubernetes_password) == ("", "")
+    environ = {"DEPLOYER_KUBERNETES_USERNAME": flag, "DEPLOYER_KUBERNETES_PASSWORD": flag}
+    assert load({}, environ).kubernetes_username == ""
+    # A password that happens to be the word belongs to a user.
+    with pytest.raises(SettingsError, match="belong together"):
+        load({"kubernetes_username": "admin", "kubernetes_password": "noauth"}, {})

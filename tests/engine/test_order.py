@@ -498,12 +498,12 @@ def test_bulk_delete(world: World) -> None:
     failing(world)
     failed = world.ended(world.deploy(image="sample/web:missing"), Status.FAILURE)
     live, other = world.deployed(), world.deployed("other")
-    assert world.service.delete_deployments(world.namespace, "shop") == 1
+    assert world.service.delete_deployments(world.namespace, "shop")[0] == 1
     assert {d.id for d in world.store.find(Deployment)} == {live.id, other.id}
     assert world.live_version() == "2"
     with pytest.raises(NotFound):
         world.service.deployment(world.namespace, failed.id)
-    assert world.service.delete_deployments(world.namespace, "shop", undeploy=True) == 1
+    assert world.service.delete_deployments(world.namespace, "shop", undeploy=True)[0] == 1
     world.quiet()
     assert {d.id for d in world.store.find(Deployment)} == {other.id}
     assert world.names() == {"replicationcontrollers": {"other-1"}, "services": {"other", "other-1"}}
@@ -562,7 +562,7 @@ def test_redeploy_counts_on_but_a_named_version_comes_back_under_its_name(world:
     assert again.version == "2"
     named = world.deployed(newVersion="blue")
     world.deployed(newVersion="green")
-    world.ended(named, Status.UNDEPLOYED)
+    # At once: it is still draining, which is awaited.
     back = world.ended(world.service.redeploy(world.namespace, named.id), Status.DEPLOYED)
     assert (back.version, back.id != named.id) == ("blue", True)
     world.quiet()
@@ -581,12 +581,12 @@ def test_a_version_in_use_is_refused(world: World) -> None:
     stop = Stop("await-ready:before")
     world.settings = dataclasses.replace(world.settings, proxysleep=600.0)
     restart_with(world, VisitedBlueGreen(stop))
-    first, second = world.deployed(newVersion="1"), world.deployed(newVersion="2")
-    for version, deployment, what in (("1", first, "is still held or being removed"), ("2", second, "is live")):
-        found = world.ended(world.deploy(newVersion=version), Status.FAILURE)
-        assert found.failure and found.failure["reason"] == "VersionInUse"
-        assert found.failure["message"] == f"version {version} of shop {what} (deployment {deployment.id})"
-        assert "choose another newVersion" in found.failure["hint"]
+    world.deployed(newVersion="1")
+    second = world.deployed(newVersion="2")
+    found = world.ended(world.deploy(newVersion="2"), Status.FAILURE)
+    assert found.failure and found.failure["reason"] == "VersionInUse"
+    assert found.failure["message"] == f"version 2 of shop is live (deployment {second.id})"
+    assert "choose another newVersion" in found.failure["hint"]
     third = world.deploy(**VISITED, newVersion="3")
     stop.reached()
     fourth = world.deploy(newVersion="3")
@@ -598,6 +598,14 @@ def test_a_version_in_use_is_refused(world: World) -> None:
         "hint": "choose another newVersion, or '#' to count on",
     }
     assert (world.names()["replicationcontrollers"], world.live_version()) == ({"shop-1", "shop-2", "shop-3"}, "3")
+
+
+def test_of_two_of_one_version_the_first_is_deployed(world: World) -> None:
+    stored = [world.descriptor(newVersion="1") for _ in range(2)]
+    first, second = (world.service.deploy(world.namespace, s.id) for s in stored)
+    world.ended(first, Status.DEPLOYED)
+    failure = world.ended(second, Status.FAILURE).failure
+    assert failure and failure["message"] == f"version 1 of shop is live (deployment {first.id})"
 
 
 # --- what is carried over, and what is dropped --------------------------------------------------------------------

@@ -17,10 +17,10 @@ from deployer.core import dryrun, plugins
 from deployer.core.dryrun import DryRun
 from deployer.core.errors import Invalid
 from deployer.core.kube import client as kube_client
-from deployer.core.kube.kinds import NAMESPACE
+from deployer.core.kube.kinds import CONTROLLER, NAMESPACE
 from deployer.core.plugins import Entry
 from deployer.core.providers import EnvContext, EnvInjector, HealthChecker
-from deployer.core.records import Deployment, Document, StoredDescriptor
+from deployer.core.records import Deployment, Document, Status, StoredDescriptor
 from deployer.core.service import Service
 from support.world import HEALTHY, World, describe
 
@@ -44,6 +44,37 @@ def refusal(world: World, document: Document) -> tuple[dict[str, str], Document]
 def container(document: Document) -> Document:
     found: Document = document["podspec"]["containers"][0]
     return found
+
+
+def test_unknown_fields_are_dropped_and_named_where_the_settings_say_so(world: World) -> None:
+    """The original dropped them without a word. Otherwise they are refused, with what to do."""
+    document = describe(world.namespace, image=world.image, pull="IfNotPresent")
+    document["podspec"]["colour"] = "blue"
+    container(document).update({"imagee": "x", "readinessProbe": {"tcpSocket": {"port": 8080, "prot": "TCP"}}})
+    names = ["colour", "containers[0].imagee", "containers[0].readinessProbe.tcpSocket.prot"]
+    stored = world.service.create_descriptor(world.namespace, json.dumps(document).encode())
+    assert refusal(world, document)[0].keys() == {f"podspec.{name}" for name in names}
+    failed = world.ended(world.service.deploy(world.namespace, stored.id), Status.FAILURE)
+    assert failed.failure and all(f"spec.template.spec.{name}" in failed.failure["message"] for name in names)
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, lenient_podspec=True)
+    world.start()
+    warned = " ".join(validate(world, document)["validation"]["warnings"])
+    made = world.ended(world.service.deploy(world.namespace, stored.id), Status.DEPLOYED)
+    for name in names:
+        assert f"podspec.{name}" in warned and f"podspec.{name}" in world.log(made.id)
+    assert world.log(made.id).count("dropped, as this cluster does not know it: ") == 1
+    template = world.objects(CONTROLLER)["shop-2"]["spec"]["template"]["spec"]
+    assert "colour" not in template and template["containers"][0]["readinessProbe"]["tcpSocket"] == {"port": 8080}
+    # What is wrong in another way is refused all the same.
+    container(document)["env"] = [{"name": "A", "value": "1"}, {"name": "B", "valeu": "2"}]
+    container(document)["readinessProbe"]["tcpSocket"]["port"] = -1
+    wrong = world.service.create_descriptor(world.namespace, json.dumps(document).encode())
+    failed = world.ended(world.service.deploy(world.namespace, wrong.id), Status.FAILURE)
+    assert failed.failure and "readinessProbe.tcpSocket.port" in failed.failure["message"]
+    world.service.undeploy(world.namespace, made.id)
+    world.quiet()
+    assert (world.names(), world.pods()) == ({}, {})
 
 
 def test_a_good_one_is_shown_as_it_would_be_stored_and_nothing_is_written(world: World) -> None:

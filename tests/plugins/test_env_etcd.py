@@ -21,6 +21,7 @@ from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.gate import Gate
 from deployer.core.plugins import load
 from deployer.core.settings import Settings
+from deployer.plugins.env_etcd import v2
 
 PREFIX = "/deployer/environment/"
 
@@ -28,10 +29,10 @@ PREFIX = "/deployer/environment/"
 class Etcd:
     """One member of its own, killed by its process id."""
 
-    def __init__(self, path: Path, **tls: object) -> None:
+    def __init__(self, path: Path, **flags: object) -> None:
         ports = free_ports(3)
         client, peer, self._metrics = (f"http://127.0.0.1:{port}" for port in ports)
-        client = client.replace("http:", "https:") if tls else client
+        client = client.replace("http:", "https:") if "cert_file" in flags else client
         self.url = client
         arguments = {
             "name": "test",
@@ -44,7 +45,7 @@ class Etcd:
             "listen-metrics-urls": self._metrics,
             "unsafe-no-fsync": "true",
             "log-level": "error",
-            **{name.replace("_", "-"): value for name, value in tls.items()},
+            **{name.replace("_", "-"): value for name, value in flags.items()},
         }
         command = ["etcd", *(f"--{name}={value}" for name, value in arguments.items())]
         self._log = (path / "etcd.log").open("wb")
@@ -127,8 +128,94 @@ def test_keys_become_variables(etcd, put):
     ]
 
 
-def test_an_empty_prefix_gives_nothing(etcd, put):
-    assert environment(etcd=etcd.url) == []
+def test_an_empty_prefix_gives_nothing_and_says_so(etcd, put):
+    log: list[str] = []
+    assert environment(etcd=etcd.url, log=log) == []
+    assert log == ["etcd: there is no key below /deployer/environment/, so nothing is injected"]
+    assert warnings(etcd.url) == log
+    put(a="1")
+    assert warnings(etcd.url) == []
+
+
+def warnings(*endpoints: str) -> list[str]:
+    """What is said when the service has started."""
+    (injector,) = load(Settings(own_namespace="", etcd=",".join(endpoints))).injectors
+    return list(injector.warnings(Gate(time.monotonic() + 10)))
+
+
+# --- what the original had in the v2 store --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Iterator[Etcd]:
+    """An etcd with both stores; the environment of the original is in the older one."""
+    if not shutil.which("etcd"):
+        pytest.skip("the program etcd is missing; on Debian: apt-get install etcd-server")
+    try:
+        server = Etcd(tmp_path, enable_v2="true")
+    except AssertionError as error:
+        if "enable-v2" not in str(error):
+            raise
+        pytest.skip("this etcd has no v2 store any more")
+    for key in ("database-url", "token", "deeper/key"):
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        with contextlib.closing(connection):
+            form = {"Content-Type": "application/x-www-form-urlencoded"}
+            connection.request("PUT", f"/v2/keys{PREFIX}{key}", "value=canary-value", form)
+            assert connection.getresponse().status == 201
+    yield server
+    server.stop()
+
+
+def test_an_environment_that_is_only_in_the_v2_store_is_told_of(old):
+    log: list[str] = []
+    assert environment(etcd=old.url, log=log) == []
+    assert "nothing is injected; but etcd's v2 store" in log[0] and "has 2 keys there: copy them to v3" in log[0]
+    assert warnings(old.url) == log
+    assert "canary" not in "".join(log)
+    with old.client() as client:
+        client.put(f"{PREFIX}a", "1")
+    log.clear()
+    assert environment(etcd=old.url, log=log) == [{"name": "A", "value": "1"}]
+    assert (log, warnings(old.url)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\n\r\n[1]",
+        b'HTTP/1.1 200 OK\r\n\r\n{"node": {"nodes": 5}}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"node": {}}',
+        b'HTTP/1.1 401 Unauthorized\r\n\r\n{"node": {"nodes": [{"value": "x"}]}}',
+        None,
+    ],
+)
+def test_what_the_v2_store_answers_never_fails_or_delays_a_deployment(answer):
+    """`None` is a server that says nothing at all."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError), server.accept()[0] as connection:
+                connection.recv(1000)
+                if answer is None:
+                    connection.recv(1000)  # until the other end has had enough
+                else:
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        began = time.monotonic()
+        assert v2.keys([f"http://127.0.0.1:{server.getsockname()[1]}"], PREFIX, lambda: None) == ""
+        assert time.monotonic() - began < 5
+        thread.join()
+
+
+def test_an_etcd_that_does_not_answer_is_told_of_at_the_start():
+    (closed,) = free_ports(1)
+    (said,) = warnings(f"http://127.0.0.1:{closed}")
+    assert said.startswith(f"the environment cannot be read from etcd: http://127.0.0.1:{closed} ")
 
 
 def test_the_prefix_can_be_set_with_or_without_its_slash(etcd, put):

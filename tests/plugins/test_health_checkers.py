@@ -21,10 +21,13 @@ def serve() -> Iterator[Serve]:
     """Start a server that answers with this status and body; returns the target for it."""
     servers: list[tuple[http.server.ThreadingHTTPServer, threading.Thread]] = []
 
-    def start(status: int, body: bytes, **by_method: int) -> HealthTarget:
+    def start(status: int, body: bytes, location: str = "", host: str = "", **by_method: int) -> HealthTarget:
         class Handler(http.server.BaseHTTPRequestHandler):
             def answer(self) -> None:
-                self.send_response(by_method.get(self.command, status))
+                known = not host or self.headers["Host"] == host
+                self.send_response(by_method.get(self.command, status) if known else 400)
+                if location:
+                    self.send_header("Location", location)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -46,6 +49,7 @@ def serve() -> Iterator[Serve]:
             port=server.server_port,
             path="/health",
             gate=Gate(),
+            host=host,
             allow_loopback=True,
         )
 
@@ -110,3 +114,28 @@ def test_simple_unhealthy(serve, status):
 def test_an_app_that_only_takes_post(serve, checker):
     assert checker.check(serve(200, b'{"healthy": true}', GET=405)).healthy
     assert not checker.check(serve(404, b'{"healthy": true}')).healthy
+
+
+@pytest.mark.parametrize("checker", [Probe(), Simple()])
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("/login?next=secret", "answered HTTP 302 (a redirect to /login) to its health check, not 2xx"),
+        ("https://user:secret@host.example/health/#secret", "answered HTTP 302 (a redirect to /health/) to"),
+        ("https://host.example", "answered HTTP 302 (a redirect to /) to"),
+        ("//[secret", "answered HTTP 302 to"),
+        ("/\x1b[31m", "answered HTTP 302 (a redirect to elsewhere) to"),
+    ],
+)
+def test_a_redirect_says_where_it_leads_and_is_not_followed(serve, checker, location, said):
+    message = checker.check(serve(302, b'{"healthy": true}', location=location)).message
+    assert said in message
+    assert "secret" not in message and "example" not in message
+
+
+@pytest.mark.parametrize("checker", [Probe(), Simple()])
+def test_an_app_that_answers_only_to_its_own_name(serve, checker):
+    target = serve(200, b'{"healthy": true}', host="shop.example.com")
+    assert checker.check(target).healthy
+    target.host = ""
+    assert not checker.check(target).healthy

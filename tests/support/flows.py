@@ -120,6 +120,20 @@ def undeploy(world: World, tell: Tell) -> None:
     tell("undeployment", newest.id)
 
 
+def replaced(world: World) -> None:
+    """Version 2 has replaced version 1 a moment ago; both were named by their descriptors."""
+    for version in ("1", "2"):
+        world.deployed(frontend=host(world.namespace), **HEALTHY, newVersion=version)
+
+
+def back(world: World, tell: Tell) -> None:
+    """Deploy version 1 once more, which is draining."""
+    first = world.service.deployments(world.namespace, "shop")[-1]
+    deployment = world.service.redeploy(world.namespace, first.id)
+    tell("deployment", deployment.id)
+    world.ended(deployment)
+
+
 UNHEALTHY = {"env": {"FAIL": "1"}}
 D, F, U = Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED
 
@@ -129,6 +143,7 @@ FLOWS: Mapping[str, Flow] = {
     "first": Flow(nothing, deploying(), (D,), live=False, writes=5),
     "redeploy": Flow(live, deploying(), (U, D), writes=10),
     "two": Flow(live, two, (U, U, D), writes=20, stride=3),
+    "back": Flow(replaced, back, (U, U, D), writes=12, stride=3),
     "fail": Flow(live, deploying(**UNHEALTHY), (D, F), reason="Unhealthy", writes=4),
     "fail-first": Flow(nothing, deploying(**FAILS), (F,), live=False, stays=False, reason="Late", writes=9),
     "fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12),

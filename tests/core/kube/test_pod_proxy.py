@@ -20,6 +20,7 @@ from deployer.core.errors import (
     KubeUnavailable,
 )
 from deployer.core.gate import Gate
+from deployer.core.kube import proxied
 from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import POD
 from deployer.core.kube.transport import Answer
@@ -101,6 +102,33 @@ def test_headers_that_are_meant_for_the_api_server(server: Any, client: KubeClie
     with pytest.raises(KubeRejected, match=f"a header {name} would be meant for the API server"):
         ask(client, headers={**HEADERS, name: "x"})
     assert server.requests == []
+
+
+def test_a_host_is_passed_on(server: Any, client: KubeClient) -> None:
+    server.answer = lambda request: request.json(b"fine")
+    ask(client, host="shop.example.com:8443")
+    assert server.requests[0].headers["Host"] == "shop.example.com:8443"
+
+
+@pytest.mark.parametrize(
+    ("address", "safe"),
+    [
+        ("https://10.1.2.3:6443", True),
+        ("https://[fd00::1]:6443/", True),
+        ("http://localhost:8001", True),
+        ("https://kubernetes.default.svc:443", True),
+        ("https://kube.example.com:6443", False),
+        ("https://10.1.2.3/k8s/clusters/c-1", False),
+        ("https://kubernetes.example.com", False),
+    ],
+)
+def test_a_host_that_may_lead_elsewhere_on_the_way_is_not_sent(address: str, safe: bool) -> None:
+    """An ingress in front of the API server sends by name, and the Deployer's credentials with it."""
+    if safe:
+        proxied.check_host(address)
+    else:
+        with pytest.raises(KubeRejected, match="might be led elsewhere"):
+            proxied.check_host(address)
 
 
 def test_names_and_methods_that_break_the_request(server: Any, client: KubeClient) -> None:
