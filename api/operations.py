@@ -230,12 +230,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="createDescriptor",
         tag="Descriptors",
         summary="Store a new descriptor",
-        description="Nothing is deployed by it.",
+        description="Nothing is deployed by it. `validation.remarks` in the answer has what means something else than "
+        "it seems, or has no effect.",
         parameters=(NAMESPACE,),
         body="Descriptor",
         replies={
             201: _json(
-                "Stored, in its normal form.", "StoredDescriptor", "Location", "ETag", reduced="DescriptorSummary"
+                "Stored, in its normal form.", "CreatedDescriptor", "Location", "ETag", reduced="DescriptorSummary"
             )
         },
         problems=(400, 409, 413, 503),

@@ -64,6 +64,13 @@ def components(rules: Rules) -> dict[str, Any]:
             "required": ["id", "created", "lastModified"],
             "properties": {"id": {"type": "string", "format": "uuid"}, "created": _TIME, "lastModified": _TIME},
         },
+        "CreatedDescriptor": {
+            "description": "A descriptor stored just now, and what there is to remark. It can be sent as it is.",
+            "allOf": [{"$ref": f"{REF}StoredDescriptor"}],
+            "properties": {
+                "validation": {"description": "Only with `remarks` in it.", "$ref": f"{REF}Validation"},
+            },
+        },
         "ValidatedDescriptor": {
             "description": "A descriptor in its normal form, and how it was checked. It can be sent as it is.",
             "allOf": [{"$ref": f"{REF}NormalDescriptor"}],
@@ -267,7 +274,7 @@ _RECORDS: dict[str, Any] = {
         },
         warnings={"description": "What the API server warns of.", "type": "array", "items": {"type": "string"}},
         remarks={
-            "description": "What has no effect here but is no mistake; absent when there is nothing.",
+            "description": "What means something else than it seems, or has no effect; absent when there is nothing.",
             "type": "array",
             "items": _object("One of them.", ("path", "message"), path={"type": "string"}, message={"type": "string"}),
         },

@@ -66,5 +66,5 @@ def _metavar(option: Option) -> str:
 
 def _help(option: Option) -> str:
     # A switch that is off by default goes without saying.
-    default = f"default: {option.shown}; " if option.shown and option.kind != "switch" else ""
+    default = f"default: {option.shown}; " if option.shown and option.shown != "false" else ""
     return f"{option.help}  [{default}env: {option.env}]"

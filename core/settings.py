@@ -465,6 +465,13 @@ class Settings:
         "imagePullPolicy of containers that name none; empty leaves it to Kubernetes.",
         choices=("", "Always", "IfNotPresent", "Never"),
     )
+    enable_service_links: bool = _option(
+        "switch",
+        True,
+        "Whether pods get variables of the Services of their namespace, as <APP>_PORT=tcp://..., when the podspec does "
+        "not say (enableServiceLinks). On is Kubernetes' own default.",
+        shown="true",
+    )
     queue_limit: int = _option("integer", 200, "Deployments that may wait before 429.", check=_between(1, 100_000))
     workers: int = _option("integer", 128, "Operations that may run at once.", check=_between(1, 1024))
     unschedulable_grace: float = _option(
