@@ -617,17 +617,25 @@ _FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
+def option(name: str) -> Option:
+    """The row of that name."""
+    return _BY_NAME[name]
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
 
-def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None) -> Settings:
+def load(
+    flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None, *, whole: bool = True
+) -> Settings:
     """Settings from flags (by field name; None = not given), variables and a TOML file, in this precedence.
 
     `config` is the file of `--config`; without it, the one that DEPLOYER_CONFIG names. Raises SettingsError with one
-    sentence that names the flag, variable or key that is wrong.
+    sentence that names the flag, variable or key that is wrong. When not `whole`, settings that need others may lack
+    them: for those who start no service.
     """
     path = config or (Path(environ[CONFIG_ENV]) if environ.get(CONFIG_ENV) else None)
     _refuse_unknown_variables(environ)
@@ -648,7 +656,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path |
         if name not in values and f.metadata["computed"]:
             values[name] = f.metadata["computed"](environ)
     settings = Settings(**values)
-    _check_together(settings)
+    if whole:
+        _check_together(settings)
     return settings
 
 

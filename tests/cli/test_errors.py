@@ -40,6 +40,9 @@ def sentence(done: subprocess.CompletedProcess[str], code: int) -> str:
         (["-kubernetes", "ftp://x"], "flag --kubernetes: 'ftp://x' is not an address"),
         (["serve", "--kubernetes", NOBODY, "--deployhost", "0.0.0.0"], "there is no authentication"),
         (["demo", "--rate", "fast"], "'fast' is not a valid float range"),
+        (["sandbox", "--kubernetes", NOBODY], "--kubernetes has no place here: the sandbox is the cluster"),
+        (["sandbox", "--skip-server-cert-validation"], "--skip-server-cert-validation has no place here"),
+        (["sandbox", "--ingress-port", "99999"], "99999 is not in the range"),
     ],
 )
 def test_a_wrong_flag_is_named(deployer: Any, arguments: list[str], said: str) -> None:
@@ -55,9 +58,20 @@ def test_without_a_cluster_to_connect_to(deployer: Any) -> None:
     assert "kubeconfig" in sentence(deployer.run("serve"), 2)
 
 
-def test_an_ingress_provider_that_is_not_installed(deployer: Any) -> None:
-    line = sentence(deployer.run("serve", "--kubernetes", NOBODY, "--ingress", "traefik"), 1)
-    assert "'traefik'" in line and "nginx" in line
+@pytest.mark.parametrize("command", [["serve", "--kubernetes", NOBODY], ["sandbox"]])
+def test_an_ingress_provider_that_is_not_installed(deployer: Any, command: list[str], tmp_path: Path) -> None:
+    """Found before anything is started or made."""
+    data = tmp_path / "data"
+    line = sentence(deployer.run(*command, "--data-dir", str(data), "--ingress", "traefik"), 2)
+    assert "--ingress" in line and "'traefik'" in line and "gateway, nginx" in line and "none" in line
+    assert not data.exists()
+
+
+def test_a_data_directory_that_cannot_be_used(deployer: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for command in (["serve", "--kubernetes", NOBODY], ["sandbox"]):
+        line = sentence(deployer.run(*command, "--data-dir", str(tmp_path / "file" / "data")), 2)
+        assert str(tmp_path / "file" / "data") in line and "choose a directory" in line
 
 
 def test_a_port_that_is_taken(deployer: Any) -> None:
@@ -86,6 +100,12 @@ def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= threads
     wiring.start(Settings(kubernetes=NOBODY, data_dir=tmp_path, own_namespace="", deployport=0)).stop()
     assert set(threading.enumerate()) <= threads
+
+
+def test_without_arguments_it_says_what_there_is(deployer: Any) -> None:
+    done = deployer.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == deployer.run("--help").stdout
 
 
 def test_version_and_help(deployer: Any) -> None:
