@@ -65,7 +65,7 @@ def create_app(
     app.req_options.strip_url_path_trailing_slash = True
     errors.install(app, redactor.clean)
     resources: dict[str, wire.Resource] = {
-        "/": about.Start(),
+        "/": about.Start(secured=access is not None),
         "/healthz": about.Healthz(),
         "/readyz": about.Readyz(health, access),
         "/openapi.json": about.Openapi(document),

@@ -52,7 +52,6 @@ class Operation:
     body       the component that is sent; empty for none
     problems   the statuses of errors, beside those that every route has
     links      name -> operation id and its parameters, by status (OpenAPI's links)
-    accepts    media types for which there is another answer, such as the way to where they are
     """
 
     id: str
@@ -64,7 +63,6 @@ class Operation:
     replies: Mapping[int, Reply]
     problems: tuple[int, ...] = ()
     links: Mapping[int, Document] | None = None
-    accepts: tuple[str, ...] = ()
 
     @property
     def query(self) -> frozenset[str]:
@@ -74,7 +72,7 @@ class Operation:
     @property
     def media(self) -> tuple[str, ...]:
         """The media types that it can answer to."""
-        return tuple(dict.fromkeys([*(m for reply in self.replies.values() for m in reply.content), *self.accepts]))
+        return tuple(dict.fromkeys(media for reply in self.replies.values() for media in reply.content))
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -177,9 +175,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="start",
         tag="Service",
         summary="What this is, and where to go from here",
-        description="Links are templates (RFC 6570). A browser, which asks for `text/html`, is led to `/docs`.",
-        replies={200: _json("Name, version and links.", "Start"), 303: _empty("To `/docs`.", "Location")},
-        accepts=(HTML,),
+        description="Links are templates (RFC 6570). A browser, which asks for `text/html`, gets a page.",
+        replies={200: Reply(description="Name, version and links.", content={JSON: "Start", HTML: {"type": "string"}})},
     ),
     ("/healthz", "GET"): Operation(
         id="healthz",
