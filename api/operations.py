@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployer.api.feed import SEND_TIMEOUT
 from deployer.core.descriptor import SCHEMA
 from deployer.core.records import Document, Status
 
@@ -158,7 +159,7 @@ _DESCRIPTOR_LINKS: Mapping[int, Document] = {
     }
 }
 
-_STREAM = """\
+_STREAM = f"""\
 A WebSocket (RFC 6455). Each message is one message of the log as text, `RFC3339 message` and a line feed; further \
 lines of a message are indented. First comes the log so far, then every new line as it is written. What a viewer sends \
 is ignored.
@@ -166,7 +167,7 @@ is ignored.
 It is closed with 1000 and the deployment's status as reason when the deployment has ended, 1001 when the service \
 stops, 1008 for a request that is refused, 1013 when the log cannot be read now, 4401, 4403 and 4404 for what REST \
 answers with 401, 403 and 404. Before 4404 comes the text `!!error` with the reason. A viewer that takes nothing for \
-8 s is dropped."""
+{SEND_TIMEOUT:g} s is dropped."""
 
 # --- the table --------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from deployer.core.descriptor import BOOLEANS, EMPTY_IS_ABSENT, SCHEMA, Rules
+from deployer.core.health import BODY_LIMIT
 from deployer.core.records import Document, Status
 
 REF = "#/components/schemas/"
@@ -231,7 +232,7 @@ _RECORDS: dict[str, Any] = {
         "What a pod answered to its last health check.",
         ("podName", "value"),
         podName={"type": "string"},
-        value={"type": "string", "description": "The body as it came, at most 64 KiB of it."},
+        value={"type": "string", "description": f"The body as it came, at most {BODY_LIMIT >> 10} KiB of it."},
     ),
     "Problem": _object(
         "An error (RFC 9457).",

@@ -55,7 +55,14 @@ def test_a_variable_that_means_nothing_is_named(deployer: Any) -> None:
 
 
 def test_without_a_cluster_to_connect_to(deployer: Any) -> None:
-    assert "kubeconfig" in sentence(deployer.run("serve"), 2)
+    line = sentence(deployer.run("serve"), 2)
+    assert "kubeconfig" in line and "deployer sandbox" in line
+
+
+def test_a_file_that_is_no_kubeconfig(deployer: Any, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("root:x:0\n")
+    line = sentence(deployer.run("serve", "--kubeconfig", str(file)), 2)
+    assert line.endswith(f"the kubeconfig {file} cannot be used: it does not have the form of a kubeconfig")
 
 
 @pytest.mark.parametrize("command", [["serve", "--kubernetes", NOBODY], ["sandbox"]])
@@ -130,6 +137,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(deployer: Any) -> None:
     [
         ([], []),
         (["--help"], ["--help"]),
+        (["help"], ["--help"]),
+        (["help", "serve"], ["serve", "--help"]),
         (["--version"], ["--version"]),
         (["plugins", "-timeout"], ["plugins", "-timeout"]),
         (["serve", "-timeout", "5"], ["serve", "--timeout=5"]),
