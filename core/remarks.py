@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deployer.core import service_links
-from deployer.core.descriptor import SCHEMA, ports
+from deployer.core.descriptor import ports
 from deployer.core.errors import Problem
 from deployer.core.records import Document
 from deployer.core.settings import Settings
@@ -19,8 +19,7 @@ _OF_THE_FRONTEND = (
     *("redirectWww", "useCompression", "useStickySessions"),
     *("additionHttpHeaders", "tlsSecretName", "ingressOptions"),
 )
-_OF_HEALTH = ("healthCheckPort", "healthCheckPath", "healthCheckType", "ignoreHealthCheck")
-_WITHOUT_EFFECT = (*(name for name, rule in SCHEMA["properties"].items() if rule.get("deprecated")), "webhooks")
+_OF_HEALTH = ("healthCheckPort", "healthCheckPath", "healthCheckType")
 
 # The grammar of an image's name, as nodes read it: https://pkg.go.dev/github.com/distribution/reference
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -40,7 +39,7 @@ def remarks(sent: Mapping[str, Any], normal: Document, settings: Settings) -> li
     """
     found = [
         *_changed(sent, normal),
-        *_without_effect(sent, normal, settings),
+        *_without_effect(normal),
         *_health_port(normal),
         *_containers(normal["podspec"]),
         *service_links.remarks(normal, by_default=settings.enable_service_links),
@@ -57,16 +56,14 @@ def _changed(sent: Mapping[str, Any], normal: Document) -> Iterator[Problem]:
         yield Problem("replicas", "0 means 1; to stop the app, undeploy it")
 
 
-def _without_effect(sent: Mapping[str, Any], normal: Document, settings: Settings) -> Iterator[Problem]:
-    for name in _WITHOUT_EFFECT:
-        if sent.get(name):
-            yield Problem(name, "has no effect; it is accepted for clients of the original Deployer")
+def _without_effect(normal: Document) -> Iterator[Problem]:
+    """Not of the fields that clients of the original always send: to them it would be noise."""
+    if normal.get("useExternalHealthCheck") is True:
+        yield Problem("useExternalHealthCheck", "has no effect; use useHealthCheck")
     if not normal.get("frontend"):
         for name in _OF_THE_FRONTEND:
             if normal.get(name):
                 yield Problem(name, "has no effect without frontend")
-    elif settings.ingress == "none":
-        yield Problem("frontend", "has no effect: this service has no ingress provider (its setting ingress is none)")
     if not normal["useHealthCheck"]:
         for name in _OF_HEALTH:
             if normal.get(name):

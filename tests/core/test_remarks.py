@@ -61,8 +61,6 @@ def found(settings: Settings = SETTINGS, **fields: Any) -> dict[str, str]:
         ({"tlsSecretName": "tls"}, "tlsSecretName", "no effect without frontend"),
         ({"healthCheckPath": "/health"}, "healthCheckPath", "no effect without useHealthCheck"),
         ({"useExternalHealthCheck": True}, "useExternalHealthCheck", "no effect"),
-        ({"environment": {"A": "1"}}, "environment", "no effect"),
-        ({"webhooks": [{"key": "k"}]}, "webhooks", "no effect"),
     ],
 )
 def test_it_is_remarked(fields: dict[str, Any], path: str, said: str) -> None:
@@ -79,7 +77,9 @@ def test_it_is_remarked(fields: dict[str, Any], path: str, said: str) -> None:
         {"replicas": 1},
         {"frontend": "Shop.Example.com", "useCompression": True},
         {**HEALTH},
-        {"healthCheckPort": 0, "healthCheckType": "", "useExternalHealthCheck": False, "email": ""},
+        # What clients of the original send of themselves.
+        {"healthCheckPort": 0, "healthCheckType": "", "useExternalHealthCheck": False, "email": "a@b.example"},
+        {"ignoreHealthCheck": "true", "environment": "production", "webhooks": [{"key": "k"}]},
         {"container": {"image": "localhost/shop"}},
         {"container": {"image": "shop__a--b.c/d_e@sha256:" + "0af" * 22}},
         {"container": {"image": "[fd00::1]:5000/shop:v1.2_3-rc"}},
@@ -91,11 +91,6 @@ def test_it_is_remarked(fields: dict[str, Any], path: str, said: str) -> None:
 )
 def test_there_is_nothing_to_remark(fields: dict[str, Any]) -> None:
     assert found(**fields) == {}
-
-
-def test_a_frontend_where_nothing_is_exposed() -> None:
-    settings = Settings(own_namespace="", ingress="none")
-    assert "no ingress provider" in found(settings, frontend="shop.example.com")["frontend"]
 
 
 def test_there_are_not_more_than_an_answer_can_have() -> None:

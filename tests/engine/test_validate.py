@@ -48,7 +48,8 @@ def container(document: Document) -> Document:
 
 def test_a_good_one_is_shown_as_it_would_be_stored_and_nothing_is_written(world: World) -> None:
     before = world.client.requests
-    found = validate(world, describe(world.namespace, **HEALTHY))
+    ports = [{"name": "http", "containerPort": 8080}, {"name": "healthcheck", "containerPort": 9999}]
+    found = validate(world, describe(world.namespace, ports=ports, **HEALTHY))
     assert found.pop("validation") == {"checked": ["descriptor", *KINDS], "notChecked": [], "warnings": []}
     assert world.client.requests - before == {"create": 2}
     assert not world.names()
