@@ -9,7 +9,7 @@ import re
 _DOCUMENTS = (
     (r"---|-\s|(#[^\n]*\n\s*)*[A-Za-z_][\w.-]*:(\s|\Z)|#", "what looks like YAML"),
     (r"<", "what looks like XML or HTML"),
-    (r"@\S+\s*\Z", "what looks like a file's name, not its content (curl reads a file with --data @file.json)"),
+    (r"[@./~]\S+\s*\Z|\S+\.json\s*\Z", "what looks like a file's name (curl reads a file with --data @file.json)"),
     (r"%7[Bb]|[\w.-]+=", "what looks like a form (send the JSON text itself)"),
 )
 

@@ -26,6 +26,8 @@ def refusal(body: str) -> str:
         ("<descriptor/>", 1, 1, "XML"),
         ("appName=shop", 1, 1, "a form"),
         ("@shop.json", 1, 1, "a file's name"),
+        ("/home/jane/shop.json", 1, 1, "a file's name"),
+        ("shop.json", 1, 1, "a file's name"),
         ('{\n  "a": 1 // one\n}', 2, 10, "a comment"),
         ('{\n  /* one */ "a": 1}', 2, 3, "a comment"),
         ('{"a": 1 # one\n}', 1, 9, "a comment"),
