@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import deployer
-from deployer.cli.flags import config_flag, read_settings, settings_flags
+from deployer.cli.flags import SettingsCommand, config_flag, read_settings, settings_flags
 from deployer.cli.sample import DECIDED
 
 # What is worth turning while one plays.
@@ -33,7 +33,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-@cli.command(short_help="Run the service on a cluster.")
+@cli.command(cls=SettingsCommand, short_help="Run the service on a cluster.")
 @settings_flags()
 def serve(config: Path | None, **flags: Any) -> None:
     """Run the service: REST, log stream and deployments, until SIGTERM or Ctrl-C.
@@ -53,7 +53,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     running.stop()
 
 
-@cli.command(short_help="Run the service on an embedded Kubernetes stand-in, to play with.")
+@cli.command(cls=SettingsCommand, short_help="Run the service on an embedded Kubernetes stand-in, to play with.")
 @click.option(
     "--ingress-port",
     type=click.IntRange(0, 65_535),

@@ -13,6 +13,37 @@ from deployer.core.settings import CONFIG_ENV, OPTIONS, Option, Settings, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+HEADINGS: Mapping[str, str] = {
+    "kubernetes": "The cluster",
+    "etcd": "Injected variables",
+    "deployport": "Listening, and who may call",
+    "timeout": "Times of a deployment",
+    "data_dir": "Records",
+    "ingress": "Ingress",
+    "protected_namespaces": "What may be deployed",
+    "queue_limit": "Limits",
+    "unschedulable_grace": "Readiness and health",
+    "log_level": "Log",
+}
+"""In the help, by the first setting under each; the settings are in the order of their table."""
+
+
+class SettingsCommand(click.Command):
+    """A command whose help has its flags under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own flags first, then those of settings."""
+        settings = {option.name for option in OPTIONS}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        heading = "Options"
+        for parameter in self.get_params(ctx):
+            heading = HEADINGS.get(parameter.name or "", heading)
+            if row := parameter.get_help_record(ctx):
+                sections.setdefault(heading if parameter.name in settings else "Options", []).append(row)
+        for name, rows in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(rows)
+
 
 def settings_flags(refused: Collection[str] = (), why: str = "", shown: Collection[str] = ()) -> Callable[[F], F]:
     """A decorator that gives a command `--config` and a flag for every setting.
