@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import falcon
 
 import deployer
-from deployer.api import negotiation, wire
+from deployer.api import negotiation, page, start, wire
 from deployer.api.auth import credentials
 from deployer.api.auth.access import Access
 from deployer.api.auth.model import Unauthenticated, Unsure
@@ -37,14 +37,19 @@ _LINKS = {
 class Start(wire.Resource):
     """The service itself."""
 
+    def __init__(self, *, secured: bool) -> None:
+        """`secured`: callers need a token."""
+        self._page = start.start(secured)
+
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Name, version and where to go from here; the links are templates (RFC 6570, level 1).
 
-        A browser is led to the page.
+        For a browser it is a page.
         """
         resp.set_header("Vary", "Accept")
         if negotiation.prefers_html(req.get_header("Accept")):
-            raise falcon.HTTPSeeOther("/docs")
+            page.send(resp, self._page)
+            return
         wire.send(resp, {"service": "deployer", "version": deployer.__version__, "links": _LINKS})
 
 

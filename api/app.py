@@ -67,7 +67,7 @@ def create_app(
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     errors.install(app, redactor.clean)
     resources: dict[str, wire.Resource] = {
-        "/": about.Start(),
+        "/": about.Start(secured=access is not None),
         "/healthz": about.Healthz(),
         "/readyz": about.Readyz(health, access),
         "/openapi.json": about.Openapi(document),

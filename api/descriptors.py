@@ -23,10 +23,12 @@ class Descriptors(wire.Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Store a new one."""
-        namespace, view = wire.namespace(req), DescriptorView(req)
-        descriptor = self._service.create_descriptor(namespace, wire.body(req))
+        namespace, view, body = wire.namespace(req), DescriptorView(req), wire.body(req)
+        descriptor = self._service.create_descriptor(namespace, body)
         resp.set_header("Location", wire.location("descriptors", descriptor.id, namespace))
-        _show(resp, descriptor, view.show(descriptor), 201)
+        validation = self._service.remarked(body, descriptor)
+        shown = view.show(descriptor) | ({"validation": validation} if validation else {})
+        _show(resp, descriptor, shown, 201)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete those of `appname`, all but the latest unless told."""

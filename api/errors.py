@@ -10,6 +10,7 @@ from typing import Any
 
 import falcon
 
+from deployer.api import negotiation, page, start
 from deployer.api.auth.model import Forbidden, Unauthenticated, Unsure
 from deployer.api.wire import TooLarge, render
 from deployer.core.errors import (
@@ -134,6 +135,11 @@ def _http(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _
         allowed = resp.get_header("Allow") or "nothing"
         detail = f"this path does not allow {req.method}; allowed: {allowed}"  # one of those that there are
     elif isinstance(error, falcon.HTTPNotFound):
+        resp.set_header("Vary", "Accept")
+        if negotiation.prefers_html(req.get_header("Accept")):
+            resp.status = status
+            page.send(resp, start.missing())
+            return
         detail = "this path does not exist; GET / lists those that do"
     else:
         detail = error.description or error.title or "the request cannot be understood"

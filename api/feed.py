@@ -23,6 +23,8 @@ PAGE = 500
 """Lines that are read at once."""
 PAGE_SIZE = 32 * 1024
 """Characters that end a page. With its last line this is what is written at once, and so what a slow viewer holds."""
+SEND_TIMEOUT = 8.0
+"""Seconds in which a viewer must take what waits for it, or it is dropped."""
 DELETED = "DELETED"
 """How a log ends whose deployment was deleted; other ends are the deployment's status."""
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployer.api.feed import SEND_TIMEOUT
 from deployer.core.descriptor import SCHEMA
 from deployer.core.records import Document, Status
 
@@ -159,7 +160,7 @@ _DESCRIPTOR_LINKS: Mapping[int, Document] = {
     }
 }
 
-_STREAM = """\
+_STREAM = f"""\
 A WebSocket (RFC 6455). Each message is one message of the log as text, `RFC3339 message` and a line feed; further \
 lines of a message are indented. First comes the log so far, then every new line as it is written. What a viewer sends \
 is ignored.
@@ -167,7 +168,7 @@ is ignored.
 It is closed with 1000 and the deployment's status as reason when the deployment has ended, 1001 when the service \
 stops, 1008 for a request that is refused, 1013 when the log cannot be read now, 4401, 4403 and 4404 for what REST \
 answers with 401, 403 and 404. Before 4404 comes the text `!!error` with the reason. A viewer that takes nothing for \
-8 s is dropped."""
+{SEND_TIMEOUT:g} s is dropped."""
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
@@ -176,8 +177,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="start",
         tag="Service",
         summary="What this is, and where to go from here",
-        description="Links are templates (RFC 6570). A browser, which asks for `text/html`, is led to `/docs`.",
-        replies={200: _json("Name, version and links.", "Start"), 303: _empty("To `/docs`.", "Location")},
+        description="Links are templates (RFC 6570). A browser, which asks for `text/html`, gets a page.",
+        replies={200: Reply(description="Name, version and links.", content={JSON: "Start", HTML: {"type": "string"}})},
     ),
     ("/healthz", "GET"): Operation(
         id="healthz",
@@ -228,12 +229,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="createDescriptor",
         tag="Descriptors",
         summary="Store a new descriptor",
-        description="Nothing is deployed by it.",
+        description="Nothing is deployed by it. `validation.remarks` in the answer has what means something else than "
+        "it seems, or has no effect.",
         parameters=(NAMESPACE,),
         body="Descriptor",
         replies={
             201: _json(
-                "Stored, in its normal form.", "StoredDescriptor", "Location", "ETag", reduced="DescriptorSummary"
+                "Stored, in its normal form.", "CreatedDescriptor", "Location", "ETag", reduced="DescriptorSummary"
             )
         },
         problems=(400, 409, 413, 503),

@@ -1,5 +1,5 @@
 "use strict";
-if (matchMedia("(max-width: 60rem)").matches) document.querySelector("nav details").open = false;
+for (const contents of document.querySelectorAll("nav details")) contents.open = !matchMedia("(max-width: 60rem)").matches;
 for (const place of document.querySelectorAll(".origin")) place.textContent = location.origin;
 for (const pre of document.querySelectorAll("pre")) {
   const block = document.createElement("div");

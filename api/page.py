@@ -32,21 +32,37 @@ class Docs(wire.Resource):
         """Made when it is asked for the first time. Only what is in it may run there, and nothing is fetched."""
         if self._page is None:
             self._page = page(self._document())
-        resp.content_type = "text/html; charset=utf-8"
-        resp.data, policy = self._page
-        resp.set_header("Content-Security-Policy", policy)
-        resp.set_header("Referrer-Policy", "no-referrer")
+        send(resp, self._page)
 
 
 def page(document: Document) -> tuple[bytes, str]:
     """The page of an OpenAPI document, and the Content-Security-Policy that it needs."""
+    return _Page(document).html()
+
+
+def whole(title: str, main: str, nav: str = "") -> tuple[bytes, str]:
+    """A page around its main part, and perhaps its navigation, and the Content-Security-Policy that it needs."""
     style, script = assets()
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    html = _Page(document).html(style, script)
+    html = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n<body>"
+        f"{nav}\n<main>{main}</main><script>{script}</script></body></html>\n"
+    )
     return html.encode(), policy
+
+
+def send(resp: falcon.Response, made: tuple[bytes, str]) -> None:
+    """Answer with a page of `whole`."""
+    resp.content_type = "text/html; charset=utf-8"
+    resp.data, policy = made
+    resp.set_header("Content-Security-Policy", policy)
+    resp.set_header("Referrer-Policy", "no-referrer")
 
 
 def assets() -> tuple[str, str]:
@@ -71,7 +87,7 @@ class _Page:
         one = next(iter(document["paths"]["/"].values()))
         self._everywhere = {status: one["responses"][status] for status in common}
 
-    def html(self, style: str, script: str) -> str:
+    def html(self) -> tuple[bytes, str]:
         info = self._document["info"]
         groups = {tag["name"]: tag["description"] for tag in self._document["tags"]}
         operations = [
@@ -89,14 +105,8 @@ class _Page:
             body += [self._operation(p, m, o) for p, m, o in operations if group in o["tags"]]
         body.append('<h2 id="schemas">Schemas</h2>')
         body += [self._schema(name) for name in _ORDER]
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-            f"<title>{escape(info['title'])}: REST API</title><style>{style}</style></head>\n<body>"
-            f"<nav><details open>{self._contents(groups, operations)}</details></nav>\n<main>{''.join(body)}</main>"
-            f"<script>{script}</script></body></html>\n"
-        )
+        nav = f"<nav><details open>{self._contents(groups, operations)}</details></nav>"
+        return whole(f"{info['title']}: REST API", "".join(body), nav)
 
     def _contents(self, groups: Iterable[str], operations: list[tuple[str, str, Document]]) -> str:
         out = [f"<summary>{escape(self._document['info']['title'])}</summary>"]
@@ -112,7 +122,7 @@ class _Page:
         if self._secured:
             text += " and your token"
             lines.append("TOKEN=...")
-        return f'<p>{text}; <a href="/openapi.json">openapi.json</a> has all this for programs.</p>{_pre(lines)}'
+        return f'<p>{text}; <a href="/openapi.json">openapi.json</a> has all this for programs.</p>{pre(lines)}'
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +140,7 @@ class _Page:
         if body := operation.get("requestBody"):
             schema = body["content"]["application/json"]["schema"]
             out.append(f"<p>Body: {self._type(schema)}</p>")
-        out.append(_pre(self._example(path, method, operation)))
+        out.append(pre(self._example(path, method, operation)))
         out.append(f"<h4>Answers</h4>{self._answers(special)}</section>")
         return "".join(out)
 
@@ -189,7 +199,7 @@ class _Page:
             names = ", ".join(f"<code>{field}</code>" for field in old)
             out.append(f"<p>Taken from clients of the original, without effect: {names}.</p>")
         for example in schema.get("examples", ()):
-            out.append("<h4>Example</h4>" + _pre([escape(json.dumps(example, indent=2, ensure_ascii=False))]))
+            out.append("<h4>Example</h4>" + pre([escape(json.dumps(example, indent=2, ensure_ascii=False))]))
         return "".join([*out, "</section>"])
 
     def _field(self, name: str, definition: Document, required: bool) -> tuple[str, str, str]:
@@ -271,7 +281,8 @@ def _inline(text: str) -> str:
     return _CODE.sub(r"<code>\1</code>", escape(text, quote=False))
 
 
-def _pre(lines: Iterable[str]) -> str:
+def pre(lines: Iterable[str]) -> str:
+    """Lines to copy; what is in them is HTML."""
     return f"<pre><code>{chr(10).join(lines)}</code></pre>"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from deployer.core.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
+from deployer.core.health import BODY_LIMIT
 from deployer.core.records import Document, Status
 
 REF = "#/components/schemas/"
@@ -63,6 +64,13 @@ def components(rules: Rules) -> dict[str, Any]:
             "allOf": [{"$ref": f"{REF}NormalDescriptor"}],
             "required": ["id", "created", "lastModified"],
             "properties": {"id": {"type": "string", "format": "uuid"}, "created": _TIME, "lastModified": _TIME},
+        },
+        "CreatedDescriptor": {
+            "description": "A descriptor stored just now, and what there is to remark. It can be sent as it is.",
+            "allOf": [{"$ref": f"{REF}StoredDescriptor"}],
+            "properties": {
+                "validation": {"description": "Only with `remarks` in it.", "$ref": f"{REF}Validation"},
+            },
         },
         "ValidatedDescriptor": {
             "description": "A descriptor in its normal form, and how it was checked. It can be sent as it is.",
@@ -225,7 +233,7 @@ _RECORDS: dict[str, Any] = {
         "What a pod answered to its last health check.",
         ("podName", "value"),
         podName={"type": "string"},
-        value={"type": "string", "description": "The body as it came, at most 64 KiB of it."},
+        value={"type": "string", "description": f"The body as it came, at most {BODY_LIMIT >> 10} KiB of it."},
     ),
     "Problem": _object(
         "An error (RFC 9457).",
@@ -268,7 +276,7 @@ _RECORDS: dict[str, Any] = {
         },
         warnings={"description": "What the API server warns of.", "type": "array", "items": {"type": "string"}},
         remarks={
-            "description": "What has no effect here but is no mistake; absent when there is nothing.",
+            "description": "What means something else than it seems, or has no effect; absent when there is nothing.",
             "type": "array",
             "items": _object("One of them.", ("path", "message"), path={"type": "string"}, message={"type": "string"}),
         },

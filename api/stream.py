@@ -33,7 +33,7 @@ from deployer.api import hosts, origins, wire
 from deployer.api.about import NO_WEBSOCKET
 from deployer.api.auth.streaming import Door, Refused
 from deployer.api.errors import MEDIA_TYPE, problem
-from deployer.api.feed import Feed, Viewer, frame
+from deployer.api.feed import SEND_TIMEOUT, Feed, Viewer, frame
 from deployer.api.head import Target
 from deployer.api.hosts import AllowedHosts
 from deployer.api.negotiation import refuse_misspelled
@@ -103,7 +103,7 @@ class LogStream:
         service: Service,
         *,
         viewers: int = 2000,
-        send_timeout: float = 8.0,
+        send_timeout: float = SEND_TIMEOUT,
         ping_interval: float = 20.0,
         door: Door | None = None,
         allowed_origins: Collection[str] = (),

@@ -165,7 +165,7 @@ def required(req: Query, name: str) -> str:
     """The parameter's text."""
     value = text(req, name)
     if value is None:
-        raise _wrong(name, f"is missing; add ?{name}=... to the address")
+        raise _wrong(name, f"is missing; add {name}=... to the query, after ? or &")
     return value
 
 

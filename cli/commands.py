@@ -9,22 +9,14 @@ from typing import Any
 import click
 
 import deployer
-from deployer.cli.flags import config_flag, read_settings, settings_flags
+from deployer.cli.flags import SettingsCommand, config_flag, read_settings, settings_flags
+from deployer.cli.sample import DECIDED
 from deployer.core.settings import is_loopback
 
-# Where the cluster and the records are: the sandbox and the demo decide that themselves.
-_DECIDED = (
-    "kubernetes",
-    "kubernetes_username",
-    "kubernetes_password",
-    "kubernetes_token_file",
-    "kubernetes_ca_file",
-    "kubeconfig",
-    "kube_context",
-    "skip_server_cert_validation",
-    "ingress",
-    "loopback_pods",
-    "own_namespace",
+# What is worth turning while one plays.
+_PLAYED_WITH = (
+    *("deployport", "ingress", "data_dir", "timeout", "start_timeout", "proxysleep", "preview_host", "pod_security"),
+    *("enable_service_links", "etcd", "auth", "log_level"),
 )
 _ONLY_HERE = (
     "without authentication it answers this machine only, which in a container is nobody: set --auth, and --deployhost "
@@ -33,16 +25,20 @@ _ONLY_HERE = (
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(context_settings=_CONTEXT, invoke_without_command=True)
 @click.version_option(deployer.__version__, message="deployer %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Blue-green deployments for Kubernetes.
 
-    `deployer sandbox` is the place to begin: it needs no cluster.
+    Begin with `deployer demo`, which shows what it does in half a minute, or with `deployer sandbox`, to play with it.
+    Neither needs a cluster.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
-@cli.command(short_help="Run the service.")
+@cli.command(cls=SettingsCommand, short_help="Run the service on a cluster.")
 @settings_flags()
 def serve(config: Path | None, **flags: Any) -> None:
     """Run the service: REST, log stream and deployments, until SIGTERM or Ctrl-C.
@@ -64,19 +60,32 @@ def serve(config: Path | None, **flags: Any) -> None:
     running.stop()
 
 
-@cli.command(short_help="Run the service on an embedded Kubernetes stand-in.")
-@settings_flags(without=_DECIDED)
-def sandbox(config: Path | None, **flags: Any) -> None:
+@cli.command(cls=SettingsCommand, short_help="Run the service on an embedded Kubernetes stand-in, to play with.")
+@click.option(
+    "--ingress-port",
+    type=click.IntRange(0, 65_535),
+    metavar="N",
+    show_default="8081",
+    help="Port of the sandbox's ingress; 0 takes any free one.",
+)
+@settings_flags(
+    refused=(*DECIDED, "loopback_pods"),
+    why="has no place here: the sandbox is the cluster; `deployer serve` runs on a real one",
+    shown=_PLAYED_WITH,
+)
+def sandbox(config: Path | None, ingress_port: int | None, **flags: Any) -> None:
     """Run the service on the embedded sandbox, to play with, until Ctrl-C. Needs no cluster and no root.
 
     Nothing real is deployed: pods are small sample programs on this machine, whatever their image says. --data-dir
-    gets the directories `sandbox` and `sandbox-stores`; what is deployed ends with the sandbox.
+    gets the audit log, an example descriptor, and the directories `sandbox` and `sandbox-stores`; what is deployed ends
+    with the sandbox. A default port that is taken gives way to a free one.
+
+    The other settings of `deployer serve` work too, but for those that say where the cluster is.
     """
     settings = read_settings(config, flags)
-    from deployer.cli import playground, process
+    from deployer.cli import playground
 
-    process.log_to_stderr(settings.log_level)
-    playground.run(settings)
+    playground.run(settings, ingress_port)
 
 
 @cli.command(short_help="Play a blue-green deployment under load.")
@@ -100,10 +109,12 @@ def demo(rate: float) -> int:
 @click.option("--traceback", is_flag=True, help="Show where the quarantined ones broke.")
 def plugins(config: Path | None, traceback: bool) -> None:
     """List the plugins that are installed, what they provide, and why one cannot be used."""
-    settings = read_settings(config, {})
+    settings = read_settings(config, {}, whole=False)
     from deployer.cli import listing, process
     from deployer.core.plugins import load
     from deployer.core.redaction import redactor_for
 
     process.log_nowhere()
-    listing.show(redactor_for(settings).clean_document(load(settings).describe()), tracebacks=traceback)
+    registry = load(settings, strict=False)
+    listing.show(redactor_for(settings).clean_document(registry.describe()), tracebacks=traceback)
+    registry.check_tables()

@@ -13,9 +13,43 @@ from deployer.core.settings import CONFIG_ENV, OPTIONS, Option, Settings, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+HEADINGS: Mapping[str, str] = {
+    "kubernetes": "The cluster",
+    "etcd": "Injected variables",
+    "deployport": "Listening, and who may call",
+    "timeout": "Times of a deployment",
+    "data_dir": "Records",
+    "ingress": "Ingress",
+    "protected_namespaces": "What may be deployed",
+    "queue_limit": "Limits",
+    "unschedulable_grace": "Readiness and health",
+    "log_level": "Log",
+}
+"""In the help, by the first setting under each; the settings are in the order of their table."""
 
-def settings_flags(without: Collection[str] = ()) -> Callable[[F], F]:
-    """A decorator that gives a command `--config` and a flag for every setting but those `without`.
+
+class SettingsCommand(click.Command):
+    """A command whose help has its flags under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own flags first, then those of settings."""
+        settings = {option.name for option in OPTIONS}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        heading = "Options"
+        for parameter in self.get_params(ctx):
+            heading = HEADINGS.get(parameter.name or "", heading)
+            if row := parameter.get_help_record(ctx):
+                sections.setdefault(heading if parameter.name in settings else "Options", []).append(row)
+        for name, rows in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(rows)
+
+
+def settings_flags(refused: Collection[str] = (), why: str = "", shown: Collection[str] = ()) -> Callable[[F], F]:
+    """A decorator that gives a command `--config` and a flag for every setting.
+
+    refused   settings whose flags end the command, and `why`
+    shown     those that the help names; all by default
 
     Values reach the command as they were typed: `read_settings` checks them, so that flags, variables and file have
     the same rules and the same words for what is wrong.
@@ -24,8 +58,10 @@ def settings_flags(without: Collection[str] = ()) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         # The last decorator is the first in the help.
         for option in reversed(OPTIONS):
-            if option.flag and option.name not in without:
-                command = _flag(option)(command)
+            if option.name in refused:
+                command = _refused_flag(option, why)(command)
+            elif option.flag:
+                command = _flag(option, hidden=bool(shown) and option.name not in shown)(command)
         return config_flag(command)
 
     return decorate
@@ -41,21 +77,40 @@ def config_flag(command: F) -> F:
     )(command)
 
 
-def read_settings(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings: flags, then variables (of this process by default), then the file. Raises SettingsError."""
+def read_settings(
+    config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str] | None = None, *, whole: bool = True
+) -> Settings:
+    """The settings: flags, then variables (of this process by default), then the file. Raises SettingsError.
+
+    When not `whole`, settings that need others may lack them.
+    """
     # A flag that may be repeated arrives as a tuple, each part of which may hold several names.
     given = {name: ",".join(value) if value and isinstance(value, tuple) else value for name, value in flags.items()}
-    return load(given, os.environ if environ is None else environ, config)
+    return load(given, os.environ if environ is None else environ, config, whole=whole)
 
 
-def _flag(option: Option) -> Callable[[F], F]:
-    more: dict[str, Any] = {"metavar": _metavar(option)}
-    names = option.flag
-    if option.kind == "switch":
-        names, more = f"{option.flag}/{option.flag.replace('--', '--no-', 1)}", {"is_flag": True}
-    elif option.kind == "names":
+def _flag(option: Option, *, hidden: bool = False) -> Callable[[F], F]:
+    more: dict[str, Any] = {} if option.kind == "switch" else {"metavar": _metavar(option)}
+    if option.kind == "names":
         more["multiple"] = True
-    return click.option(names, option.name, default=None, help=_help(option), **more)
+    return click.option(_names(option), option.name, default=None, help=_help(option), hidden=hidden, **more)
+
+
+def _refused_flag(option: Option, why: str) -> Callable[[F], F]:
+    """A flag that is known and has no place here."""
+
+    def refuse(_context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            raise click.UsageError(f"{option.flag} {why}")
+
+    return click.option(
+        _names(option), option.name, default=None, hidden=True, expose_value=False, is_eager=True, callback=refuse
+    )
+
+
+def _names(option: Option) -> str:
+    """A switch has a second flag that turns it off."""
+    return f"{option.flag}/{option.flag.replace('--', '--no-', 1)}" if option.kind == "switch" else option.flag
 
 
 def _metavar(option: Option) -> str:
@@ -66,5 +121,5 @@ def _metavar(option: Option) -> str:
 
 def _help(option: Option) -> str:
     # A switch that is off by default goes without saying.
-    default = f"default: {option.shown}; " if option.shown and option.kind != "switch" else ""
+    default = f"default: {option.shown}; " if option.shown not in ("", "false") else ""
     return f"{option.help}  [{default}env: {option.env}]"

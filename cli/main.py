@@ -45,6 +45,8 @@ def arrange(argv: Sequence[str]) -> list[str]:
     ['serve', '--kubernetes=http://k8s:8080', '--etcd=http://etcd:2379']
     """
     arguments = list(argv)
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:], "--help"]
     if arguments and arguments[0].startswith("-") and arguments[0] not in _OWN_FLAGS:
         arguments.insert(0, "serve")
     if arguments and arguments[0] == "serve":

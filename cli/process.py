@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from deployer.api.auth import audit as audit_log
 
@@ -17,10 +18,11 @@ _log = logging.getLogger(__name__)
 _NUDGE = signal.SIGURG  # ignored by default, so that nobody else waits for it
 
 
-def log_to_stderr(level: str, *, audit: bool = True) -> None:
+def log_to_stderr(level: str, *, audit: Path | bool = True) -> None:
     """Log to standard error, a line for each message: `2026-11-23T10:00:00.123Z WARNING deployer.core.engine: ...`.
 
-    Lines of the audit log stand there as they are, whatever the level is; without `audit` nowhere.
+    Lines of the audit log stand there as they are, whatever the level is. With a path as `audit` they are appended to
+    that file instead, without `audit` they go nowhere.
     """
     handler = logging.StreamHandler()
     handler.setLevel(level.upper())
@@ -31,12 +33,18 @@ def log_to_stderr(level: str, *, audit: bool = True) -> None:
     # What ends a thread is a line of the log like any other, and no secret may stand in it either.
     threading.excepthook = _log_end_of_thread
     who_did_what = logging.getLogger(audit_log.LOGGER)
-    who_did_what.handlers = [logging.StreamHandler() if audit else logging.NullHandler()]
+    who_did_what.handlers = [_audit_handler(audit)]
     who_did_what.propagate = False
     if level != "debug":
         # Every request and every reconnection, in words of libraries that do not know what matters here.
         for library in ("urllib3", "kubernetes", "asyncio", "waitress", "websockets"):
             logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _audit_handler(where: Path | bool) -> logging.Handler:
+    if isinstance(where, Path):
+        return logging.FileHandler(where, encoding="utf-8", delay=True)
+    return logging.StreamHandler() if where else logging.NullHandler()
 
 
 def _log_end_of_thread(args: threading.ExceptHookArgs) -> None:

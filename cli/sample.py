@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from deployer.core.records import Document
+from deployer.core.settings import option
 from deployer.sandbox import Sandbox
 
 NAMESPACE = "default"
@@ -36,23 +38,26 @@ def descriptor(**env: str) -> Document:
     }
 
 
-def sandbox_settings(sandbox: Sandbox) -> dict[str, Any]:
-    """What a service needs to work on that sandbox, as fields of the settings.
+_CONTROLLER = "ingress-nginx/ingress-nginx-controller"
 
-    The revision header proves a switch by the answers of the ingress; the sandbox's allows it, as a real one must.
-    """
-    controller = "ingress-nginx/ingress-nginx-controller"
-    nginx = {"controller": controller, "revision_header": True, "minimum_hold": 3.0}
-    return {
-        "kubernetes": sandbox.api,
-        "kubernetes_username": "",
-        "kubernetes_password": "",
-        "kubernetes_token_file": "",
-        "kubernetes_ca_file": "",
-        "kubeconfig": "",
-        "kube_context": "",
-        "own_namespace": "",
-        "ingress": "nginx",
-        "loopback_pods": True,
-        "plugins": {"ingress_nginx": nginx},
-    }
+PLUGINS: Mapping[str, Document] = {
+    "ingress_nginx": {"controller": _CONTROLLER, "revision_header": True, "minimum_hold": 3.0},
+    "ingress_gateway": {"gateway": "infra/edge", "section": "http", "controller": _CONTROLLER, "minimum_hold": 3.0},
+}
+"""What ingress providers must know of the sandbox, by plugin.
+
+The revision header proves a switch by the answers of the ingress; the sandbox's allows it, as a real one must.
+"""
+
+
+DECIDED = (
+    *("kubernetes", "kubernetes_username", "kubernetes_password", "kubernetes_token_file", "kubernetes_ca_file"),
+    *("kubeconfig", "kube_context", "skip_server_cert_validation", "own_namespace"),
+)
+"""Settings that say where a cluster is, and who the service is there."""
+
+
+def sandbox_settings(sandbox: Sandbox) -> dict[str, Any]:
+    """What a service needs to work on that sandbox, as fields of the settings."""
+    defaults = {name: option(name).default for name in DECIDED}
+    return defaults | {"own_namespace": "", "kubernetes": sandbox.api, "loopback_pods": True, "plugins": PLUGINS}

@@ -19,12 +19,13 @@ from deployer.cli import figures
 from deployer.core import plugins
 from deployer.core.dryrun import DryRun
 from deployer.core.engine import Engine
-from deployer.core.errors import Interrupted, KubeError, StoreError
+from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
 from deployer.core.gate import Gate
 from deployer.core.kube import client as kube_client
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.logbook import Logbook
+from deployer.core.plugins import Registry
 from deployer.core.records import App
 from deployer.core.redaction import guard_logging, redactor_for
 from deployer.core.runner import Tools
@@ -60,12 +61,10 @@ class Running:
 
     def _open(self, settings: Settings, opened: contextlib.ExitStack) -> None:
         """Make the parts from the bottom to the top; `opened` closes them the other way round."""
-        check_exposure(settings)
         redactor = redactor_for(settings)
         opened.callback(guard_logging(redactor))
         # What can be wrong without touching anything comes first.
-        self.registry = plugins.load(settings)
-        self.registry.ingress()
+        self.registry = checked(settings)
         self.client = kube_client.connect(settings)
         opened.callback(self.client.close)
         self.client.conceal_with(lambda credentials: redactor.set_credentials("kubernetes", [credentials]))
@@ -206,6 +205,17 @@ def ask(client: KubeClient) -> str:
     except KubeError as error:
         return str(error)
     return ""
+
+
+def checked(settings: Settings) -> Registry:
+    """The plugins, after all that can be checked without touching anything. Raises SettingsError, PluginError."""
+    check_exposure(settings)
+    registry = plugins.load(settings)
+    try:
+        registry.ingress()
+    except PluginError as error:
+        raise SettingsError(f"--ingress: {error}; or none, which exposes nothing outside of the cluster") from None
+    return registry
 
 
 def start(settings: Settings) -> Running:

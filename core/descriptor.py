@@ -24,7 +24,7 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
-from deployer.core import headers, podsecurity, podspec, policy
+from deployer.core import headers, json_text, podsecurity, podspec, policy
 from deployer.core.errors import Invalid, Problem
 from deployer.core.records import Document
 from deployer.core.settings import Settings
@@ -88,6 +88,8 @@ def parse(body: bytes) -> Document:
     """The JSON object in `body`. Raises Invalid for whatever is not strictly one, or too large or deep."""
     if len(body) > MAX_BODY:
         _refuse(f"the document is larger than {MAX_BODY} bytes")
+    if body[:2] == b"\x1f\x8b":
+        _refuse("the document is not UTF-8: it is compressed with gzip; send the JSON uncompressed")
     if b"\0" in body[:4] or body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         _refuse("the document is not UTF-8: it looks like UTF-16 or UTF-32")
     try:
@@ -101,13 +103,18 @@ def parse(body: bytes) -> Document:
     except UnicodeDecodeError as error:
         _refuse(f"the document is not UTF-8: byte {error.start} is wrong")
     except json.JSONDecodeError as error:
-        _refuse(f"the document is not JSON: line {error.lineno} column {error.colno}: {error.msg}")
+        _refuse(json_text.explain(error))
     except RecursionError:
         _refuse(_TOO_DEEP)
     if not isinstance(document, dict):
-        _refuse("the document is not a JSON object")
+        _refuse(f"the document is not a JSON object but {_kind(document)}")
     _inspect(document)
     return document
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 _TOO_DEEP = f"the document is nested more than {MAX_NESTING} levels deep"

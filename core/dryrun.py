@@ -84,6 +84,7 @@ class DryRun:
             replicas=descriptor["replicas"],
             environment=(),
             image_pull_policy=self._settings.image_pull_policy,
+            service_links=self._settings.enable_service_links,
         )
         gate = Gate(time.monotonic() + PATIENCE)
         for kind, body, at in (

@@ -84,6 +84,7 @@ def render(
     replicas: int,
     environment: Sequence[Document],
     image_pull_policy: str,
+    service_links: bool = True,
     epoch: int,
 ) -> Objects:
     """The objects of one deployment of a normalised descriptor. Shares nothing with its arguments.
@@ -92,6 +93,7 @@ def render(
     deployment_ts      RFC 3339
     environment        EnvVar dicts of the injectors
     image_pull_policy  for containers that name none; empty leaves it to Kubernetes
+    service_links      for a podspec that does not say; true leaves it to Kubernetes, whose default it is
     epoch              fencing token of the app's lease
     """
     app, namespace = descriptor["appName"], descriptor["namespace"]
@@ -104,6 +106,7 @@ def render(
         replicas=replicas,
         environment=environment,
         image_pull_policy=image_pull_policy,
+        service_links=service_links,
     )
     owner, labels = _owner(descriptor, deployment_id, instance), _version_labels(app, version)
     exposed = service_ports(descriptor)
@@ -128,6 +131,7 @@ def render_controller(
     replicas: int,
     environment: Sequence[Document],
     image_pull_policy: str,
+    service_links: bool = True,
 ) -> Document:
     """The ReplicationController alone; arguments as for `render`."""
     labels = _version_labels(descriptor["appName"], version)
@@ -141,7 +145,7 @@ def render_controller(
         "selector": dict(labels),
         "template": {
             "metadata": {"labels": dict(labels)},
-            "spec": _podspec(descriptor, version, environment, image_pull_policy),
+            "spec": _podspec(descriptor, version, environment, image_pull_policy, service_links),
         },
     }
     return controller
@@ -203,9 +207,13 @@ def _service_spec(selector: Mapping[str, str], exposed: Sequence[Document]) -> D
 # --- pods ---------------------------------------------------------------------------------------------------------
 
 
-def _podspec(descriptor: Document, version: str, environment: Sequence[Document], image_pull_policy: str) -> Document:
+def _podspec(
+    descriptor: Document, version: str, environment: Sequence[Document], image_pull_policy: str, service_links: bool
+) -> Document:
     """The descriptor's podspec with environment, pull policy and pull secrets. Init containers get them as well."""
     spec: Document = copy.deepcopy(descriptor["podspec"])
+    if not service_links and spec.get("enableServiceLinks") is None:
+        spec["enableServiceLinks"] = False
     added = _added(descriptor["appName"], version, environment)
     for container in _all_containers(spec):
         own = container.get("env") or []

@@ -75,6 +75,7 @@ class Planner:
             replicas=replicas,
             environment=environment,
             image_pull_policy=self.settings.image_pull_policy,
+            service_links=self.settings.enable_service_links,
             epoch=self.kube.owner.epoch,
         )
         plan = Plan(

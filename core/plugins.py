@@ -145,6 +145,10 @@ class Registry:
         entry = self.entry(kind, name)
         return {"name": name, "source": f"{entry.distribution}:{entry.plugin}", "version": entry.version}
 
+    def check_tables(self) -> None:
+        """Raises SettingsError for a `[plugins.<name>]` table that nobody reads, as `load` does when it is strict."""
+        self._loader.check_tables()
+
     def describe(self) -> list[Document]:
         """Every plugin, as `GET /plugins` and `deployer plugins` show it."""
         return [p.describe() for p in sorted(self.plugins, key=lambda p: (p.name, p.distribution))]
@@ -170,18 +174,25 @@ class Registry:
         return found[kind]
 
 
-def load(settings: Settings, *, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> Registry:
+def load(
+    settings: Settings,
+    *,
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+    strict: bool = True,
+) -> Registry:
     """Load the plugins of the group `deployer.plugins`, or those given, with a plugin manager of their own.
 
     Raises PluginError when two plugins give the same name, and SettingsError for a `[plugins.<name>]` table that is
-    wrong. A plugin that cannot be used is quarantined: the service runs without it.
+    wrong. A plugin that cannot be used is quarantined: the service runs without it. When not `strict`, so is one whose
+    table is wrong or missing, and tables that nobody reads are left to `check_tables`: for those who only want to look.
     """
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    loader = _Loader(settings)
+    loader = _Loader(settings, strict)
     for entry_point in entry_points:
         loader.load(entry_point)
-    loader.check_tables()
+    if strict:
+        loader.check_tables()
     found = {kind: MappingProxyType(entries) for kind, entries in loader.entries.items()}
     return Registry(
         plugins=tuple(loader.plugins),
@@ -209,7 +220,8 @@ class _Broken(Exception):
 class _Loader:
     """Registers plugins one by one. Every hook is called for one plugin at a time, so that it is known who raised."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, strict: bool) -> None:
+        self._strict = strict
         self.plugins: list[Plugin] = []
         self.entries: dict[str, dict[str, Entry[Provider]]] = {kind: {} for kind in _SORTS}
         self._settings = settings
@@ -229,12 +241,14 @@ class _Loader:
         try:
             self._register(plugin, entry_point)
             providers = self._providers(plugin)
-        except _Broken as error:
-            plugin.error, plugin.traceback = error.sentence, error.traceback
+        except (_Broken, SettingsError) as error:
+            if self._strict and isinstance(error, SettingsError):
+                raise
+            plugin.error, plugin.traceback = str(error), getattr(error, "traceback", "")
             plugin.provides.clear()
             if self._manager.has_plugin(plugin.key):
                 self._manager.unregister(name=plugin.key)
-            logger.error("plugin %s is quarantined: %s\n%s", plugin.key, error.sentence, error.traceback)
+            logger.error("plugin %s is quarantined: %s\n%s", plugin.key, plugin.error, plugin.traceback)
             return
         for kind, provider in providers:
             self._add(kind, provider, plugin)
@@ -258,7 +272,7 @@ class _Loader:
             if any(plugin.name == name and plugin.error for plugin in self.plugins) and name not in usable:
                 logger.warning("[plugins.%s] is ignored: the plugin is quarantined", name)
             elif name not in usable:
-                known = ", ".join(sorted(self._schemas)) or "none"
+                known = ", ".join(sorted(name for name, takes in self._schemas.items() if takes)) or "none"
                 raise SettingsError(f"[plugins.{name}]: there is no plugin of that name; with settings: {known}")
             elif not self._schemas.get(name):
                 raise SettingsError(f"[plugins.{name}]: that plugin takes no settings; remove the table")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from deployer.core import manifests
+from deployer.core import manifests, service_links
 from deployer.core.calls import StepCrashed
 from deployer.core.changes import claim_hosts, ended_changes, finished
 from deployer.core.errors import (
@@ -158,12 +158,20 @@ class Rollout(Runner):
             except Hold as error:
                 return self._hold_on(str(error))
             except FAILURES as error:
-                failure = self._failure(error)
+                failure = self._failure(self._explained(error, plan))
                 said = self._line(f"failed: {failure.message}")
                 self._journal.write(
                     said, state=OperationState.UNDOING, failure=failure.to_document(), spent=self._spent, attempts=0
                 )
         return self._undo(plan)
+
+    def _explained(self, error: BaseException, plan: Plan) -> BaseException:
+        """The same, with a hint when what the app's own Service puts into its pods may be the reason."""
+        if not isinstance(error, StepFailed) or not (plan.previous or {}).get("service_object"):
+            return error
+        podspec = plan.objects["controller"]["spec"]["template"]["spec"]
+        log = "".join(self._tools.logbook.text(plan.deployment))
+        return service_links.explained(error, plan.descriptor, podspec, log)
 
     def _decide(self) -> None:
         """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""

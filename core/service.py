@@ -38,6 +38,7 @@ from deployer.core.records import (
     timestamp,
 )
 from deployer.core.redaction import about_descriptor, clean_credentials, environment_values
+from deployer.core.remarks import remarks
 from deployer.core.secret_matching import Matcher
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
@@ -45,6 +46,8 @@ from deployer.core.store.base import Change, Create, Delete, Store, Update
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_DRY_RUN = ("ReplicationController", "Pod")
 
 ATTEMPTS = 20
 """How often a transaction is decided again when somebody else's came first."""
@@ -120,11 +123,12 @@ class Service:
     def validate(self, namespace: str, body: bytes) -> Document:
         """The normalised descriptor and, in `validation`, what was checked; or Invalid. Stores and writes nothing.
 
-        `validation` has `remarks` when something in the descriptor has no effect.
+        `validation` has `remarks` when something in the descriptor means something else than it seems, or nothing.
 
         The API server is asked as well, if it can be.
         """
-        normal, problems, sound = self._examine(namespace, descriptors.parse(body))
+        document = descriptors.parse(body)
+        normal, problems, sound = self._examine(namespace, document)
         validation: Document = {"checked": ["descriptor"], "notChecked": [], "warnings": []}
         if sound is not None:
             problems += self._host_problems(sound)
@@ -138,8 +142,8 @@ class Service:
         validation["notChecked"] += [{"what": what, "reason": why} for what, why in missing.items()]
         if problems:
             raise Invalid(descriptors.bounded(problems), validation)
-        if remarks := self._remarks(normal):
-            validation["remarks"] = [{"path": remark.path, "message": remark.message} for remark in remarks]
+        if found_remarks := self._remarks(document, normal):
+            validation["remarks"] = found_remarks
         return {**normal, "validation": validation}
 
     def _host_problems(self, sound: Document) -> list[Problem]:
@@ -153,16 +157,31 @@ class Service:
         """What the API server says. The podspec is shown to it as it is, whatever else is wrong."""
         if self._dry_run is None or sound is None or "podspec" not in normal:
             why = "there is no cluster to ask" if self._dry_run is None else "correct the other problems first"
-            return Findings(not_checked={"ReplicationController": why, "Pod": why})
+            return Findings(not_checked=dict.fromkeys(_DRY_RUN, why))
         version = descriptors.version_of(sound)
         if not version:
             app = self.store.get(App, f"{namespace}/{sound['appName']}")
             version = str((app.highest if app else 0) + 1)
         return self._dry_run.ask({**sound, "podspec": normal["podspec"]}, version)
 
-    def _remarks(self, descriptor: Document) -> list[Problem]:
-        """What the chosen providers have to say about a valid descriptor that is no reason to refuse it."""
-        return [r for p in self._chosen(descriptor) for r in _asked(p, p.remarks, descriptor)]
+    def _remarks(self, sent: Document, normal: Document) -> list[Document]:
+        """What there is to say about a valid descriptor, the providers' word included, and no reason to refuse it."""
+        found = [r for p in self._chosen(normal) for r in _asked(p, p.remarks, normal)]
+        found = [*remarks(sent, normal, self._settings), *_without_values(found, normal)]
+        return [{"path": remark.path, "message": remark.message} for remark in found]
+
+    def remarked(self, body: bytes, stored: StoredDescriptor) -> Document:
+        """The `validation` of a descriptor that was stored just now, empty when there is nothing to remark.
+
+        It has the shape of that of `validate`. A provider that fails to look is logged: the descriptor is stored.
+        """
+        found: list[Document] = []
+        with contextlib.suppress(PluginError):
+            found = self._remarks(descriptors.parse(body), stored.document)
+        if not found:
+            return {}
+        not_checked = [{"what": what, "reason": "only /descriptors/validate asks the cluster"} for what in _DRY_RUN]
+        return {"checked": ["descriptor"], "notChecked": not_checked, "warnings": [], "remarks": found}
 
     def create_descriptor(self, namespace: str, body: bytes) -> StoredDescriptor:
         """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""

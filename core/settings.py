@@ -471,6 +471,13 @@ class Settings:
         "imagePullPolicy of containers that name none; empty leaves it to Kubernetes.",
         choices=("", "Always", "IfNotPresent", "Never"),
     )
+    enable_service_links: bool = _option(
+        "switch",
+        True,
+        "Whether pods get variables of the Services of their namespace, as <APP>_PORT=tcp://..., when the podspec does "
+        "not say (enableServiceLinks). On is Kubernetes' own default.",
+        shown="true",
+    )
     queue_limit: int = _option("integer", 200, "Deployments that may wait before 429.", check=_between(1, 100_000))
     workers: int = _option("integer", 128, "Operations that may run at once.", check=_between(1, 1024))
     unschedulable_grace: float = _option(
@@ -617,17 +624,25 @@ _BY_NAME = {option.name: option for option in OPTIONS}
 _NO_AUTH = ("kubernetes_username", "kubernetes_password")
 
 
+def option(name: str) -> Option:
+    """The row of that name."""
+    return _BY_NAME[name]
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 
 
-def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None) -> Settings:
+def load(
+    flags: Mapping[str, object], environ: Mapping[str, str], config: Path | None = None, *, whole: bool = True
+) -> Settings:
     """Settings from flags (by field name; None = not given), variables and a TOML file, in this precedence.
 
     `config` is the file of `--config`; without it, the one that DEPLOYER_CONFIG names. Raises SettingsError with one
-    sentence that names the flag, variable or key that is wrong.
+    sentence that names the flag, variable or key that is wrong. When not `whole`, settings that need others may lack
+    them: for those who start no service.
     """
     path = config or (Path(environ[CONFIG_ENV]) if environ.get(CONFIG_ENV) else None)
     _refuse_unknown_variables(environ)
@@ -650,7 +665,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], config: Path |
         if name not in values and f.metadata["computed"]:
             values[name] = f.metadata["computed"](environ)
     settings = Settings(**values)
-    _check_together(settings)
+    if whole:
+        _check_together(settings)
     return settings
 
 

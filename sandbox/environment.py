@@ -1,9 +1,9 @@
-"""The environment of a container: env, envFrom, valueFrom and $(NAME) references."""
+"""The environment of a container: service links, env, envFrom, valueFrom and $(NAME) references."""
 
 import base64
 import re
 
-from deployer.sandbox.kinds import CONFIG_MAP, SECRET, Kind, Object
+from deployer.sandbox.kinds import CONFIG_MAP, SECRET, SERVICE, Kind, Object
 from deployer.sandbox.store import Store
 
 REFERENCE = re.compile(r"\$(?:\$|\(([^()]+)\))")
@@ -16,7 +16,7 @@ class ConfigError(Exception):
 
 def environment(store: Store, pod: Object, container: Object) -> dict[str, str]:
     """Raises ConfigError."""
-    found: dict[str, str] = {}
+    found = _service_links(store, pod)
     for source in container.get("envFrom") or ():
         found |= _whole(store, pod, source)
     for variable in container.get("env") or ():
@@ -28,6 +28,33 @@ def environment(store: Store, pod: Object, container: Object) -> dict[str, str]:
             value = _expand(variable.get("value", ""), found)
         found[variable["name"]] = value
     return found
+
+
+def _service_links(store: Store, pod: Object) -> dict[str, str]:
+    """Of every Service of the namespace with an address, as pkg/kubelet/envvars makes them."""
+    out: dict[str, str] = {}
+    if pod["spec"].get("enableServiceLinks") is False:
+        return out
+    for service in store.list(SERVICE, pod["metadata"]["namespace"]):
+        spec, prefix = service["spec"], _variable(service["metadata"]["name"])
+        address, ports = spec.get("clusterIP"), spec.get("ports") or ()
+        if not address or address == "None" or not ports:
+            continue
+        out |= {f"{prefix}_SERVICE_HOST": address, f"{prefix}_SERVICE_PORT": str(ports[0]["port"])}
+        out[f"{prefix}_PORT"] = f"{ports[0]['protocol'].lower()}://{address}:{ports[0]['port']}"
+        for port in ports:
+            number, protocol = str(port["port"]), port["protocol"]
+            if port.get("name"):
+                out[f"{prefix}_SERVICE_PORT_{_variable(port['name'])}"] = number
+            link = f"{prefix}_PORT_{number}_{protocol}"
+            out[link] = f"{protocol.lower()}://{address}:{number}"
+            out |= {f"{link}_PROTO": protocol.lower(), f"{link}_PORT": number, f"{link}_ADDR": address}
+    return out
+
+
+def _variable(name: str) -> str:
+    text = name.upper().replace("-", "_").replace(".", "_")
+    return f"_{text}" if text[0].isdigit() else text
 
 
 def _expand(text: str, known: dict[str, str]) -> str:

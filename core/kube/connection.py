@@ -136,7 +136,7 @@ def _from_kubeconfig(settings: Settings, configuration: Any, *, in_pod: bool) ->
         pod = f"this pod has no account ({_ACCOUNT}/token is missing)" if in_pod else "this is not a pod"
         raise SettingsError(
             f"there is no Kubernetes to connect to: --kubernetes is not given, {pod}, "
-            f"and there is no kubeconfig ({files})"
+            f"and there is no kubeconfig ({files}); give one of them, or play with `deployer sandbox`"
         )
     try:
         load_kube_config(  # type: ignore[no-untyped-call, unused-ignore]
@@ -148,7 +148,9 @@ def _from_kubeconfig(settings: Settings, configuration: Any, *, in_pod: bool) ->
     except Exception as error:
         # Whatever may stand in such a file: the library and its parser let all sorts of exceptions through.
         context = f"context {settings.kube_context} of " if settings.kube_context else ""
-        raise SettingsError(f"{context}the kubeconfig {files} cannot be used: {_in_short(error)}") from error
+        wrong_form = isinstance(error, TypeError | AttributeError | LookupError | ValueError)
+        why = "it does not have the form of a kubeconfig" if wrong_form else _in_short(error)
+        raise SettingsError(f"{context}the kubeconfig {files} cannot be used: {why}") from error
     return FromClient(
         configuration, f"it does not know the credentials in {files}: they have expired, or are another's"
     )

@@ -145,9 +145,13 @@ def test_text_and_pages_are_negotiated(world: Any, deployed: str) -> None:
         assert (log.status, log.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
     browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
     for accept in (browser, "text/html"):
-        led = world.call("GET", "/", headers={"Accept": accept})
-        assert (led.status, led.headers["Location"]) == (303, "/docs")
-        assert world.call("GET", "/docs", headers={"Accept": accept}).headers["Content-Type"].startswith("text/html")
+        for path, status in (("/", 200), ("/docs", 200), ("/nowhere", 404)):
+            answer = world.call("GET", path, headers={"Accept": accept})
+            assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8"), path
+            assert world.call("HEAD", path, headers={"Accept": accept}).status == status
+        # What a program asks for is what a program gets, by a browser too.
+        missing = world.call("GET", f"/deployments/{NOBODY}/{Q}", headers={"Accept": browser})
+        assert missing.problem["status"] == 404
     for accept in ("*/*", "application/json", "application/json, text/html"):
         answer = world.call("GET", "/", headers={"Accept": accept})
         assert (answer.status, answer.headers["Vary"]) == (200, "Accept")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import falcon.inspect
@@ -15,7 +16,7 @@ import referencing
 import referencing.jsonschema
 from schemathesis.specs.openapi import definitions
 
-from deployer.api import openapi, operations, routes, schemas
+from deployer.api import feed, openapi, operations, routes, schemas
 from deployer.core import plugins
 from deployer.core.records import Deployment, Failure
 from deployer.core.service import rules
@@ -234,3 +235,11 @@ def test_parameters_have_the_values_that_are_taken(world: Any, document: Any) ->
         assert world.call("GET", f"/deployments/{Q}&status={status}").status == 200
     assert world.call("GET", f"/deployments/{Q}&limit={operations.LARGEST}").status == 200
     assert world.call("GET", f"/deployments/{Q}&limit={operations.LARGEST + 1}").status == 400
+
+
+def test_limits_are_those_of_the_code(document: Any) -> None:
+    """Also on the page about logs."""
+    followed = document["paths"]["/stream/deployments/{id}/logs"]["get"]["description"]
+    assert f"takes nothing for {feed.SEND_TIMEOUT:g} s" in followed
+    logs = (Path(__file__).resolve().parents[2] / "docs" / "logs.md").read_text()
+    assert f"within {feed.SEND_TIMEOUT:g} s is dropped" in logs

@@ -1,4 +1,4 @@
-"""The page at `/docs`: it shows the whole document, needs nothing from elsewhere, and works in a browser."""
+"""The pages, at `/docs` and `/`: they show what they should, need nothing from elsewhere, and work in a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from deployer.api import openapi, page
+from deployer.api import openapi, page, start
+from deployer.api.routes import ROUTES, Anybody
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -96,8 +97,46 @@ def test_what_plugins_write_is_text_there(world: Any) -> None:
     assert "Authorization: Bearer $TOKEN" in html
 
 
+def test_the_start_page_leads_everywhere(world: Any) -> None:
+    answer = world.call("GET", "/", headers={"Accept": "text/html"})
+    elements = Elements(answer.body.decode())
+    assert elements.open == []
+    links = [attributes["href"] for tag, attributes in elements.found if tag == "a"]
+    assert links == ["/docs", "/openapi.json", "/plugins", "/readyz", "/healthz", "/metrics"]
+    assert {world.call("GET", link).status for link in links} == {200}
+    assert 'curl "$API/deployments/?namespace=default"' in elements.text and "TOKEN" not in elements.text
+    assert world.call("GET", "/").json["version"] in elements.text
+    # Everything in it is its own, and nothing else may run.
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert policy == world.call("GET", "/docs").headers["Content-Security-Policy"]
+
+
+def test_the_example_of_the_start_page_is_a_descriptor(world: Any) -> None:
+    html = world.call("GET", "/", headers={"Accept": "text/html"}).body.decode()
+    [example] = re.findall(r"<code>(\{.*?\n\})</code>", html, re.DOTALL)
+    assert world.call("POST", "/descriptors/?namespace=default", example.encode()).status == 201
+
+
+def test_with_authentication_the_start_page_says_what_needs_a_token() -> None:
+    elements = Elements(start.start(secured=True)[0].decode())
+    assert elements.text.count('-H "Authorization: Bearer $TOKEN"') == elements.text.count("curl ") > 3
+    guarded = [route.path for route in ROUTES if route.methods.get("GET") is Anybody.AUTHENTICATED]
+    assert elements.text.count("(with your token)") == len(guarded)
+
+
+def test_where_there_is_nothing_a_browser_is_led_to_the_start(world: Any) -> None:
+    path = "/<script>alert(1)</script>?q=secret-word"
+    answer = world.call("GET", path, headers={"Accept": "text/html", "Referer": "secret-word"})
+    assert answer.status == 404 and "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    html = answer.body.decode()
+    assert "alert" not in html and "secret-word" not in html
+    assert [attributes["href"] for tag, attributes in Elements(html).found if tag == "a"] == ["/"]
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-def test_a_browser_runs_it(world: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("path", "examples"), [("/docs", 20), ("/", 3), ("/nowhere", 0)])
+def test_a_browser_runs_it(world: Any, tmp_path: Path, path: str, examples: int) -> None:
     """Its script may run: every example got a button, and the address of the service."""
     assert BROWSER is not None
     done = subprocess.run(
@@ -105,7 +144,7 @@ def test_a_browser_runs_it(world: Any, tmp_path: Path) -> None:
             *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *(f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom"),
-            f"http://127.0.0.1:{world.port}/",
+            f"http://127.0.0.1:{world.port}{path}",
         ],
         capture_output=True,
         text=True,
@@ -113,5 +152,6 @@ def test_a_browser_runs_it(world: Any, tmp_path: Path) -> None:
         check=False,
     )
     assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
-    assert done.stdout.count("<button") == done.stdout.count("<pre>") > 20
-    assert f'API=<span class="origin">http://127.0.0.1:{world.port}</span>' in done.stdout
+    assert done.stdout.count("<button") == done.stdout.count("<pre>") >= examples
+    origin = f'API=<span class="origin">http://127.0.0.1:{world.port}</span>'
+    assert done.stdout.count(origin) == min(examples, 1)

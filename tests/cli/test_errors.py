@@ -40,6 +40,9 @@ def sentence(done: subprocess.CompletedProcess[str], code: int) -> str:
         (["-kubernetes", "ftp://x"], "flag --kubernetes: 'ftp://x' is not an address"),
         (["serve", "--kubernetes", NOBODY, "--deployhost", "0.0.0.0"], "there is no authentication"),
         (["demo", "--rate", "fast"], "'fast' is not a valid float range"),
+        (["sandbox", "--kubernetes", NOBODY], "--kubernetes has no place here: the sandbox is the cluster"),
+        (["sandbox", "--skip-server-cert-validation"], "--skip-server-cert-validation has no place here"),
+        (["sandbox", "--ingress-port", "99999"], "99999 is not in the range"),
     ],
 )
 def test_a_wrong_flag_is_named(deployer: Any, arguments: list[str], said: str) -> None:
@@ -52,12 +55,30 @@ def test_a_variable_that_means_nothing_is_named(deployer: Any) -> None:
 
 
 def test_without_a_cluster_to_connect_to(deployer: Any) -> None:
-    assert "kubeconfig" in sentence(deployer.run("serve"), 2)
+    line = sentence(deployer.run("serve"), 2)
+    assert "kubeconfig" in line and "deployer sandbox" in line
 
 
-def test_an_ingress_provider_that_is_not_installed(deployer: Any) -> None:
-    line = sentence(deployer.run("serve", "--kubernetes", NOBODY, "--ingress", "traefik"), 1)
-    assert "'traefik'" in line and "nginx" in line
+def test_a_file_that_is_no_kubeconfig(deployer: Any, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("root:x:0\n")
+    line = sentence(deployer.run("serve", "--kubeconfig", str(file)), 2)
+    assert line.endswith(f"the kubeconfig {file} cannot be used: it does not have the form of a kubeconfig")
+
+
+@pytest.mark.parametrize("command", [["serve", "--kubernetes", NOBODY], ["sandbox"]])
+def test_an_ingress_provider_that_is_not_installed(deployer: Any, command: list[str], tmp_path: Path) -> None:
+    """Found before anything is started or made."""
+    data = tmp_path / "data"
+    line = sentence(deployer.run(*command, "--data-dir", str(data), "--ingress", "traefik"), 2)
+    assert "--ingress" in line and "'traefik'" in line and "gateway, nginx" in line and "none" in line
+    assert not data.exists()
+
+
+def test_a_data_directory_that_cannot_be_used(deployer: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for command in (["serve", "--kubernetes", NOBODY], ["sandbox"]):
+        line = sentence(deployer.run(*command, "--data-dir", str(tmp_path / "file" / "data")), 2)
+        assert str(tmp_path / "file" / "data") in line and "choose a directory" in line
 
 
 def test_a_port_that_is_taken(deployer: Any) -> None:
@@ -88,6 +109,12 @@ def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= threads
 
 
+def test_without_arguments_it_says_what_there_is(deployer: Any) -> None:
+    done = deployer.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == deployer.run("--help").stdout
+
+
 def test_version_and_help(deployer: Any) -> None:
     assert deployer.run("--version").stdout == f"deployer {package.__version__}\n"
     shown = deployer.run().stdout + deployer.run("--help").stdout + deployer.run("serve", "-h").stdout
@@ -110,6 +137,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(deployer: Any) -> None:
     [
         ([], []),
         (["--help"], ["--help"]),
+        (["help"], ["--help"]),
+        (["help", "serve"], ["serve", "--help"]),
         (["--version"], ["--version"]),
         (["plugins", "-timeout"], ["plugins", "-timeout"]),
         (["serve", "-timeout", "5"], ["serve", "--timeout=5"]),

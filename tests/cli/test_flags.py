@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from deployer.cli.commands import serve
-from deployer.cli.flags import read_settings, settings_flags
+from deployer.cli.commands import cli, serve
+from deployer.cli.flags import HEADINGS, read_settings, settings_flags
+from deployer.core.errors import SettingsError
 from deployer.core.settings import OPTIONS, Settings
 
 
@@ -68,3 +70,22 @@ def test_a_flag_wins_over_variable_and_file(tmp_path: Path, flag: list[str], off
     settings = parsed(["--config", str(file), "--timeout=5", *flag], environ)
     assert (settings.timeout, settings.proxysleep, settings.loopback_pods) == (5.0, 8.0, off)
     assert settings.plugins["x"] == {"key": "value"}
+
+
+def test_the_help_has_every_setting_once_under_its_heading() -> None:
+    names = [option.name for option in OPTIONS]
+    assert set(HEADINGS) <= set(names)
+    text = CliRunner().invoke(cli, ["serve", "--help"], terminal_width=120).output
+    flags = re.findall(r"^  (--[a-z0-9-]+)", text, re.MULTILINE)
+    assert sorted(flag for flag in flags if flag != "--help") == sorted(
+        ["--config", *(option.flag for option in OPTIONS if option.flag)]
+    )
+    for first, heading in HEADINGS.items():
+        assert f"\n{heading}:\n  {OPTIONS[names.index(first)].flag}" in text
+
+
+def test_the_help_of_the_sandbox_is_short_and_takes_the_rest_too() -> None:
+    text = CliRunner().invoke(cli, ["sandbox", "--help"]).output
+    assert "--ingress " in text and "--jwt-issuer" not in text and "--kubeconfig" not in text
+    wrong = CliRunner().invoke(cli, ["sandbox", "--workers", "many"])
+    assert isinstance(wrong.exception, SettingsError) and "--workers" in str(wrong.exception)

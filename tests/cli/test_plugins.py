@@ -52,6 +52,29 @@ def test_piped_it_is_a_line_for_each_plugin(deployer: Any) -> None:
     assert {"health_probe", "health_simple", "ingress_nginx", "env_etcd"} < set(ours)
 
 
+def test_settings_of_others_need_not_be_complete(deployer: Any, tmp_path: Path) -> None:
+    """Who lists plugins has perhaps not what the service is given: its secrets, a table of one of its plugins."""
+    file = tmp_path / "deployer.toml"
+    file.write_text('auth = "jwt"\ningress = "gateway"\nkubernetes_username = "u"\n')
+    done = deployer.run("plugins", "--config", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    states = {line.split("\t")[0]: line.split("\t")[2:] for line in done.stdout.splitlines()}
+    assert states["ingress_nginx"][0] == "ok"
+    assert states["ingress_gateway"] == [
+        "quarantined",
+        '[plugins.ingress_gateway] gateway: name the Gateway, like "infra/edge"',
+    ]
+
+
+def test_a_table_that_nobody_reads_is_named_after_the_list(deployer: Any, tmp_path: Path) -> None:
+    file = tmp_path / "deployer.toml"
+    file.write_text("[plugins.ingres_nginx]\nuse_gzip = true\n")
+    done = deployer.run("plugins", "--config", str(file))
+    assert done.returncode == 2 and "ingress_nginx\t" in done.stdout
+    assert done.stderr.startswith("deployer: [plugins.ingres_nginx]: there is no plugin of that name; with settings: ")
+    assert "health_probe" not in done.stderr  # it takes none
+
+
 def test_a_quarantined_one_is_there_with_the_reason(deployer: Any, broken: Path) -> None:
     done = deployer.run("plugins", PYTHONPATH=str(broken))
     [line] = [line for line in done.stdout.splitlines() if line.startswith("broken")]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployer.cli import sample
+from deployer.cli.playground import INGRESS_PORT
+from deployer.cli.rest import Client
+from deployer.core.kube import client as kube_client
+from deployer.core.kube.kinds import HTTP_ROUTE, INGRESS
+from deployer.core.settings import Settings
 from deployer.sandbox import Sandbox
 from support.world import describe
 
@@ -40,7 +48,7 @@ def test_the_tour_of_the_readme(deployer: Any, tmp_path: Path) -> None:
     [tour] = re.findall(r"<!-- tour -->(.*)<!-- /tour -->", (ROOT / "README.md").read_text(), re.DOTALL)
     script = "".join(re.findall(r"```sh\n(.*?)```", tour, re.DOTALL))
     process = deployer.start("sandbox", "--deployport=0", "--proxysleep=1", "--data-dir", str(tmp_path / "data"))
-    said = shell(script, deployer.environment | welcome(process), ROOT)
+    said = shell(script, deployer.environment | welcome(process), tmp_path)
     assert re.findall(r"version (\d) on shop-\1-", said) == ["1", "2", "2"]
     assert re.findall(r'^  "status": "([A-Z]+)"', said, re.MULTILINE) == [
         *("DEPLOYED", "DEPLOYED", "FAILURE"),  # what is waited for
@@ -60,6 +68,65 @@ def test_the_first_curl_works_as_it_is_printed(deployer: Any, tmp_path: Path) ->
     assert json.loads(shell(deploy, deployer.environment, tmp_path))["status"] == "DEPLOYING"
     assert process.end() == 0
     assert Sandbox.attach(directory / "sandbox") is None
+
+
+def test_its_terminal_has_no_audit_log_and_its_ingress_the_same_port(deployer: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    variables, said = [], ""
+    for _ in range(2):
+        process = deployer.start("sandbox", "--deployport=0", "--data-dir", str(data))
+        variables.append(welcome(process))
+        rest = deployer.client(variables[-1]["API"])
+        assert rest.call("POST", "/descriptors/", {})[0] == 400
+        assert process.end() == 0
+        said += process.rest("out") + process.rest("err")
+    assert '"audit":' not in said
+    lines = [json.loads(line) for line in (data / "audit.log").read_text().splitlines()]
+    assert [(line["method"], line["status"]) for line in lines] == [("POST", 400)] * 2
+    if variables[0]["INGRESS"] == f"http://127.0.0.1:{INGRESS_PORT}":  # unless somebody has it here
+        assert variables[1]["INGRESS"] == variables[0]["INGRESS"]
+
+
+def test_a_default_port_that_is_taken_gives_way(deployer: Any, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        for port in (8000, INGRESS_PORT):
+            with contextlib.suppress(OSError):  # somebody has it already
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        process = deployer.start("sandbox", "--data-dir", str(tmp_path / "data"))
+        variables = welcome(process)
+        assert variables["API"] != "http://127.0.0.1:8000"
+        assert variables["INGRESS"] != f"http://127.0.0.1:{INGRESS_PORT}"
+        assert process.end() == 0
+        said = process.rest("err")
+        assert "port 8000 is taken" in said and f"port {INGRESS_PORT} is taken" in said
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gateway", HTTP_ROUTE), ("none", None)])
+def test_it_takes_the_ingress_provider_that_is_chosen(deployer: Any, tmp_path: Path, name: str, kind: Any) -> None:
+    """By a variable, as by a flag or the file; the sandbox's Gateway is known to it."""
+    data = tmp_path / "data"
+    process = deployer.start("sandbox", "--deployport=0", "--data-dir", str(data), DEPLOYER_INGRESS=name)
+    variables = welcome(process)
+    rest = deployer.client(variables["API"])
+    id = rest.deploy(sample.descriptor())
+    messages = list(Client(rest.url, "default").follow(id, 60))
+    assert messages[-1].rstrip().endswith("DEPLOYED: version 1 is live"), messages
+    cluster = Sandbox.attach(data / "sandbox")
+    assert cluster is not None
+    eyes = kube_client.connect(Settings(kubernetes=cluster.api, own_namespace=""))
+    with contextlib.closing(eyes):
+        found = {k.plural for k in (INGRESS, HTTP_ROUTE) if eyes.list(k, "default")[0]}
+    assert found == ({kind.plural} if kind else set())
+    assert process.end() == 0
+
+
+def test_settings_about_a_cluster_have_no_effect_and_that_is_said(deployer: Any, tmp_path: Path) -> None:
+    process = deployer.start(
+        "sandbox", "--deployport=0", "--data-dir", str(tmp_path / "d"), DEPLOYER_KUBERNETES="k:8080"
+    )
+    welcome(process)
+    assert process.end() == 0
+    assert "without effect, since the sandbox is the cluster: kubernetes" in process.rest("err")
 
 
 def test_after_a_crash_it_finds_sandbox_and_records_again(deployer: Any, tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def put(world: RealWorld, kind: Kind, spec: Document) -> None:
 
 
 def test_a_good_one(world: RealWorld) -> None:
-    document = descriptor(world.namespace, **HEALTHY)
+    ports = [{"containerPort": 8080}, {"name": "healthcheck", "containerPort": 9999}]
+    document = descriptor(world.namespace, ports=ports, **HEALTHY)
     assert validate(world, document) == {"checked": ["descriptor", *KINDS], "notChecked": [], "warnings": []}
     assert not world.names()
     assert not world.pods()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from deployer import sandbox
 from deployer.core.records import Status
-from support.world import HEALTHY, World
+from support.world import HEALTHY, World, describe
 
 
 def test_a_crash_loop_that_is_ready_in_between_is_seen_by_the_health_checks(world: World) -> None:
@@ -40,3 +42,24 @@ def test_an_unhealthy_version_is_told_with_its_answers_and_last_lines(
 def test_one_round_that_is_ignored_says_what_it_saw(world: World) -> None:
     ill = world.deployed(**HEALTHY, ignoreHealthCheck=True, env={"FAIL": "1"})
     assert "health checks ignored: pod shop-1-" in world.log(ill.id)
+
+
+def test_an_app_that_reads_the_variable_of_its_own_service(world: World) -> None:
+    """The first version starts; the second has `HEALTH_PORT=tcp://...`, and the hint says so. Then both ways out."""
+    probe = {"httpGet": {"path": "/health", "port": 9999}, "periodSeconds": 1}
+
+    def health(**podspec: Any) -> Any:
+        descriptor = describe(world.namespace, "health", timeoutSeconds=15)
+        descriptor["podspec"] |= podspec
+        descriptor["podspec"]["containers"][0]["readinessProbe"] = probe
+        return {"podspec": descriptor["podspec"], "timeoutSeconds": 15}
+
+    world.deployed("health", **health())
+    failed = world.ended(world.deploy("health", **health()), Status.FAILURE)
+    hint = (failed.failure or {})["hint"]
+    assert "HEALTH_PORT=tcp://..." in hint and "enableServiceLinks: false" in hint
+    world.deployed("health", **health(enableServiceLinks=False))
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, enable_service_links=False)
+    world.start()
+    assert world.deployed("health", **health()).version == "4"

@@ -79,7 +79,8 @@ def test_unknown_fields_are_dropped_and_named_where_the_settings_say_so(world: W
 
 def test_a_good_one_is_shown_as_it_would_be_stored_and_nothing_is_written(world: World) -> None:
     before = world.client.requests
-    found = validate(world, describe(world.namespace, **HEALTHY))
+    ports = [{"name": "http", "containerPort": 8080}, {"name": "healthcheck", "containerPort": 9999}]
+    found = validate(world, describe(world.namespace, ports=ports, **HEALTHY))
     assert found.pop("validation") == {"checked": ["descriptor", *KINDS], "notChecked": [], "warnings": []}
     assert world.client.requests - before == {"create": 2}
     assert not world.names()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-POD, RC = "pod", "replication_controller"
+POD, RC, SERVICE = "pod", "replication_controller", "service"
 
 
 def fetch(pod, path="/", port=8080):
@@ -150,6 +150,38 @@ def test_environment(cluster, objects):
         "FROM_SECRET": "hidden",
     }
     assert found == {**expected, "URL": f"http://{address}:$(PORT)/$(IP)", "ALL_COLOR": "blue", "ALL_SIZE": "7"}
+
+
+def test_service_links(cluster, objects):
+    """Variables of the Services that there are when the container starts, unless the pod wants none."""
+    ports = [{"name": "web-app", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]
+    cluster.create(SERVICE, {"metadata": {"name": "my-shop"}, "spec": {"ports": ports, "selector": {"a": "b"}}})
+    cluster.create(SERVICE, {"metadata": {"name": "headless"}, "spec": {"ports": ports, "clusterIP": "None"}})
+    [address] = [s["spec"]["clusterIP"] for s in cluster.items(SERVICE) if s["metadata"]["name"] == "my-shop"]
+    env = [{"name": "MY_SHOP_PORT_80_TCP", "value": "mine, not $(MY_SHOP_PORT)"}]
+    cluster.create(POD, objects.pod("web", env=env))
+    cluster.create(POD, objects.pod("bare", spec={"enableServiceLinks": False}))
+    found = {}
+    cluster.wait(POD, lambda pods: len(pods) == 2 and is_ready(pods))
+    for name in ("web", "bare"):
+        lines = fetch(cluster.read(POD, name), "/env")[1].splitlines()
+        found[name] = dict(line.split("=", 1) for line in lines if line.startswith(("MY_SHOP", "HEADLESS")))
+    assert found["bare"] == {}
+    assert found["web"] == {
+        "MY_SHOP_SERVICE_HOST": address,
+        "MY_SHOP_SERVICE_PORT": "80",
+        "MY_SHOP_SERVICE_PORT_WEB_APP": "80",
+        "MY_SHOP_SERVICE_PORT_DNS": "53",
+        "MY_SHOP_PORT": f"tcp://{address}:80",
+        "MY_SHOP_PORT_80_TCP": f"mine, not tcp://{address}:80",
+        "MY_SHOP_PORT_80_TCP_PROTO": "tcp",
+        "MY_SHOP_PORT_80_TCP_PORT": "80",
+        "MY_SHOP_PORT_80_TCP_ADDR": address,
+        "MY_SHOP_PORT_53_UDP": f"udp://{address}:53",
+        "MY_SHOP_PORT_53_UDP_PROTO": "udp",
+        "MY_SHOP_PORT_53_UDP_PORT": "53",
+        "MY_SHOP_PORT_53_UDP_ADDR": address,
+    }
 
 
 def test_a_missing_secret_holds_the_container_until_it_is_there(cluster, objects):
