@@ -26,6 +26,7 @@ from jsonschema.protocols import Validator
 
 from deployer.core import headers, podsecurity, podspec, policy
 from deployer.core.errors import Invalid, Problem
+from deployer.core.podspec import app_containers
 from deployer.core.records import Document
 from deployer.core.settings import Settings
 
@@ -516,8 +517,8 @@ def containers(descriptor: Mapping[str, Any]) -> list[Document]:
 
 
 def ports(descriptor: Mapping[str, Any]) -> list[Document]:
-    """The container ports of all containers, first container first."""
-    return [port for container in containers(descriptor) for port in container.get("ports") or ()]
+    """The container ports of all containers, first container first, native sidecars last."""
+    return [port for container in app_containers(descriptor["podspec"]) for port in container.get("ports") or ()]
 
 
 def http_ports(descriptor: Mapping[str, Any]) -> list[int]:

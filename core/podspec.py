@@ -36,6 +36,13 @@ def problems(podspec: Any) -> Iterator[Problem]:
             yield from _container(container, at, volumes)
 
 
+def app_containers(podspec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The containers that run as long as the pod: the ordinary ones, then the native sidecars, which are init
+    containers with `restartPolicy: Always` (KEP-753)."""
+    sidecars = [c for c in podspec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return [*(podspec.get("containers") or ()), *sidecars]
+
+
 def _container(container: Mapping[str, Any], at: str, volumes: set[str]) -> Iterator[Problem]:
     image, policy = container.get("image"), container.get("imagePullPolicy")
     if isinstance(image, str) and image != image.strip():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from deployer.core import manifests
 from deployer.core.errors import DeadlineExceeded, Hold, KubeForbidden, StepFailed
 from deployer.core.kube import diagnose
-from deployer.core.kube.judge import explain_not_ready
+from deployer.core.kube.explain import explain_not_ready
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.kube.pods import (

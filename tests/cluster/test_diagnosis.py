@@ -298,15 +298,15 @@ STORM: dict[str, Case] = {
     ),
     "cpu": Case(
         "Unschedulable",
-        r"pod \S+ finds no node: 0/\d+ nodes are available: .*Insufficient cpu$",
+        r"pod \S+ cannot be scheduled: 0/\d+ nodes are available: .*Insufficient cpu$",
         "add nodes",
-        r"finds no node: .*Insufficient cpu",
+        r"cannot be scheduled: .*Insufficient cpu",
         {"podspec": spec({"resources": {"requests": {"cpu": "9999"}}})},
         50.0,
     ),
     "selector": Case(
         "Unschedulable",
-        r"pod \S+ finds no node: .*node affinity/selector",
+        r"pod \S+ cannot be scheduled: .*node affinity/selector",
         "nodeSelector",
         "FailedScheduling",
         {"podspec": spec(nodeSelector={"nobody": "has"})},
