@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from deployer.core import manifests, policy
+from deployer.core.changes import released
 from deployer.core.descriptor import AUTOINCREMENT, start_timeout
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
@@ -212,8 +213,9 @@ class Planner:
             version = str(max([app.highest, *self._numbers(app), int(live.version) if live else 0]) + 1)
             manifests.check_name(app.app, version)
             return version
+        going = released(self.store, app.namespace, app.app)
         for other in self.store.find(Deployment, namespace=app.namespace, app=app.app):
-            if other.id == deployment.id or other.version != wanted:
+            if other.id == deployment.id or other.version != wanted or other.id in going:
                 continue
             if other.status.moving or other.status is Status.DEPLOYED:
                 what = {Status.DEPLOYED: "is live", Status.UNDEPLOYING: "is still held or being removed"}.get(

@@ -331,7 +331,9 @@ class Operation(Record):
     failure     why it is being undone, once it is
     attempts    how often it was retried since it last got further
     target      what a retire is for: `{"by": id of the deployment that took over, "drop": ["route", "service"],
-                "previous": the `previous` of its plan}`, each optional
+                "previous": the `previous` of its plan}`, each optional. `{"ending": {"version", "controller": uid,
+                "grace": seconds}}` for pods that an undo left. `"released": true` once nothing but pods that end is
+                left of the deployment
     """
 
     KIND: ClassVar[str] = "operation"

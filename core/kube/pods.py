@@ -25,6 +25,12 @@ def controlled_by(found: Document, uid: str) -> bool:
     return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
 
 
+def controller_uid(found: Document) -> str:
+    """The uid of the controller that owns the object, be it gone already; empty when none does."""
+    owners = found["metadata"].get("ownerReferences") or ()
+    return next((str(owner.get("uid")) for owner in owners if owner.get("controller")), "")
+
+
 def has_controller(found: Document) -> bool:
     """True when some controller owns the object, be it gone already."""
     return any(owner.get("controller") for owner in found["metadata"].get("ownerReferences") or ())
