@@ -25,6 +25,8 @@ def problems(podspec: Any) -> Iterator[Problem]:
     policy = podspec.get("restartPolicy")
     if isinstance(policy, str) and policy not in ("", "Always"):
         yield Problem("podspec.restartPolicy", "must be Always: a ReplicationController takes nothing else")
+    if podspec.get("activeDeadlineSeconds") is not None:
+        yield Problem("podspec.activeDeadlineSeconds", "must be left out: it is for jobs, and this runs until replaced")
     volumes: set[str] = set()
     for n, volume in enumerate(_objects(podspec, "volumes")):
         yield from _name(volume, f"podspec.volumes[{n}].name", "volume", volumes, required=True)
