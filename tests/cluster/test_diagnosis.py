@@ -609,8 +609,12 @@ def is_told_in_full(stage: Stage, app: str, case: Case) -> Deployment:
     # The old version is live, as it was, and nothing of the new one is left.
     assert stage.names(CONTROLLER, app) == {f"{app}-1"}, told
     assert stage.names(SERVICE, app) == {app, f"{app}-1"}, told
-    pods = stage.world.eyes.list(POD, stage.places[app], {"app": app})[0]
-    assert [p["metadata"]["labels"]["version"] for p in pods] == ["1"], told
+
+    def only_the_old() -> list[Document]:
+        found = stage.world.eyes.list(POD, stage.places[app], {"app": app})[0]
+        return found if [p["metadata"]["labels"]["version"] for p in found] == ["1"] else []
+
+    pods = stage.world.until(only_the_old, f"the pods of {app} to end")
     assert all(s["ready"] and not s["restartCount"] for p in pods for s in p["status"]["containerStatuses"]), told
     service = stage.world.eyes.get(SERVICE, app, stage.places[app])
     assert service["spec"]["selector"] == {"app": app, "version": "1"}, told
