@@ -114,7 +114,7 @@ class DryRun:
             self._slots.release()
         if question.unanswered:
             self._quiet_until = time.monotonic() + QUIET
-        return _tidy(found, descriptor["podspec"], self._redactor)
+        return _tidy(found, descriptor["podspec"])
 
     def _controller(self, descriptor: Mapping[str, Any], version: str) -> Document:
         return manifests.render_controller(

@@ -275,6 +275,11 @@ FAILS: dict[str, Fails] = {
 }
 
 
+def drains(**more: str) -> Document:
+    """Its program takes its time to end."""
+    return spec({"env": env(DRAIN="12", **more)}, terminationGracePeriodSeconds=60)
+
+
 # --- the stage ----------------------------------------------------------------------------------------------------
 
 
@@ -285,6 +290,8 @@ class Stage:
     world: RealWorld
     first: dict[str, Deployment] = field(default_factory=dict)
     second: dict[str, Deployment] = field(default_factory=dict)
+    third: Deployment | None = None
+    """Of the app whose second version takes long to end."""
 
     def deploy(self, app: str, podspec: Document, **fields: Any) -> Deployment:
         document = {**describe(self.world.namespace, app), "podspec": podspec, **fields}
@@ -358,8 +365,13 @@ def stage(world: RealWorld) -> Iterator[Stage]:
     with surroundings(world):
         for app, podspec in firsts.items():
             found.first[app] = found.deploy(app, podspec)
+        drain = found.first["drain"] = found.deploy("drain", drains(), **HEALTHY)
         for app, deployment in found.first.items():
             found.ended(deployment)
+            if deployment is drain:
+                found.second[app] = found.deploy(app, drains(FAIL="1"), **HEALTHY)
+                found.third = found.deploy(app, drains(), **HEALTHY)
+                continue
             case = FAILS.get(app)
             more = {"timeoutSeconds": case.timeout} if case and case.timeout else {}
             found.second[app] = found.deploy(app, case.podspec if case else runs[app], **more)
@@ -367,6 +379,35 @@ def stage(world: RealWorld) -> Iterator[Stage]:
 
 
 # --- what must hold -----------------------------------------------------------------------------------------------
+
+
+def seconds_between(log: str, first: str, last: str) -> float:
+    """Seconds between two lines of a log, each found by what it begins with."""
+
+    def at(begin: str) -> datetime.datetime:
+        found = re.search(rf"^(\S+) {begin}", log, re.MULTILINE)
+        assert found, f"no line begins with {begin}:\n{log}"
+        return datetime.datetime.fromisoformat(found[1])
+
+    return (at(last) - at(first)).total_seconds()
+
+
+def test_a_failed_version_that_drains_for_long_holds_nobody_up(stage: Stage) -> None:
+    first, third = stage.first["drain"], stage.third
+    assert third
+    failed = stage.ended(stage.second["drain"], Status.FAILURE)
+    log = stage.world.log(failed.id)
+    assert seconds_between(log, "failed: ", "FAILURE: ") < 8, log
+    assert stage.ended(third, Status.DEPLOYED) and "2" in stage.versions("drain"), log
+    stage.world.until(lambda: "waiting for its pods to end, 1 left" in stage.world.log(failed.id), "the log to say so")
+    # Neither is an undeployed one waited for.
+    stage.world.service.undeploy(stage.world.namespace, third.id)
+    fourth = stage.ended(stage.deploy("drain", drains(), **HEALTHY), Status.DEPLOYED)
+    assert "3" in stage.versions("drain")
+    for deployment in (first, third):
+        stage.ended(deployment, Status.UNDEPLOYED)
+    stage.world.until(lambda: stage.versions("drain") == {fourth.version}, "the old pods to end", PATIENCE)
+    assert stage.world.log(failed.id).endswith("its pods have ended\n")
 
 
 @pytest.mark.parametrize("app", RUNS)
@@ -383,17 +424,6 @@ def test_it_is_deployed_twice_and_undeployed_with_nothing_left(stage: Stage, app
     assert left == [[], [], []]
 
 
-def seconds_between(log: str, first: str, last: str) -> float:
-    """Seconds between two lines of a log, each found by what it begins with."""
-
-    def at(begin: str) -> datetime.datetime:
-        found = re.search(rf"^(\S+) {begin}", log, re.MULTILINE)
-        assert found, f"no line begins with {begin}:\n{log}"
-        return datetime.datetime.fromisoformat(found[1])
-
-    return (at(last) - at(first)).total_seconds()
-
-
 @pytest.mark.parametrize("app", FAILS)
 def test_it_fails_with_the_cluster_s_words_as_soon_as_it_can_be_known(stage: Stage, app: str) -> None:
     case, ended = FAILS[app], stage.ended(stage.second[app], Status.FAILURE)
@@ -408,26 +438,6 @@ def test_it_fails_with_the_cluster_s_words_as_soon_as_it_can_be_known(stage: Sta
     assert stage.ended(stage.first[app], Status.DEPLOYED)
     stage.world.until(lambda: stage.versions(app) == {"1"}, f"the pods of {app} to end")
     assert set(stage.world.objects(CONTROLLER)) & {f"{app}-1", f"{app}-2"} == {f"{app}-1"}
-
-
-def test_a_failed_version_that_drains_for_long_holds_nobody_up(stage: Stage) -> None:
-    drains = spec({"env": env(DRAIN="12")}, terminationGracePeriodSeconds=60)
-    sick = spec({"env": env(DRAIN="12", FAIL="1")}, terminationGracePeriodSeconds=60)
-    first = stage.ended(stage.deploy("drain", drains, **HEALTHY), Status.DEPLOYED)
-    failing, third = stage.deploy("drain", sick, **HEALTHY), stage.deploy("drain", drains, **HEALTHY)
-    failed = stage.ended(failing, Status.FAILURE)
-    log = stage.world.log(failed.id)
-    assert seconds_between(log, "failed: ", "FAILURE: ") < 8, log
-    assert stage.ended(third, Status.DEPLOYED) and "2" in stage.versions("drain"), log
-    stage.world.until(lambda: "waiting for its pods to end, 1 left" in stage.world.log(failed.id), "the log to say so")
-    # Neither is an undeployed one waited for.
-    stage.world.service.undeploy(stage.world.namespace, third.id)
-    fourth = stage.ended(stage.deploy("drain", drains, **HEALTHY), Status.DEPLOYED)
-    assert "3" in stage.versions("drain")
-    for deployment in (first, third):
-        stage.ended(deployment, Status.UNDEPLOYED)
-    stage.world.until(lambda: stage.versions("drain") == {fourth.version}, "the old pods to end", PATIENCE)
-    assert stage.world.log(failed.id).endswith("its pods have ended\n")
 
 
 # --- what no cluster takes ----------------------------------------------------------------------------------------

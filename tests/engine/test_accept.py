@@ -14,7 +14,6 @@ from deployer.core.dryrun import DryRun
 from deployer.core.errors import Invalid
 from deployer.core.kube import client as kube_client
 from deployer.core.records import Document, Status, StoredDescriptor
-from deployer.core.redaction import Redactor
 from deployer.core.service import Service
 from support.world import World, describe
 
@@ -78,7 +77,7 @@ def elsewhere(world: World, address: str) -> Service:
     settings = dataclasses.replace(world.settings, kubernetes=address)
     client = kube_client.connect(settings)
     world._parts.append(client.close)
-    dry_run = DryRun(client, settings, Redactor())
+    dry_run = DryRun(client, settings)
     return Service(world.store, world.logbook, world.registry, settings, dry_run=dry_run)
 
 
