@@ -28,7 +28,7 @@ from deployer.core.errors import (
 )
 from deployer.core.gate import Gate
 from deployer.core.kube import diagnose
-from deployer.core.kube.kinds import POD, SERVICE
+from deployer.core.kube.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.kube.pods import controller_uid
 from deployer.core.planning import Planner, check_steps
@@ -280,36 +280,39 @@ class Rollout(Runner):
 
     def _pods_that_end(self, plan: Plan) -> list[Operation]:
         """What waits for the pods that need longer than a moment: nobody else has to, as nothing leads to them."""
-        labels = workload_labels(plan)
+        labels, budget = workload_labels(plan), self._tools.settings.undo_timeout
+        if self._caller.call(budget, lambda gate: self._is_anothers(plan, gate)):
+            return []
         try:
             orphans = self._caller.call(
-                PODS_PATIENCE,
-                lambda gate: diagnose.await_pods_gone(self._kube(plan.deployment, gate), "", labels),
+                PODS_PATIENCE, lambda gate: diagnose.await_pods_gone(self._kube(plan.deployment, gate), "", labels)
             )
-            left: set[str] = set()
+            controllers: set[str] = set()
         except DeadlineExceeded:
-            found = self._caller.call(
-                self._tools.settings.undo_timeout, lambda gate: self._kube(plan.deployment, gate).list(POD, labels)
-            )
-            orphans = [pod for pod in found if not controller_uid(pod)]
-            left = {controller_uid(pod) for pod in found} - {""}
+            left = self._caller.call(budget, lambda gate: self._kube(plan.deployment, gate).list(POD, labels))
+            orphans = [pod for pod in left if not controller_uid(pod)]
+            controllers = {controller_uid(pod) for pod in left} - {""}
         if orphans:
-            self._caller.call(
-                self._tools.settings.undo_timeout,
-                lambda gate: remove_orphans(self._work(StartWorkload(), plan, gate), orphans),
-            )
-        ending = {"version": plan.version, "grace": grace_time(plan)}
-        return [
-            Operation(
-                namespace=plan.namespace,
-                app=plan.app,
-                id=new_id(),
-                kind=OperationKind.RETIRE,
-                deployment=plan.deployment,
-                target={"ending": {**ending, "controller": uid}, "released": True},
-            )
-            for uid in sorted(left)
-        ]
+            self._caller.call(budget, lambda gate: remove_orphans(self._work(StartWorkload(), plan, gate), orphans))
+        return [self._ending(plan, uid) for uid in sorted(controllers)]
+
+    def _is_anothers(self, plan: Plan, gate: Gate) -> bool:
+        """Is there a controller of the version's name that is not ours? Then its pods are not either."""
+        kube = self._kube(plan.deployment, gate)
+        found = kube.items(CONTROLLER, {"name": workload_labels(plan)["name"]})
+        return any(not kube.owned_by(controller, plan.deployment) for controller in found)
+
+    def _ending(self, plan: Plan, controller: str) -> Operation:
+        """Waits for the pods of the controller that had this uid."""
+        ending = {"version": plan.version, "grace": grace_time(plan), "controller": controller}
+        return Operation(
+            namespace=plan.namespace,
+            app=plan.app,
+            id=new_id(),
+            kind=OperationKind.RETIRE,
+            deployment=plan.deployment,
+            target={"ending": ending, "released": True},
+        )
 
     def _undo_steps(self, plan: Plan) -> None:
         try:

@@ -59,8 +59,8 @@ class StartWorkload(Step):
         """Park while pods of an earlier deployment of this very version end: the new ones would have their labels."""
         labels = workload_labels(work.plan)
         found = work.kube.items(POD, labels)
-        if not found or work.kube.items(CONTROLLER, {"name": labels["name"]}):
-            return None  # what has a controller is its creation's business
+        if not found or work.kube.get(CONTROLLER, labels["name"]) is not None:
+            return None  # those of a controller are the business of whoever creates one of its name
         remove_orphans(work, found)
         left = pods_left(found, "")
         if not left:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 
 from deployer.core import rollout, steps
+from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, POD, SERVICE
+from deployer.core.kube.mirror import Mirrors
 from deployer.core.records import App, Deployment, Operation, OperationKind, Plan, Status
-from support.world import HEALTHY, World
+from support.world import HEALTHY, PATIENCE, World, describe
 
 HOLD = "example.com/hold"
 SICK = {**HEALTHY, "env": {"FAIL": "1"}}
@@ -194,6 +197,21 @@ def test_waiting_for_an_earlier_version_of_the_name_can_be_cancelled_and_ends(
     world.quiet()
     assert (world.names(), world.pods()) == ({}, {})
     assert first.status is Status.FAILURE
+
+
+def test_nobody_waits_for_the_pods_of_somebody_else(world: World) -> None:
+    labels = {"name": "shop-9", "app": "shop", "version": "9"}
+    template = {"metadata": {"labels": labels}, "spec": describe(world.namespace)["podspec"]}
+    about = {"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "shop-9"}}
+    body = {**about, "spec": {"replicas": 1, "selector": labels, "template": template}}
+    world.eyes.create(CONTROLLER, body, world.namespace)
+    wait_for = Mirrors(world.eyes)
+    wait_for.get(POD, world.namespace).wait(bool, Gate(time.monotonic() + PATIENCE), labels=labels)
+    wait_for.close()
+    failed = world.ended(world.deploy(newVersion="9", **HEALTHY), Status.FAILURE)
+    assert failed.failure and failed.failure["reason"] == "ForeignObject"
+    world.quiet()
+    assert versions(world) == {"9"} and "waiting for" not in world.log(failed.id)
 
 
 def test_nothing_is_left_to_wait_for_when_pods_end_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
