@@ -11,6 +11,7 @@ from deployer.core.records import (
     Event,
     HealthData,
     HostClaim,
+    Operation,
     Plan,
     Status,
     StoredDescriptor,
@@ -104,6 +105,12 @@ def _deployed_hosts(store: Store, namespace: str, app: str, *, without: str = ""
             if deployment.id != without:
                 used |= hosts_of(deployment.descriptor).keys()
     return used
+
+
+def released(store: Store, namespace: str, app: str) -> set[str]:
+    """Ids of the app's deployments of which nothing is left but pods that end: they stand in nobody's way."""
+    found = store.find(Operation, tag="open", namespace=namespace, app=app)
+    return {operation.deployment for operation in found if operation.target.get("released")}
 
 
 def finished(deployment: Deployment, name: str = "deployment_finished") -> Change:

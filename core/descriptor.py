@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import functools
 import ipaddress
 import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -24,8 +26,9 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
-from deployer.core import headers, json_text, podsecurity, podspec, policy
+from deployer.core import headers, json_text, podsecurity, podspec, podtypes, policy
 from deployer.core.errors import Invalid, Problem
+from deployer.core.podspec import app_containers
 from deployer.core.records import Document
 from deployer.core.settings import Settings
 
@@ -92,10 +95,11 @@ def parse(body: bytes) -> Document:
         _refuse("the document is not UTF-8: it is compressed with gzip; send the JSON uncompressed")
     if b"\0" in body[:4] or body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         _refuse("the document is not UTF-8: it looks like UTF-16 or UTF-32")
+    repeating: list[_Repeating] = []
     try:
         document = json.loads(
             body.decode("utf-8-sig"),
-            object_pairs_hook=_unique,
+            object_pairs_hook=functools.partial(_object, repeating),
             parse_constant=lambda word: _refuse(f"{word} is not a JSON value"),
             parse_int=_integer,
             parse_float=_float,
@@ -109,6 +113,8 @@ def parse(body: bytes) -> Document:
     if not isinstance(document, dict):
         _refuse(f"the document is not a JSON object but {_kind(document)}")
     _inspect(document)
+    if repeating:
+        raise Invalid(list(itertools.islice(_keys_twice(document), MAX_PROBLEMS)))
     return document
 
 
@@ -124,13 +130,29 @@ def _refuse(message: str) -> NoReturn:
     raise Invalid([Problem("", message)])
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in out:
-            _refuse(f"the key {_shown(name)} appears twice in one object")
-        out[name] = value
-    return out
+class _Repeating(dict[str, Any]):
+    """An object some of whose keys appear twice."""
+
+    keys_twice: list[str]
+
+
+def _object(repeating: list[_Repeating], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) == len(pairs):
+        return out
+    found = _Repeating(out)
+    found.keys_twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+    repeating.append(found)
+    return found
+
+
+def _keys_twice(thing: Any, path: str = "") -> Iterator[Problem]:
+    """Keys that appear twice in one object: of which value would count, parsers are not of one mind (RFC 8259, 4)."""
+    for name in getattr(thing, "keys_twice", ()):
+        yield Problem(join(path, name), "appears twice in one object")
+    for step, part in thing.items() if isinstance(thing, dict) else enumerate(thing):
+        if isinstance(part, dict | list):
+            yield from _keys_twice(part, join(path, step))
 
 
 def _integer(digits: str) -> int:
@@ -225,7 +247,8 @@ def _problems(error: jsonschema.ValidationError, path: str) -> Iterator[Problem]
                 yield Problem(join(path, name), f"is not a known field{_meant(name, known)}")
         case "type":
             kinds = [limit] if isinstance(limit, str) else limit
-            yield Problem(path, f"must be {' or '.join(_KINDS[k] for k in kinds if k != 'null')}")
+            wanted = " or ".join(_KINDS[k] for k in kinds if k != "null")
+            yield Problem(path, f"must be {wanted}, not {podtypes.kind_of(instance)}")
         case "maxItems" | "maxLength":
             yield Problem(
                 path, f"must not have more than {limit} {'items' if error.validator == 'maxItems' else 'characters'}"
@@ -357,6 +380,8 @@ def _clean(document: Mapping[str, Any]) -> Document:
         # JSON Schema calls 2.0 an integer.
         if isinstance(out.get(name), float) and out[name].is_integer():
             out[name] = int(out[name])
+    if "podspec" in out:
+        out["podspec"] = podtypes.with_whole_numbers(out["podspec"])
     return out
 
 
@@ -453,8 +478,11 @@ def _headers(out: Document, _: Rules) -> Iterator[Problem]:
 def _podspec(out: Document, rules: Rules) -> Iterator[Problem]:
     if not isinstance(out.get("podspec"), Mapping):
         return
-    yield from podspec.problems(out["podspec"])
-    yield from podsecurity.violations(out["podspec"], rules.settings.pod_security)
+    wrong = list(itertools.islice(podtypes.type_problems(out["podspec"]), MAX_PROBLEMS))
+    yield from wrong
+    said = {problem.path for problem in wrong}
+    rest = (podspec.problems(out["podspec"]), podsecurity.violations(out["podspec"], rules.settings.pod_security))
+    yield from (problem for problem in itertools.chain(*rest) if problem.path not in said)
     # The only labels that a podspec can carry are those of volume claims. Ours mark what the service may delete.
     volumes = out["podspec"].get("volumes")
     for n, volume in enumerate(volumes if isinstance(volumes, list) else ()):
@@ -534,8 +562,8 @@ def containers(descriptor: Mapping[str, Any]) -> list[Document]:
 
 
 def ports(descriptor: Mapping[str, Any]) -> list[Document]:
-    """The container ports of all containers, first container first."""
-    return [port for container in containers(descriptor) for port in container.get("ports") or ()]
+    """The container ports of all containers, first container first, native sidecars last."""
+    return [port for container in app_containers(descriptor["podspec"]) for port in container.get("ports") or ()]
 
 
 def http_ports(descriptor: Mapping[str, Any]) -> list[int]:

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core import manifests
-from deployer.core.errors import DeadlineExceeded, Interrupted, KubeAlreadyExists, KubeError, KubeUnavailable, Problem
+from deployer.core.errors import (
+    DeadlineExceeded,
+    Interrupted,
+    KubeAlreadyExists,
+    KubeError,
+    KubeForbidden,
+    KubeNotFound,
+    KubeUnavailable,
+    Problem,
+)
 from deployer.core.gate import Gate
 from deployer.core.kube import refusals
 from deployer.core.kube.client import KubeClient
@@ -30,6 +39,12 @@ PATIENCE = 5.0
 
 AT_ONCE = 3
 """Descriptors that are asked about at the same time, so that a slow cluster takes no more threads away from REST."""
+
+QUICK_PATIENCE = 1.0
+"""Seconds for the question about a descriptor that is being stored."""
+
+QUIET = 15.0
+"""Seconds for which nobody who stores a descriptor waits for an API server that did not answer the last one."""
 
 ROUNDS = 8
 """How often one object is asked about: each round takes away what kept the API server from looking further."""
@@ -55,6 +70,7 @@ class DryRun:
         self._try = client.try_create
         self._settings = settings
         self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._quiet_until = 0.0
 
     def ask(self, descriptor: Mapping[str, Any], version: str) -> Findings:
         """What the API server says within `PATIENCE` seconds to what would be deployed as that version.
@@ -74,8 +90,36 @@ class DryRun:
             self._slots.release()
         return _tidy(found, descriptor["podspec"])
 
-    def _ask(self, descriptor: Mapping[str, Any], version: str, found: Findings) -> None:
-        controller = manifests.render_controller(
+    def ask_quickly(self, descriptor: Mapping[str, Any], version: str) -> Findings:
+        """What the API server can never take of the podspec, within `QUICK_PATIENCE` seconds; arguments as for `ask`.
+
+        For whoever stores a descriptor: what is right or wrong only now (a namespace, a quota, a policy) is not asked
+        about. After an API server that did not answer nobody waits for it for `QUIET` seconds.
+        """
+        found = Findings()
+        end = time.monotonic() + QUICK_PATIENCE
+        why = _unusable(descriptor["podspec"])
+        if time.monotonic() < self._quiet_until:
+            why = "the API server did not answer a moment ago"
+        if not why and not self._slots.acquire(timeout=QUICK_PATIENCE):
+            why = f"{AT_ONCE} descriptors are being checked already"
+        if why:
+            found.not_checked = {CONTROLLER.kind: why}
+            return found
+        try:
+            controller = self._controller(descriptor, version)
+            at = ("spec", "template", "spec")
+            lenient = self._settings.lenient_podspec
+            question = _Question(self._try, CONTROLLER, controller, at, found, lenient, lasting=True)
+            question.ask(descriptor["namespace"], Gate(end))
+        finally:
+            self._slots.release()
+        if question.unanswered:
+            self._quiet_until = time.monotonic() + QUIET
+        return _tidy(found, descriptor["podspec"])
+
+    def _controller(self, descriptor: Mapping[str, Any], version: str) -> Document:
+        return manifests.render_controller(
             descriptor=dict(descriptor),
             version=version,
             deployment_id=_ID,
@@ -86,6 +130,9 @@ class DryRun:
             image_pull_policy=self._settings.image_pull_policy,
             service_links=self._settings.enable_service_links,
         )
+
+    def _ask(self, descriptor: Mapping[str, Any], version: str, found: Findings) -> None:
+        controller = self._controller(descriptor, version)
         gate = Gate(time.monotonic() + PATIENCE)
         for kind, body, at in (
             (CONTROLLER, controller, ("spec", "template", "spec")),
@@ -106,6 +153,10 @@ class _Question:
     at: Sequence[str]
     found: Findings
     lenient: bool = False
+    lasting: bool = False
+    """Ask only about what stays as it is: not about rights, quotas, policies or a namespace that is not there."""
+    unanswered: bool = False
+    """True when there was no answer."""
 
     @property
     def podspec(self) -> Any:
@@ -123,10 +174,16 @@ class _Question:
             try:
                 error = self._once(namespace, gate, strict=strict)
             except Interrupted as over:
-                self._not_checked(f"the API server did not answer within {PATIENCE:g} s{_last(over)}")
+                self.unanswered = True
+                patience = QUICK_PATIENCE if self.lasting else PATIENCE
+                self._not_checked(f"the API server did not answer within {patience:g} s{_last(over)}")
                 return
             if error is None:
                 break
+            self.unanswered = isinstance(error, KubeUnavailable)
+            if self.lasting and isinstance(error, KubeForbidden | KubeNotFound):
+                self._not_checked(str(error))
+                return
             refusal = refusals.read(error, self.podspec, at)
             if refusal.reason:
                 self._not_checked(refusal.reason)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from deployer.core import manifests, policy
+from deployer.core.changes import released
 from deployer.core.descriptor import AUTOINCREMENT, start_timeout
 from deployer.core.errors import ForeignObject, Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
@@ -233,8 +234,10 @@ class Planner:
             version = str(max([app.highest, *self._numbers(app), int(live.version) if live else 0]) + 1)
             manifests.check_name(app.app, version)
             return version
+        going = released(self.store, app.namespace, app.app)
         for other in self.store.find(Deployment, namespace=app.namespace, app=app.app):
-            if other.id == deployment.id or other.version != wanted or (other.id == app.live and live is None):
+            gone = other.id in going or (other.id == app.live and live is None)
+            if other.id == deployment.id or other.version != wanted or gone:
                 continue
             if other.status is Status.DEPLOYING and other.sequence > deployment.sequence:
                 continue  # it waits for this one

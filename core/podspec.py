@@ -25,6 +25,8 @@ def problems(podspec: Any) -> Iterator[Problem]:
     policy = podspec.get("restartPolicy")
     if isinstance(policy, str) and policy not in ("", "Always"):
         yield Problem("podspec.restartPolicy", "must be Always: a ReplicationController takes nothing else")
+    if podspec.get("activeDeadlineSeconds") is not None:
+        yield Problem("podspec.activeDeadlineSeconds", "must be left out: it is for jobs, and this runs until replaced")
     volumes: set[str] = set()
     for n, volume in enumerate(_objects(podspec, "volumes")):
         yield from _name(volume, f"podspec.volumes[{n}].name", "volume", volumes, required=True)
@@ -34,6 +36,13 @@ def problems(podspec: Any) -> Iterator[Problem]:
             at = f"podspec.{kind}[{n}]"
             yield from _name(container, f"{at}.name", "container", names)
             yield from _container(container, at, volumes)
+
+
+def app_containers(podspec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The containers that run as long as the pod: the ordinary ones, then the native sidecars, which are init
+    containers with `restartPolicy: Always` (KEP-753)."""
+    sidecars = [c for c in podspec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return [*(podspec.get("containers") or ()), *sidecars]
 
 
 def _container(container: Mapping[str, Any], at: str, volumes: set[str]) -> Iterator[Problem]:

@@ -337,7 +337,9 @@ class Operation(Record):
     attempts    how often it was retried since it last got further
     target      what a retire is for: `{"by": id of the deployment that took over, "drop": ["route", "service"],
                 "previous": the `previous` of its plan}`, each optional; for a deployment `{"awaits": id of the
-                operation that must end before}`, `due` being how long that is waited for
+                operation that must end before}`, `due` being how long that is waited for.
+                `{"ending": {"version", "controller": uid, "grace": seconds}}` for pods that an undo left.
+                `"released": true` once nothing but pods that end is left of the deployment
     """
 
     KIND: ClassVar[str] = "operation"

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from deployer.core import manifests, steps
 from deployer.core.calls import StepCrashed
 from deployer.core.changes import ended_changes
 from deployer.core.errors import Cancelled, DeadlineExceeded, Hold, PluginError, StaleRevision, StepFailed
 from deployer.core.gate import Gate
+from deployer.core.kube import diagnose
 from deployer.core.planning import check_steps
 from deployer.core.providers import Step
-from deployer.core.records import App, Deployment, OperationKind, OperationState, Plan, Status
+from deployer.core.records import (
+    App,
+    Deployment,
+    Document,
+    Json,
+    OperationKind,
+    OperationState,
+    Plan,
+    Status,
+)
 from deployer.core.runner import FAILURES, Runner
 from deployer.core.store.base import Change, Update
 
@@ -45,11 +56,34 @@ class Removal(Runner):
 
     @property
     def _parked_state(self) -> OperationState:
-        """A retirement stands in nobody's way while it waits; an undeployment is awaited by what comes after it."""
-        return OperationState.QUEUED if self.operation.kind is OperationKind.RETIRE else OperationState.RUNNING
+        """A retirement stands in nobody's way while it waits; an undeployment is awaited by what comes after it, until
+        nothing is left of it but pods that end."""
+        released = self.operation.kind is OperationKind.RETIRE or self.operation.target.get("released")
+        return OperationState.QUEUED if released else OperationState.RUNNING
+
+    def _write_parked(self, step: Step, todo: Sequence[tuple[Step, Plan]], **fields: Json) -> None:
+        """Once all that led to the live version is gone, and only its pods take their time, the app is free for the
+        next deployment. In one transaction: a crash must not leave a version live that is not there any more."""
+        last = todo[-1][0] is step and isinstance(step, steps.RemoveWorkload)
+        if self.operation.kind is not OperationKind.UNDEPLOY or self.operation.target.get("released") or not last:
+            super()._write_parked(step, todo, **fields)
+            return
+        while True:
+            app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
+            changes = self._forget(app, self.operation.deployment) if app is not None else []
+            target = {**self.operation.target, "released": True}
+            try:
+                self._journal.write(*changes, state=OperationState.QUEUED, target=target, **fields)
+            except StaleRevision:
+                continue
+            return
 
     def _retirement(self) -> list[tuple[Step, Plan]]:
         target = self.operation.target
+        if "ending" in target:
+            # Nobody would read about pods of a deployment whose record is gone.
+            known = self._store.get(Deployment, self.operation.deployment) is not None
+            return [(steps.AwaitPodsEnd(), self._ending_plan(target["ending"]))] if known else []
         todo: list[tuple[Step, Plan]] = []
         winner = self._store.get(Plan, target["by"]) if target.get("by") else None
         if winner is not None and winner.route and self._known(winner):
@@ -74,6 +108,9 @@ class Removal(Runner):
             return None
         app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
         plan = self._store.get(Plan, deployment.id)
+        if self.operation.target.get("released"):
+            # Whatever leads anywhere by now is another version's.
+            return [(steps.RemoveWorkload(), plan)] if plan is not None else []
         if app is not None and app.live == deployment.id and plan is not None:
             own = self._strategy_steps(plan, "undeploy_steps")
             todo = [(step, plan) for step in (own if own is not None else steps.undeploy_steps())]
@@ -89,20 +126,22 @@ class Removal(Runner):
         """True when nothing of a deployment is to be left; releasing a route or dropping one is less than that."""
         operation = self.operation
         return operation.kind is OperationKind.UNDEPLOY or (
-            bool(operation.target.get("previous")) and "drop" not in operation.target
+            bool(operation.target.get("previous") or operation.target.get("ending")) and "drop" not in operation.target
         )
 
     def _sweep_rest(self) -> None:
         """Remove what no step removed: objects that a plugin made, which may not even be installed any more."""
         deployment = self._store.get(Deployment, self.operation.deployment) if self._ends else None
-        if deployment is None:
+        if deployment is None or "ending" in self.operation.target:  # an undo has done that
             return
-        self._caller.call(
-            self._tools.settings.undo_timeout,
-            lambda gate: self._sweep(
-                deployment.id, deployment.version, gate, live_too=self.operation.kind is OperationKind.UNDEPLOY
-            ),
-        )
+        live_too = self.operation.kind is OperationKind.UNDEPLOY
+
+        def sweep(gate: Gate) -> None:
+            labels = {"name": manifests.versioned_name(deployment.app, deployment.version)}
+            for uid in self._sweep(deployment.id, deployment.version, gate, live_too=live_too):
+                diagnose.await_pods_gone(self._kube(deployment.id, gate), uid, labels, self._log)
+
+        self._caller.call(self._tools.settings.undo_timeout, sweep)
 
     def _removed(self) -> None:
         """The transaction that ends a retirement or an undeployment."""
@@ -112,7 +151,9 @@ class Removal(Runner):
             changes: list[Change] = []
             if deployment is not None and self._ends:
                 if deployment.status is Status.UNDEPLOYING:
-                    changes.append(self._line(f"UNDEPLOYED: version {deployment.version} is removed"))
+                    cancelled = "ending" in self.operation.target
+                    said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
+                    changes.append(self._line(f"UNDEPLOYED: {said}"))
                 if app is not None:
                     changes += self._forget(app, deployment.id)
                 changes += ended_changes(self._store, deployment)
@@ -155,6 +196,18 @@ class Removal(Runner):
             settings={"original": True},
             route=previous.get("original_route"),
             ingress=previous.get("ingress") or {},
+        )
+
+    def _ending_plan(self, ending: Document) -> Plan:
+        """As much of the plan of a deployment that was undone as waiting for its pods takes."""
+        podspec = {"terminationGracePeriodSeconds": ending["grace"]}
+        return Plan(
+            namespace=self.operation.namespace,
+            app=self.operation.app,
+            deployment=self.operation.deployment,
+            version=ending["version"],
+            objects={"controller": {"spec": {"template": {"spec": podspec}}}},
+            settings={"controller": ending["controller"]},
         )
 
     def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:

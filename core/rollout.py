@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 
 from deployer.core import manifests, service_links
 from deployer.core.calls import StepCrashed
@@ -26,8 +27,10 @@ from deployer.core.errors import (
     StoreError,
 )
 from deployer.core.gate import Gate
-from deployer.core.kube.kinds import SERVICE
+from deployer.core.kube import diagnose
+from deployer.core.kube.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.kube.owned import OwnedKube
+from deployer.core.kube.pods import controller_uid
 from deployer.core.planning import Planner, check_steps
 from deployer.core.providers import Phase, Step
 from deployer.core.records import (
@@ -44,14 +47,19 @@ from deployer.core.records import (
     timestamp_of,
 )
 from deployer.core.runner import AWAITS, FAILURES, Runner
+from deployer.core.steps import StartWorkload
 from deployer.core.store.base import Change, Create, Update
-from deployer.core.workload import leads_to
+from deployer.core.workload import grace_time, leads_to, remove_orphans, workload_labels
 
 UNDO_ATTEMPTS = 3
 """How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
 
 DECISIONS = 5
 """How often a deployment is decided again because a record that it depends on changed in the meantime."""
+
+PODS_PATIENCE = 2.0
+"""Seconds for which an undo waits for pods to end, so that mostly nothing is left once a deployment has failed. Those
+that take longer end beside whatever comes next."""
 
 HOLD_INTERVAL = 15.0
 """Seconds between two looks at something that can neither go on nor back."""
@@ -309,13 +317,50 @@ class Rollout(Runner):
         try:
             self._undo_steps(plan)
             self._caller.call(self._removal_budget(plan), lambda gate: self._sweep(plan.deployment, plan.version, gate))
+            ending = self._pods_that_end(plan)
         except Hold as error:
             return self._hold_on(str(error))
         except RETRIED as error:
             return self._again(f"undoing is not finished: {error}", OperationState.UNDOING)
         document = self.operation.failure
-        self._end(Failure(**document) if document else None)
+        self._end(Failure(**document) if document else None, ending)
         return None
+
+    def _pods_that_end(self, plan: Plan) -> list[Operation]:
+        """What waits for the pods that need longer than a moment: nobody else has to, as nothing leads to them."""
+        labels, budget = workload_labels(plan), self._tools.settings.undo_timeout
+        if self._caller.call(budget, lambda gate: self._is_anothers(plan, gate)):
+            return []
+        try:
+            orphans = self._caller.call(
+                PODS_PATIENCE, lambda gate: diagnose.await_pods_gone(self._kube(plan.deployment, gate), "", labels)
+            )
+            controllers: set[str] = set()
+        except DeadlineExceeded:
+            left = self._caller.call(budget, lambda gate: self._kube(plan.deployment, gate).list(POD, labels))
+            orphans = [pod for pod in left if not controller_uid(pod)]
+            controllers = {controller_uid(pod) for pod in left} - {""}
+        if orphans:
+            self._caller.call(budget, lambda gate: remove_orphans(self._work(StartWorkload(), plan, gate), orphans))
+        return [self._ending(plan, uid) for uid in sorted(controllers)]
+
+    def _is_anothers(self, plan: Plan, gate: Gate) -> bool:
+        """Is there a controller of the version's name that is not ours? Then its pods are not either."""
+        kube = self._kube(plan.deployment, gate)
+        found = kube.items(CONTROLLER, {"name": workload_labels(plan)["name"]})
+        return any(not kube.owned_by(controller, plan.deployment) for controller in found)
+
+    def _ending(self, plan: Plan, controller: str) -> Operation:
+        """Waits for the pods of the controller that had this uid."""
+        ending = {"version": plan.version, "grace": grace_time(plan), "controller": controller}
+        return Operation(
+            namespace=plan.namespace,
+            app=plan.app,
+            id=new_id(),
+            kind=OperationKind.RETIRE,
+            deployment=plan.deployment,
+            target={"ending": ending, "released": True},
+        )
 
     def _undo_steps(self, plan: Plan) -> None:
         try:
@@ -380,18 +425,22 @@ class Rollout(Runner):
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
-    def _end(self, failure: Failure | None) -> None:
-        """The deployment did not come to be live: FAILURE, or UNDEPLOYED when it was cancelled."""
+    def _end(self, failure: Failure | None, ending: Sequence[Operation] = ()) -> None:
+        """The deployment did not come to be live: FAILURE, or UNDEPLOYED when it was cancelled, which is left to what
+        waits for the last pods (`ending`)."""
         while True:
             deployment = self._store.get(Deployment, self.operation.deployment)
             if deployment is None:
                 self._close()
                 return
-            said = "UNDEPLOYED: the deployment was cancelled"
+            changes: list[Change] = [Create(operation) for operation in ending]
             if deployment.status is not Status.UNDEPLOYING and failure is not None:
                 deployment = dataclasses.replace(deployment, failure=failure.to_document())
                 said = f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else "")
-            changes = [self._line(said), *ended_changes(self._store, deployment)]
+                changes += [self._line(said), *ended_changes(self._store, deployment)]
+            elif not ending:
+                said = "UNDEPLOYED: the deployment was cancelled"
+                changes += [self._line(said), *ended_changes(self._store, deployment)]
             try:
                 self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
             except StaleRevision:

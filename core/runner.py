@@ -14,6 +14,7 @@ from typing import cast
 
 from deployer.core import health_via, manifests
 from deployer.core.calls import Caller, Hung, StepCrashed
+from deployer.core.changes import released
 from deployer.core.clock import SteadyClock
 from deployer.core.errors import (
     Conflict,
@@ -28,7 +29,6 @@ from deployer.core.errors import (
 )
 from deployer.core.gate import Gate
 from deployer.core.journal import Journal
-from deployer.core.kube import diagnose
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import CONTROLLER, SERVICE
 from deployer.core.kube.mirror import Gone, Mirrors
@@ -121,6 +121,10 @@ class Runner:
         """The operation's state while a step of it is parked."""
         return self.operation.state
 
+    def _write_parked(self, step: Step, todo: Sequence[tuple[Step, Plan]], **fields: Json) -> None:
+        """Record that a step of `todo` is parked."""
+        self._journal.write(state=self._parked_state, **fields)
+
     def _fence(self) -> None:
         """Raise the epoch of the app's shared objects to the lease's token, once in a process. Raises KubeError."""
         if not self._fenced:
@@ -164,8 +168,9 @@ class Runner:
                 if outcome.reason:
                     self._log(outcome.reason)
                 self.event = outcome.event
-                self._journal.write(
-                    state=self._parked_state,
+                self._write_parked(
+                    step,
+                    todo,
                     **self._wait(outcome.until - self._tools.clock()),
                     spent=self._spent,
                     attempts=0,
@@ -230,8 +235,9 @@ class Runner:
             self._spent[phase] = budget - max(left, min(FRESH, budget))
         return budget - self._spent.get(phase, 0.0), budget
 
-    def _sweep(self, deployment: str, version: str, gate: Gate, *, live_too: bool = False) -> None:
-        """Remove what is left of exactly this deployment, unless something leads to it.
+    def _sweep(self, deployment: str, version: str, gate: Gate, *, live_too: bool = False) -> list[str]:
+        """Remove what is left of exactly this deployment, unless something leads to it. Returns the uids of controllers
+        that went, whose pods end now.
 
         `live_too`: the live one is meant, which is being undeployed.
         """
@@ -244,9 +250,9 @@ class Runner:
         present = [(kind, name, found) for kind, name in rest if (found := kube.get(kind, name)) is not None]
         if present:
             self._check_not_selected(kube, deployment, version)
-        for kind, name, found in present:
-            if kube.delete(kind, name, deployment=deployment) and kind == CONTROLLER:
-                diagnose.await_pods_gone(kube, found["metadata"]["uid"], {"name": name})
+        gone = [found for kind, name, found in present if kube.delete(kind, name, deployment=deployment)]
+        controllers = [found for kind, _, found in present if kind == CONTROLLER and found in gone]
+        return [str(found["metadata"]["uid"]) for found in controllers]
 
     def _check_not_selected(self, kube: OwnedKube, deployment: str, version: str) -> None:
         """Raise Hold when the unversioned Service leads to this version."""
@@ -292,9 +298,10 @@ class Runner:
         operation = self.operation
         app = self._store.get(App, f"{operation.namespace}/{operation.app}")
         keep = {app.live, app.held} if app else set()
+        keep -= (going := released(self._store, operation.namespace, operation.app))
         for status in (Status.DEPLOYED, Status.UNDEPLOYING):
             found = self._store.find(Deployment, namespace=operation.namespace, app=operation.app, tag=status.value)
-            keep |= {d.id for d in found}
+            keep |= {d.id for d in found} - going
         owner = Owner(
             instance=self._tools.settings.instance,
             namespace=operation.namespace,

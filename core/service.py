@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
+from deployer.core import podtypes
 from deployer.core.changes import claim_hosts, hosts_of, purge_changes, release_hosts
 from deployer.core.dryrun import DryRun, Findings
 from deployer.core.errors import (
@@ -42,6 +44,9 @@ from deployer.core.remarks import remarks
 from deployer.core.secret_matching import Matcher
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
+
+UNKNOWN_NAMED = 10
+"""Unknown fields of a podspec that one sentence names."""
 
 T = TypeVar("T")
 
@@ -142,9 +147,29 @@ class Service:
         validation["notChecked"] += [{"what": what, "reason": why} for what, why in missing.items()]
         if problems:
             raise Invalid(descriptors.bounded(problems), validation)
-        if found_remarks := self._remarks(document, normal):
+        asked = "ReplicationController" in found.checked
+        if found_remarks := self._remarks(document, normal, cluster_asked=asked):
             validation["remarks"] = found_remarks
         return {**normal, "validation": validation}
+
+    def _accept(self, namespace: str, body: bytes) -> Document:
+        """The normalised descriptor that is to be stored. Raises Invalid with everything that no cluster takes, as far
+        as it can be known: the API server is asked as well, quickly, if it can be."""
+        normal, problems, sound = self._examine(namespace, descriptors.parse(body))
+        if self._dry_run is not None and sound is not None and "podspec" in normal:
+            version = self._next_version(namespace, sound)
+            found = self._dry_run.ask_quickly({**sound, "podspec": normal["podspec"]}, version)
+            known = {problem.path for problem in problems}
+            problems += [p for p in found.problems if p.path not in known and p.path != "namespace"]
+            if found.not_checked and (unknown := list(podtypes.unknown_fields(normal["podspec"]))):
+                logger.info("a descriptor of %s/%s %s", namespace, sound["appName"], _unknown_text(unknown))
+        if problems:
+            raise Invalid(descriptors.bounded(problems))
+        return normal
+
+    def _next_version(self, namespace: str, sound: Document) -> str:
+        app = self.store.get(App, f"{namespace}/{sound['appName']}")
+        return descriptors.version_of(sound) or str((app.highest if app else 0) + 1)
 
     def _host_problems(self, sound: Document) -> list[Problem]:
         try:
@@ -158,16 +183,15 @@ class Service:
         if self._dry_run is None or sound is None or "podspec" not in normal:
             why = "there is no cluster to ask" if self._dry_run is None else "correct the other problems first"
             return Findings(not_checked=dict.fromkeys(_DRY_RUN, why))
-        version = descriptors.version_of(sound)
-        if not version:
-            app = self.store.get(App, f"{namespace}/{sound['appName']}")
-            version = str((app.highest if app else 0) + 1)
-        return self._dry_run.ask({**sound, "podspec": normal["podspec"]}, version)
+        return self._dry_run.ask({**sound, "podspec": normal["podspec"]}, self._next_version(namespace, sound))
 
-    def _remarks(self, sent: Document, normal: Document) -> list[Document]:
+    def _remarks(self, sent: Document, normal: Document, *, cluster_asked: bool) -> list[Document]:
         """What there is to say about a valid descriptor, the providers' word included, and no reason to refuse it."""
-        found = [r for p in self._chosen(normal) for r in _asked(p, p.remarks, normal)]
-        found = [*remarks(sent, normal, self._settings), *_without_values(found, normal)]
+        said = f"is not a field that Kubernetes {podtypes.VERSION} knows"
+        paths = () if cluster_asked else podtypes.unknown_fields(normal["podspec"])
+        unknown = [Problem(path, said) for path in itertools.islice(paths, descriptors.MAX_UNKNOWN)]
+        chosen = [r for p in self._chosen(normal) for r in _asked(p, p.remarks, normal)]
+        found = [*unknown, *remarks(sent, normal, self._settings), *_without_values(chosen, normal)]
         return [{"path": remark.path, "message": remark.message} for remark in found]
 
     def remarked(self, body: bytes, stored: StoredDescriptor) -> Document:
@@ -177,15 +201,16 @@ class Service:
         """
         found: list[Document] = []
         with contextlib.suppress(PluginError):
-            found = self._remarks(descriptors.parse(body), stored.document)
+            # What the cluster does not know was refused, if it could be asked.
+            found = self._remarks(descriptors.parse(body), stored.document, cluster_asked=False)
         if not found:
             return {}
-        not_checked = [{"what": what, "reason": "only /descriptors/validate asks the cluster"} for what in _DRY_RUN]
+        not_checked = [{"what": "Pod", "reason": "only /descriptors/validate asks the cluster about it"}]
         return {"checked": ["descriptor"], "notChecked": not_checked, "warnings": [], "remarks": found}
 
     def create_descriptor(self, namespace: str, body: bytes) -> StoredDescriptor:
         """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""
-        document = self.check(namespace, descriptors.parse(body))
+        document = self._accept(namespace, body)
         now = timestamp()
         record = StoredDescriptor(
             namespace=namespace,
@@ -221,7 +246,7 @@ class Service:
         if_match   the revisions that it may have; None: any
         """
         self.descriptor(namespace, id)
-        document = self.check(namespace, descriptors.parse(body))
+        document = self._accept(namespace, body)
 
         def attempt() -> StoredDescriptor:
             old = self.descriptor(namespace, id)
@@ -314,7 +339,10 @@ class Service:
         said = self.logbook.line(
             deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
         )
-        revision = self.store.commit(Create(deployment), Create(operation), said)
+        changes: list[Change] = [Create(deployment), Create(operation), said]
+        if unknown := list(podtypes.unknown_fields(document["podspec"])):
+            changes.append(self.logbook.line(deployment.id, f"the podspec {_unknown_text(unknown)}"))
+        revision = self.store.commit(*changes)
         return dataclasses.replace(deployment, revision=revision, sequence=revision)
 
     def deployments(
@@ -409,6 +437,12 @@ class Service:
         self.deployment(namespace, id)
         last = self.logbook.last(id)
         return self.logbook.text(id, after, last), last
+
+
+def _unknown_text(paths: Sequence[str]) -> str:
+    """What is said of fields that the cluster may or may not know."""
+    more = f" and {len(paths) - UNKNOWN_NAMED} more" if len(paths) > UNKNOWN_NAMED else ""
+    return f"has fields that Kubernetes {podtypes.VERSION} does not know: {', '.join(paths[:UNKNOWN_NAMED])}{more}"
 
 
 def _by(name: str) -> str:

@@ -12,13 +12,14 @@ from deployer.core.hosts import require_free
 from deployer.core.kube import diagnose, refusals
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.mirror import CONTROLLED_BY, Gone
-from deployer.core.kube.pods import name_of, pods_left, service_slices
+from deployer.core.kube.pods import controller_uid, name_of, pods_left, service_slices
 from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Step, Work
 from deployer.core.records import Document, Plan
 from deployer.core.verification import VerifyHealth
 from deployer.core.workload import (
     PODS_GONE,
     await_serving,
+    grace_of,
     grace_time,
     leads_to,
     own_controller,
@@ -50,11 +51,35 @@ class StartWorkload(Step):
 
     def run(self, work: Work) -> Outcome:
         objects = work.plan.objects
+        if (pods := self._earlier_pods(work)) is not None:
+            return pods
         if objects["versioned_service"]:
             work.kube.create(SERVICE, objects["versioned_service"])
         controller = _create_controller(work)
         work.log(f"created {name_of(controller)}, replicas: {work.plan.replicas}")
         return Done()
+
+    def _earlier_pods(self, work: Work) -> Outcome | None:
+        """Park while pods of an earlier deployment of this very version end: the new ones would have their labels."""
+        labels = workload_labels(work.plan)
+        found = work.kube.items(POD, labels)
+        if not found or work.kube.get(CONTROLLER, labels["name"]) is not None:
+            return None  # those of a controller are the business of whoever creates one of its name
+        remove_orphans(work, found)
+        left = pods_left(found, "")
+        if not left:
+            return None
+        if work.recall("began", None) is None:
+            work.log(f"waiting for the pods of an earlier version {work.plan.version} to end, {len(left)} left")
+        patience = max(grace_of(pod.get("spec", {})) for pod in left) + PODS_GONE
+        if remaining := work.left("began", patience):
+            return Park(work.now() + remaining, event=work.kube.gone(POD, labels))
+        raise StepFailed(
+            f"{len(left)} pods of an earlier deployment of version {work.plan.version} have not ended, like "
+            f"{name_of(left[0])}",
+            reason="PodsLeft",
+            hint="find the finalizer or the node that keeps them, or choose another newVersion",
+        )
 
     def undo(self, work: Work) -> None:
         remove_workload(work)
@@ -420,24 +445,42 @@ class RemoveWorkload(Step):
             # The mirror first, then the server itself: one that lags must not call pods gone that were just made.
             found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
             if left := pods_left(found, uid):
-                return self._park(work, uid, left, work.kube.gone(POD, selector))
+                return _park(work, uid, left, work.kube.gone(POD, selector))
             if uid:
                 work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
             remove_orphans(work, found)
         remove_versioned_service(work, original_ok=original_ok)
         return Done()
 
-    def _park(self, work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcome:
-        if work.recall("controller", None) is None:
-            work.remember("controller", uid)
-            work.log(f"waiting for its pods to end, {len(left)} left")
-        patience = grace_time(work.plan) + PODS_GONE
-        if remaining := work.left("began", patience):
-            return Park(work.now() + remaining, event=event)
-        raise StepFailed(
-            f"its pods were asked to end more than {patience:g} s ago and {len(left)} have not, like "
-            f"{name_of(left[0])}: see whether a finalizer, or a node that does not answer, keeps them"
-        )
+
+class AwaitPodsEnd(Step):
+    """Wait, holding nothing, for the pods that an undo left. The uid of their controller is in the plan's settings."""
+
+    id = "await-pods-end"
+    phase = Phase.RETIRE
+
+    def run(self, work: Work) -> Outcome:
+        uid = work.plan.settings["controller"]
+        selector = {CONTROLLED_BY: uid}
+        found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
+        if left := pods_left(found, uid):
+            return _park(work, uid, left, work.kube.gone(POD, selector))
+        work.log("its pods have ended")
+        return Done()
+
+
+def _park(work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcome:
+    """Park until these pods have ended, at most for their grace time and some. Raises StepFailed after that."""
+    if work.recall("controller", None) is None:
+        work.remember("controller", uid or controller_uid(left[0]))
+        work.log(f"waiting for its pods to end, {len(left)} left")
+    patience = grace_time(work.plan) + PODS_GONE
+    if remaining := work.left("began", patience):
+        return Park(work.now() + remaining, event=event)
+    raise StepFailed(
+        f"its pods were asked to end more than {patience:g} s ago and {len(left)} have not, like "
+        f"{name_of(left[0])}: see whether a finalizer, or a node that does not answer, keeps them"
+    )
 
 
 def deploy_steps(plan: Plan | None = None) -> list[Step]:

@@ -11,10 +11,12 @@ from deployer.core.errors import DeadlineExceeded, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.health import Verdict
 from deployer.core.kube import diagnose
-from deployer.core.kube.judge import Hopeless, ReadyJudge, container_state
+from deployer.core.kube.explain import container_state
+from deployer.core.kube.judge import Hopeless, ReadyJudge
 from deployer.core.kube.kinds import POD
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.kube.pods import container_statuses, controlled_by, is_active, name_of, short, wanted_pods
+from deployer.core.podspec import app_containers
 from deployer.core.providers import Done, HealthRounds, Outcome, Phase, Step, Work
 from deployer.core.records import Document
 from deployer.core.workload import own_controller
@@ -158,6 +160,6 @@ class _Asked:
 
 def _asked_container(pod: Document, port: int) -> str:
     """The container that the health check asks: the one that declares the port, else the first."""
-    containers: list[Document] = pod.get("spec", {}).get("containers") or []
+    containers = app_containers(pod.get("spec", {}))
     declares = (c for c in containers if any(p.get("containerPort") == port for p in c.get("ports") or ()))
     return str(next(declares, containers[0] if containers else {}).get("name", ""))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from deployer.core import manifests
 from deployer.core.errors import DeadlineExceeded, Hold, KubeForbidden, StepFailed
 from deployer.core.kube import diagnose
-from deployer.core.kube.judge import explain_not_ready
+from deployer.core.kube.explain import explain_not_ready
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.kube.pods import (
@@ -176,13 +176,12 @@ def require_ready(kube: OwnedKube, service: str, plan: Plan) -> None:
 
 
 def remove_workload(work: Work) -> None:
-    """ReplicationController, its pods, then the versioned Service: only those of exactly that deployment."""
-    uid = remove_controller(work)
-    if uid is not None:
-        orphans = diagnose.await_pods_gone(work.kube, uid, workload_labels(work.plan))
-        if uid:
-            work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
-        remove_orphans(work, orphans)
+    """ReplicationController and versioned Service: only those of exactly that deployment, to which nothing leads.
+
+    For undoing. Waits for no pods, which end by themselves: an undo does that for all that a deployment began.
+    """
+    if remove_controller(work) is not None:
+        work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
     remove_versioned_service(work)
 
 
@@ -213,9 +212,13 @@ def workload_labels(plan: Plan) -> dict[str, str]:
 
 def grace_time(plan: Plan) -> float:
     """Seconds that a version's pods may take to end once they are asked to."""
-    podspec = plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {})
+    return grace_of(plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {}))
+
+
+def grace_of(podspec: Document) -> float:
+    """Seconds that pods of this spec may take to end; Kubernetes' default is 30."""
     grace = podspec.get("terminationGracePeriodSeconds", 30)
-    return float(grace if isinstance(grace, int) else 30)
+    return float(grace if isinstance(grace, int | float) else 30)
 
 
 def remove_orphans(work: Work, pods: Sequence[Document]) -> None:

@@ -9,19 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
 from deployer.core.gate import Gate
-from deployer.core.kube.judge import (
-    Hopeless,
-    Judgement,
-    Ready,
-    ReadyJudge,
-    Waiting,
-    explain_not_ready,
-)
+from deployer.core.kube.explain import explain_not_ready, hint_not_ready
+from deployer.core.kube.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.kube.mirror import CONTROLLED_BY, INVOLVED
 from deployer.core.kube.owned import OwnedKube
 from deployer.core.kube.pods import (
     container_statuses,
+    controlled_by,
     has_controller,
     is_active,
     is_ready,
@@ -123,16 +118,21 @@ class _Watcher:
         """Judge what there is now."""
         self.pods = pods
         self.controller = self._find_controller()
-        judgement = self._judge.judge(self.controller, pods, self._events, time.monotonic())
+        judgement = self._judge.judge(self.controller, pods, self._events, time.monotonic(), self.others)
         if new := judgement.wants_events - self._wants:
             for uid in new:
                 self._woken_by.enter_context(self._kube.waking(EVENT, self._changed, {INVOLVED: uid}))
             self._wants |= new
-            judgement = self._judge.judge(self.controller, pods, self._events, time.monotonic())
+            judgement = self._judge.judge(self.controller, pods, self._events, time.monotonic(), self.others)
         if isinstance(judgement, Waiting):
             self._say(judgement)
             return None
         return judgement
+
+    def others(self) -> list[Document]:
+        """The active pods of the app's other versions, which may be in the way of these."""
+        found = self._kube.known(POD, {"app": self._kube.owner.app})
+        return [pod for pod in found if is_active(pod) and not controlled_by(pod, self._uid)]
 
     def _find_controller(self) -> Document:
         """From the mirror; from the server at first and when the mirror no longer has it."""
@@ -188,13 +188,19 @@ def tell(kube: OwnedKube, end: Hopeless, log: Log) -> None:
 
 def _missed(kube: OwnedKube, watcher: _Watcher, over: DeadlineExceeded, log: Log) -> StepFailed:
     """Why it was not ready in time."""
-    hint = "see the last lines in the deployment's log, and the probe; timeoutSeconds gives an app more time"
     if watcher.controller is None:
+        hint = "see whether the API server can be reached; then deploy again"
         return StepFailed(f"the pods of {watcher.name} are not ready: {over}", reason="NotReady", hint=hint)
-    text = explain_not_ready(watcher.controller, watcher.pods, lambda uid: _events_now(kube, uid))
+
+    def events_of(about: str) -> Sequence[Document]:
+        return _events_now(kube, about)
+
+    text = explain_not_ready(watcher.controller, watcher.pods, events_of)
     unready = next((p for p in watcher.pods if is_active(p) and not is_ready(p)), None)
     if unready is None:
+        hint = "see why its pods are not created or do not stay; timeoutSeconds gives an app more time"
         return StepFailed(f"not ready in time: {text}", reason="NotReady", hint=hint)
+    hint = hint_not_ready(unready, events_of, watcher.others())
     _tell_events(kube, name_of(unready), uid_of(unready), log)
     broken = next((c for c in container_statuses(unready) if not c.get("ready")), {})
     if broken.get("restartCount") or (broken.get("state") or {}).get("waiting") is None:

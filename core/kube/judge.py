@@ -9,18 +9,22 @@ from typing import NoReturn
 
 from deployer.core.errors import StepFailed
 from deployer.core.kube import words
+from deployer.core.kube.explain import IMAGE_TROUBLE, STARTING, how_ended, lower, times
 from deployer.core.kube.owned import event_time
 from deployer.core.kube.pods import (
     about_container,
+    app_statuses,
     container_statuses,
     count,
     is_active,
     is_probed,
     is_ready,
+    is_scheduled,
     last_end,
     missing_condition,
     name_of,
     newest,
+    running_init,
     short,
     uid_of,
     waiting_for,
@@ -28,9 +32,9 @@ from deployer.core.kube.pods import (
     warnings,
     with_reason,
 )
+from deployer.core.kube.scheduling import EventsOf, obstacle
 from deployer.core.records import Document
 
-EventsOf = Callable[[str], Sequence[Document]]
 Pair = tuple[str, str]
 
 QUIET = 5.0
@@ -49,15 +53,11 @@ between one crash and the next."""
 NODE_RETRY = 15.0
 """Seconds after which a node, or the controller, has tried again: theirs are back-offs of some 10 s."""
 
-PODS_EXPLAINED = 3
-
 _AT_ONCE = {
     "InvalidImageName": "correct the image's name",
     "ErrImageNeverPull": "bring the image onto the node, or change imagePullPolicy",
 }
-_IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "ImageInspectError"})
-_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 _CANNOT_START = frozenset({"StartError", "ContainerCannotRun"})
 _VOLUMES = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 
@@ -123,11 +123,19 @@ class ReadyJudge:
     told: dict[str, str] = field(default_factory=dict)
     """What was said last of why an image or a start failed: it is not repeated while the kubelet backs off."""
 
-    def judge(self, controller: Document, pods: Sequence[Document], events: EventsOf, now: float) -> Judgement:
-        """`pods` are those that the controller owns, `events` gives an object's Events by uid (empty: none known),
-        `now` is in seconds on any clock that only goes forward."""
+    def judge(
+        self,
+        controller: Document,
+        pods: Sequence[Document],
+        events: EventsOf,
+        now: float,
+        others: Callable[[], Sequence[Document]] = tuple,
+    ) -> Judgement:
+        """`pods` are those that the controller owns, `events` gives an object's Events (empty: none known) by uid or as
+        `Kind/name`, `now` is in seconds on any clock that only goes forward, `others` gives the active pods of the
+        app's other versions."""
         wanted = wanted_pods(controller)
-        look = _Look(self, events, now)
+        look = _Look(self, events, now, others)
         ready = [p for p in pods if is_ready(p) and look.is_steady(p)]
         if len(ready) >= wanted:
             return Ready(tuple(ready))
@@ -158,17 +166,19 @@ def _fail(text: str, reason: str, pod: Document, *, hint: str = "", container: s
 class _Look:
     """One look at everything."""
 
-    def __init__(self, judge: ReadyJudge, events: EventsOf, now: float) -> None:
+    def __init__(
+        self, judge: ReadyJudge, events: EventsOf, now: float, others: Callable[[], Sequence[Document]]
+    ) -> None:
         self.asked: set[str] = set()
         self.present: set[str] = set()
         self._judge = judge
         self._events_of = events
         self._now = now
+        self._others = others
 
     def troubles(self, controller: Document, pods: Sequence[Document], wanted: int) -> dict[str, str]:
         """What stands in the way, by key. Raises _Hopeless."""
-        self._judge_failed(pods)
-        found: dict[str, str] = {}
+        found = dict(self._judge_failed(pods))
         active = [p for p in pods if is_active(p)]
         for pod in active:
             if not is_ready(pod):
@@ -196,25 +206,30 @@ class _Look:
 
     def is_steady(self, pod: Document) -> bool:
         """True unless the pod's containers were restarted a moment ago, or have just started and have no probe."""
-        restarts = sum(int(s.get("restartCount", 0)) for s in pod.get("status", {}).get("containerStatuses") or ())
+        restarts = sum(int(status.get("restartCount", 0)) for status in app_statuses(pod))
         least = STEADY if restarts else 0.0 if is_probed(pod) else self._judge.min_ready
         return not least or self._lasting(f"up {uid_of(pod)} {restarts}") >= least
 
     # --- the controller -------------------------------------------------------------------------------------------
 
-    def _judge_failed(self, pods: Sequence[Document]) -> None:
+    def _judge_failed(self, pods: Sequence[Document]) -> Iterator[Pair]:
         """A ReplicationController replaces failed pods for ever. One that is being deleted ends so too."""
         failed = [
             p
             for p in pods
             if p.get("status", {}).get("phase") == "Failed" and not p["metadata"].get("deletionTimestamp")
         ]
-        if len(failed) >= max(2, self._judge.max_restarts):
-            status = failed[-1]["status"]
-            why = status.get("message") or status.get("reason") or "no reason given"
-            reason = status.get("reason") or "PodFailed"
-            hint = "see why its node would not have it, or why it ended"
-            _fail(f"{len(failed)} pods failed one after the other: {short(why)}", reason, failed[-1], hint=hint)
+        if not failed:
+            return
+        last = max(failed, key=lambda p: str(p["metadata"].get("creationTimestamp") or ""))
+        reason = str(last["status"].get("reason") or "PodFailed")
+        why = short(last["status"].get("message") or last["status"].get("reason") or "no reason given")
+        final = reason in words.NODE_REFUSES
+        most = FINAL_ATTEMPTS if final else max(2, self._judge.max_restarts)
+        if len(failed) >= most:
+            hint = words.NODE_REFUSES.get(reason, "see why its node would not have it, or why it ended")
+            _fail(f"{len(failed)} pods failed one after the other: {why}", reason, last, hint=hint)
+        yield f"failed {reason}", f"pod {name_of(last)} failed: {why}"
 
     def _admission(self, controller: Document, pods: Sequence[Document]) -> str:
         """The API server refuses the pods: only the controller says so, in its status and in Events."""
@@ -244,8 +259,8 @@ class _Look:
     # --- a pod ----------------------------------------------------------------------------------------------------
 
     def _pod(self, pod: Document) -> Iterator[Pair]:
-        if text := missing_condition(pod, "PodScheduled", reason="Unschedulable"):
-            yield self._unschedulable(pod, text)
+        if not is_scheduled(pod):
+            yield from self._unscheduled(pod)
             return
         statuses = container_statuses(pod)
         for status in statuses:
@@ -253,28 +268,36 @@ class _Look:
         if self._lasting(f"slow {uid_of(pod)}") >= QUIET:
             yield from self._slow(pod, statuses)
 
-    def _unschedulable(self, pod: Document, text: str) -> Pair:
-        uid, text = uid_of(pod), words.unschedulable(text)
-        scaling = bool(with_reason(self._events(uid), "TriggeredScaleUp"))
-        if self._lasting(f"unschedulable {uid}") > self._judge.unschedulable_grace and not scaling:
-            hint = "free or add nodes, or have the pod ask for less: requests, nodeSelector, affinity, volumes"
-            _fail(f"pod {name_of(pod)} finds no node: {text}", "Unschedulable", pod, hint=hint)
-        more = ", the cluster is being scaled up" if scaling else ""
-        return f"node{more}", f"finds no node{more}: {text}"
+    def _unscheduled(self, pod: Document) -> Iterator[Pair]:
+        uid = uid_of(pod)
+        early = self._lasting(f"unscheduled {uid}") < QUIET
+        if early and not missing_condition(pod, "PodScheduled"):
+            return  # the scheduler has hardly seen it
+        found = obstacle(pod, self._events, self._others())
+        if found is None:
+            scheduler = pod.get("spec", {}).get("schedulerName") or "default-scheduler"
+            yield "scheduler", f"has not been scheduled: nothing was heard of its scheduler, {scheduler}"
+            return
+        if self._lasting(f"unschedulable {uid}") > self._judge.unschedulable_grace and not found.scaling:
+            _fail(f"pod {name_of(pod)} {found.words}", found.reason, pod, hint=found.hint)
+        more = " (the cluster is being scaled up)" if found.scaling else ""
+        yield f"{found.reason}{more} {_without_digits(found.words)}", f"{found.words}{more}"
 
     def _slow(self, pod: Document, statuses: Sequence[Document]) -> Iterator[Pair]:
         """What the Events say of a pod that takes its time: volumes, a slow pull, a probe."""
         events = self._events(uid_of(pod))
         if any((s.get("state") or {}).get("running") is not None and not s.get("ready") for s in statuses):
             if text := newest(with_reason(events, "Unhealthy")):
-                yield "probe " + "".join(c for c in text if not c.isdigit()), f"is not ready: {short(text)}"
+                yield f"probe {_without_digits(text)}", f"is not ready: {short(text)}"
+            elif init := running_init(pod):
+                yield f"init {init}", f"waits for init container {init} to end"
             return
-        if not all(waiting_for(s) in _STARTING for s in statuses if not s.get("ready")):
+        if not all(waiting_for(s) in STARTING for s in statuses if not s.get("ready")):
             return
         at_containers = [e for e in events if (e.get("involvedObject") or {}).get("fieldPath")]
         if at_containers:  # then its volumes were mounted
             if max(at_containers, key=event_time).get("reason") == "Pulling":
-                yield "pulling", _lower(short(newest(at_containers)))
+                yield "pulling", lower(short(newest(at_containers)))
             return
         mounts = with_reason(events, *_VOLUMES)
         if text := newest(mounts):
@@ -283,8 +306,14 @@ class _Look:
                 text = f"pod {name_of(pod)} waits for a volume that cannot be mounted: {meaning.words}"
                 _fail(text, "FailedMount", pod, hint=meaning.hint)
             yield "mount", f"waits for a volume: {meaning.words}"
-        elif text := newest(with_reason(events, "FailedCreatePodSandBox")):
-            yield "sandbox", f"cannot be set up on its node yet: {short(text)}"
+        elif text := newest(warnings(events)):
+            meaning = words.setup_error(text)
+            if meaning.final and self._in_vain(f"setup {uid_of(pod)}", warnings(events)):
+                text = f"pod {name_of(pod)} cannot be set up on its node: {meaning.words}"
+                _fail(text, "FailedSetup", pod, hint=meaning.hint)
+            yield "setup", f"cannot be set up on its node yet: {meaning.words}"
+        elif not pod.get("status", {}).get("startTime"):
+            yield "node", f"waits for node {pod['spec'].get('nodeName')}, which has not accepted it"
 
     # --- a container ----------------------------------------------------------------------------------------------
 
@@ -297,7 +326,7 @@ class _Look:
             why = words.image_unusable(message) or reason
             text = f'{about} cannot use the image "{status.get("image", "")}": {why}'
             _fail(text, reason, pod, hint=_AT_ONCE[reason])
-        if reason in _IMAGE:
+        if reason in IMAGE_TROUBLE:
             yield self._image(pod, status, about, key, message)
         else:
             self._judge.pulling.pop(key, None)
@@ -348,7 +377,7 @@ class _Look:
         if not restarts or status.get("ready"):
             return
         how, hint = self._end(pod, name, key, end)
-        text = f"was restarted {_times(restarts)}{how}"
+        text = f"was restarted {times(restarts)}{how}"
         if restarts >= self._judge.max_restarts:
             _fail(f"{about} {text}", "CrashLoop", pod, hint=hint, container=name)
         yield f"restart {restarts} {name}", f"container {name} {text}"
@@ -365,7 +394,7 @@ class _Look:
         if key in self._judge.told and with_reason(events, "FailedPostStartHook"):
             return f" because {self._judge.told[key]}", "correct the container's postStart hook"
         reason = str(end.get("reason") or "")
-        return f", it ended {_how(end)}", words.end_hint(end.get("exitCode"), reason)
+        return f", it ended {how_ended(end)}", words.end_hint(end.get("exitCode"), reason)
 
 
 _PROBES = {
@@ -378,75 +407,10 @@ def _is_probe(event: Document, kind: str) -> bool:
     return str(event.get("message") or "").lower().startswith(f"{kind} probe")
 
 
-def _how(terminated: Document) -> str:
-    reason = terminated.get("reason") or ""
-    code = terminated.get("exitCode")
-    if code is None:
-        return "for a reason that is not known"
-    return f"with exit code {code}" + (f" ({reason})" if reason not in ("", "Error", "Completed") else "")
+def _without_digits(text: str) -> str:
+    """The same for sentences that only count or measure differently."""
+    return "".join(c for c in text if not c.isdigit())
 
 
 def _conditions(found: Document) -> Sequence[Document]:
     return found.get("status", {}).get("conditions") or ()
-
-
-# --- explaining ---------------------------------------------------------------------------------------------------
-
-
-def explain_not_ready(controller: Document, pods: Sequence[Document], events: EventsOf) -> str:
-    """One sentence on a workload that is not ready: how far it is, and what its probes and Events say."""
-    wanted = wanted_pods(controller)
-    active = [p for p in pods if is_active(p)]
-    waiting = [p for p in active if not is_ready(p)]
-    ready = len(active) - len(waiting)
-    parts = [f"{ready} of {wanted} pods are ready"]
-    if len(active) < wanted:
-        told = newest(warnings(events(uid_of(controller)))) or _refused(controller)
-        missing = "no pod was" if not active else f"{wanted - len(active)} more could not be"
-        parts.append(f"{missing} created{': ' if told else ''}{short(told)}")
-    for pod in waiting[:PODS_EXPLAINED]:
-        parts.append(f"pod {name_of(pod)} {_pod_state(pod, events(uid_of(pod)))}")
-    if len(waiting) > PODS_EXPLAINED:
-        parts.append(f"{len(waiting) - PODS_EXPLAINED} more are not ready either")
-    return "; ".join(parts)
-
-
-def _refused(controller: Document) -> str:
-    failing = [c for c in _conditions(controller) if c.get("type") == "ReplicaFailure"]
-    return str(failing[0].get("message") or "") if failing else ""
-
-
-def _pod_state(pod: Document, events: Sequence[Document]) -> str:
-    if text := missing_condition(pod, "PodScheduled", reason="Unschedulable"):
-        return f"finds no node: {words.unschedulable(text)}"
-    for status in container_statuses(pod):
-        if text := container_state(status):
-            return text
-    if text := newest(with_reason(events, "Unhealthy")) or newest(warnings(events)):
-        return f"is not ready: {short(text)}"
-    pulls = with_reason(events, "Pulling", "Pulled")
-    if pulls and max(pulls, key=event_time).get("reason") == "Pulling":
-        return f"is still {_lower(short(newest(pulls)))}"
-    state = missing_condition(pod, "Ready") or pod.get("status", {}).get("phase") or "nothing is known of it"
-    return f"is not ready: {short(str(state))}"
-
-
-def container_state(status: Document) -> str:
-    """What holds a container up, as far as its own status says; empty when that says nothing."""
-    name, reason, restarts = status.get("name"), waiting_for(status), int(status.get("restartCount", 0))
-    message = str(((status.get("state") or {}).get("waiting") or {}).get("message") or "")
-    if reason in _IMAGE:
-        return f"cannot pull the image of container {name}: {words.pull_error(message, status.get('image', '')).words}"
-    if restarts and not status.get("ready"):
-        return f"had container {name} restarted {_times(restarts)}, it ended {_how(last_end(status))}"
-    if reason and reason not in _STARTING:
-        return f"waits in container {name}: {reason} {short(message)}".rstrip()
-    return ""
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
-
-
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]

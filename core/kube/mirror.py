@@ -36,7 +36,7 @@ CONTROLLED_BY = "@controlled-by"
 """In a mirror's selector: the uid of the controller that owns the object. No label can be called so."""
 
 INVOLVED = "@involved"
-"""In a mirror's selector for Events: the uid of the object that the Event is about."""
+"""In a mirror's selector for Events: the object that the Event is about, by uid or as `Kind/name`."""
 
 IDLE = 60.0
 """Seconds after the last use for which a mirror goes on watching."""
@@ -453,7 +453,9 @@ def _pairs(found: Document) -> frozenset[Pair]:
             if owner.get("controller"):
                 pairs.add((CONTROLLED_BY, owner["uid"]))
         if "involvedObject" in found:
-            pairs.add((INVOLVED, found["involvedObject"].get("uid", "")))
+            about = found["involvedObject"]
+            pairs.add((INVOLVED, about.get("uid", "")))
+            pairs.add((INVOLVED, f"{about.get('kind', '')}/{about.get('name', '')}"))
         return frozenset(pairs)
     except (KeyError, TypeError, AttributeError) as error:
         raise _Undecodable from error

@@ -158,9 +158,13 @@ class OwnedKube:
         """The last lines of a container's log; `previous`: of the run before its last restart."""
         return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, gate=self.gate)
 
-    def events(self, uid: str) -> Documents:
-        """The Events about the object with that uid, oldest first. One attempt, as for a log."""
-        selector = f"involvedObject.uid={uid}"
+    def events(self, about: str) -> Documents:
+        """The Events about an object, oldest first. One attempt, as for a log.
+
+        about   its uid, or `Kind/name` of one that need not be readable
+        """
+        kind, slash, name = about.partition("/")
+        selector = f"involvedObject.kind={kind},involvedObject.name={name}" if slash else f"involvedObject.uid={about}"
         found = self._client.list(EVENT, self.owner.namespace, None, selector, gate=self.gate, retry=False)[0]
         return sorted(found, key=event_time)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from deployer.core.kube.owned import event_time
+from deployer.core.podspec import app_containers
 from deployer.core.records import Document
 
 
@@ -22,6 +23,12 @@ def controlled_by(found: Document, uid: str) -> bool:
     """True when the object's controller has that uid."""
     owners = found["metadata"].get("ownerReferences") or ()
     return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+
+
+def controller_uid(found: Document) -> str:
+    """The uid of the controller that owns the object, be it gone already; empty when none does."""
+    owners = found["metadata"].get("ownerReferences") or ()
+    return next((str(owner.get("uid")) for owner in owners if owner.get("controller")), "")
 
 
 def has_controller(found: Document) -> bool:
@@ -46,9 +53,17 @@ def is_ready(pod: Document) -> bool:
     return is_active(pod) and any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
+def is_scheduled(pod: Document) -> bool:
+    """True once the pod is bound to a node."""
+    if pod.get("spec", {}).get("nodeName"):
+        return True
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(c.get("type") == "PodScheduled" and c.get("status") == "True" for c in conditions)
+
+
 def is_probed(pod: Document) -> bool:
-    """True when every container has a readiness probe."""
-    return all(container.get("readinessProbe") for container in pod.get("spec", {}).get("containers") or ())
+    """True when every container that runs as long as the pod has a readiness probe."""
+    return all(container.get("readinessProbe") for container in app_containers(pod.get("spec", {})))
 
 
 def wanted_pods(controller: Document) -> int:
@@ -60,6 +75,23 @@ def container_statuses(pod: Document) -> list[Document]:
     """Init containers first."""
     status = pod.get("status", {})
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def app_statuses(pod: Document) -> list[Document]:
+    """The statuses of `app_containers`: a pod is Ready when all of these are."""
+    names = {container.get("name") for container in app_containers(pod.get("spec", {}))}
+    status = pod.get("status", {})
+    sidecars = [s for s in status.get("initContainerStatuses") or () if s.get("name") in names]
+    return [*(status.get("containerStatuses") or ()), *sidecars]
+
+
+def running_init(pod: Document) -> str:
+    """The name of the init container that must still end before the app starts; empty when none runs."""
+    lasting = {container.get("name") for container in app_containers(pod.get("spec", {}))}
+    for status in pod.get("status", {}).get("initContainerStatuses") or ():
+        if (status.get("state") or {}).get("running") is not None and status.get("name") not in lasting:
+            return str(status.get("name"))
+    return ""
 
 
 def waiting_for(status: Document) -> str:

@@ -76,7 +76,21 @@ def image_unusable(message: str) -> str:
 
 def unschedulable(message: str) -> str:
     """Why no node takes a pod, without what the scheduler says about pods that it might evict for it."""
-    return short(re.split(r"\.? (?:no new claims to deallocate|preemption:)", message)[0])
+    return short(re.split(r"\.? (?:no new claims to deallocate|preemption:)|\. not found$", message)[0])
+
+
+_WRONG_OS = "run it on nodes of the operating system that the podspec names: nodeSelector kubernetes.io/os, and os.name"
+
+NODE_REFUSES = {
+    "PodOSNotSupported": _WRONG_OS,
+    "PodOSSelectorNodeLabelDoesNotMatch": _WRONG_OS,
+    "SysctlForbidden": "leave that sysctl out of the podspec, or allow it on the nodes (allowedUnsafeSysctls)",
+    "AppArmor": "correct appArmorProfile in the podspec, or load that profile on the nodes",
+    "InitContainerRestartPolicyForbidden": "the nodes are too old for native sidecars: make them ordinary containers",
+    "SupplementalGroupsPolicyNotSupported": "the nodes lack it: leave supplementalGroupsPolicy out of the podspec",
+}
+"""Reasons for which a kubelet admits a pod never, however often it is made anew, with what to do about them
+(`pkg/kubelet/lifecycle` and `pkg/kubelet/sysctl` of Kubernetes 1.34)."""
 
 
 # --- containers ---------------------------------------------------------------------------------------------------
@@ -114,8 +128,32 @@ def mount_error(message: str) -> Meaning:
     """Why a volume could not be mounted. `final` only after a grace time: what is missing may be on its way."""
     words = short(message)
     missing = bool(re.search(r"not found|non-?existent|does not exist|couldn't find", words, re.IGNORECASE))
-    hint = "create the Secret, ConfigMap or claim that the volume refers to, or correct its name in the podspec"
-    return Meaning(words, missing, hint if missing else "see why the node cannot mount the volume")
+    if missing:
+        hint = "create the Secret, ConfigMap or claim that the volume refers to, or correct its name in the podspec"
+    elif "Multi-Attach" in words:
+        hint = "pods on another node hold the volume, and a new version starts beside the one that serves: use a "
+        hint += "ReadWriteMany volume, or undeploy first"
+    else:
+        hint = "see why the node cannot mount the volume"
+    return Meaning(words, missing, hint)
+
+
+_SETUP_FINAL = (
+    (r"FQDN .*is too long", "choose a shorter hostname or subdomain in the podspec, or leave setHostnameAsFQDN out"),
+    (r"no runtime for|runtime handler .*not (?:found|supported)", "the nodes lack the handler that the RuntimeClass "
+     "names: correct runtimeClassName, or install it"),
+    (r"sysctl", "correct securityContext.sysctls in the podspec; the nodes must allow and know every one"),
+    (r"resource ?claim", "see why the resource claim cannot be prepared on the node; its driver's log tells more"),
+)  # fmt: skip
+
+
+def setup_error(message: str) -> Meaning:
+    """Why the node could not set up a pod. `final` only after a grace time: nodes are repaired."""
+    words = short(re.sub(r"^Failed to create pod sandbox: |rpc error: code = \w+ desc = ", "", message))
+    for pattern, hint in _SETUP_FINAL:
+        if re.search(pattern, words, re.IGNORECASE):
+            return Meaning(words, True, hint)
+    return Meaning(words, False, "see the log of the node's kubelet and container runtime")
 
 
 # --- ends ---------------------------------------------------------------------------------------------------------
@@ -163,6 +201,8 @@ def _admission_hint(plain: str) -> str:
         ("denied (?:the )?request", "change the podspec as the policy demands"),
         ("must specify", "give the containers the requests and limits that the quota of the namespace demands"),
         ("usage per", "change the containers' requests and limits; the LimitRange of the namespace bounds them"),
+        ("RuntimeClass", "create that RuntimeClass, or correct runtimeClassName in the podspec"),
+        ("PriorityClass", "create that PriorityClass, or correct priorityClassName in the podspec"),
         ("service account", "create the service account, or correct serviceAccountName in the podspec"),
         ("quota", "free or raise the quota of the namespace"),
         ("webhook", "repair the admission webhook, or ask whoever runs it"),

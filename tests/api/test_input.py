@@ -48,8 +48,11 @@ BODIES: dict[str, tuple[bytes, str]] = {
     "a surrogate in UTF-8": (b'{"appName": "\xed\xa0\x80"}', "not UTF-8"),
     "Latin-1": ('{"email": "ü"}'.encode("latin-1"), "not UTF-8"),
     "UTF-7": (b'{"email": "+AOQ-"}', "is required"),
-    "a duplicate key": (b'{"appName": "a", "appName": "b"}', 'the key "appName" appears twice'),
-    "a duplicate key deep down": (b'{"podspec": {"containers": [{"a": 1, "a": 1}]}}', 'the key "a" appears twice'),
+    "a duplicate key": (b'{"appName": "a", "appName": "b"}', "appName: appears twice in one object"),
+    "a duplicate key deep down": (
+        b'{"podspec": {"containers": [{"a": 1, "a": 1}]}}',
+        "podspec.containers[0].a: appears twice",
+    ),
     "a huge integer": (b'{"replicas": ' + b"9" * 100_000 + b"}", "digits is too large"),
     "a huge float": (b'{"replicas": 1e99999}', "too large"),
     "a zero byte": (b'{"appName": "a\x00"}', "not JSON"),

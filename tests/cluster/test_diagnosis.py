@@ -298,15 +298,15 @@ STORM: dict[str, Case] = {
     ),
     "cpu": Case(
         "Unschedulable",
-        r"pod \S+ finds no node: 0/\d+ nodes are available: .*Insufficient cpu$",
+        r"pod \S+ cannot be scheduled: 0/\d+ nodes are available: .*Insufficient cpu$",
         "add nodes",
-        r"finds no node: .*Insufficient cpu",
+        r"cannot be scheduled: .*Insufficient cpu",
         {"podspec": spec({"resources": {"requests": {"cpu": "9999"}}})},
         50.0,
     ),
     "selector": Case(
         "Unschedulable",
-        r"pod \S+ finds no node: .*node affinity/selector",
+        r"pod \S+ cannot be scheduled: .*node affinity/selector",
         "nodeSelector",
         "FailedScheduling",
         {"podspec": spec(nodeSelector={"nobody": "has"})},
@@ -609,8 +609,12 @@ def is_told_in_full(stage: Stage, app: str, case: Case) -> Deployment:
     # The old version is live, as it was, and nothing of the new one is left.
     assert stage.names(CONTROLLER, app) == {f"{app}-1"}, told
     assert stage.names(SERVICE, app) == {app, f"{app}-1"}, told
-    pods = stage.world.eyes.list(POD, stage.places[app], {"app": app})[0]
-    assert [p["metadata"]["labels"]["version"] for p in pods] == ["1"], told
+
+    def only_the_old() -> list[Document]:
+        found = stage.world.eyes.list(POD, stage.places[app], {"app": app})[0]
+        return found if [p["metadata"]["labels"]["version"] for p in found] == ["1"] else []
+
+    pods = stage.world.until(only_the_old, f"the pods of {app} to end")
     assert all(s["ready"] and not s["restartCount"] for p in pods for s in p["status"]["containerStatuses"]), told
     service = stage.world.eyes.get(SERVICE, app, stage.places[app])
     assert service["spec"]["selector"] == {"app": app, "version": "1"}, told

@@ -109,20 +109,6 @@ def test_what_still_waits_after_a_restart_goes_on_waiting(world: World) -> None:
     assert world.log(first.id).count("waiting for its pods to end, 1 left") == 1
 
 
-def test_an_undeployment_is_awaited_by_what_comes_after_it(world: World) -> None:
-    first = world.deployed(**HEALTHY)
-    keep_pods(world, HOLD)
-    world.service.undeploy(world.namespace, first.id)
-    world.until(lambda: "waiting for its pods to end, 1 left" in world.log(first.id), "version 1 to be waited for")
-    second = world.deploy(**HEALTHY)
-    assert world.live_version() is None
-    assert statuses(world)[second.version] is Status.DEPLOYING
-    keep_pods(world)
-    world.ended(first, Status.UNDEPLOYED)
-    world.ended(second, Status.DEPLOYED)
-    assert world.live_version() == "2"
-
-
 def test_pods_that_never_end_are_told_of_and_never_forced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "PODS_GONE", 0.5)
     first = replaced(world)

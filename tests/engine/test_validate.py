@@ -131,8 +131,8 @@ def test_everything_that_is_wrong_comes_at_once(world: World, monkeypatch: pytes
         "podspec.containers[0].volumeMounts[0].name",
         "podspec.containers[0].livenesProbe",
     }, problems
-    assert problems["podspec.terminationGracePeriodSeconds"] == "must be a whole number"
-    assert problems["podspec.containers[0].env[1].value"] == "must be text"
+    assert problems["podspec.terminationGracePeriodSeconds"] == "must be a whole number, not text: leave the quotes out"
+    assert problems["podspec.containers[0].env[1].value"] == "must be text, not a number: put it in quotes"
     assert validation["checked"] == ["descriptor", *KINDS]
     assert CANARY not in json.dumps([problems, validation])
 
@@ -157,7 +157,7 @@ def test_providers_are_asked_although_something_else_is_wrong(world: World) -> N
     document = describe(world.namespace, **{**HEALTHY, "healthCheckType": "picky"}, replicas="many")
     problems, _ = refusal(world, document)
     # Of what is replaced for the provider's sake it cannot say anything.
-    assert problems == {"replicas": "must be a whole number", "healthCheckPath": "is not to my taste"}
+    assert problems == {"replicas": "must be a whole number, not text", "healthCheckPath": "is not to my taste"}
 
 
 def test_a_host_that_is_taken_is_a_problem(world: World) -> None:

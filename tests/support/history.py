@@ -135,9 +135,11 @@ def broken(history: History, app: str, stays_until: int) -> list[str]:
             if not ready_pods(state, state["services"].get(name, {})):
                 problems.append(f"{change}: service {name}, which has traffic, selects no ready pod")
         slices = [s for s in state["endpointslices"].values() if _service_of(s) == app]
-        if any(e["conditions"].get("ready") for s in slices for e in s.get("endpoints") or ()):
+        if not services:
+            served.discard("endpoints")  # one that is made anew has none at first
+        elif any(e["conditions"].get("ready") for s in slices for e in s.get("endpoints") or ()):
             served.add("endpoints")
-        elif "endpoints" in served and app in state["services"]:
+        elif "endpoints" in served:
             problems.append(f"{change}: no endpoint of service {app} is ready")
     return problems
 

@@ -14,7 +14,8 @@ from deployer.core.errors import Cancelled, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.diagnose import await_endpoints, await_pods_gone, await_ready, tell_last_lines
-from deployer.core.kube.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting, explain_not_ready
+from deployer.core.kube.explain import explain_not_ready
+from deployer.core.kube.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
 from deployer.core.kube.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner
@@ -39,7 +40,7 @@ def controller(replicas: int = 2, refused: str = "", since: str = "1") -> Docume
 def pod(name: str = "a", *, ready: bool = False, phase: str = "Running", **more: Any) -> Document:
     conditions = [{"type": "Ready", "status": "True" if ready else "False", "message": "containers not ready"}]
     status = {"phase": phase, "conditions": conditions, **more}
-    return {"metadata": {"name": name, "uid": name}, "status": status}
+    return {"metadata": {"name": name, "uid": name}, "spec": {"nodeName": "node1"}, "status": status}
 
 
 def container(restarts: int = 0, last: Document | None = None, **state: Document) -> list[Document]:
@@ -425,7 +426,7 @@ SCHEDULER = (
 
 
 def unschedulable() -> Document:
-    found = pod(phase="Pending")
+    found = {**pod(phase="Pending"), "spec": {}}
     why = {"reason": "Unschedulable", "message": SCHEDULER}
     found["status"]["conditions"].append({"type": "PodScheduled", "status": "False", **why})
     return found
@@ -437,7 +438,7 @@ def test_unschedulable_past_the_grace_time() -> None:
     assert isinstance(case.at(29, unschedulable()), Waiting)
     failure = hopeless(case.at(31, unschedulable()))
     assert failure.reason == "Unschedulable"
-    assert str(failure) == "pod a finds no node: 0/1 nodes are available: 1 Insufficient cpu"
+    assert str(failure) == "pod a cannot be scheduled: 0/1 nodes are available: 1 Insufficient cpu"
 
 
 def test_a_scale_up_lifts_the_limit() -> None:
