@@ -324,7 +324,7 @@ async def _ignore_messages(connection: _Connection) -> None:
     with contextlib.suppress(ConnectionClosed):
         while True:
             await connection.recv(decode=False)
-            # Not before, since the library then reads on by itself.
+            # The next one only then: the library would read on, whatever waits.
             await connection.taken()
 
 

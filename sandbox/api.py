@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ LONGEST_BODY = 3 * 1024 * 1024
 """Bytes; the real server's limit."""
 LOG_OPTIONS = {"container", "previous", "tailLines", "limitBytes", "pretty"}
 TRUE = ("true", "1", "True")
+_HERE = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class Api:
         return _answer(failure.status(), failure.code, headers | failure.headers)
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        if "Origin" in request.headers or not _HERE.fullmatch(request.headers.get("Host", "localhost")):
+            # Nobody has to authenticate, so neither a page may ask, nor one whose name resolves to this machine.
+            raise status.ApiError(403, "Forbidden", "the sandbox answers programs on this machine, and no web pages")
         parts = [part for part in request.path.split("/") if part]
         if parts == ["sandbox", "compact"] and request.method == "POST":
             return self._compact(request)

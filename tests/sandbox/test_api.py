@@ -55,6 +55,17 @@ def test_what_is_not_there_is_a_clear_status(http, method, path, code):
     assert status["reason"]
 
 
+@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example:80"}, {"Host": ""}])
+def test_no_web_page_may_ask(http, headers):
+    """Also none whose own name resolves to this machine, whatever its browser sends."""
+    path = "/api/v1/namespaces/default/configmaps"
+    answer = http("POST", path, body=b'{"metadata": {"name": "of-a-page"}}', headers=headers)
+    assert (answer.status, json.loads(answer.data)["reason"]) == (403, "Forbidden")
+    assert http("GET", "/version", headers=headers).status == 403
+    assert http("GET", f"{path}/of-a-page").status == 404
+    assert http("GET", "/version", headers={"Host": "LocalHost:1"}).status == 200
+
+
 def test_bodies_that_are_refused(http):
     path = "/api/v1/namespaces/default/configmaps"
     assert http("POST", path, body=b"{").status == 400
