@@ -134,6 +134,36 @@ def test_slashes_at_the_beginning_count_as_one(world: World, before: str) -> Non
         assert b"queued: deployment of shop" in answer
 
 
+@pytest.mark.parametrize("piece", [1, 700, 2048, 7000])
+@pytest.mark.parametrize("path", ["/healthz", "/stream/deployments/{id}/logs?namespace=shop-ns"])
+def test_a_long_head_may_come_in_pieces(world: World, path: str, piece: int) -> None:
+    """The log stream gets it whole, and nobody waits for it."""
+    deployment = world.deployment()
+    world.end(deployment.id)
+    head = f"GET {path.format(id=deployment.id)} HTTP/1.1\r\nHost: localhost\r\nX-Long: {'x' * 6000}\r\n".encode()
+    head += UPGRADE if "stream" in path else b"Connection: close\r\n"
+    # One byte at a time only at the beginning and at the end, where something is decided.
+    early, middle, late = head[:40], head[40:], b"\r\n"
+    cuts = [early[n : n + 1] for n in range(len(early))] if piece == 1 else [early]
+    cuts += [middle] if piece == 1 else [middle[n : n + piece] for n in range(0, len(middle), piece)]
+    cuts += [late[:1], late[1:]]
+    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cut in cuts:
+            sock.sendall(cut)
+            assert world.call("GET", "/healthz").status == 200
+        answer = b""
+        while not answer.endswith(b"DEPLOYED") and (part := sock.recv(65536)):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 101 " if "stream" in path else b"HTTP/1.1 200 ")
+
+
+def test_a_head_that_is_too_long_is_a_431(world: World) -> None:
+    for path in ("/healthz", f"/stream/deployments/x/logs?namespace={NS}"):
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + b"X: " + b"x" * 70_000 + b"\r\n" + UPGRADE
+        assert refused(exchange(world, head + b"\r\n"))["status"] == 431
+
+
 def test_a_path_is_decoded_as_rest_does(world: World) -> None:
     deployment = world.deployment()
     world.end(deployment.id)
