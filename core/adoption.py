@@ -25,7 +25,7 @@ _OF_APP = re.compile(r"(gzip[a-z_]* [^;\n]+;\n)*(more_set_headers ('[^\n]*' )+;)
 
 @dataclass(frozen=True, slots=True)
 class OriginalIngress:
-    """`frontend` is that of the descriptor; `service`: where it leads, versioned unless it is the `redirect`."""
+    """`frontend` is that of the descriptor; `service` is the backend, versioned unless this is the `redirect`."""
 
     frontend: str
     service: str

@@ -190,9 +190,9 @@ class OwnedKube:
     def is_original(self, found: Document) -> bool:
         """True when the original deployer made it for this app; such an object may be taken over.
 
-        An Ingress has no labels to know it by: beside its shape it must have led to a version of the original that the
-        app's Service selects, under the host that this version's ReplicationController names. Once that Service is
-        ours, which it becomes after the route, it may select a later version.
+        An Ingress has no labels: beside its shape, its backend must be a version of the original that the app's Service
+        selects, and its host the one that this version's ReplicationController names. Once that Service is ours, which
+        it becomes after the route, it may select a later version.
         """
         if "rules" not in (found.get("spec") or {}):
             return is_original(found, self.owner.app)

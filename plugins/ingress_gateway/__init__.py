@@ -262,7 +262,7 @@ class Gateway(IngressProvider):
 
     def _free_preview_host(self, kube: OwnedKube, route: Route) -> None:
         """The oldest HTTPRoute that has a host gets its traffic, so the previews of the app's earlier deployments go,
-        although they may still be within their hold time."""
+        although their old versions may still be draining."""
         for found in self._of_app(kube, {render.ROLE_PREVIEW}):
             if _note(found, DEPLOYMENT) != route.deployment and route.preview.host in found["spec"]["hostnames"]:
                 kube.delete(HTTP_ROUTE, found["metadata"]["name"], deployment=_note(found, DEPLOYMENT))

@@ -370,7 +370,7 @@ class Nginx(IngressProvider):
 
     def _free_preview_host(self, kube: OwnedKube, route: Route) -> None:
         """The oldest Ingress that has a host gets its traffic, so the warm-ups of the app's earlier deployments go,
-        although they may still be within their hold time: the app's own Ingress refers to what they warmed up."""
+        although their old versions may still be draining: the app's own Ingress refers to what they warmed up."""
         for helper in self._of_app(kube, INGRESS, {render.ROLE_WARM_UP}) if route.preview.host else ():
             if _note(helper, DEPLOYMENT) != route.deployment and route.preview.host in render.hosts_of(helper):
                 _delete(kube, INGRESS, helper)
