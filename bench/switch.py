@@ -4,6 +4,7 @@ Constant load goes through a real ingress controller (keep-alive and fresh conne
 2 s, downloads of 6 s) while an app is deployed again and again; failed requests are counted, and answers of the old
 version on fresh connections after DEPLOYED. For each provider and mode:
 
+    calm        deployments with time between them, as in most of an app's life: nothing else keeps the controller busy
     plain       consecutive deployments, a failing one, another app's undeployment, and back to the first version
     slow        pods that take 3 s to start
     neighbour   another tenant changes two routes four times a second, so that the controller throttles
@@ -41,6 +42,14 @@ def plain(drive: Drive, count: int) -> None:
     drive.go_back()
 
 
+def calm(drive: Drive, count: int) -> None:
+    """Each when the one before is over, and the controller at rest for longer than it throttles."""
+    for _ in range(max(1, count // 4)):
+        drive.site.quiet()
+        time.sleep(3.0)
+        drive.deploy()
+
+
 def slow(drive: Drive, count: int) -> None:
     """Readiness comes late."""
     drive.deploy(max(1, count // 4), SLOW_START="3")
@@ -73,7 +82,7 @@ def hasty(drive: Drive, _: int) -> None:
 
 
 SCENARIOS: dict[str, Callable[[Drive, int], None]] = {
-    scenario.__name__: scenario for scenario in (plain, slow, neighbour, killed, swapped, hasty)
+    scenario.__name__: scenario for scenario in (calm, plain, slow, neighbour, killed, swapped, hasty)
 }
 
 

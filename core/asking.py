@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -19,6 +20,12 @@ CONNECT_TIMEOUT = 1.0
 ANSWER_TIMEOUT = 5.0
 """Seconds for one whole question."""
 _LIMIT = 64 * 1024
+
+WANTS_TLS = re.compile(
+    rb"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|"
+    rb"plain HTTP to an SSL-enabled|requires TLS"
+)
+"""In the answer to plain HTTP, with status 400, of a port that speaks TLS: Go's net/http, nginx, httpd, Tomcat."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployer.core.asking import Address, Answer, ask, parse_address
+from deployer.core.asking import WANTS_TLS, Address, Answer, ask, parse_address
 from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed
 from deployer.core.kube.kinds import ENDPOINT_SLICE
 from deployer.core.providers import RouteContext
@@ -34,6 +35,12 @@ _NO_BACKEND = frozenset({0, 502, 503, 504})
 _BOUND = 300.0
 """Seconds to wait at most where no deadline is set."""
 
+_QUICKEST, _SLOWEST, _GROWTH = 0.03, 1.0, 1.2
+"""Seconds between two rounds at first and at most, and the factor between them: an app may limit its requests."""
+
+_SAY_AFTER, _SAY_EVERY = 2.0, 5.0
+"""Seconds before a wait says what it waits for, and at least between two such lines."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPlane:
@@ -41,8 +48,10 @@ class DataPlane:
 
     controller        `namespace/service` whose EndpointSlices hold them; empty: `addresses`
     revision_header   the response header that names the deployment; empty when the controller does not allow one
-    confirmations     answers in a row that every address must give
+    confirmations     right answers that every address must give, one a round, with no answer of another version between
     propagation       seconds to wait where no header can prove anything
+    always_warm_up    also warm up when a route changes in nothing but its version, and the pods were asked instead
+    plugin            whose settings these are
     """
 
     controller: str = ""
@@ -50,6 +59,8 @@ class DataPlane:
     revision_header: str = ""
     confirmations: int = 3
     propagation: float = 5.0
+    always_warm_up: bool = False
+    plugin: str = ""
 
     @property
     def known(self) -> bool:
@@ -66,31 +77,47 @@ class DataPlane:
         objection: Objection = str,
         headers: Mapping[str, str] | None = None,
         proof: Proof | None = None,
-    ) -> None:
+        serving: bool = False,
+    ) -> bool:
         """Return when `host` leads to `route.deployment` at every address, asked on fresh connections.
 
         `what` names the thing in the log and in errors; `headers` go with every request, for a route that matches one;
-        `proof` is what the right answers have instead of the deployment in the revision header.
-        Without addresses or revision header there is no proof: then it is the propagation time, and the log says so.
-        Raises StepFailed: with the objection (reason `RouteRejected`), or with the last answers when time is up
-        (reason `RouteNotConfirmed`).
+        `proof` is what the right answers have instead of the deployment in the revision header. An answer that has it
+        is right whatever its status: an app may answer 503, and a controller that limits requests does. `serving`: not
+        so, it must come from the app; 502 to 504 only when the app's pods answer that themselves (`context.pods`).
+
+        True: it was proven. Without addresses or header nothing proves it: then it is the propagation time, the log
+        says so, and this is False. Raises StepFailed: with the objection (reason `RouteRejected`), with the last
+        answers when time is up (`RouteNotConfirmed`), or when the app wants TLS that the controller does not speak to
+        it (`BackendSpeaksTLS`).
         """
         header, expected = proof or (self.revision_header, context.route.deployment)
         expected = expected if header else ""
-        if not (self.known and expected):
-            why = (
-                "no response header names the version"
-                if self.known
-                else "no addresses of the controller are configured"
-            )
+        proven = bool(self.known and expected)
+        if not proven:
             context.log(
-                f"{what} to {context.route.backend.service} cannot be asked for ({why}): waiting {self.propagation:g} s"
+                f"{context.route.host}: waiting {self.propagation:g} s for {what} to version {context.route.version}, "
+                f"as nothing can be asked: {self._unproven(header, 'version_header' if proof else 'revision_header')}"
             )
             context.gate.pause(self.propagation)
-        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), header, expected)
+        round_ = _Round(
+            self, context, host, what, tls, objection, dict(headers or {}), header, expected, context.route.path
+        )
+        round_.serving = serving
         if self.known:
             round_.run()
         round_.check_objection()
+        return proven
+
+    def _unproven(self, header: str, setting: str) -> str:
+        """Why nothing can be proven, and the settings that would change it."""
+        table = f"[plugins.{self.plugin}]" if self.plugin else "the provider's settings"
+        missing = []
+        if not self.known:
+            missing.append("no addresses of the controller are configured (set controller or addresses")
+        if not header:
+            missing.append(f"no response header names the version (set {setting}")
+        return f" in {table}); ".join(missing) + f" in {table})" if missing else "which version is live is not known"
 
     def await_healthy(
         self,
@@ -115,7 +142,8 @@ class DataPlane:
         expected = context.route.deployment if self.revision_header else ""
         healthy = range(200, 400)
         header = self.revision_header
-        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), header, expected, path, healthy)
+        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), header, expected, path)
+        round_.healthy = healthy
         round_.run()
 
     def current(self, context: RouteContext, tls: bool) -> list[Address]:
@@ -139,7 +167,7 @@ class DataPlane:
 
 @dataclass(slots=True)
 class _Round:
-    """One wait. An address that answered right often enough is not asked again."""
+    """One wait, in rounds that ask each address once. One that answered right often enough is not asked again."""
 
     plane: DataPlane
     context: RouteContext
@@ -152,22 +180,37 @@ class _Round:
     expected: str
     path: str = "/"
     healthy: range | None = None
-    done: set[Address] = field(default_factory=set)
+    serving: bool = False
+    right: Counter[Address] = field(default_factory=Counter)
     last: dict[Address, Answer] = field(default_factory=dict)
+    pause: float = _QUICKEST
+    wants_tls: bool = False
 
     def run(self) -> None:
         """Ask until all have answered. Raises StepFailed, and what the gate raises but for its deadline."""
-        pause = 0.05
-        end = time.monotonic() + _BOUND
+        began = time.monotonic()
+        said, say_at = "", began + _SAY_AFTER
         try:
             while not self._all_answer():
                 self.check_objection()
-                if time.monotonic() >= end:
+                now = time.monotonic()
+                if now >= began + _BOUND:
                     raise self._failed()
-                self.context.gate.pause(pause)
-                pause = min(1.0, pause * 1.5)
+                if now >= say_at and (text := self._text()) != said:
+                    self.context.log(f"not confirmed yet: {text}")
+                    said, say_at = text, now + _SAY_EVERY
+                self.context.gate.pause(self.pause)
+                self.pause = min(_SLOWEST, self.pause * _GROWTH)
         except DeadlineExceeded:
             raise self._failed() from None
+        if self.wants_tls and not self.context.pods.any_status:
+            route = self.context.route
+            raise StepFailed(
+                f"port {route.backend.port} of {route.backend.service} speaks TLS, but the ingress controller speaks "
+                f"plain HTTP to it: {route.host} would answer everybody with HTTP 400",
+                reason="BackendSpeaksTLS",
+                hint=self.context.tls_hint,
+            )
 
     def check_objection(self) -> None:
         """Raises StepFailed with what speaks against the route, if anything does."""
@@ -179,34 +222,72 @@ class _Round:
         self.last = {address: answer for address, answer in self.last.items() if address in addresses}
         for address in addresses:
             self.last.setdefault(address, Answer(0, body=b"has not answered yet"))
-            if address not in self.done and self._answers(address):
-                self.done.add(address)
-        return bool(addresses) and self.done.issuperset(addresses)
+            if not self._done(address):
+                self._ask_once(address)
+        return bool(addresses) and all(map(self._done, addresses))
 
-    def _answers(self, address: Address) -> bool:
-        nobody = self._ask(address, f"{secrets.token_hex(8)}.invalid", {}) if not self.expected else None
-        for _ in range(self.plane.confirmations):
-            answer = self.last[address] = self._ask(address, self.host, self.headers)
-            if answer.status in _NO_BACKEND or (self.expected and answer.revision != self.expected):
-                return False
-            if self.healthy is not None and answer.status not in self.healthy:
-                return False
-            # Without a revision a 404 may be the app's, or the controller's own for hosts that it does not know.
-            if nobody and answer.status == 404 and answer == nobody:
-                return False
-        return True
+    def _done(self, address: Address) -> bool:
+        return self.right[address] >= self.plane.confirmations
+
+    def _ask_once(self, address: Address) -> None:
+        answer = self.last[address] = self._ask(address, self.host, self.headers)
+        if self._is_right(answer) and not self._is_nobodys(address, answer):
+            self.right[address] += 1
+            self.pause = _QUICKEST
+            self.wants_tls = self.wants_tls or (answer.status == 400 and WANTS_TLS.search(answer.body) is not None)
+        elif not self._says_nothing(answer):
+            self.right[address] = 0
+
+    def _is_right(self, answer: Answer) -> bool:
+        if self.expected and answer.revision != self.expected:
+            return False
+        if self.healthy is not None:
+            return answer.status in self.healthy
+        pods = self.context.pods
+        if answer.status in _NO_BACKEND and answer.status and (pods.any_status or answer.status in pods.statuses):
+            return True
+        return bool(self.expected and answer.status and not self.serving) or answer.status not in _NO_BACKEND
+
+    def _is_nobodys(self, address: Address, answer: Answer) -> bool:
+        """Without a revision a 404 may be the app's, or the controller's own for hosts that it does not know."""
+        asked = answer.status == 404 and not self.expected
+        return asked and self._ask(address, f"{secrets.token_hex(8)}.invalid", {}) == answer
+
+    def _says_nothing(self, answer: Answer) -> bool:
+        """True for the answer of a controller that limits requests: neither the new version's, nor another's."""
+        return answer.status in (429, 503) and not answer.revision and self.healthy is None
 
     def _ask(self, address: Address, host: str, headers: Mapping[str, str]) -> Answer:
         return ask(address, host, self.header, self.context.gate, path=self.path, headers=headers)
 
+    def _wrong(self) -> dict[Address, Answer]:
+        never = {address: answer for address, answer in self.last.items() if not self.right[address]}
+        return never or {address: answer for address, answer in self.last.items() if not self._done(address)}
+
+    def _text(self) -> str:
+        wrong = [f"{address} {answer}" for address, answer in self._wrong().items()]
+        return "; ".join(wrong) or "there is no ready address of the controller to ask"
+
     def _failed(self) -> StepFailed:
-        wrong = [f"{address} {answer}" for address, answer in self.last.items() if address not in self.done]
-        said = "; ".join(wrong) or "there is no ready address of the controller to ask"
+        route, pods = self.context.route, self.context.pods
         return StepFailed(
-            f"{self.what} of {self.host} to {self.context.route.backend.service} was not confirmed in time: {said}",
+            f"{route.host}: {self.what} to port {route.backend.port} of {route.backend.service} was not confirmed in "
+            f"time: {self._text()}" + (f" ({pods.why})" if pods.why else ""),
             reason="RouteNotConfirmed",
-            hint="look at the ingress controller's log, and whether it allows the headers that are sent",
+            hint=self._hint(),
         )
+
+    def _hint(self) -> str:
+        wrong = list(self._wrong().values())
+        port = self.context.route.backend.port
+        if wrong and all(answer.status in (502, 503, 504) for answer in wrong):
+            return (
+                f"check that the app answers on port {port} of its pods, and in plain HTTP; frontendPort chooses "
+                "another port, frontendPath another path to ask for"
+            )
+        if not wrong or not all(answer.status for answer in wrong):
+            return "check that the ingress controller runs, and the addresses by which it is asked"
+        return "look at the ingress controller's log, and whether it allows the headers that are sent"
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
@@ -222,6 +303,7 @@ def data_plane_schema() -> dict[str, Any]:
         "revision_header": {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": f"^{_HEADER_NAME}$"}]},
         "confirmations": {"type": "integer", "minimum": 1, "maximum": 100},
         "propagation_seconds": {"type": "number", "minimum": 0, "maximum": 3600},
+        "warm_up": {"enum": ["changes", "always"]},
     }
 
 
@@ -237,6 +319,8 @@ def data_plane(table: Mapping[str, Any], plugin: str, *, revision_header: bool =
         revision_header=header if isinstance(header, str) else REVISION_HEADER if header else "",
         confirmations=table.get("confirmations", 3),
         propagation=float(table.get("propagation_seconds", 5.0)),
+        always_warm_up=table.get("warm_up") == "always",
+        plugin=plugin,
     )
 
 

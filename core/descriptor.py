@@ -60,6 +60,8 @@ NEVER_STORED = ("password", "environment")
 EMPTY_IS_ABSENT = (
     "deploymentType",
     "frontend",
+    "frontendPort",
+    "frontendPath",
     "tlsSecretName",
     "healthCheckPath",
     "healthCheckType",
@@ -376,7 +378,9 @@ def _clean(document: Mapping[str, Any]) -> Document:
         del out["healthCheckPort"]
     out.setdefault("deploymentType", DEFAULT_STRATEGY)
     out.setdefault("replicas", 1)
-    for name in ("replicas", "healthCheckPort", "timeoutSeconds"):
+    if isinstance(port := out.get("frontendPort"), str) and re.fullmatch(r"[0-9]{1,5}", port):
+        out["frontendPort"] = int(port)  # the name of a port has a letter
+    for name in ("replicas", "healthCheckPort", "timeoutSeconds", "frontendPort"):
         # JSON Schema calls 2.0 an integer.
         if isinstance(out.get(name), float) and out[name].is_integer():
             out[name] = int(out[name])
@@ -407,6 +411,8 @@ def _fold(out: Document, rules: Rules) -> None:
         out["frontend"] = out["frontend"].lower()
     if isinstance(kind := out.get("healthCheckType"), str) and kind not in rules.health_checkers:
         out["healthCheckType"] = next((n for n in rules.health_checkers if n.lower() == kind.lower()), kind)
+    if isinstance(path := out.get("frontendPath"), str) and not path.startswith("/"):
+        out["frontendPath"] = f"/{path}"
     if type(out["replicas"]) is int and out["replicas"] == 0:
         out["replicas"] = 1
 
@@ -456,8 +462,20 @@ def _frontend(out: Document, _: Rules) -> Iterator[Problem]:
         return
     if _is_address(out["frontend"]):
         yield Problem("frontend", "must be a host name, not an IP address")
-    if not http_ports(out):
+    if not http_ports(out) and "frontendPort" not in out:
         yield Problem("frontend", f"needs a TCP container port that is not named {HEALTH_PORT_NAME}")
+
+
+def _frontend_port(out: Document, _: Rules) -> Iterator[Problem]:
+    if (wanted := out.get("frontendPort")) is None:
+        return
+    meant = [port for port in ports(out) if wanted in (int(port["containerPort"]), port.get("name"))]
+    if meant and not _is_tcp(meant):
+        yield Problem("frontendPort", f"must be a TCP port: {_shown(wanted)} is {meant[0]['protocol']}")
+    elif not meant:
+        known = [named_port(out, int(port["containerPort"])) for port in ports(out)]
+        there = f"there is {', '.join(dict.fromkeys(known))}" if known else "none has a port"
+        yield Problem("frontendPort", f"no container has a port {_shown(wanted)}; {there}")
 
 
 def _hosts(out: Document, rules: Rules) -> Iterator[Problem]:
@@ -510,6 +528,7 @@ _CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"ingressOptions"}), _ingress),
     (frozenset({"frontend", "podspec"}), _frontend),
     (frozenset({"frontend", "namespace", "redirectWww"}), _hosts),
+    (frozenset({"frontendPort", "podspec"}), _frontend_port),
     (frozenset({"additionHttpHeaders"}), _headers),
     # These bear whatever a podspec may be.
     (frozenset(), _podspec),
@@ -571,8 +590,28 @@ def http_ports(descriptor: Mapping[str, Any]) -> list[int]:
     return [
         int(port["containerPort"])
         for port in ports(descriptor)
-        if (port.get("protocol") or "TCP") == "TCP" and port.get("name") != HEALTH_PORT_NAME
+        if _is_tcp([port]) and port.get("name") != HEALTH_PORT_NAME
     ]
+
+
+def frontend_port(descriptor: Mapping[str, Any]) -> int | None:
+    """Number of the port that the host leads to: `frontendPort`, else the first of `http_ports`; None without one."""
+    wanted = descriptor.get("frontendPort")
+    if wanted is None:
+        return next(iter(http_ports(descriptor)), None)
+    named = [port for port in ports(descriptor) if wanted in (int(port["containerPort"]), port.get("name"))]
+    return next((int(port["containerPort"]) for port in named if _is_tcp([port])), None)
+
+
+def named_port(descriptor: Mapping[str, Any], number: int) -> str:
+    """A port for a sentence: `8080 (http)`, or only its number when it has no name."""
+    names = (port.get("name") for port in ports(descriptor) if int(port["containerPort"]) == number)
+    name = next(filter(None, names), "")
+    return f"{number} ({name})" if name else str(number)
+
+
+def _is_tcp(found: Sequence[Mapping[str, Any]]) -> bool:
+    return any((port.get("protocol") or "TCP") == "TCP" for port in found)
 
 
 def health_port(descriptor: Mapping[str, Any]) -> int:

@@ -43,6 +43,10 @@ class PodUnreachable(DeployerError):
     """The pod may not be asked, or gave no complete answer in time. Counts as unhealthy."""
 
 
+class PodRefused(PodUnreachable):
+    """Nothing listens on the port."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a checker says of a pod. `message` is a sentence for the log, `body` the pod's raw answer."""
@@ -234,7 +238,7 @@ def failure(target: HealthTarget, error: Exception) -> PodUnreachable:
         limit = target.timeout if target.remaining() <= 0 else CONNECT_TIMEOUT
         return PodUnreachable(f"{target.where} gave no complete answer within {limit:g} s")
     if isinstance(error, ConnectionRefusedError):
-        return PodUnreachable(f"{target.where} refused the connection: does the app listen on that port?")
+        return PodRefused(f"{target.where} refused the connection: does the app listen on that port?")
     if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | ConnectionError):
         return PodUnreachable(f"{target.where} closed the connection before its answer was complete")
     if isinstance(error, OSError):

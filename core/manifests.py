@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core.descriptor import MAX_NAME, health_port, http_ports, ports
+from deployer.core.descriptor import MAX_NAME, health_port, ports
 from deployer.core.errors import StepFailed
 from deployer.core.records import Document
 
@@ -283,11 +283,6 @@ def service_ports(descriptor: Document) -> list[Document]:
         names.add(name)
         out.append({"name": name, "port": number, "targetPort": number, "protocol": protocol})
     return out
-
-
-def backend_port(descriptor: Document) -> int | None:
-    """The port that a route leads to: the first TCP port not named `healthcheck`, first container first."""
-    return next(iter(http_ports(descriptor)), None)
 
 
 # --- objects of the original --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from deployer.core import manifests, policy
 from deployer.core.changes import released
-from deployer.core.descriptor import AUTOINCREMENT, start_timeout
+from deployer.core.descriptor import AUTOINCREMENT, frontend_port, start_timeout
 from deployer.core.errors import ForeignObject, Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.kube.kinds import CONTROLLER, SECRET, SERVICE
@@ -337,7 +337,7 @@ class Planner:
         if ingress is None:
             self.log(f"no ingress provider is configured: {host} is not led anywhere")
             return None
-        port = manifests.backend_port(descriptor)
+        port = frontend_port(descriptor)
         if port is None:
             raise StepFailed(f"there is no container port that {host} could lead to", reason="NoPort")
         previous = live.route.backends[0] if live and live.route and live.route.backends else None
@@ -358,6 +358,7 @@ class Planner:
             preview=self._preview(deployment, ingress),
             stable=bool(ingress.stable),
             displaces=self._displaced(ingress, live),
+            path=descriptor.get("frontendPath") or "/",
         )
         return route.to_document()
 

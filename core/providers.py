@@ -95,6 +95,7 @@ class Work:
     log          one line (or several) for the deployment's log
     health       asks the pinned health checker about every pod of the version; keeps the raw answers
     ingress      the pinned ingress provider, None when there is none
+    ask_pods     asks some of these pods for the route's path on its port, without the data plane; None: nobody can
     displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
@@ -112,6 +113,7 @@ class Work:
     gate: Gate
     now: Callable[[], float]
     displaced: IngressProvider | None = None
+    ask_pods: Callable[[Sequence[Document], Route, Gate], Sequence[ProbeResponse]] | None = None
 
     def left(self, key: str, seconds: float) -> float:
         """How much is left of a period that begins when the step first asks under `key`; 0 when it is over.
@@ -133,7 +135,9 @@ class Work:
         chosen = document if document is not None else self.plan.route
         if chosen is None:
             raise ValueError("this plan has no route")
-        return RouteContext(Route.from_document(chosen), self.kube, self.log, self.gate)
+        context = RouteContext(Route.from_document(chosen), self.kube, self.log, self.gate)
+        hint = self.ingress.backend_tls_hint if self.ingress else context.tls_hint
+        return dataclasses.replace(context, tls_hint=hint)
 
 
 class Step(ABC):
@@ -200,6 +204,15 @@ class HealthRounds(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeResponse:
+    """Of one pod. `status` 0: no HTTP answer; `refused`: nothing listens on the port; `tls`: it speaks TLS."""
+
+    status: int = 0
+    refused: bool = False
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """A Service and its port, with its share of the traffic."""
 
@@ -242,6 +255,7 @@ class Route:
     `stable`: the route refers to the unversioned Service, which is named like the app, and follows it: moving that
     Service to `backend`, which is not the provider's business, is the switch then. `displaces`: the ingress provider of
     that name has the host until its route is taken away, after the switch, and may win it as long as both have it.
+    `path`: what confirmation and warm-up ask for.
     """
 
     namespace: str
@@ -260,6 +274,7 @@ class Route:
     preview: Preview = Preview()
     stable: bool = False
     displaces: str = ""
+    path: str = "/"
 
     def to_document(self) -> Document:
         """As JSON, for the plan."""
@@ -287,13 +302,32 @@ def _backend_document(backend: Backend) -> Document:
 
 
 @dataclass(frozen=True, slots=True)
+class PodAnswers:
+    """What pods of the route's version answered to plain HTTP on the route's port and path, without the data plane.
+
+    statuses    the HTTP statuses
+    answered    every pod that was asked gave one
+    any_status  whatever the app answers is right: on the way back to a version that served before
+    why         what else was found, as the rest of a sentence; empty: nothing
+    """
+
+    statuses: frozenset[int] = frozenset()
+    answered: bool = False
+    any_status: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RouteContext:
-    """What an ingress provider's verbs get."""
+    """What an ingress provider's verbs get. `pods`: what is known from asking the pods themselves; `tls_hint`: what a
+    user can do about an app whose port speaks TLS."""
 
     route: Route
     kube: OwnedKube
     log: Callable[[str], None]
     gate: Gate
+    pods: PodAnswers = PodAnswers()
+    tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
 
     def wait(self, event: threading.Event, timeout: float) -> bool:
         """Wait for an event; False after `timeout` seconds. Raises when the gate closes."""
@@ -337,6 +371,9 @@ class IngressProvider(Provider):
     capabilities: frozenset[str] = frozenset()
     """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `weights`, `preview`."""
 
+    backend_tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
+    """What a user can do about an app whose port speaks TLS, while the data plane speaks plain HTTP to it."""
+
     @property
     def minimum_hold(self) -> float:
         """Seconds for which the old version must go on serving after the switch, whatever the settings say."""
@@ -353,9 +390,24 @@ class IngressProvider(Provider):
         unversioned one (`backends_behind`); None when there is no route. Only reads. Raises ForeignObject when an
         object of the route's name belongs to somebody else."""
 
+    def backend_protocol(self, route: Route) -> str:
+        """What the data plane speaks to the app's pods: `HTTP`, which the pods themselves can be asked as well, or
+        another name."""
+        return "HTTP"
+
+    def announce(self, context: RouteContext) -> None:
+        """Write what the route will need and costs the data plane nothing, long before it is needed: called when the
+        pods begin to start. What it makes goes with the deployment whatever happens to that (roles `versioned-...`).
+        """
+        return
+
     @abstractmethod
     def prepare(self, context: RouteContext) -> None:
-        """Make the new backend known to the data plane, without public traffic; hold on to the old one."""
+        """Make the new backend known to the data plane, without public traffic; hold on to the old one.
+
+        When `context.pods.answered`, the pods were asked instead of the data plane: a provider may leave out what would
+        only find out the same.
+        """
 
     def contends(self, found: Document) -> bool:
         """Would this foreign Ingress or HTTPRoute be served by the same data plane, if it had the host of a route?"""
@@ -375,9 +427,10 @@ class IngressProvider(Provider):
         """One edit that leads the host to `route.backend`. Creates the route when there is none."""
 
     @abstractmethod
-    def confirm(self, context: RouteContext) -> None:
+    def confirm(self, context: RouteContext) -> bool | None:
         """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
-        `route.version`, as the Service was moved right before."""
+        `route.version`, as the Service was moved right before. True: that is proven; False: nothing could be asked, so
+        that time was waited instead; None: the provider does not say."""
 
     def await_loaded(self, context: RouteContext) -> None:
         """Return when the data plane knows the route that `switch` made, although another provider (`route.displaces`)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from deployer.core import health_via, manifests
+from deployer.core import backend, health_via, manifests
 from deployer.core.calls import Caller, Hung, StepCrashed
 from deployer.core.changes import released
 from deployer.core.clock import SteadyClock
@@ -28,6 +28,7 @@ from deployer.core.errors import (
     StepFailed,
 )
 from deployer.core.gate import Gate
+from deployer.core.health import Way
 from deployer.core.journal import Journal
 from deployer.core.kube.client import KubeClient
 from deployer.core.kube.kinds import CONTROLLER, SERVICE
@@ -332,6 +333,7 @@ class Runner:
             gate=gate,
             now=self._tools.clock,
             displaced=displaced,
+            ask_pods=backend.probe(self._way(), loopback=self._tools.settings.loopback_pods) if plan.route else None,
         )
 
     def _health(self, plan: Plan) -> Rounds | None:
@@ -339,8 +341,11 @@ class Runner:
         if not plan.health:
             return None
         checker = self._tools.registry.health_checker(plan.health["name"])
-        way = health_via.way(self._tools.settings, self._tools.client, os.environ)
-        return Rounds(checker, plan, self._store, self._tools.settings, way, clean=self._clean)
+        return Rounds(checker, plan, self._store, self._tools.settings, self._way(), clean=self._clean)
+
+    def _way(self) -> Way:
+        """How pods are reached from here."""
+        return health_via.way(self._tools.settings, self._tools.client, os.environ)
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Sequence
 
 from deployer.core import manifests
+from deployer.core.backend import await_listening, with_answers
 from deployer.core.errors import Hold, KubeRejected, StepFailed
 from deployer.core.hosts import require_free
 from deployer.core.kube import diagnose, refusals
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.kube.mirror import CONTROLLED_BY, Gone
 from deployer.core.kube.pods import controller_uid, name_of, pods_left, service_slices
-from deployer.core.providers import Done, IngressProvider, Outcome, Park, Phase, Step, Work
+from deployer.core.providers import (
+    Done,
+    IngressProvider,
+    Outcome,
+    Park,
+    Phase,
+    PodAnswers,
+    RouteContext,
+    Step,
+    Work,
+)
 from deployer.core.records import Document, Plan
 from deployer.core.verification import VerifyHealth
 from deployer.core.workload import (
@@ -57,6 +69,8 @@ class StartWorkload(Step):
             work.kube.create(SERVICE, objects["versioned_service"])
         controller = _create_controller(work)
         work.log(f"created {name_of(controller)}, replicas: {work.plan.replicas}")
+        if work.ingress and work.plan.route:
+            work.ingress.announce(work.route())
         return Done()
 
     def _earlier_pods(self, work: Work) -> Outcome | None:
@@ -153,7 +167,7 @@ class PrepareRoute(Step):
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
-            context = work.route()
+            context = await_listening(work, work.route())
             require_free(context, work.ingress)
             work.ingress.prepare(context)
             if host := context.route.preview.host:
@@ -209,7 +223,7 @@ class SwitchRoute(Step):
         back = route_back(work.plan)
         if not moved and not work.recall("moving-back", False):
             if state and back and back.get("stable"):
-                work.ingress.confirm(work.route(back))  # its Service may have moved, and moved back
+                work.ingress.confirm(_way_back(work, back))  # its Service may have moved, and moved back
             return
         if back is None:
             work.ingress.remove(work.route())
@@ -217,11 +231,16 @@ class SwitchRoute(Step):
         require_ready(work.kube, back["backend"]["service"], work.plan)
         work.remember("moving-back", True)
         work.log(f"moving {back['host']} back to version {back['version']}")
-        context = work.route(back)
+        context = _way_back(work, back)
         work.ingress.switch(context)
         work.ingress.confirm(context)
         work.gate.pause(work.ingress.minimum_hold)
         work.log(f"{back['host']} is led to version {back['version']} again")
+
+
+def _way_back(work: Work, route: Document) -> RouteContext:
+    """Its version served before: whatever it answers is its own affair."""
+    return dataclasses.replace(work.route(route), pods=PodAnswers(any_status=True))
 
 
 class DisplaceRoute(Step):
@@ -283,7 +302,7 @@ def _give_back(work: Work) -> None:
     work.remember("moving-back", True)
     work.log(f"moving {back['host']} back to version {back['version']}, and to ingress provider {provider.name}")
     work.ingress.remove(work.route())
-    context = work.route(back)
+    context = _way_back(work, back)
     provider.confirm(context)
     work.gate.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
     provider.release(context)
@@ -305,10 +324,16 @@ class ConfirmRoute(Step):
 
 def _confirm(work: Work) -> None:
     assert work.ingress and work.plan.route
+    host, version = work.plan.route["host"], work.plan.version
     began = time.monotonic()
-    work.ingress.confirm(work.route())
+    asked = work.ingress.confirm(with_answers(work, work.route()))
     taken = time.monotonic() - began
-    work.log(f"{work.plan.route['host']} answers with version {work.plan.version} after {taken:.2f} s")
+    if asked:
+        work.log(f"{host} answers with version {version} after {taken:.2f} s")
+    elif asked is False:
+        work.log(f"{host} should answer with version {version} now: waited {taken:.2f} s, as nothing could be asked")
+    else:
+        work.log(f"{host} is switched to version {version} after {taken:.2f} s")
 
 
 class MoveService(Step):

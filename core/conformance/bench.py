@@ -30,7 +30,7 @@ from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.kube.pods import ready_endpoints, service_slices
 from deployer.core.manifests import ANNOTATION_EPOCH
-from deployer.core.providers import Backend, IngressProvider, Preview, Route, RouteContext
+from deployer.core.providers import Backend, IngressProvider, PodAnswers, Preview, Route, RouteContext
 from deployer.core.records import Document
 from deployer.core.settings import Settings
 
@@ -77,6 +77,7 @@ class Bench:
     ingress    `address:port` of the data plane, plain HTTP
     kinds      of objects that the provider makes
     crashes    how many places between two writes a crash is tried at; 0: all
+    pods       what the pods of every version are said to have answered
     """
 
     client: KubeClient
@@ -87,6 +88,7 @@ class Bench:
     silent: Callable[[], IngressProvider] | None = None
     kinds: Sequence[Kind] = (INGRESS, CONFIG_MAP, HTTP_ROUTE)
     crashes: int = 0
+    pods: PodAnswers = field(default_factory=PodAnswers)
     domain: str = "example.com"
     epoch: int = 0
     log: list[str] = field(default_factory=list)
@@ -125,7 +127,7 @@ class Bench:
         """What a verb gets. `deployment`: whose operation it is, if not the route's."""
         gate = gate or Gate(time.monotonic() + BUDGET)
         kube = self.kube(deployment or route.deployment, gate, epoch, route.app)
-        return RouteContext(route, kube, self.log.append, gate)
+        return RouteContext(route, kube, self.log.append, gate, self.pods)
 
     # --- doing ----------------------------------------------------------------------------------------------------
 

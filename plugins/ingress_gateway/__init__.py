@@ -117,6 +117,8 @@ class Gateway(IngressProvider):
         kube = context.kube.for_deployment(route.deployment)
         if route.tls_secret:
             context.log(f"tls secret {route.tls_secret} {_tls_unused(self._look)}")
+        if self._only_version_changes(context):
+            return
         watched = [self._prepare_main(context)]
         if route.preview.host:
             self._free_preview_host(kube, route)
@@ -124,7 +126,16 @@ class Gateway(IngressProvider):
             made["metadata"]["annotations"] = kube.annotations(render.ROLE_PREVIEW)
             watched.append(kube.create(HTTP_ROUTE, made))
         conditions.Judgement(kube, watched).wait()
-        self._await(context, "the preview", watched, host=render.hosts(route)[-1], headers=self._header(route))
+        host = render.hosts(route)[-1]
+        self._await(context, "the preview", watched, host=host, headers=self._header(route), serving=True)
+
+    def _only_version_changes(self, context: RouteContext) -> bool:
+        """Is everything else about the route what the controller serves already, and known of the pods?"""
+        route, found = context.route, context.kube.get(HTTP_ROUTE, context.route.app)
+        special = route.displaces or route.preview.host or route.preview.check
+        if special or self._data_plane.always_warm_up or not context.pods.answered or found is None:
+            return False
+        return context.kube.is_ours(found) and render.only_version_changes(found, route, self._look)
 
     def check_preview(self, context: RouteContext) -> None:
         """Ask with the header, or under the preview host. Raises StepFailed."""
@@ -169,10 +180,10 @@ class Gateway(IngressProvider):
             if role not in wanted:
                 kube.delete_shared(HTTP_ROUTE, render.redirect_name(route.app, role))
 
-    def confirm(self, context: RouteContext) -> None:
+    def confirm(self, context: RouteContext) -> bool:
         """The controller has taken the route as it is, and every address answers with the deployment."""
         watched = self._accepted(context)
-        self._await(context, "the route", watched)
+        return self._await(context, "the route", watched)
 
     def await_loaded(self, context: RouteContext) -> None:
         """As `confirm` does, under the private host, which the route has besides the public one until `release`."""
@@ -308,16 +319,17 @@ class Gateway(IngressProvider):
             and any(kube.get(SERVICE, backend.service) for backend in render.backends_of(rule))
         ]
         needed = {backend.service for rule in previews for backend in render.backends_of(rule)}
+        public = render.public_rule_of(found)
+        assert public is not None
         going = {route.previous.service} if route.previous else set()
-        if previewing:
+        if previewing or any(b.weight > 0 and b.service in going for b in render.backends_of(public)):
+            # It was only tried, or was moved back from. A later deployment may hold on to it as well.
             going.add(route.backend.service)
 
         def stays(backend: Backend) -> bool:
             idle = its_own or backend.service in going or kube.get(SERVICE, backend.service) is None
             return backend.weight > 0 or backend.service in needed or not idle
 
-        public = render.public_rule_of(found)
-        assert public is not None
         pairs = zip(public["backendRefs"], render.backends_of(public), strict=True)
         kept = {**public, "backendRefs": [reference for reference, backend in pairs if stays(backend)]}
         # The first host is the public's; others are those of a switch that is under way, or was.
@@ -347,7 +359,8 @@ class Gateway(IngressProvider):
         *,
         host: str = "",
         headers: Mapping[str, str] | None = None,
-    ) -> None:
+        serving: bool = False,
+    ) -> bool:
         def objection() -> str:
             for one in watched:
                 now = context.kube.get(HTTP_ROUTE, one["metadata"]["name"])
@@ -355,8 +368,14 @@ class Gateway(IngressProvider):
                     return str(conditions.rejected(now, said))
             return ""
 
-        self._data_plane.await_answers(
-            context, host or context.route.host, what, tls=self._look.https, objection=objection, headers=headers
+        return self._data_plane.await_answers(
+            context,
+            host or context.route.host,
+            what,
+            tls=self._look.https,
+            objection=objection,
+            headers=headers,
+            serving=serving,
         )
 
     def _header(self, route: Route) -> dict[str, str]:

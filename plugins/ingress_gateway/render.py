@@ -200,6 +200,29 @@ def strange(found: Object) -> str:
     return ""
 
 
+def only_version_changes(found: Object, route: Route, look: Look) -> bool:
+    """Would the public see nothing of a route but another version: same host, listeners, port and headers?"""
+    now, spec = public_rule_of(found), found.get("spec") or {}
+    if now is None or strange(found) or spec.get("parentRefs") != look.serving:
+        return False
+
+    def content(rule: Object) -> Object:
+        ports = {backend.port for backend in backends_of(rule) if backend.weight}
+        return {**rule, "backendRefs": sorted(ports), "filters": _without_revision(rule, look)}
+
+    new = public_rule(route, look, [route.backend])
+    return spec.get("hostnames") == [route.host] and content(now) == content(new)
+
+
+def _without_revision(rule: Object, look: Look) -> list[Object]:
+    """The filters of a rule, with something else in the place of the revision's value."""
+    filters = copy.deepcopy(rule.get("filters") or [])
+    for header in (h for f in filters for h in (f.get("responseHeaderModifier") or {}).get("set") or ()):
+        if header.get("name") == look.revision_header:
+            header["value"] = ""
+    return filters
+
+
 # --- objects ------------------------------------------------------------------------------------------------------
 
 

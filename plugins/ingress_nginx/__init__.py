@@ -1,8 +1,9 @@
 """Ingress provider `nginx`: one Ingress per app for the ingress-nginx controller, switched so that nothing is lost.
 
-While the switch goes on, two helper Ingresses on private hosts keep both versions in the controller's list of backends:
-a warm-up of the new Service and a hold on the old one. That, and the old pods at full size for the hold time, is what
-loses no request when nginx reloads.
+The edit that leads the public host to the new version also holds on to the old one, by a rule on a private host, so
+that it stays in the controller's list of backends while nginx reloads; that, and the old pods at full size for the hold
+time, is what loses no request. A route that changes in more than its version is tried on a helper Ingress first, the
+warm-up.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ class Nginx(IngressProvider):
 
     name = "nginx"
     capabilities = frozenset({"tls", "redirect-www", "sticky", "headers", "preview"})
+    backend_tls_hint = (
+        'set "backend-protocol": "HTTPS" in ingressOptions, or choose a port that speaks plain HTTP with frontendPort'
+    )
 
     def __init__(self, look: render.Look, plane: DataPlane, manner: Manner) -> None:
         self._look = look
@@ -130,10 +134,20 @@ class Nginx(IngressProvider):
         secret = render.tls_secret_of(found, host)
         return RouteState(backends, host, _note(found, DEPLOYMENT), secret, self._redirected(kube, found))
 
-    def prepare(self, context: RouteContext) -> None:
-        """Create the ConfigMap of the headers, the hold and the warm-up, and wait until the controller knows them.
+    def backend_protocol(self, route: Route) -> str:
+        """The option `backend-protocol`."""
+        return str(route.options.get("backend-protocol", "HTTP"))
 
-        A stable route whose Ingress does not change needs neither hold nor warm-up.
+    def announce(self, context: RouteContext) -> None:
+        """Create the ConfigMap of the headers: the controller has no reason to reload for it, and knows it in time."""
+        if not context.route.stable:
+            self._put_headers(context.kube.for_deployment(context.route.deployment), context.route, stable=False)
+
+    def prepare(self, context: RouteContext) -> None:
+        """Create the ConfigMap of the headers and the warm-up, and wait until the controller answers for it.
+
+        There is no warm-up where it could not tell anything: for a stable route that is one already, as its Ingress
+        does not change, and for one that changes in nothing but its version, whose pods were asked themselves.
         """
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
@@ -148,14 +162,10 @@ class Nginx(IngressProvider):
             self._put_headers(kube, route, stable=True)
         if helpers or not route.stable:
             self._put_headers(kube, route, stable=False)
-        if not helpers:
+        if not helpers or (found and self._only_version_changes(context, found)):
             return
         self._free_preview_host(kube, route)
-        watched = []
-        if old and route.previous is not None:
-            # The hold first: when the warm-up is answered, the controller has seen the hold as well.
-            watched.append(Watched(self._create(kube, render.hold(route, self._look, old[0]), render.ROLE_HOLD)))
-        watched.append(Watched(self._create(kube, render.warm_up(route, self._look), render.ROLE_WARM_UP)))
+        watched = [Watched(self._create(kube, render.warm_up(route, self._look), render.ROLE_WARM_UP))]
         header = self._version_header(route) if route.stable else ""
         self._data_plane.await_answers(
             context,
@@ -165,7 +175,21 @@ class Nginx(IngressProvider):
             objection=lambda: objection(kube, watched),
             # The controller's own pages, like that for an app which does not speak the protocol, have the revision too.
             proof=(header, route.version) if header else None,
+            serving=True,
         )
+
+    def _only_version_changes(self, context: RouteContext, found: dict[str, Any]) -> bool:
+        """Is everything else about the route what the controller serves already, and known of the pods?"""
+        route, kube, look = context.route, context.kube, self._look
+        special = route.stable or route.displaces or route.preview.host or route.preview.check
+        if special or self._data_plane.always_warm_up or not context.pods.answered or not kube.is_ours(found):
+            return False
+        wanted = self._wanted(context, found)
+        name = _note(found, render.CUSTOM_HEADERS).rpartition("/")[2]
+        now = ((kube.get(CONFIG_MAP, name) if name else None) or {}).get("data") or {}
+        new = render.headers_of(route, look, revision=True)
+        revision = {look.revision_header: ""} if look.revision_header else {}
+        return render.same_but_version(found, wanted) and now.keys() == new.keys() and now | revision == new | revision
 
     def check_preview(self, context: RouteContext) -> None:
         """Ask under the preview host, or under the warm-up's. Raises StepFailed."""
@@ -213,11 +237,11 @@ class Nginx(IngressProvider):
             self._watched[key] = Watched(written, self._watched[key].events)
         self._take_over_redirect(kube, route, redirect_www)
 
-    def confirm(self, context: RouteContext) -> None:
+    def confirm(self, context: RouteContext) -> bool:
         """Ask every controller; see `DataPlane.await_answers`. Raises StepFailed."""
         route = context.route
         watched = self._watched_of(route)
-        self._data_plane.await_answers(
+        proven = self._data_plane.await_answers(
             context,
             route.host,
             "the route",
@@ -227,6 +251,7 @@ class Nginx(IngressProvider):
             proof=(self._version_header(route), route.version) if route.stable else None,
         )
         self._watched.pop((route.namespace, route.app), None)
+        return proven
 
     def await_loaded(self, context: RouteContext) -> None:
         """Ask under a private host that the app's Ingress has besides the public one until `release`. A stable route
@@ -246,15 +271,14 @@ class Nginx(IngressProvider):
         )
 
     def release(self, context: RouteContext) -> None:
-        """Delete this deployment's helpers, those that hold a Service which is gone, and headers that nobody uses."""
+        """Delete this deployment's helpers and holds, those of a Service that is gone, and headers that nobody uses."""
         route, kube = context.route, context.kube
-        if route.displaces:
-            self._drop_swap_host(kube, route)
+        self._drop_private_hosts(kube, route)
         main = kube.get(INGRESS, route.app)
         if main is not None and kube.is_ours(main) and _note(main, DEPLOYMENT) == route.deployment:
             kube.delete_shared(INGRESS, redirect_name(route.app))  # what was taken over from the original is over
         for helper in self._of_app(kube, INGRESS, render.HELPER_ROLES):
-            gone = all(kube.get(SERVICE, backend.service) is None for backend in render.backends_of(helper))
+            gone = all(kube.get(SERVICE, backend.service) is None for backend in render.all_backends_of(helper))
             if gone or _note(helper, DEPLOYMENT) == route.deployment:
                 _delete(kube, INGRESS, helper)
         used = {_note(found, render.CUSTOM_HEADERS).rpartition("/")[2] for found in kube.list(INGRESS)}
@@ -306,14 +330,22 @@ class Nginx(IngressProvider):
     def _version_header(self, route: Route) -> str:
         return str(route.options.get(options.VERSION_HEADER, self._manner.version_header))
 
-    def _drop_swap_host(self, kube: OwnedKube, route: Route) -> None:
+    def _drop_private_hosts(self, kube: OwnedKube, route: Route) -> None:
         """The app's Ingress stays the deployment's that it is of."""
         main = kube.get(INGRESS, route.app)
         if main is None or not kube.is_ours(main):
             return
+        held = render.held_services(main)
+        done = {service for service in held if kube.get(SERVICE, service) is None}
+        target = render.target(route).service
+        if target in held and route.previous:
+            # The way back held on to what failed. A later deployment may hold on to it as well.
+            now = backends_behind(kube, route.app, render.backends_of(main))
+            if any(backend.service == route.previous.service for backend in now):
+                done.add(target)
 
         def change(found: dict[str, Any] | None) -> dict[str, Any] | None:
-            return found and render.without_swap_host(found, route)
+            return found and render.released(found, route, done)
 
         owner = kube.for_deployment(_note(main, DEPLOYMENT))
         owner.put_shared(INGRESS, route.app, change, role=render.ROLE_ROUTE)
@@ -328,6 +360,9 @@ class Nginx(IngressProvider):
         if body is None:
             return
         name = body["metadata"]["name"]
+        there = kube.get(CONFIG_MAP, name)
+        if there is not None and kube.owned_by(there, kube.owner.deployment):
+            return
         if stable:
             role = render.ROLE_STABLE_HEADERS
             body["metadata"]["annotations"] = kube.annotations(role)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ ROLE_ROUTE = "route"
 ROLE_WWW = "www-redirect"
 # Roles that begin with `versioned-` go with their deployment, whatever happens to it.
 ROLE_WARM_UP = "versioned-warm-up"
+# Of the helper Ingresses of earlier releases; today a hold is a rule of the app's own Ingress.
 ROLE_HOLD = "versioned-hold"
 ROLE_HEADERS = "versioned-headers"
 # The headers of a stable route, which outlive the deployment that made them.
@@ -31,6 +32,7 @@ ROLE_STABLE_HEADERS = "headers"
 HEADER_ROLES = frozenset({ROLE_HEADERS, ROLE_STABLE_HEADERS})
 # No object's role, but the host under which a route can be asked while another provider has the public one.
 _SWAP = "swap"
+_HOLD_HOSTS = ".hold.invalid"
 HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD})
 
 INSTANCE = "kube-deployer/instance"
@@ -150,11 +152,6 @@ def target(route: Route) -> Backend:
     return Backend(route.app, route.backend.port) if route.stable else route.backend
 
 
-def hold(route: Route, look: Look, backend: Backend) -> Object:
-    """An Ingress on a private host that keeps `backend`, the old one, in the controller's list."""
-    return _helper(route, look, ROLE_HOLD, {}, [(private_host(route, ROLE_HOLD), backend)])
-
-
 def warm_up(route: Route, look: Look) -> Object:
     """An Ingress on a private host, and on the preview's, that makes the new version known to the controller."""
     rules = [(private_host(route, ROLE_WARM_UP), route.backend)]
@@ -177,7 +174,7 @@ def warm_up(route: Route, look: Look) -> Object:
 
 
 def private_host(route: Route, role: str) -> str:
-    """Where a helper answers. `.invalid` never resolves (RFC 6761), and nobody can guess the host."""
+    """Where a helper, or a hold, answers. `.invalid` never resolves (RFC 6761), and nobody can guess the host."""
     return f"{_token(route)}.{role.removeprefix('versioned-')}.invalid"
 
 
@@ -217,7 +214,7 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     spec = wanted.setdefault("spec", {})
     spec["ingressClassName"] = look.ingress_class
     hosts = [route.host, swap_host(route)] if route.displaces else [route.host]
-    spec["rules"] = [_rule(host, target(route)) for host in hosts]
+    spec["rules"] = [_rule(host, target(route)) for host in hosts] + _holds(spec, route)
     spec.pop("tls", None)
     spec.pop("defaultBackend", None)
     if route.tls_secret:
@@ -225,31 +222,79 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     return wanted
 
 
+def _holds(spec: Object, route: Route) -> list[Object]:
+    """Rules on private hosts that keep the Services of before in the controller's list of backends, while old workers
+    of nginx still lead to them: what the Ingress leads to now, and what it holds on to already."""
+    kept = [rule for rule in spec.get("rules") or () if _is_hold(rule) and _service_of(rule) != target(route).service]
+    old = [b for b in backends_of({"spec": spec}) if b.service != target(route).service]
+    own = private_host(route, ROLE_HOLD)
+    if old and route.previous is not None and own not in {rule["host"] for rule in kept}:
+        kept.append(_rule(own, old[0]))
+    return kept
+
+
+def _is_hold(rule: Object) -> bool:
+    return str(rule.get("host")).endswith(_HOLD_HOSTS)
+
+
+def _service_of(rule: Object) -> str:
+    return next((backend.service for backend in all_backends_of({"spec": {"rules": [rule]}})), "")
+
+
+def held_services(found: Object) -> set[str]:
+    """The Services that the app's Ingress holds on to."""
+    return {_service_of(rule) for rule in found.get("spec", {}).get("rules") or () if _is_hold(rule)}
+
+
+def same_but_version(found: Object, wanted: Object) -> bool:
+    """Do two states of the app's Ingress differ in nothing but the Service, and the ConfigMap with the revision?"""
+
+    def content(ingress: Object) -> Object:
+        notes = ingress["metadata"].get("annotations") or {}
+        kept = {k: v for k, v in notes.items() if k != CUSTOM_HEADERS and not k.startswith("kube-deployer/")}
+        rest = {key: value for key, value in ingress["spec"].items() if key != "rules"}
+        rules = [
+            (rule.get("host"), [b.port for b in all_backends_of({"spec": {"rules": [rule]}})])
+            for rule in _public(ingress)
+        ]
+        return {**rest, "annotations": kept, "rules": rules, "options": notes.get(OPTIONS_NOTE, "")}
+
+    return content(found) == content(wanted)
+
+
 def swap_host(route: Route) -> str:
     """Where the app's own Ingress can be asked as well while another provider may win the public host."""
     return private_host(route, _SWAP)
 
 
-def without_swap_host(found: Object, route: Route) -> Object:
-    """The same Ingress without that host of this route."""
-    spec, gone = found["spec"], swap_host(route)
-    spec["rules"] = [rule for rule in spec["rules"] if rule.get("host") != gone]
+def released(found: Object, route: Route, done: Collection[str]) -> Object:
+    """The app's Ingress without what only the switch to this route needed: its private hosts, and what holds on to one
+    of the Services `done`."""
+    spec, own = found["spec"], {swap_host(route), private_host(route, ROLE_HOLD)}
+    gone = {
+        rule.get("host")
+        for rule in spec["rules"]
+        if rule.get("host") in own or (_is_hold(rule) and _service_of(rule) in done)
+    }
+    spec["rules"] = [rule for rule in spec["rules"] if rule.get("host") not in gone]
     for tls in spec.get("tls") or ():
-        tls["hosts"] = [host for host in tls.get("hosts") or () if host != gone]
+        tls["hosts"] = [host for host in tls.get("hosts") or () if host not in gone]
     return found
 
 
 def strange(found: Object) -> str:
     """What an Ingress of ours has that was not written by us, in words; or nothing."""
-    rules = [
-        rule
-        for rule in found.get("spec", {}).get("rules") or ()
-        if not str(rule.get("host")).endswith(f".{_SWAP}.invalid")
-    ]
+    rules = _public(found)
     paths = [path for rule in rules for path in (rule.get("http") or {}).get("paths") or ()]
     if len(rules) > 1 or len(paths) > 1:
         return f"{len(rules)} rules with {len(paths)} paths instead of one"
     return ""
+
+
+def _public(found: Object) -> list[Object]:
+    """The rules but for those of private hosts."""
+    rules = found.get("spec", {}).get("rules") or ()
+    return [rule for rule in rules if not str(rule.get("host")).endswith((f".{_SWAP}.invalid", _HOLD_HOSTS))]
 
 
 def hosts_of(ingress: Object) -> set[str]:
@@ -264,7 +309,12 @@ def tls_secret_of(ingress: Object, host: str) -> str:
 
 
 def backends_of(ingress: Object) -> tuple[Backend, ...]:
-    """The Services that an Ingress leads to; port 0 for one that is named."""
+    """The Services that the app's Ingress leads the public to; port 0 for one that is named."""
+    return all_backends_of({"spec": {"rules": _public(ingress)}})
+
+
+def all_backends_of(ingress: Object) -> tuple[Backend, ...]:
+    """The Services of every rule, those of private hosts too."""
     found = []
     for rule in ingress.get("spec", {}).get("rules") or ():
         for path in (rule.get("http") or {}).get("paths") or ():

@@ -15,7 +15,19 @@ from typing import Any
 
 import pytest
 
-from deployer.core import Address, Backend, Cancelled, DataPlane, Gate, Route, RouteContext, StepFailed, ask
+from deployer.core import (
+    Address,
+    Backend,
+    Cancelled,
+    DataPlane,
+    Gate,
+    PodAnswers,
+    Route,
+    RouteContext,
+    StepFailed,
+    ask,
+    dataplane,
+)
 
 NEW, OLD = "22222222-2222-4222-8222-222222222222", "11111111-1111-4111-8111-111111111111"
 
@@ -81,21 +93,32 @@ def confirm(
     objection: Callable[[], str] = str,
     headers: dict[str, str] | None = None,
     path: str = "",
+    route_path: str = "/",
+    pods: PodAnswers | None = None,
+    serving: bool = False,
     **plane: Any,
 ) -> list[str]:
     """Wait for the route to NEW, or with `path` for its health; returns the log."""
     route = Route(
-        namespace="web", app="shop", host="shop.example.com", version="2", deployment=NEW, backend=Backend("shop-2", 80)
+        namespace="web",
+        app="shop",
+        host="shop.example.com",
+        version="2",
+        deployment=NEW,
+        backend=Backend("shop-2", 80),
+        path=route_path,
     )
     log: list[str] = []
-    context = RouteContext(route, None, log.append, gate or Gate(time.monotonic() + 10))  # type: ignore[arg-type]
+    gate = gate or Gate(time.monotonic() + 10)
+    context = RouteContext(route, None, log.append, gate, pods or PodAnswers())  # type: ignore[arg-type]
     values = {"revision_header": "X-Deployer-Revision", "propagation": 0.05} | plane
     data_plane = DataPlane(addresses=tuple(each.address for each in controllers), **values)
     more = {"objection": objection, "headers": headers}
     if path:
         data_plane.await_healthy(context, route.host, path, "the preview", tls=tls, **more)
     else:
-        data_plane.await_answers(context, route.host, "the route", tls=tls, **more)
+        proven = data_plane.await_answers(context, route.host, "the route", tls=tls, serving=serving, **more)
+        assert proven is bool(data_plane.known and data_plane.revision_header)
     return log
 
 
@@ -107,11 +130,89 @@ def test_every_address_is_asked_for_the_host_on_fresh_connections(controller):
         assert all(r.startswith(b"GET / HTTP/1.1\r\nHost: shop.example.com\r\n") for r in each.requests)
 
 
-def test_answers_in_a_row_are_counted(controller):
+def test_right_answers_are_counted_from_the_last_one_of_another_version_on(controller):
     new, old = reply(revision=NEW), reply(revision=OLD)
-    one = controller(old, new, new, old, new, reply(503, NEW), new)
+    one = controller(old, new, new, old, new, new, b"nonsense\r\n\r\n", new)
     confirm(one, confirmations=3)
-    assert len(one.requests) == 6 + 3
+    assert len(one.requests) == 7 + 3
+
+
+@pytest.mark.parametrize("status", [200, 404, 500, 502, 503, 504])
+def test_the_right_revision_proves_arrival_whatever_the_status(controller, status):
+    one = controller(reply(revision=OLD), reply(status, NEW))
+    confirm(one)
+    assert len(one.requests) == 1 + 3
+
+
+@pytest.mark.parametrize("header", ["X-Deployer-Revision", ""])
+def test_a_controller_that_limits_requests_is_confirmed_by_what_it_lets_through(controller, header):
+    """Of a limit's 503, without the header, nothing can be told; with `limit-rpm` most answers are that."""
+    limited, new = reply(503, body=b"slow down"), reply(revision=NEW)
+    one = controller(new, limited, limited, new, limited, new, limited)
+    confirm(one, revision_header=header)
+    assert len(one.requests) == 6
+
+
+def test_an_address_is_asked_once_a_round_and_less_and_less_often(controller):
+    one = controller(reply(revision=OLD))
+    with pytest.raises(StepFailed):
+        confirm(one, gate=Gate(time.monotonic() + 2.0))
+    assert 4 <= len(one.requests) <= 17  # every 0.03 s it would be 60
+
+
+@pytest.mark.parametrize(("pods", "confirmed"), [((), False), ((200,), False), ((503,), True), ((200, 503), True)])
+def test_a_warm_up_takes_an_error_of_the_proxys_kind_only_from_an_app_that_answers_it_itself(
+    controller, pods, confirmed
+):
+    one, context = controller(reply(503, NEW)), {"pods": PodAnswers(frozenset(pods)), "serving": True}
+    if confirmed:
+        confirm(one, **context)
+    else:
+        with pytest.raises(StepFailed, match="answered HTTP 503") as caught:
+            confirm(one, gate=Gate(time.monotonic() + 0.4), **context)
+        assert "frontendPort" in caught.value.hint
+        assert "frontendPath" in caught.value.hint
+
+
+def test_on_the_way_back_an_app_may_answer_what_it_will(controller):
+    confirm(controller(reply(503)), revision_header="", pods=PodAnswers(any_status=True))
+    gone = controller(reply(503))
+    gone.close()
+    with pytest.raises(StepFailed, match="ConnectionRefusedError"):
+        confirm(gone, revision_header="", pods=PodAnswers(any_status=True), gate=Gate(time.monotonic() + 0.3))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"Client sent an HTTP request to an HTTPS server.\n",
+        b"<center>The plain HTTP request was sent to HTTPS port</center>",
+        b"Reason: You're speaking plain HTTP to an SSL-enabled server port.",
+        b"Bad Request\nThis combination of host and port requires TLS.\n",
+    ],
+)
+def test_an_app_that_wants_tls_is_no_success(controller, words):
+    one = controller(reply(400, NEW, words))
+    with pytest.raises(StepFailed, match="port 80 of shop-2 speaks TLS") as caught:
+        confirm(one)
+    assert (caught.value.reason, "frontendPort" in caught.value.hint) == ("BackendSpeaksTLS", True)
+    confirm(one, pods=PodAnswers(any_status=True))
+    confirm(controller(reply(400, NEW, b"a form is missing")))
+
+
+def test_what_is_waited_for_is_said_while_it_is_waited_for(controller, monkeypatch):
+    monkeypatch.setattr(dataplane, "_SAY_AFTER", 0.0)
+    monkeypatch.setattr(dataplane, "_SAY_EVERY", 0.0)
+    old = reply(revision=OLD)
+    one = controller(old, old, reply(502), reply(revision=NEW))
+    said = f"not confirmed yet: {one.address} answered HTTP"
+    assert confirm(one) == [f"{said} 200 for revision {OLD}", f"{said} 502", f"{said} 200 for revision {NEW}"]
+
+
+def test_the_path_of_the_route_is_asked_for(controller):
+    one = controller(reply(revision=NEW))
+    confirm(one, route_path="/status?deep")
+    assert {request.split(b" HTTP/")[0] for request in one.requests} == {b"GET /status?deep"}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +220,7 @@ def test_answers_in_a_row_are_counted(controller):
     [
         (reply(revision=OLD), f"answered HTTP 200 for revision {OLD}"),
         (reply(404), "answered HTTP 404"),
-        (reply(503, NEW), "answered HTTP 503"),
+        (reply(503), "answered HTTP 503"),
         (b"nonsense\r\n\r\n", r"gave no answer \(BadStatusLine\)"),
         (b"", "has not answered yet"),
     ],
@@ -154,11 +255,17 @@ def test_cancelling_while_an_address_hangs(controller):
 
 def test_without_a_header_an_apps_own_404_counts_and_the_controllers_does_not(controller):
     # In turn: a host that nobody has, then the route's.
-    theirs = controller(reply(404, body=b"default backend"), *[reply(404, body=b"the app")] * 3)
-    log = confirm(theirs, revision_header="")
-    assert len(theirs.requests) == 4
-    assert b".invalid\r\n" in theirs.requests[0]
-    assert "no response header names the version" in log[0]
+    theirs = controller(*[reply(404, body=b"the app"), reply(404, body=b"default backend")] * 3)
+    log = confirm(theirs, revision_header="", plugin="ingress_nginx")
+    assert len(theirs.requests) == 6
+    assert b".invalid\r\n" in theirs.requests[1]
+    assert log == [
+        "shop.example.com: waiting 0.05 s for the route to version 2, as nothing can be asked: no response header "
+        "names the version (set revision_header in [plugins.ingress_nginx])"
+    ]
+    log = confirm(revision_header="", plugin="ingress_nginx")
+    assert "no addresses of the controller are configured (set controller or addresses in" in log[0]
+    assert "set revision_header in [plugins.ingress_nginx])" in log[0]
     with pytest.raises(StepFailed, match="answered HTTP 404"):
         confirm(controller(reply(404)), revision_header="", gate=Gate(time.monotonic() + 0.5))
 
@@ -200,7 +307,7 @@ def test_health_is_asked_for_by_path_and_with_headers(controller):
     assert len(one.requests) == 2 + 3
     assert all(r.startswith(b"GET /health?deep=1 HTTP/1.1\r\n") for r in one.requests)
     assert all(b"\r\nX-Deployer-Preview: s3cret\r\n" in r for r in one.requests)
-    with pytest.raises(StepFailed, match=r"the preview of shop\.example\.com to shop-2 .* answered HTTP 404"):
+    with pytest.raises(StepFailed, match=r"shop\.example\.com: the preview to .* shop-2 .* answered HTTP 404"):
         confirm(controller(reply(404, NEW)), path="/health", gate=Gate(time.monotonic() + 0.4))
     with pytest.raises(StepFailed, match="no addresses of the ingress controller are configured"):
         confirm(path="/health")

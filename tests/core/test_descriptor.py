@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from deployer.core import descriptor as module
 from deployer.core import manifests
-from deployer.core.descriptor import SCHEMA, Rules, health_port, normalise, parse, start_timeout, version_of
+from deployer.core.descriptor import (
+    SCHEMA,
+    Rules,
+    frontend_port,
+    health_port,
+    normalise,
+    parse,
+    start_timeout,
+    version_of,
+)
 from deployer.core.errors import Invalid
 from deployer.core.settings import Settings
 
@@ -42,6 +51,7 @@ GOOD: dict[str, Any] = {
 }
 HEALTH = {"useHealthCheck": True, "healthCheckPort": 1, "healthCheckPath": "/", "healthCheckType": "probe"}
 ABSENT = object()
+DNS = {"containerPort": 53, "name": "dns", "protocol": "UDP"}
 
 
 def with_(
@@ -116,6 +126,12 @@ def test_the_descriptor_of_the_original_documentation_is_accepted():
         ({"newVersion": "0"}, {"newVersion": "0"}),
         ({"frontend": "Shop.Example.com"}, {"frontend": "shop.example.com"}),
         ({"frontend": ""}, {"frontend": ABSENT}),
+        ({"frontendPort": "", "frontendPath": ""}, {"frontendPort": ABSENT, "frontendPath": ABSENT}),
+        ({"frontendPort": "healthcheck"}, {"frontendPort": "healthcheck"}),
+        ({"frontendPort": 8080.0}, {"frontendPort": 8080}),
+        ({"frontendPort": "8080"}, {"frontendPort": 8080}),
+        ({"frontendPath": "status?full=1"}, {"frontendPath": "/status?full=1"}),
+        ({"frontendPath": "/status"}, {"frontendPath": "/status"}),
         ({"replicas": 0}, {"replicas": 1}),
         ({"replicas": 1000}, {"replicas": 1000}),
         ({"replicas": 2.0}, {"replicas": 2}),
@@ -197,6 +213,21 @@ def test_the_podspec_is_passed_through_untouched():
         ({"frontend": "sh;op}.example"}, "frontend", "must be a host name"),
         ({"frontend": ".".join(["a" * 60] * 5)}, "frontend", "more than 253 characters"),
         ({"frontend": "10.1.2.3"}, "frontend", "not an IP address"),
+        (
+            {"frontendPort": "admin"},
+            "frontendPort",
+            'no container has a port "admin"; there is 8080, 9999 (healthcheck)',
+        ),
+        ({"frontendPort": 81}, "frontendPort", "no container has a port 81; there is 8080, 9999 (healthcheck)"),
+        ({"frontendPort": 53, "container": {"ports": [DNS]}}, "frontendPort", "must be a TCP port: 53 is UDP"),
+        ({"frontendPort": "dns", "container": {"ports": [DNS]}}, "frontendPort", 'must be a TCP port: "dns" is UDP'),
+        ({"frontendPort": 80, "container": {"ports": None}}, "frontendPort", "no container has a port 80; none has"),
+        ({"frontendPort": 0}, "frontendPort", "must be the name or number of a container port"),
+        ({"frontendPort": True}, "frontendPort", "must be a whole number or text"),
+        ({"frontendPort": "Web_UI"}, "frontendPort", "must be the name or number of a container port"),
+        ({"frontendPath": "http://x/"}, "frontendPath", "must be a path"),
+        ({"frontendPath": "/a b"}, "frontendPath", "must be a path"),
+        ({"frontendPath": "/../x"}, "frontendPath", "must be a path"),
         ({"frontend": "a.example", "namespace": "team"}, "frontend", "not among the hosts"),
         ({"frontend": "a.team.example"}, "frontend", "may not be used by namespace default: it belongs to another"),
         ({"frontend": "A.TEAM.example"}, "frontend", "belongs to another"),
@@ -732,7 +763,7 @@ def outcome(document: Any, stored: bool, pod_security: str) -> str:
             ports = service["spec"]["ports"]
             assert len({p["name"] for p in ports}) == len({(p["port"], p["protocol"]) for p in ports}) == len(ports)
     if "frontend" in out:
-        assert manifests.backend_port(out) is not None
+        assert frontend_port(out) is not None
     return "accepted"
 
 

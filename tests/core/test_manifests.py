@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deployer.core import manifests
-from deployer.core.descriptor import Rules, normalise
+from deployer.core.descriptor import Rules, frontend_port, normalise
 from deployer.core.errors import StepFailed
 from deployer.core.settings import Settings
 
@@ -217,8 +217,38 @@ def test_service_ports_have_unique_names_and_numbers(ports, expected):
         ([{"containerPort": 53, "protocol": "UDP"}], None),
     ],
 )
-def test_backend_port(ports, expected):
-    assert manifests.backend_port(descriptor(with_ports(*ports))) == expected
+def test_frontend_port(ports, expected):
+    assert frontend_port(descriptor(with_ports(*ports))) == expected
+
+
+SIDECAR = {
+    "name": "proxy",
+    "image": "x",
+    "restartPolicy": "Always",
+    "ports": [{"containerPort": 15000, "name": "mesh"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [(None, 9090), (8080, 8080), ("http", 8080), ("mesh", 15000), ("53", 53), ("dns", 53)]
+)
+def test_the_frontend_leads_to_the_port_that_was_chosen(wanted, expected):
+    """By name or number, of a native sidecar too; one number may be UDP and TCP."""
+    dns = [{"containerPort": 53, "name": "dns-udp", "protocol": "UDP"}, {"containerPort": 53, "name": "dns"}]
+    document = with_ports({"containerPort": 9090, "name": "metrics"}, {"containerPort": 8080, "name": "http"}, *dns)
+    document["podspec"]["initContainers"] = [{**SIDECAR}, {"name": "setup", "image": "x", "ports": PORT_OF_SETUP}]
+    made = descriptor(document | ({} if wanted is None else {"frontendPort": wanted}))
+    assert frontend_port(made) == expected
+    assert [port["port"] for port in manifests.service_ports(made)] == [9090, 8080, 53, 53, 15000]
+
+
+def test_a_native_sidecar_serves_when_no_container_does():
+    document = with_ports()
+    document["podspec"]["initContainers"] = [SIDECAR]
+    assert frontend_port(descriptor(document)) == 15000
+
+
+PORT_OF_SETUP = [{"containerPort": 7}]
 
 
 def test_names():

@@ -146,7 +146,7 @@ def test_health_is_asked_through_the_preview_before_anything_moves(world: World,
     generation = world.objects(INGRESS)["shop"]["metadata"]["generation"]
     failed = world.ended(world.deploy(**fields, env={"FAIL": "1"}), Status.FAILURE)
     assert failed.failure and failed.failure["reason"] == "RouteNotConfirmed"
-    assert f"the preview of shop-{world.namespace}.preview.example to shop-2 was not confirmed" in world.log(failed.id)
+    assert f"{host}: the preview to port 9999 of shop-2 was not confirmed in time" in world.log(failed.id)
     assert "answered HTTP 503" in world.log(failed.id)
     world.quiet()
     ingresses = world.objects(INGRESS)

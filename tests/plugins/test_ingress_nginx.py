@@ -83,7 +83,7 @@ def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
     config_map = render.headers_config_map(route, look, stable=route.stable)
     objects = [render.main(None, route, look, redirect_www=redirect), config_map]
     if route.previous:
-        objects += [render.hold(route, look, route.previous), render.warm_up(route, look)]
+        objects += [render.warm_up(route, look), render.main(live(route, look), route, look, redirect_www=redirect)]
     assert [o for o in objects if o] == json.loads((GOLDEN / f"ingress_nginx_{name}.json").read_text())
 
 
@@ -112,14 +112,39 @@ def test_the_config_map_of_headers_is_named_after_its_contents():
     assert render.headers_config_map(PLAIN, render.Look()) is None
 
 
+def live(route: Route, look: render.Look) -> dict[str, Any]:
+    """The app's Ingress while the version before is live."""
+    before = dataclasses.replace(
+        route, version="1", deployment=ONE, backend=route.previous, previous=None, stable=False
+    )
+    return render.main(None, before, look, redirect_www=False)
+
+
 def test_helpers_cannot_have_the_name_of_an_app():
-    long = dataclasses.replace(FULL, app="a" * 63)
-    for made in (render.hold(long, render.Look(), Backend("a-1", 80)), render.warm_up(long, render.Look())):
-        assert "." in made["metadata"]["name"]
-        assert len(made["metadata"]["name"]) < 253
-    host = next(iter(render.hosts_of(render.hold(FULL, render.Look(), Backend("shop-1", 80)))))
-    assert all(len(label) < 64 for label in host.split("."))
-    assert TWO not in host
+    made = render.warm_up(dataclasses.replace(FULL, app="a" * 63), render.Look())
+    assert "." in made["metadata"]["name"]
+    assert len(made["metadata"]["name"]) < 253
+    for role in (render.ROLE_WARM_UP, render.ROLE_HOLD):
+        host = render.private_host(FULL, role)
+        assert all(len(label) < 64 for label in host.split("."))
+        assert TWO not in host
+
+
+def test_the_edit_that_moves_the_host_holds_on_to_what_was_there_until_it_is_released():
+    look = render.Look()
+    second = render.main(live(FULL, look), FULL, look, redirect_www=False)
+    assert render.backends_of(second) == (FULL.backend,)
+    assert render.held_services(second) == {"shop-1"}
+    assert render.main(copy.deepcopy(second), FULL, look, redirect_www=False) == second
+    assert render.strange(second) == ""
+    third = dataclasses.replace(FULL, version="3", deployment=ONE, backend=Backend("shop-3", 80), previous=FULL.backend)
+    after = render.main(copy.deepcopy(second), third, look, redirect_www=False)
+    assert (render.backends_of(after), render.held_services(after)) == ((third.backend,), {"shop-1", "shop-2"})
+    assert render.held_services(render.released(copy.deepcopy(after), FULL, ())) == {"shop-2"}
+    assert render.held_services(render.released(copy.deepcopy(after), FULL, {"shop-2"})) == set()
+    back = dataclasses.replace(PLAIN, host=FULL.host, previous=FULL.backend)
+    returned = render.main(copy.deepcopy(second), back, look, redirect_www=False)
+    assert (render.backends_of(returned), render.held_services(returned)) == ((back.backend,), {"shop-2"})
 
 
 # --- hostile input ------------------------------------------------------------------------------------------------
@@ -210,18 +235,21 @@ def test_a_switch_under_load_loses_nothing_and_leaves_nothing_behind(site):
     assert site.fetch() == (200, "2", TWO)
     assert (report.failed, set(report.by_version)) == (0, {"1", "2"})
     helpers = site.names(INGRESS) - {"shop"}
-    assert {name.split(".")[1] for name in helpers} == {"hold", "warm-up"}
+    assert {name.split(".")[1] for name in helpers} == {"warm-up"}
     assert len(site.names(CONFIG_MAP)) == 2
+    assert site.fetch(site.hold(context))[:2] == (200, "1")
     provider.release(context)
     provider.release(context)
     assert site.names(INGRESS) == {"shop"}
+    assert site.hosts() == [site.host]
     assert before not in site.names(CONFIG_MAP)
     assert len(site.names(CONFIG_MAP)) == 1
     assert site.fetch() == (200, "2", TWO)
 
 
 def test_what_is_written_comes_in_the_order_that_loses_nothing(site):
-    """Headers, hold, warm-up, and nothing of the public host before the controller has answered for the warm-up."""
+    """Headers, warm-up, and nothing of the public host before the controller has answered for the warm-up; then one
+    edit that moves it and holds on to the old version."""
     provider = nginx(**SANDBOX)
     site.expose(provider, "1")
     before = site.names(INGRESS) | site.names(CONFIG_MAP)
@@ -234,15 +262,15 @@ def test_what_is_written_comes_in_the_order_that_loses_nothing(site):
     context = site.context(site.route("2"), gate=gate)
     provider.prepare(context)
     prepared = gate.made
-    assert seen == [set(), {"headers"}, {"headers", "hold"}]
+    assert seen == [set(), {"headers"}]
     host = render.private_host(context.route, render.ROLE_WARM_UP)
     assert site.fetch(host) == (200, "2", TWO)
     assert backend_of(site) == "shop-1"
     provider.switch(context)
-    assert gate.made - prepared == 2  # the headers once more, which are there, and one edit
+    assert gate.made - prepared == 1
     assert backend_of(site) == "shop-2"
-    hold = next(i for i in site.client.list(INGRESS, site.namespace)[0] if ".hold." in i["metadata"]["name"])
-    assert render.backends_of(hold) == (Backend("shop-1", 80),)
+    main = site.client.get(INGRESS, "shop", site.namespace)
+    assert (render.backends_of(main), render.held_services(main)) == ((Backend("shop-2", 80),), {"shop-1"})
     assert provider.minimum_hold == SANDBOX["minimum_hold"] and nginx().minimum_hold >= 10
 
 
@@ -255,17 +283,12 @@ def backend_of(site: Site) -> str:
     return found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
 
 
-def test_helpers_are_known_before_the_public_host_moves(site):
+def test_the_warm_up_is_known_before_the_public_host_moves(site):
     provider = nginx(**SANDBOX)
     site.expose(provider, "1")
     context = site.context(site.route("2"))
     provider.prepare(context)
-    hosts = {
-        next(iter(render.hosts_of(found)))
-        for found in site.client.list(INGRESS, site.namespace)[0]
-        if found["metadata"]["name"] != "shop"
-    }
-    assert {site.fetch(host)[:2] for host in hosts} == {(200, "1"), (200, "2")}
+    assert site.fetch(render.private_host(context.route, render.ROLE_WARM_UP)) == (200, "2", TWO)
     assert site.fetch() == (200, "1", ONE)
     provider.release(context)
     assert site.names(INGRESS) == {"shop"}

@@ -213,6 +213,11 @@ def good(draw: st.DrawFn, namespace: str) -> Document:
         st.booleans()
     ):
         made["frontend"] = draw(HOST)
+    tcp = [p for p in exposed if p.get("protocol", "TCP") == "TCP"]
+    if tcp and draw(st.booleans()):
+        chosen = draw(st.sampled_from(tcp))
+        made["frontendPort"] = draw(st.sampled_from([chosen["containerPort"], chosen.get("name") or "", None]))
+        made["frontendPath"] = draw(PATH.filter(lambda path: "//" not in path and ".." not in path))
     if not _fits({**made, "newVersion": made["newVersion"]}):
         made |= {"appName": "shop", "newVersion": "1"}
     return made

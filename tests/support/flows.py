@@ -161,6 +161,9 @@ FLOWS: Mapping[str, Flow] = {
     "swap-fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12, ingress="gateway"),
     "swap-back": Flow(live, deploying(), (U, D), writes=10, before="gateway"),
     "swap-back-fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12, before="gateway"),
+    "gateway-fail-late": Flow(
+        live, deploying(**FAILS), (D, F), reason="Late", writes=6, before="gateway", ingress="gateway"
+    ),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
     "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, timeout=60, writes=2),

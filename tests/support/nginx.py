@@ -27,7 +27,7 @@ from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.plugins import load
 from deployer.core.settings import Settings
-from deployer.plugins.ingress_nginx import Nginx
+from deployer.plugins.ingress_nginx import Nginx, render
 
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 SANDBOX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.1}
@@ -111,6 +111,14 @@ class Site:
         provider.switch(context)
         provider.confirm(context)
         return context
+
+    def hold(self, context: RouteContext) -> str:
+        """The private host by which the old version is held on to."""
+        return render.private_host(context.route, render.ROLE_HOLD)
+
+    def hosts(self) -> list[str]:
+        """Of the app's Ingress."""
+        return [rule["host"] for rule in self.client.get(INGRESS, "shop", self.namespace)["spec"]["rules"]]
 
     def fetch(self, host: str = "") -> tuple[int, str, str]:
         """Status, version and revision of what the ingress answers."""
