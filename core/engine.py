@@ -66,13 +66,13 @@ class _Queue:
             return None
         ordered = sorted(
             self.operations.values(),
-            key=lambda o: (o.kind is not OperationKind.RETIRE, "drop" not in o.target, o.sequence, o.id),
+            key=lambda o: (not _is_aside(o), "drop" not in o.target, o.sequence, o.id),
         )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        others = [o for o in ordered if o.kind is not OperationKind.RETIRE]
-        ordered = [*(o for o in ordered if o.kind is OperationKind.RETIRE), *others[:1]]
+        others = [o for o in ordered if not _is_aside(o)]
+        ordered = [*(o for o in ordered if _is_aside(o)), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:
@@ -83,6 +83,11 @@ class _Queue:
         awaited = operation.target.get("awaits")
         ready = operation.id in self.early or (awaited is not None and awaited not in self.operations)
         return 0.0 if ready else operation.due
+
+
+def _is_aside(operation: Operation) -> bool:
+    """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
+    return operation.kind is OperationKind.RETIRE or bool(operation.target.get("released"))
 
 
 class Engine:

@@ -251,9 +251,8 @@ class Runner:
         present = [(kind, name, found) for kind, name in rest if (found := kube.get(kind, name)) is not None]
         if present:
             self._check_not_selected(kube, deployment, version)
-        gone = [found for kind, name, found in present if kube.delete(kind, name, deployment=deployment)]
-        controllers = [found for kind, _, found in present if kind == CONTROLLER and found in gone]
-        return [str(found["metadata"]["uid"]) for found in controllers]
+        gone = [(kind, found) for kind, name, found in present if kube.delete(kind, name, deployment=deployment)]
+        return [str(found["metadata"]["uid"]) for kind, found in gone if kind == CONTROLLER]
 
     def _check_not_selected(self, kube: OwnedKube, deployment: str, version: str) -> None:
         """Raise Hold when the unversioned Service leads to this version."""

@@ -180,7 +180,7 @@ def remove_workload(work: Work) -> None:
 
     For undoing. Waits for no pods, which end by themselves: an undo does that for all that a deployment began.
     """
-    if remove_controller(work) is not None:
+    if remove_controller(work):
         work.log(f"removed {manifests.versioned_name(work.plan.app, work.plan.version)}")
     remove_versioned_service(work)
 

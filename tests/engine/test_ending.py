@@ -172,7 +172,9 @@ def test_a_version_name_is_used_again_only_when_its_pods_are_gone(world: World, 
     said(world, first, "waiting for its pods to end, 1 left")
     (old,) = world.pods()
     again = world.deploy(newVersion="blue", **HEALTHY)
-    said(world, again, "waiting for the pods of an earlier version blue to end, 1 left")
+    # What has not ended yet is awaited by its name, what has failed by its pods.
+    cancelled = f"version blue is still draining (deployment {first.id})"
+    said(world, again, cancelled if why == "cancelled" else "waiting for the pods of an earlier version blue to end")
     assert list(world.pods()) == [old] and world.objects(CONTROLLER) == {}
     keep_pods(world, "blue")
     world.ended(again, Status.DEPLOYED)
@@ -182,21 +184,25 @@ def test_a_version_name_is_used_again_only_when_its_pods_are_gone(world: World, 
     assert world.store.get(Deployment, first.id).status in (Status.FAILURE, Status.UNDEPLOYED)  # type: ignore[union-attr]
 
 
-def test_waiting_for_an_earlier_version_of_the_name_can_be_cancelled_and_ends(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = world.ended(begun(world, newVersion="blue", **SICK), Status.FAILURE)
+def test_waiting_for_an_earlier_version_of_the_name_can_be_cancelled(world: World) -> None:
+    world.ended(begun(world, newVersion="blue", **SICK), Status.FAILURE)
     again = world.deploy(newVersion="blue", **HEALTHY)
     said(world, again, "waiting for the pods of an earlier version blue to end, 1 left")
     world.service.undeploy(world.namespace, again.id)
-    monkeypatch.setattr(steps, "PODS_GONE", 0.0)
-    third = world.ended(world.deploy(newVersion="blue", **HEALTHY), Status.FAILURE)
-    assert third.failure and third.failure["reason"] == "PodsLeft" and "finalizer" in third.failure["hint"]
+    said(world, again, "stopping, and removing what was started")
     keep_pods(world, "blue")
     world.ended(again, Status.UNDEPLOYED)
     world.quiet()
     assert (world.names(), world.pods()) == ({}, {})
-    assert first.status is Status.FAILURE
+
+
+def test_waiting_for_an_earlier_version_of_the_name_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.ended(begun(world, newVersion="blue", **SICK), Status.FAILURE)
+    monkeypatch.setattr(steps, "PODS_GONE", -1.0)  # its grace time is over at once
+    again = world.ended(world.deploy(newVersion="blue", **HEALTHY), Status.FAILURE)
+    assert again.failure and again.failure["reason"] == "PodsLeft" and "finalizer" in again.failure["hint"]
+    end_pods(world, "blue")
+    assert (world.names(), world.pods()) == ({}, {})
 
 
 def test_nobody_waits_for_the_pods_of_somebody_else(world: World) -> None:
