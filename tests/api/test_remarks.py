@@ -46,7 +46,7 @@ def test_they_are_in_the_answer_of_post_and_nowhere_else(world: Any, make_docume
     assert answer.status == 201
     assert [remark["path"] for remark in answer.json["validation"]["remarks"]] == ["newVersion", "replicas"]
     assert answer.json["validation"]["checked"] == ["descriptor"]
-    assert [missing["what"] for missing in answer.json["validation"]["notChecked"]] == ["ReplicationController", "Pod"]
+    assert [missing["what"] for missing in answer.json["validation"]["notChecked"]] == ["Pod"]
     assert (answer.json["newVersion"], answer.json["replicas"]) == ("1-0", 1)
     schema = world.call("GET", "/openapi.json").json
     assert not list(validator(schema, "CreatedDescriptor").iter_errors(answer.json))
