@@ -345,7 +345,7 @@ def test_one_name_in_two_namespaces(sites: Callable[[], Site]) -> None:
     two[0].gone(first)
     two[1].contract.check(other)
     status, problem = two[0].rest.call("GET", f"/deployments/{other.deployment['id']}/")
-    assert status == 404 and other.deployment["id"] in problem["detail"]
+    assert status == 404 and problem["detail"] == "there is no deployment with this id in this namespace"
     two[1].gone(other)
 
 
