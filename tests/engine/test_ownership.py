@@ -575,12 +575,12 @@ def test_a_selector_that_somebody_moves_between_two_deployments_is_not_overwritt
 # --- podspecs that no API server takes --------------------------------------------------------------------------------
 
 WEB = {"name": "web", "ports": [{"containerPort": 8080}]}
-AT = "spec.template.spec.containers"
+AT = "podspec.containers"
 WRONG: dict[str, tuple[list[Document], str]] = {
-    "unknown field": ([{**WEB, "imagee": "x"}], f'unknown field "{AT}[0].imagee"'),
+    "unknown field": ([{**WEB, "imagee": "x"}], f"{AT}[0].imagee: is not a field that Kubernetes knows"),
     "unknown nested field": (
         [{**WEB, "readinessProbe": {"httpGet": {"port": 80, "pth": "/"}}}],
-        f'unknown field "{AT}[0].readinessProbe.httpGet.pth"',
+        f"{AT}[0].readinessProbe.httpGet.pth: is not a field that Kubernetes knows",
     ),
     "two containers of one name": (
         [WEB, {"name": "web"}],
@@ -590,7 +590,7 @@ WRONG: dict[str, tuple[list[Document], str]] = {
         [{**WEB, "ports": [{"name": "a", "containerPort": 1}, {"name": "a", "containerPort": 2}]}],
         "podspec.containers[0].ports[1].name: is the same as that of another port",
     ),
-    "no quantity": ([{**WEB, "resources": {"limits": {"memory": "lots"}}}], "quantities must match"),
+    "no quantity": ([{**WEB, "resources": {"limits": {"memory": "lots"}}}], "must be a quantity"),
     "a limit below the request": (
         [{**WEB, "resources": {"requests": {"memory": "2Mi"}, "limits": {"memory": "1Mi"}}}],
         f'{AT}[0].resources.requests: Invalid value: "2Mi": must be less than or equal to memory limit of 1Mi',

@@ -6,16 +6,18 @@ from collections import Counter
 
 import pytest
 
+from deployer.core.records import Status
 from support.world import HEALTHY, World
 
 
 @pytest.fixture
 def spent(world: World) -> Counter[str]:
-    """Requests by verb of a second deployment and of retiring the first."""
-    world.deployed(**HEALTHY)
+    """Requests by verb of a second deployment, whose descriptor is stored, and of retiring the first."""
+    stored = world.descriptor(**HEALTHY)
+    world.ended(world.service.deploy(world.namespace, stored.id), Status.DEPLOYED)
     world.quiet()
     before = world.client.requests
-    world.deployed(**HEALTHY)
+    world.ended(world.service.deploy(world.namespace, stored.id), Status.DEPLOYED)
     world.quiet()
     return world.client.requests - before
 

@@ -375,10 +375,10 @@ def test_kills_of_the_recovery_too(lab: Lab, clean: Clean, chosen: str, flow: st
 
 @pytest.mark.parametrize("flow", ["redeploy", "fail-late"])
 def test_a_service_that_dies_again_and_again_gets_there(lab: Lab, chosen: str, flow: str) -> None:
-    """A crash loop. Six writes are enough for two epochs and for any one step, so each process gets a step further."""
+    """A crash loop. Five writes are enough for two epochs and for any one step, so each process gets a step further."""
     if ":" in chosen:
         pytest.skip(f"--kill={chosen}")
-    kills = ("kube.before:6", "kube.after:6", "store.before:3", "store.after:3")
+    kills = ("kube.before:5", "kube.after:5", "store.before:3", "store.after:3")
     cases = [Case(lab, flow, [kill] * RESTARTS) for kill in (kills if chosen == "all" else kills[1:3])]
     run_all(cases)
     for case in cases:

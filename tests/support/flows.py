@@ -151,12 +151,12 @@ FAILS, WAITS = ({"deploymentType": "late", "strategyOptions": {"end": end}} for 
 
 FLOWS: Mapping[str, Flow] = {
     "first": Flow(nothing, deploying(), (D,), live=False, writes=5),
-    "redeploy": Flow(live, deploying(), (U, D), writes=10),
-    "two": Flow(live, two, (U, U, D), writes=20, stride=3),
+    "redeploy": Flow(live, deploying(), (U, D), writes=9),
+    "two": Flow(live, two, (U, U, D), writes=18, stride=3),
     "back": Flow(replaced, back, (U, U, D), writes=12, stride=3),
     "fail": Flow(live, deploying(**UNHEALTHY), (D, F), reason="Unhealthy", writes=4),
     "fail-first": Flow(nothing, deploying(**FAILS), (F,), live=False, stays=False, reason="Late", writes=9),
-    "fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12),
+    "fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=11),
     "swap": Flow(live, deploying(), (U, D), writes=10, ingress="gateway"),
     "swap-fail-late": Flow(live, deploying(**FAILS), (D, F), reason="Late", writes=12, ingress="gateway"),
     "swap-back": Flow(live, deploying(), (U, D), writes=10, before="gateway"),
