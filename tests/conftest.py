@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,15 @@ from support.world import World
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of our own; see `tests/kill/test_kill.py`."""
-    default = "all" if os.environ.get("CI") else "spread"
-    parser.addoption("--kill", default=default, help="kill points: all, spread, or one like redeploy:kube.after:3")
+    default = "sample" if os.environ.get("CI") else "spread"
+    choices = "all, sample, spread, or one like redeploy:kube.after:3"
+    parser.addoption("--kill", default=default, help=f"kill points: {choices}")
+    parser.addoption("--seed", type=int, default=random.randrange(1_000_000), help="what a sample is drawn by")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """How to draw the same sample again."""
+    return f"--kill={config.getoption('--kill')} --seed={config.getoption('--seed')}"
 
 
 @pytest.fixture(scope="session")

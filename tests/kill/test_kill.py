@@ -9,13 +9,15 @@ What must hold is checked on *every* state that the cluster went through (`suppo
 for the page all the time, and on what is left in the end (`Case.check_end`).
 
 By default a spread of the points is tried: two of each flow and failpoint, together all over the flow. With `CI` set or
-`--kill=all` it is all of them, which takes minutes; with `--kill=redeploy:kube.after:3` only that one. The other tests
-here kill more than once.
+`--kill=sample` it is one in three, drawn by `--seed`, which the report's header names; with `--kill=all` (`make
+test-long`) it is all of them, and with `--kill=redeploy:kube.after:3` only that one. The other tests here kill more
+than once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +58,9 @@ SPREAD = {
     "store.after": (0.5, 0.9),
 }
 """The failpoints, and which hits are tried by default: 0.0 is the first of a clean run and 1.0 its last."""
+
+SAMPLED = 3
+"""A sample has one in so many hits, the first and the last."""
 
 RESTARTS = 30
 """Processes that a flow may take when each of them dies after a few writes."""
@@ -321,8 +326,14 @@ def run_all(cases: Sequence[Case]) -> None:
 
 @pytest.fixture
 def chosen(request: pytest.FixtureRequest) -> str:
-    """Which points to try: `all`, `spread`, or one as `flow:failpoint:N`."""
-    return str(request.config.getoption("--kill"))
+    """Which points to try: `all`, `sample:SEED`, `spread`, or one as `flow:failpoint:N`."""
+    chosen = str(request.config.getoption("--kill"))
+    return f"sample:{request.config.getoption('--seed')}" if chosen == "sample" else chosen
+
+
+def single(chosen: str) -> bool:
+    """Is it one point of one flow?"""
+    return ":" in chosen and not chosen.startswith("sample:")
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -336,6 +347,9 @@ def numbers(chosen: str, flow: str, name: str, count: int) -> list[int]:
     """Which of the hits 1..count of failpoint `name` are to be tried."""
     if chosen == "all":
         return list(range(1, count + 1, FLOWS[flow].stride))
+    if chosen.startswith("sample:"):
+        every = range(1, count + 1)
+        return sorted({1, count, *random.Random(f"{chosen} {flow} {name}").sample(every, -(-count // SAMPLED))})
     if chosen == "spread":
         return sorted({1 + round(share * (count - 1)) for share in SPREAD[name]})
     return [int(chosen.rpartition(":")[2])] if chosen.startswith(f"{flow}:{name}:") else []
@@ -343,7 +357,7 @@ def numbers(chosen: str, flow: str, name: str, count: int) -> list[int]:
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_kill_at_every_write(lab: Lab, clean: Clean, chosen: str, flow: str) -> None:
-    if ":" in chosen and not chosen.startswith(f"{flow}:"):
+    if single(chosen) and not chosen.startswith(f"{flow}:"):
         pytest.skip(f"--kill={chosen}")
     hits = clean(flow)
     points = [f"{name}:{number}" for name in SPREAD for number in numbers(chosen, flow, name, hits[name])]
@@ -358,7 +372,7 @@ def test_a_kill_at_every_write(lab: Lab, clean: Clean, chosen: str, flow: str) -
 @pytest.mark.parametrize("flow", FLOWS)
 def test_kills_of_the_recovery_too(lab: Lab, clean: Clean, chosen: str, flow: str) -> None:
     """Killed in the flow, then in what undoes or finishes it, twice."""
-    if ":" in chosen:
+    if single(chosen):
         pytest.skip(f"--kill={chosen}")
     hits = clean(flow)
     then = {"kube.after": ("kube.after:3", "kube.before:4"), "store.after": ("store.before:2", "store.after:3")}
@@ -376,7 +390,7 @@ def test_kills_of_the_recovery_too(lab: Lab, clean: Clean, chosen: str, flow: st
 @pytest.mark.parametrize("flow", ["redeploy", "fail-late"])
 def test_a_service_that_dies_again_and_again_gets_there(lab: Lab, chosen: str, flow: str) -> None:
     """A crash loop. Five writes are enough for two epochs and for any one step, so each process gets a step further."""
-    if ":" in chosen:
+    if single(chosen):
         pytest.skip(f"--kill={chosen}")
     kills = ("kube.before:5", "kube.after:5", "store.before:3", "store.after:3")
     cases = [Case(lab, flow, [kill] * RESTARTS) for kill in (kills if chosen == "all" else kills[1:3])]
