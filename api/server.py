@@ -6,6 +6,7 @@ import contextlib
 import errno
 import heapq
 import logging
+import math
 import socket
 import threading
 import time
@@ -187,7 +188,16 @@ class _Channel(HTTPChannel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.since = time.time()  # since when it has waited for a request, or for the rest of one
+        self.since = time.monotonic()  # since when it has waited for a request, or for the rest of one
+
+    @property
+    def last_activity(self) -> float:
+        """When something was last received or sent. waitress sets it by the wall clock, which may be set meanwhile."""
+        return self._last_activity
+
+    @last_activity.setter
+    def last_activity(self, _: float) -> None:
+        self._last_activity = time.monotonic()
 
     @property
     def idle(self) -> bool:
@@ -206,7 +216,7 @@ class _Channel(HTTPChannel):
         """In a worker's thread: one request."""
         about_nobody()
         super().service()
-        self.since = time.time()
+        self.since = time.monotonic()
 
     def handle_read(self) -> None:
         """A stream's connection leaves; everything else is waitress' business."""
@@ -230,7 +240,7 @@ class _Channel(HTTPChannel):
         except OSError:
             return False  # waitress meets it again and closes
         if not self._peeked:
-            self.since = time.time()
+            self.since = time.monotonic()
         stream = asks_for_stream(data, self.parser_class(self.adj))
         if stream:
             self._wake_at(1)
@@ -267,7 +277,7 @@ class _Channel(HTTPChannel):
                 pass  # the client is gone; so are we
             else:
                 self._draining = 0
-                self.since = time.time()
+                self.since = time.monotonic()
                 self.will_close = self.close_when_flushed = False
                 return
         super().handle_close()
@@ -304,7 +314,8 @@ class _Rest(TcpWSGIServer):
     def __init__(self, app: App, logs: LogStream, sock: socket.socket, threads: int, connections: int) -> None:
         self.logs = logs
         self._most = connections
-        self._pause_until = 0.0
+        self._pause_until = self._maintained = 0.0
+        self.next_channel_cleanup = math.inf  # type: ignore[assignment]  # see `readable`
         self._pulling = threading.Lock()
         self._over = False
         workers = _Workers()
@@ -316,7 +327,6 @@ class _Rest(TcpWSGIServer):
             # `handle_accept` makes room before this is reached; it is the end when all of them are busy.
             connection_limit=connections + 64,
             channel_timeout=IDLE,
-            cleanup_interval=1,
             max_request_header_size=MAX_HEADERS,
             # waitress refuses a body of exactly this length too.
             max_request_body_size=MAX_BODY + 1,
@@ -377,8 +387,12 @@ class _Rest(TcpWSGIServer):
             return None
 
     def readable(self) -> bool:
-        """Also the place from which waitress calls `maintenance`."""
-        return bool(super().readable()) and time.monotonic() >= self._pause_until
+        """Also the place from which `maintenance` is called: here, as waitress goes by the wall clock."""
+        now = time.monotonic()
+        if now >= self._maintained + 1:
+            self._maintained = now
+            self.maintenance(now)
+        return bool(super().readable()) and now >= self._pause_until
 
     def handle_accept(self) -> None:
         """Accept one, and close the one that has waited for longest when there are too many."""
@@ -392,7 +406,7 @@ class _Rest(TcpWSGIServer):
 
     def maintenance(self, now: float) -> None:
         """Close what is idle, what trickles in and what is not taken."""
-        super().maintenance(int(now))
+        super().maintenance(now)  # type: ignore[arg-type]
         for channel in list(self.active_channels.values()):
             if channel.overdue(now):
                 # waitress would wait until it can write, which is what this client prevents.

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,6 +98,16 @@ def test_a_request_that_trickles_in_is_cut_off(world: Any, monkeypatch: pytest.M
     monkeypatch.setattr(server_module, "REQUEST", 0.5)
     with raw(world, b"GET / HTTP/1.1\r\nX-Slow: ") as sock:
         assert read_all(sock) == b""
+
+
+def test_setting_the_clock_back_leaves_nobody_more_time(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = time.time
+    monkeypatch.setattr(server_module, "REQUEST", 0.5)
+    monkeypatch.setattr(world.server._rest.adj, "channel_timeout", 0.5)
+    with raw(world, b"GET / HTTP/1.1\r\nX-Slow: ") as slow, raw(world, b"") as idle:
+        assert world.call("GET", "/healthz").status == 200
+        monkeypatch.setattr(time, "time", lambda: wall() - 3600)
+        assert read_all(slow) == read_all(idle) == b""
 
 
 def test_an_answer_that_is_not_taken_is_given_up(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ class User:
                     lines.append(str(viewer.recv(timeout=PATIENCE)))
             except ConnectionClosed as closed:
                 assert closed.rcvd is not None, "the connection broke off"
-                assert not until, f"{closed.rcvd.reason} without {until!r}:\n" + "\n".join(lines)
+                assert not until, f"{closed.rcvd.reason} without {until!r}:\n" + "".join(lines)
                 return closed.rcvd.reason
         return ""
 
@@ -99,4 +99,4 @@ class User:
 
     def log(self, id: str) -> str:
         """The log as it was followed."""
-        return "\n".join(self.logs[id])
+        return "".join(self.logs[id])
