@@ -378,7 +378,7 @@ def _clean(document: Mapping[str, Any]) -> Document:
         del out["healthCheckPort"]
     out.setdefault("deploymentType", DEFAULT_STRATEGY)
     out.setdefault("replicas", 1)
-    if isinstance(port := out.get("frontendPort"), str) and re.fullmatch(r"[0-9]{1,5}", port):
+    if isinstance(port := out.get("frontendPort"), str) and re.fullmatch(r"[1-9][0-9]{0,4}", port):
         out["frontendPort"] = int(port)  # the name of a port has a letter
     for name in ("replicas", "healthCheckPort", "timeoutSeconds", "frontendPort"):
         # JSON Schema calls 2.0 an integer.

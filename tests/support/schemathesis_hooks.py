@@ -50,6 +50,9 @@ def _agree(case: Any, body: dict[str, Any]) -> None:
     if case.path.endswith("/validate"):
         body.pop("frontend", None)  # another app may have got it from a request that was bad in other ways
     _accept(body["podspec"])
+    if "frontendPort" in body:  # of one of the containers
+        tcp = [port["containerPort"] for port in ports if port.get("protocol") in (None, "", "TCP")]
+        body["frontendPort"] = tcp[0] if tcp else None
     headers = {header["Header"].lower(): header for header in body.get("additionHttpHeaders") or ()}
     if headers:
         body["additionHttpHeaders"] = [header for name, header in headers.items() if not refused(name)]
