@@ -52,6 +52,9 @@ class HeadParser(HTTPRequestParser):
     version: str
     proxy_netloc: str
     completed: bool
+    chunked: bool
+    content_length: int
+    expect_continue: bool
     error: Any
     body_rcv: Any
     path: str
@@ -76,6 +79,9 @@ class HeadParser(HTTPRequestParser):
             if not is_authority(self.proxy_netloc):
                 raise ParsingError(MALFORMED)
             self.headers["HOST"] = self.proxy_netloc
+        if not self.content_length and not self.chunked:
+            # Nobody waits for leave to send nothing. waitress would wait for it after that all the same.
+            self.expect_continue = False
 
 
 def asks_for_stream(data: bytes, parser: HeadParser) -> bool | None:

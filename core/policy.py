@@ -144,7 +144,8 @@ def _secret_names(thing: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
         return
     for field, value in thing.items() if isinstance(thing, Mapping) else ():
         at = (*path, field)
-        if field in ("secretName", "tlsSecretName"):
+        # CSI drivers read the names of their attributes in any case.
+        if field.lower() in ("secretname", "tlssecretname"):
             yield at, value
         elif field == "imagePullSecrets":
             yield from (((*at, n, "name"), item.get("name")) for n, item in enumerate(_objects(value)))

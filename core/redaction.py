@@ -233,11 +233,35 @@ def environment_values(podspec: Any) -> Iterator[str]:
 
 
 def values_of(environment: Any) -> Iterator[str]:
-    """The values of core/v1 EnvVars; what `valueFrom` leads to is not known here."""
+    """The values of core/v1 EnvVars, also as containers get them; what `valueFrom` leads to is not known here."""
+    known: dict[Any, str] = {}
     for variable in environment if isinstance(environment, list) else ():
         value = variable.get("value") if isinstance(variable, Mapping) else None
         if isinstance(value, str):
             yield value
+            parts = list(_expanded(value, known))
+            yield from parts if parts != [value] else ()
+            if len(parts) == 1:
+                known[variable.get("name")] = parts[0]
+
+
+_EXPANDED = re.compile(r"\$(?:(\$)|\(([^)]*)\))")
+
+
+def _expanded(value: str, known: Mapping[Any, str]) -> Iterator[str]:
+    """What Kubernetes makes of a value: `$$` is `$`, `$(NAME)` that of a variable before it. What is not `known` here
+    parts the value in two. (Kubernetes: `third_party/forked/golang/expansion`.)"""
+    part, at = "", 0
+    for found in _EXPANDED.finditer(value):
+        part, at = part + value[at : found.start()], found.end()
+        if found.group(1):
+            part += "$"
+        elif found.group(2) in known:
+            part += known[found.group(2)]
+        else:
+            yield part
+            part = ""
+    yield part + value[at:]
 
 
 _SECRET_SETTING = re.compile(r"password|secret|token|credential", re.IGNORECASE)

@@ -257,6 +257,7 @@ def _spelled(value: str) -> Iterator[Spelling]:
     word = len(value) < SHORT
     data = value.encode("utf-8", "surrogatepass")
     as_json = json.dumps(value)[1:-1]
+    upper_hex = _JSON_ESCAPE.sub(lambda escape: "\\u" + escape.group(1).upper(), as_json)
     readable = json.dumps(value, ensure_ascii=False)[1:-1]
     quoted = {urllib.parse.quote(data, safe=safe) for safe in _UNQUOTED} | {urllib.parse.quote_plus(data)}
     found = {
@@ -266,22 +267,31 @@ def _spelled(value: str) -> Iterator[Spelling]:
         as_json,
         readable,
         json.dumps(as_json)[1:-1],
-        # Go escapes what HTML minds, others the solidus.
+        # Go escapes what HTML minds, others the solidus; .NET more than that, in upper case.
         *(text.translate(_GO) for text in (as_json, readable)),
         *(text.replace("/", "\\/") for text in (as_json, readable)),
+        upper_hex,
+        upper_hex.replace('\\"', "\\u0022").translate(_DOTNET),
         repr(value)[1:-1],
+        ascii(value)[1:-1],
+        repr(data)[2:-1],
         html.escape(value),
+        # Go and Jinja number them in decimal.
+        html.escape(value).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
         html.escape(value, quote=False),
         *quoted,
         *(_ESCAPE.sub(lambda escape: escape.group().lower(), text) for text in quoted),
     }
     yield from ((text, word) for text in found if len(text) >= SHORTEST)
-    for encoded in _in_base64(data):
-        yield encoded, False
-        yield encoded.translate(_URL_SAFE), False
+    for written in {data, as_json.encode(), readable.encode("utf-8", "surrogatepass")}:
+        for encoded in _in_base64(written):
+            yield encoded, False
+            yield encoded.translate(_URL_SAFE), False
 
 
 _GO = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+_DOTNET = str.maketrans({character: f"\\u{ord(character):04X}" for character in "'+<>&`"})
+_JSON_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 _UNQUOTED = ("", "/", "!'()*", ";,/?:@&=+$!'()*#")
 """What clients leave as it is: Go's QueryEscape, Python's quote, JavaScript's encodeURIComponent and encodeURI."""
 _ESCAPE = re.compile("%[0-9A-F]{2}")

@@ -138,7 +138,8 @@ class Service:
         if sound is not None:
             problems += self._host_problems(sound)
         found = self._ask(namespace, normal, sound)
-        problems += [p for p in found.problems if p.path not in {known.path for known in problems}]
+        paths = {problem.path for problem in problems}
+        problems += [p for p in found.problems if p.path not in paths]
         validation["checked"] += found.checked
         validation["warnings"] += found.warnings
         missing = dict(found.not_checked)
@@ -233,8 +234,8 @@ class Service:
 
     def descriptor(self, namespace: str, id: str) -> StoredDescriptor:
         """One descriptor. Raises NotFound, also for one of another namespace."""
-        found = self.store.get(StoredDescriptor, id)
-        if found is None or found.namespace != namespace:
+        found = self.store.get(StoredDescriptor, id, namespace=namespace)
+        if found is None:
             raise NotFound("there is no descriptor with this id in this namespace")
         return found
 
@@ -360,8 +361,8 @@ class Service:
 
     def deployment(self, namespace: str, id: str) -> Deployment:
         """One deployment. Raises NotFound, also for one of another namespace."""
-        found = self.store.get(Deployment, id)
-        if found is None or found.namespace != namespace:
+        found = self.store.get(Deployment, id, namespace=namespace)
+        if found is None:
             raise NotFound("there is no deployment with this id in this namespace")
         return found
 

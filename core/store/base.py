@@ -72,8 +72,11 @@ class Store(ABC):
     # --- records ---------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def get(self, kind: type[R], key: str) -> R | None:
-        """The record of that key, or None. Cost does not depend on how many there are."""
+    def get(self, kind: type[R], key: str, *, namespace: str | None = None) -> R | None:
+        """The record of that key, or None. Cost does not depend on how many there are.
+
+        With a `namespace` a record of another one is not there: it takes no longer than one that does not exist.
+        """
 
     @abstractmethod
     def find(

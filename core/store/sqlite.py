@@ -46,6 +46,7 @@ _SCHEMA = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 _GET = "SELECT document, revision, sequence FROM records WHERE kind = ? AND key = ?"
+_GET_IN = f"{_GET} AND namespace = ?"
 # Deployments that have a log, found by one seek each rather than by reading every line.
 _LOGS_WITHOUT_DEPLOYMENT = """
     WITH RECURSIVE logged(deployment) AS (
@@ -83,8 +84,11 @@ class SqliteStore(Store):
 
     # --- records ---------------------------------------------------------------------------------------------
 
-    def get(self, kind: type[R], key: str) -> R | None:
-        rows = self._readers.fetch(_GET, (kind.KIND, key))
+    def get(self, kind: type[R], key: str, *, namespace: str | None = None) -> R | None:
+        if namespace is None:
+            rows = self._readers.fetch(_GET, (kind.KIND, key))
+        else:
+            rows = self._readers.fetch(_GET_IN, (kind.KIND, key, namespace))
         return _record(kind, rows[0]) if rows else None
 
     def find(

@@ -49,6 +49,14 @@ def test_http_1_1_has_exactly_one_host(world: World, path: str, hosts: list[str]
     assert "Host" in problem["detail"]
 
 
+@pytest.mark.parametrize("framing", [b"", b"Content-Length: 0\r\n"])
+def test_leave_to_send_nothing_is_not_waited_for(world: World, framing: bytes) -> None:
+    """RFC 9110, 10.1.1: a request without content has nothing to expect."""
+    request = b"DELETE /descriptors/x/?namespace=a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n" + framing
+    answer = exchange(world, request + b"\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"404", b"200"], answer
+
+
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

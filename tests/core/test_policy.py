@@ -129,6 +129,11 @@ SECRETS: dict[str, tuple[Any, str]] = {
         lambda name: volume(csi={"driver": "file.csi.azure.com", "volumeAttributes": {"secretName": name}}),
         "podspec.volumes[1].csi.volumeAttributes.secretName",
     ),
+    # Drivers do not mind the case of their attributes.
+    "attribute of a driver in lower case": (
+        lambda name: volume(csi={"driver": "file.csi.azure.com", "volumeAttributes": {"secretname": name}}),
+        "podspec.volumes[1].csi.volumeAttributes.secretname",
+    ),
     "pull secret": (lambda name: {"imagePullSecrets": [{"name": name}]}, "podspec.imagePullSecrets[0].name"),
 }
 

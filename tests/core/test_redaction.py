@@ -13,7 +13,7 @@ import pytest
 
 from deployer.core import redaction
 from deployer.core.records import Plan
-from deployer.core.redaction import Redactor, about_descriptor, about_nobody, guard_logging, secrets_of
+from deployer.core.redaction import Redactor, about_descriptor, about_nobody, guard_logging, secrets_of, values_of
 
 TOKEN = "an-Opaque-t0ken-of-the-service"
 
@@ -198,6 +198,21 @@ def test_secrets_of_a_deployment_are_the_values_of_its_environment_and_not_its_n
     )
     assert secrets_of(descriptor, plan) == {"own value", "of the init container", "injected", "overridden"}
     assert secrets_of({"podspec": [1]}) == set()
+
+
+def test_values_are_known_as_containers_get_them() -> None:
+    """Kubernetes expands them before the app sees them; what it takes from elsewhere is not known."""
+    env = [
+        {"name": "A", "value": "pa$$word-77"},
+        {"name": "B", "value": "$(A)/$(C)/$$(A)"},
+        {"name": "P", "valueFrom": {}},
+        {"name": "D", "value": "before-it-$(P)-after-it"},
+    ]
+    assert set(values_of(env)) == {
+        *("pa$$word-77", "pa$word-77"),
+        *("$(A)/$(C)/$$(A)", "pa$word-77/", "/$(A)"),
+        *("before-it-$(P)-after-it", "before-it-", "-after-it"),
+    }
 
 
 def test_settings_that_are_called_like_secrets() -> None:

@@ -184,5 +184,23 @@ def test_percent_encoding_and_json_of_other_languages(written: str) -> None:
     assert Matcher(["a/b:c secret"]).clean(f"<{written}>") == "<***>"
 
 
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ('it\'s "quoted" 77', "it&#39;s &#34;quoted&#34; 77"),
+        ('it\'s "quoted" 77', r"it\u0027s \u0022quoted\u0022 77"),
+        ("a+b'c&d 9xyz", r"a\u002Bb\u0027c\u0026d 9xyz"),
+        ("p\u00e4sswort-\u00df9", r"p\u00E4sswort-\u00DF9"),
+        ("p\u00e4sswort-\u00df9", r"p\xe4sswort-\xdf9"),
+        ("p\u00e4sswort-\u00df9", r"p\xc3\xa4sswort-\xc3\x9f9"),
+        ('say "hi" now', base64.b64encode(b'{"a": "say \\"hi\\" now"}').decode()),
+    ],
+)
+def test_as_other_languages_write_it(value: str, written: str) -> None:
+    cleaned = Matcher([value]).clean(f"<{written}>")
+    assert "***" in cleaned
+    assert len(cleaned) <= 5 + 16  # base64 leaves what it shares with its neighbours
+
+
 def test_json_as_go_writes_it() -> None:
     assert Matcher(["<a&b> secret"]).clean(r'"\u003ca\u0026b\u003e secret"') == '"***"'

@@ -1014,3 +1014,9 @@ def test_the_retry_writes_waiting_lines_without_another_call(tmp_path: Path, mon
         assert len(store.read_log("d1")) == 1
     finally:
         store.close()
+
+
+def test_a_record_of_another_namespace_is_not_there(store: Store) -> None:
+    store.commit(Create(Deployment(namespace="a", app="shop", id="1", descriptor={}, created="", last_modified="")))
+    assert store.get(Deployment, "1", namespace="b") is None
+    assert store.get(Deployment, "1", namespace="a") == store.get(Deployment, "1")
