@@ -30,6 +30,7 @@ from deployer.core.kube.client import WATCH_SILENCE, KubeClient, connect
 from deployer.core.kube.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.kube.pods import is_ready
 from deployer.core.records import Deployment, Document, Status, StoredDescriptor
+from deployer.core.service import Service
 from support import faultproxy as faults
 from support.faultproxy import Exchange, FaultProxy
 from support.history import History, broken, foreign_versions, make_foreign
@@ -57,6 +58,8 @@ class Faulty(RealWorld):
 
     def start(self, *args: Any) -> Faulty:
         super().start(*args)
+        # Faults are for deployments: what is stored is not tried on the cluster before.
+        self.service = Service(self.store, self.logbook, self.registry, self.settings)
         self.client._transport.read_timeout = self.read_timeout
         return self
 

@@ -457,7 +457,7 @@ def resource(kind: Kind) -> str:
 
 def led_to(world: RealWorld) -> str:
     """The Service to which the app's Ingress leads."""
-    (rule,) = world.objects(INGRESS)["shop"]["spec"]["rules"]
+    rule, *_held = world.objects(INGRESS)["shop"]["spec"]["rules"]
     return str(rule["http"]["paths"][0]["backend"]["service"]["name"])
 
 

@@ -94,7 +94,8 @@ def world(tmp_path: Path, namespace: str) -> Iterator[RealWorld]:
         place = [step.id for step in usual].index("switch-route") + 1
         return [*usual[:place], DeleteOld(), *usual[place:]]
 
-    plugins = {f"ingress_{provider}": {**table, "minimum_hold": HOLD}}
+    # The controller applies a first change at once and the next one later: with a warm-up, the switch is the next one.
+    plugins = {f"ingress_{provider}": {**table, "minimum_hold": HOLD, "warm_up": "always"}}
     made = RealWorld(None, tmp_path, namespace, ingress=provider, plugins=plugins)
     try:
         restart_with(made, Steps("hasty", hasty), Late())

@@ -411,6 +411,7 @@ def test_a_first_deployment_does_not_take_a_service_that_came_meanwhile(world: W
     assert ended.failure and ended.failure["reason"] == "ForeignObject"
     assert "Service shop " in ended.failure["message"]
     assert world.objects(SERVICE)["shop"] == before
+    world.quiet()  # its pods end beside it
     contract(world, ("services", "shop")).nothing_left()
 
 
@@ -465,6 +466,7 @@ def test_pods_that_an_orphaning_deletion_left_are_no_part_of_the_next_deployment
     assert world.pods()
     world.service.undeploy(world.namespace, first.id)
     world.ended(first, Status.UNDEPLOYED)
+    world.quiet()
     contract(world).nothing_left()
     second = world.deployed(newVersion="blue", env={"MARK": "new"}, **HEALTHY)
     contract(world).check(running(second))
