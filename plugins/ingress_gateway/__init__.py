@@ -118,6 +118,7 @@ class Gateway(IngressProvider):
         if route.tls_secret:
             context.log(f"tls secret {route.tls_secret} {_tls_unused(self._look)}")
         if self._only_version_changes(context):
+            self._data_plane.current(context, self._look.https)  # a right that is missing stops it before the switch
             return
         watched = [self._prepare_main(context)]
         if route.preview.host:

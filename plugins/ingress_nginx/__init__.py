@@ -163,6 +163,9 @@ class Nginx(IngressProvider):
         if helpers or not route.stable:
             self._put_headers(kube, route, stable=False)
         if not helpers or (found and self._only_version_changes(context, found)):
+            self._data_plane.current(
+                context, bool(route.tls_secret)
+            )  # a right that is missing stops it before the switch
             return
         self._free_preview_host(kube, route)
         watched = [Watched(self._create(kube, render.warm_up(route, self._look), render.ROLE_WARM_UP))]

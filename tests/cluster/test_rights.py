@@ -57,7 +57,7 @@ def controller(account: Account) -> str:
 
 def world_of(account: Account, path: Path, namespace: str, controller: str) -> RealWorld:
     """A Deployer as that account, not started yet; its eyes are an administrator's."""
-    nginx = {"controller": controller, "propagation_seconds": 0, "minimum_hold": 0}
+    nginx = {"controller": controller, "propagation_seconds": 0, "minimum_hold": 0, "warm_up": "always"}
     made = RealWorld(None, path, namespace, plugins={"ingress_nginx": nginx}, max_restarts=1, unschedulable_grace=1.0)
     made.settings = dataclasses.replace(made.settings, **account.settings())
     return made
@@ -419,10 +419,14 @@ def test_a_right_that_is_given_later_needs_no_restart(cases: dict[Right, Case], 
 def test_without_the_right_in_the_controllers_namespace(
     cases: dict[Right, Case], account: Account, controller: str
 ) -> None:
-    """For an app that has all rights in its own."""
+    """For an app that has all rights in its own, and needs no warm-up: traffic has not moved yet."""
     case = cases[Right("pods/log", "get")]
     assert case.second is not None
     case.world.ended(case.second)
+    case.world.stop()
+    plugins = {"ingress_nginx": {**case.world.settings.plugins["ingress_nginx"], "warm_up": "changes"}}
+    case.world.settings = dataclasses.replace(case.world.settings, plugins=plugins)
+    case.world.start()
     space, right = controller.partition("/")[0], Right("discovery.k8s.io:endpointslices", "list")
     try:
         account.grant(space, "controller-ingress-nginx.yaml", missing=right)
@@ -430,6 +434,7 @@ def test_without_the_right_in_the_controllers_namespace(
     finally:
         account.grant(space, "controller-ingress-nginx.yaml")
     assert ended.failure and f"refused to list endpointslices in namespace {space}" in ended.failure["message"]
+    assert "switching" not in case.world.log(ended.id)
     assert case.look() == case.before
 
 
