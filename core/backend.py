@@ -101,7 +101,7 @@ def await_listening(work: Work, context: RouteContext) -> RouteContext:
     statuses = " and ".join(f"HTTP {status}" for status in sorted(answers.statuses))
     port = named_port(work.plan.descriptor, route.backend.port)
     answer = f", whose pods answer {route.path} with {statuses}" if statuses else ""
-    work.log(f"{route.host} will lead to port {port} of version {route.version}{answer}")
+    work.log(f"{route.host} will route to port {port} of version {route.version}{answer}")
     if answers.why:
         work.log(f"{answers.why}: clients get an error unless the ingress controller does so too; {context.tls_hint}")
     return dataclasses.replace(context, pods=answers)

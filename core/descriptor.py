@@ -595,7 +595,7 @@ def http_ports(descriptor: Mapping[str, Any]) -> list[int]:
 
 
 def frontend_port(descriptor: Mapping[str, Any]) -> int | None:
-    """Number of the port that the host leads to: `frontendPort`, else the first of `http_ports`; None without one."""
+    """Number of the port that the host routes to: `frontendPort`, else the first of `http_ports`; None without one."""
     wanted = descriptor.get("frontendPort")
     if wanted is None:
         return next(iter(http_ports(descriptor)), None)

@@ -32,7 +32,7 @@ def test_a_port_on_which_nothing_listens_is_named_with_the_way_out(world: World)
     restart(world, expose_timeout=4.0)
     host = f"{world.namespace}.example.com"
     first = world.deployed(frontend=host, ports=PORTS, frontendPort="ui")
-    assert f"{host} will lead to port 8080 (ui) of version 1, whose pods answer / with HTTP 200" in world.log(first.id)
+    assert f"{host} will route to port 8080 (ui) of version 1, whose pods answer / with HTTP 200" in world.log(first.id)
     failed = world.ended(world.deploy(frontend=host, ports=PORTS), Status.FAILURE)
     assert failed.failure == {
         "reason": "RouteNotConfirmed",
