@@ -495,10 +495,10 @@ def test_requests_under_way_are_finished_by_stop(world: Any, run: Any, monkeypat
     inside, go = threading.Event(), threading.Event()
     real = world.store.get
 
-    def slow(*args: Any) -> Any:
+    def slow(*args: Any, **more: Any) -> Any:
         inside.set()
         assert go.wait(20)
-        return real(*args)
+        return real(*args, **more)
 
     id = world.deployment().id
     monkeypatch.setattr(world.store, "get", slow)

@@ -332,9 +332,16 @@ def surroundings(world: RealWorld) -> Iterator[None]:
     volume = {"capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": world.namespace}
     volume |= {"hostPath": {"path": f"/tmp/{world.namespace}", "type": "DirectoryOrCreate"}}
     made = create(world, VOLUME, world.namespace, spec={**volume, "persistentVolumeReclaimPolicy": "Retain"})
-    create(world, CLAIM, "data", spec=claim(world.namespace))
+    # By the volume's name, so that nobody looks for a StorageClass before the two have found each other.
+    data = create(world, CLAIM, "data", spec={**claim(world.namespace), "volumeName": world.namespace})
     create(world, CLAIM, "fast", spec=claim("none.example.com"))
     try:
+        changes = world.eyes.watch(CLAIM, world.namespace, data["metadata"]["resourceVersion"], silence=30.0)
+        with contextlib.closing(changes):
+            bound = (
+                found["status"].get("phase") == "Bound" for _, found in changes if found["metadata"]["name"] == "data"
+            )
+            assert any(bound), "the claim was not bound"
         yield
     finally:
         world.eyes.delete(VOLUME, world.namespace, None, uid=made["metadata"]["uid"])

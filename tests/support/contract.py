@@ -103,6 +103,8 @@ class Contract:
         for kind in (CONTROLLER, SERVICE, INGRESS, CONFIG_MAP, SECRET):
             problems += self._compare(kind, self._wanted(kind, running))
         uids = {name: found["metadata"]["uid"] for name, found in self._objects(CONTROLLER).items()}
+        # Those of a version that failed end beside what comes next.
+        problems += self._settled(POD, lambda found: [f"Pod {_name(pod)} does not end" for pod in found if _ends(pod)])
         pods = self._objects(POD)
         problems += self._pods(running, uids, pods)
         if asking and not problems:
@@ -317,6 +319,14 @@ class Contract:
             changes = self.eyes.watch(kind, self.namespace, revision, silence=left)
             with contextlib.closing(changes), contextlib.suppress(KubeExpired, KubeUnavailable):
                 next(changes, None)
+
+
+def _name(thing: Document) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def _ends(thing: Document) -> bool:
+    return "deletionTimestamp" in thing["metadata"]
 
 
 # --- matching -------------------------------------------------------------------------------------------------------
