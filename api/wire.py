@@ -84,7 +84,9 @@ def send_record(resp: falcon.Response, document: Any, status: int = 200) -> None
     reads JSON finds the same text.
     """
     send(resp, document, status)
-    resp.data = _GREPPED.sub(_spell, resp.data or b"")
+    data = resp.data or b""
+    if data.count(b"status") > 1 or b"Location" in data:  # one is the record's own
+        resp.data = _GREPPED.sub(_spell, data)
 
 
 def _spell(match: re.Match[bytes]) -> bytes:
