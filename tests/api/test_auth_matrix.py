@@ -16,8 +16,7 @@ from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.demands import Demands
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
 from deployer.core.records import Deployment, Operation, StoredDescriptor
-from deployer.core.settings import Settings
-from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
+from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, World, document
 
@@ -48,10 +47,7 @@ def issuer() -> Issuer:
 def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
     file = tmp_path / "key.pem"
     file.write_bytes(issuer.pem)
-    settings = Settings(
-        auth="jwt", jwt_algorithm="ES256", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_key_file=str(file)
-    )
-    made = open_access(settings, None)  # type: ignore[arg-type]
+    made = open_access(jwt_settings(file), None)  # type: ignore[arg-type]
     assert made is not None
     yield made
     made.close()

@@ -16,7 +16,7 @@ from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.credentials import MAX_TOKEN
 from deployer.core.records import Deployment, Status
 from deployer.core.settings import Settings
-from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
+from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, World, document
 
@@ -37,12 +37,6 @@ def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
     assert made is not None
     yield made
     made.close()
-
-
-def jwt_settings(file: Path, **more: Any) -> Settings:
-    return Settings(
-        auth="jwt", jwt_algorithm="ES256", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_key_file=str(file), **more
-    )
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------

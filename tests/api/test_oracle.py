@@ -21,9 +21,8 @@ from websockets.sync.client import connect
 
 from deployer.api.auth.access import Access, open_access
 from deployer.core.records import Plan
-from deployer.core.settings import Settings
 from deployer.core.store.base import Create
-from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
+from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, World, document
 
@@ -54,10 +53,7 @@ def issuer() -> Issuer:
 def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
     file = tmp_path / "key.pem"
     file.write_bytes(issuer.pem)
-    made = open_access(
-        Settings(auth="jwt", jwt_algorithm="ES256", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_key_file=str(file)),
-        None,  # type: ignore[arg-type]
-    )
+    made = open_access(jwt_settings(file), None)  # type: ignore[arg-type]
     assert made is not None
     yield made
     made.close()

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from deployer.core.settings import Settings
+
 ISSUER = "https://idp.example"
 AUDIENCE = "kube-deployer"
 
@@ -161,3 +163,10 @@ def _certificate(
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
     return builder.sign(by_key, hashes.SHA256())
+
+
+def jwt_settings(file: Path, **more: Any) -> Settings:
+    """A service that takes the issuer's tokens; `file` has its public key."""
+    return Settings(
+        auth="jwt", jwt_algorithm="ES256", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_key_file=str(file), **more
+    )
