@@ -13,7 +13,7 @@ from deployer.api.auth.access import Access
 from deployer.api.auth.model import Unauthenticated, Unsure
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.core.errors import Problem
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 NO_WEBSOCKET = "this is a WebSocket; open it with a WebSocket client"
 """What a request for the log stream is told that asks for no WebSocket."""

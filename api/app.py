@@ -17,9 +17,9 @@ from deployer.api.guard import Guard
 from deployer.api.hosts import AllowedHosts
 from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
-from deployer.core.records import Document
+from deployer.core.commands.service import Service
+from deployer.core.model.records import Document
 from deployer.core.redaction import Redactor
-from deployer.core.service import Service
 
 App = falcon.App[falcon.Request, falcon.Response]
 T = TypeVar("T")

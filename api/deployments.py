@@ -9,9 +9,9 @@ import falcon
 
 from deployer.api import wire
 from deployer.api.views import DeploymentView
-from deployer.core.records import Deployment as Record
-from deployer.core.records import Status
-from deployer.core.service import Service
+from deployer.core.commands.service import Service
+from deployer.core.model.records import Deployment as Record
+from deployer.core.model.records import Status
 
 # Characters up to which a log is answered in one piece, with its length; a longer one is streamed.
 _WHOLE = 256 * 1024

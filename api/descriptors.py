@@ -6,8 +6,8 @@ import falcon
 
 from deployer.api import wire
 from deployer.api.views import DescriptorView
-from deployer.core.records import Document, StoredDescriptor
-from deployer.core.service import Service
+from deployer.core.commands.service import Service
+from deployer.core.model.records import Document, StoredDescriptor
 
 
 class Descriptors(wire.Resource):

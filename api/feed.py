@@ -15,9 +15,9 @@ from typing import Protocol
 
 from websockets.frames import Frame, Opcode
 
+from deployer.core.commands.service import Service
+from deployer.core.deployment_log import format_line
 from deployer.core.errors import Invalid, NotFound, Problem
-from deployer.core.logbook import format_line
-from deployer.core.service import Service
 
 PAGE = 500
 """Lines that are read at once."""

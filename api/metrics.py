@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 import deployer
 from deployer.api import wire
 from deployer.core.errors import StoreError
-from deployer.core.records import Document, Status
+from deployer.core.model.records import Document, Status
 
 _log = logging.getLogger(__name__)
 

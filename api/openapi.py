@@ -11,7 +11,7 @@ from deployer.api.operations import OPERATIONS, PROBLEM, Operation, Parameter, R
 from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
 from deployer.api.schemas import REF, components
 from deployer.core.descriptor import MAX_BODY, MAX_NESTING, Rules
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 _DESCRIPTION = f"""\
 Blue-green deployments for Kubernetes: store a descriptor of an app, deploy it, follow its log.

@@ -12,7 +12,7 @@ from typing import Any
 
 from deployer.api.feed import SEND_TIMEOUT
 from deployer.core.descriptor import SCHEMA
-from deployer.core.records import Document, Status
+from deployer.core.model.records import Document, Status
 
 JSON, TEXT, HTML, PROBLEM = "application/json", "text/plain", "text/html", "application/problem+json"
 

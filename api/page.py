@@ -14,7 +14,7 @@ from typing import Any
 import falcon
 
 from deployer.api import wire
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 _ORDER = ("Descriptor", "Validation", "Deployment", "Failure", "HealthCheckData", "Problem")
 _CODE = re.compile(r"`([^`]+)`")

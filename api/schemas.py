@@ -10,9 +10,9 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from deployer.core.contract.health import BODY_LIMIT
 from deployer.core.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
-from deployer.core.health import BODY_LIMIT
-from deployer.core.records import Document, Status
+from deployer.core.model.records import Document, Status
 
 REF = "#/components/schemas/"
 

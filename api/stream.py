@@ -38,9 +38,9 @@ from deployer.api.head import Target
 from deployer.api.hosts import AllowedHosts
 from deployer.api.negotiation import refuse_misspelled
 from deployer.api.operations import OPERATIONS
+from deployer.core.commands.service import Service
 from deployer.core.errors import Invalid, NotFound, StoreUnavailable
 from deployer.core.redaction import about_nobody
-from deployer.core.service import Service
 
 # Close codes: 1000 to 1013 are RFC 6455's and IANA's, 44xx repeat what REST would have answered.
 ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404

@@ -14,7 +14,7 @@ import falcon
 from deployer.api import wire
 from deployer.api.routes import Permission
 from deployer.core.errors import Invalid, Problem
-from deployer.core.records import Deployment, Document, StoredDescriptor
+from deployer.core.model.records import Deployment, Document, StoredDescriptor
 
 _UNREADABLE = (
     "the stored descriptor breaks the rules of this service by now; somebody who may read it can validate it to see why"

@@ -7,8 +7,8 @@ from deployer.api.auth.cluster import ClusterAuthenticator, ClusterAuthorizer, R
 from deployer.api.auth.model import Authenticator, Authorizer, Caller, Forbidden
 from deployer.api.auth.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
 from deployer.api.routes import Permission
-from deployer.core.kube.client import KubeClient
 from deployer.core.settings import Settings, check_auth
+from deployer.kube.client import KubeClient
 
 
 class Access:

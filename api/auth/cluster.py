@@ -24,9 +24,9 @@ from deployer.api.auth.model import Authenticator, Authorizer, Caller, Unauthent
 from deployer.api.routes import Permission
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden
 from deployer.core.gate import Gate
-from deployer.core.kube import reviews
-from deployer.core.kube.client import KubeClient
 from deployer.core.settings import DNS_LABEL, Settings
+from deployer.kube import reviews
+from deployer.kube.client import KubeClient
 
 GROUP = "kube-deployer"
 """API group of the virtual resources."""

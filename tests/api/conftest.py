@@ -24,15 +24,15 @@ from deployer.api.auth.streaming import Door
 from deployer.api.hosts import AllowedHosts
 from deployer.api.server import Server
 from deployer.api.stream import LogStream
-from deployer.core import plugins
-from deployer.core.logbook import Logbook
-from deployer.core.plugins import Entry, Registry
-from deployer.core.providers import Step, Strategy
-from deployer.core.records import Deployment, Document, Plan, Status
-from deployer.core.service import Service
+from deployer.core.commands.service import Service
+from deployer.core.contract.providers import Step, Strategy
+from deployer.core.contract.store import Update
+from deployer.core.deployment_log import Logbook
+from deployer.core.model.records import Deployment, Document, Plan, Status
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry, Registry
 from deployer.core.settings import Settings
-from deployer.core.store.base import Update
-from deployer.core.store.sqlite import SqliteStore
+from deployer.store.sqlite import SqliteStore
 
 NS = "shop-ns"
 

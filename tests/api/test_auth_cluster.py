@@ -17,8 +17,8 @@ from deployer.api.auth import asking, cluster
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.model import Forbidden, Unauthenticated, Unsure
 from deployer.api.routes import Permission
-from deployer.core.kube.client import KubeClient, connect
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
 from support.issuer import Issuer, bearer
 
 from .conftest import NS, World

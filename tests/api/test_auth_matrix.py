@@ -15,7 +15,7 @@ from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.demands import Demands
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
-from deployer.core.records import Deployment, Operation, StoredDescriptor
+from deployer.core.model.records import Deployment, Operation, StoredDescriptor
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, World, document

@@ -13,7 +13,7 @@ import pytest
 
 from deployer.api import feed
 from deployer.api.feed import Feed, Viewer
-from deployer.core.records import Status
+from deployer.core.model.records import Status
 
 
 class Way:
