@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import deployer
-from deployer.api import wire
+from deployer.api import http
 from deployer.core.errors import StoreError
 from deployer.core.model.records import Document, Status
 
@@ -150,7 +150,7 @@ class Timing:
         self._metrics.observe(req.uri_template, req.method, resp.status_code, seconds)
 
 
-class Figures(wire.Resource):
+class Figures(http.Resource):
     """The resource."""
 
     def __init__(self, metrics: Metrics) -> None:

@@ -34,7 +34,7 @@ from waitress.channel import HTTPChannel
 from deployer.api import server as rest_server
 from deployer.api.app import create_app
 from deployer.api.server import Server
-from deployer.api.stream import LogStream
+from deployer.api.stream.server import LogStream
 from deployer.core.commands.service import Service
 from deployer.core.contract.store import Create
 from deployer.core.deployment_log import Logbook

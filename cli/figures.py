@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployer.api.metrics import Metrics
-from deployer.api.stream import LogStream
+from deployer.api.stream.server import LogStream
 from deployer.core.contract.store import Store
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine

@@ -10,11 +10,11 @@ import time
 from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.audit import Audit
-from deployer.api.auth.streaming import Door
-from deployer.api.hosts import AllowedHosts
+from deployer.api.auth.stream_auth import StreamAuth
+from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.metrics import Metrics
 from deployer.api.server import Server
-from deployer.api.stream import LogStream
+from deployer.api.stream.server import LogStream
 from deployer.cli import figures
 from deployer.core.commands.service import Service
 from deployer.core.contract.store import Store
@@ -95,7 +95,7 @@ class Running:
         opened.callback(audit.close)
         hosts = AllowedHosts.of(settings)
         logs = LogStream(
-            service, door=Door(access, audit), allowed_origins=settings.allowed_origins, allowed_hosts=hosts
+            service, auth=StreamAuth(access, audit), allowed_origins=settings.allowed_origins, allowed_hosts=hosts
         )
         figures.show(
             metrics,

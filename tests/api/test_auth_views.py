@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from deployer.api import openapi
 from deployer.api.auth import cluster
 from deployer.api.auth.access import Access, open_access
+from deployer.api.openapi import document as openapi
 from deployer.core.contract.store import Update
 from deployer.core.model.records import Deployment, StoredDescriptor
 from deployer.core.settings import Settings

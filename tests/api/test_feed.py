@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from deployer.api import feed
-from deployer.api.feed import Feed, Viewer
+from deployer.api.stream import feed
+from deployer.api.stream.feed import Feed, Viewer
 from deployer.core.model.records import Status
 
 

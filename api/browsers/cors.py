@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 import falcon
 
-from deployer.api import hosts, origins
-from deployer.api.hosts import AllowedHosts
-from deployer.api.openapi import HEADERS
-from deployer.api.operations import OPERATIONS
+from deployer.api.browsers import hosts, origins
+from deployer.api.browsers.hosts import AllowedHosts
+from deployer.api.openapi.document import HEADERS
+from deployer.api.openapi.operations import OPERATIONS
 
 # What the API takes and gives; of what browsers allow anyway (Fetch, 2.2.2), `Accept` is not for every value.
 _ALLOWED_HEADERS = ", ".join(
@@ -22,7 +22,7 @@ _EXPOSED_HEADERS = ", ".join(sorted({"Allow", *HEADERS}))
 _GOOD_FOR = "600"  # seconds for which a browser need not ask again
 
 
-class Guard:
+class CorsMiddleware:
     """Refuses what is for other hosts or comes from pages of other origins, and has browsers neither guess what a log
     might be nor keep it.
 

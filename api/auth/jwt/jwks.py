@@ -18,8 +18,8 @@ from typing import Any
 
 import jwt
 
-from deployer.api.auth.keys import Keys, KeySource, PublicKey, unfit
-from deployer.api.auth.model import Unsure
+from deployer.api.auth.jwt.keys import Keys, KeySource, PublicKey, unfit
+from deployer.api.auth.principal import Unsure
 from deployer.core.errors import SettingsError
 
 REFRESH = 300.0

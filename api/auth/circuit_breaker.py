@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from deployer.api.auth.model import Unauthenticated, Unsure
+from deployer.api.auth.principal import Unauthenticated, Unsure
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class _Busy(Unsure):
     """The server was not asked, so nothing new is known about it."""
 
 
-class Asking:
+class CircuitBreaker:
     """A bulkhead and a circuit breaker (Nygard, *Release It!*) around questions to one server. Thread-safe."""
 
     def __init__(self) -> None:

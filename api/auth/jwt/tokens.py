@@ -12,9 +12,9 @@ import jwt
 
 from deployer.api.auth.cache import Cache, digest
 from deployer.api.auth.credentials import MAX_TOKEN
-from deployer.api.auth.jwks import KeySet
-from deployer.api.auth.keys import KeySource, PemFile, PublicKey
-from deployer.api.auth.model import Authenticator, Authorizer, Caller, Unauthenticated, check_name
+from deployer.api.auth.jwt.jwks import KeySet
+from deployer.api.auth.jwt.keys import KeySource, PemFile, PublicKey
+from deployer.api.auth.principal import Authenticator, Authorizer, Principal, Unauthenticated, check_name
 from deployer.api.routes import Permission
 from deployer.core.settings import Settings
 
@@ -37,7 +37,7 @@ _SAID: dict[type[jwt.PyJWTError], str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenCaller(Caller):
+class TokenPrincipal(Principal):
     """A caller with what the token says that they may do."""
 
     namespaces: frozenset[str]
@@ -51,9 +51,9 @@ class TokenAuthenticator(Authenticator):
         self._settings = settings
         self._keys = keys
         self._clock = clock
-        self._known: Cache[TokenCaller] = Cache(REMEMBERED, clock)
+        self._known: Cache[TokenPrincipal] = Cache(REMEMBERED, clock)
 
-    def authenticate(self, token: str) -> TokenCaller:
+    def authenticate(self, token: str) -> TokenPrincipal:
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
         keys = self._keys.current()
@@ -90,7 +90,7 @@ class TokenAuthenticator(Authenticator):
         if header.get("alg") != self._settings.jwt_algorithm:
             raise Unauthenticated(f"the token is not signed in {self._settings.jwt_algorithm}")
         if "crit" in header or "b64" in header:
-            raise Unauthenticated("the token demands extensions that are not understood here (crit)")
+            raise Unauthenticated("the token permissions extensions that are not understood here (crit)")
         type_ = header.get("typ", "JWT")
         if not isinstance(type_, str) or type_.lower() not in _TYPES:
             raise Unauthenticated("the token is of a type (typ) that is not for access")
@@ -124,10 +124,10 @@ class TokenAuthenticator(Authenticator):
             options={"require": ["exp", "aud", "iss"], "enforce_minimum_key_length": True},
         )
 
-    def _caller(self, claims: Mapping[str, Any]) -> TokenCaller:
+    def _caller(self, claims: Mapping[str, Any]) -> TokenPrincipal:
         settings = self._settings
         name = check_name(claim(claims, settings.jwt_name_claim), f"the token's claim {settings.jwt_name_claim}")
-        return TokenCaller(
+        return TokenPrincipal(
             name=name,
             expires=float(int(claims["exp"])) + settings.jwt_leeway,
             namespaces=texts(claim(claims, settings.jwt_namespaces_claim)),
@@ -142,8 +142,8 @@ class TokenAuthorizer(Authorizer):
         self._read = settings.jwt_read_role
         self._deploy = settings.jwt_deploy_role
 
-    def refusal(self, caller: Caller, permission: Permission, namespace: str, name: str) -> str:
-        if not isinstance(caller, TokenCaller):
+    def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
+        if not isinstance(caller, TokenPrincipal):
             return "the caller has no token"
         if namespace not in caller.namespaces and ANY not in caller.namespaces:
             return f"{caller.name} may not use this namespace"

@@ -13,7 +13,7 @@ from typing import Any
 
 import falcon
 
-from deployer.api import wire
+from deployer.api import http
 from deployer.core.model.records import Document
 
 _ORDER = ("Descriptor", "Validation", "Deployment", "Failure", "HealthCheckData", "Problem")
@@ -21,7 +21,7 @@ _CODE = re.compile(r"`([^`]+)`")
 _LOGS = "/stream/deployments/{id}/logs"
 
 
-class Docs(wire.Resource):
+class Docs(http.Resource):
     """The page."""
 
     def __init__(self, document: Callable[[], Document]) -> None:

@@ -29,15 +29,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from deployer.api import hosts, origins, wire
-from deployer.api.about import NO_WEBSOCKET
-from deployer.api.auth.streaming import Door, Refused
+from deployer.api import http
+from deployer.api.auth.stream_auth import Refused, StreamAuth
+from deployer.api.browsers import hosts, origins
+from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.errors import MEDIA_TYPE, problem
-from deployer.api.feed import SEND_TIMEOUT, Feed, Viewer, frame
-from deployer.api.head import Target
-from deployer.api.hosts import AllowedHosts
 from deployer.api.negotiation import refuse_misspelled
-from deployer.api.operations import OPERATIONS
+from deployer.api.openapi.operations import OPERATIONS
+from deployer.api.request_head import Target
+from deployer.api.resources.meta import NO_WEBSOCKET
+from deployer.api.stream.feed import SEND_TIMEOUT, Feed, Viewer, frame
 from deployer.core.commands.service import Service
 from deployer.core.errors import Invalid, NotFound, StoreUnavailable
 from deployer.core.redaction import about_nobody
@@ -87,12 +88,12 @@ class Asked:
     @property
     def namespace(self) -> str:
         """Raises Invalid."""
-        return wire.namespace(self)
+        return http.namespace(self)
 
     @property
     def after(self) -> int:
         """How many messages the viewer has had already. Raises Invalid."""
-        return wire.number(self, "after", least=0) or 0
+        return http.number(self, "after", least=0) or 0
 
 
 class LogStream:
@@ -105,12 +106,12 @@ class LogStream:
         viewers: int = 2000,
         send_timeout: float = SEND_TIMEOUT,
         ping_interval: float = 20.0,
-        door: Door | None = None,
+        auth: StreamAuth | None = None,
         allowed_origins: Collection[str] = (),
         allowed_hosts: AllowedHosts | None = None,
     ) -> None:
         """
-        door           lets viewers in and ends what they may no longer see; without one everybody may see everything
+        auth           lets viewers in and ends what they may no longer see; without one everybody may see everything
         viewers        how many there may be at once; never more than a quarter of the process's file descriptors
         send_timeout   seconds in which a viewer must take what waits for it, at most a page of lines, or it is dropped
         ping_interval  seconds between pings, and how long a pong may take
@@ -121,7 +122,7 @@ class LogStream:
         self._most_opening = max(1, min(OPENING, descriptors() // 8))
         self._send_timeout = send_timeout
         self._ping_interval = ping_interval
-        self._door = door or Door()
+        self._auth = auth or StreamAuth()
         self._allowed_origins = frozenset(allowed_origins)
         self._allowed_hosts = allowed_hosts or AllowedHosts()
         self._grace = 5.0
@@ -157,7 +158,7 @@ class LogStream:
             self._thread.join()
         self._listener.close()
         self._readers.shutdown()
-        self._door.close()
+        self._auth.close()
 
     def adopt(self, sock: socket.socket, address: Any) -> None:
         """Take over a connection whose request has arrived and not been read yet. Safe to call from any thread."""
@@ -187,7 +188,7 @@ class LogStream:
             sock=self._listener,
             process_request=self._admit,
             process_response=_as_problem,
-            select_subprotocol=self._door.protocol,
+            select_subprotocol=self._auth.protocol,
             create_connection=cast(type[ServerConnection], self._connect),
             compression=None,
             server_header=None,
@@ -237,7 +238,7 @@ class LogStream:
             asked.namespace  # noqa: B018 - which raises
         except Invalid as error:
             return _refuse(connection, 400, str(error))
-        if self._viewers >= self._limit or self._door.crowded(request):
+        if self._viewers >= self._limit or self._auth.crowded(request):
             response = _refuse(connection, 503, _CROWDED)
             response.headers["Retry-After"] = "10"
             return response
@@ -245,7 +246,7 @@ class LogStream:
         return None
 
     def _turn_away(self, connection: ServerConnection, status: int, detail: str) -> Response:
-        self._door.note(connection, status, detail)
+        self._auth.note(connection, status, detail)
         return _refuse(connection, status, detail)
 
     async def _view(self, some: ServerConnection) -> None:
@@ -255,7 +256,7 @@ class LogStream:
         counted = False
         try:
             try:
-                ticket = await self._door.enter(connection, connection.asked.namespace, connection.asked.id)
+                ticket = await self._auth.enter(connection, connection.asked.namespace, connection.asked.id)
                 if self._viewers >= self._limit:
                     raise Refused(LATER, _CROWDED)
                 connection.establish()
@@ -263,7 +264,7 @@ class LogStream:
                 counted = True
                 listener = asyncio.create_task(_ignore_messages(connection))
                 listener.add_done_callback(lambda _: viewer.leave())
-                code, reason = await self._door.hold(ticket, self._outcome(connection.asked, viewer))
+                code, reason = await self._auth.hold(ticket, self._outcome(connection.asked, viewer))
             except Refused as refused:
                 code, reason = refused.code, refused.reason
             async with asyncio.timeout(self._send_timeout):

@@ -1,4 +1,4 @@
-"""What a request demands, from the route table."""
+"""What a request permissions, from the route table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 import falcon
 
-from deployer.api import wire
+from deployer.api import http
 from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
 
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-class Demands:
+class RoutePermissions:
     """Looks requests up in the route table. What is not in it is demanded of somebody who is known, at least."""
 
     def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
@@ -21,7 +21,7 @@ class Demands:
         self._public = re.compile("|".join(map(_pattern, public)) or r"(?!)")
 
     def of(self, method: str, template: str | None) -> Access:
-        """What a method on a route demands. `template` is the route's path; None when there is no such route."""
+        """What a method on a route permissions. `template` is the route's path; None when there is no such route."""
         if method == "OPTIONS":
             return Anybody.EVERYBODY
         route = self._routes.get(template or "")
@@ -36,7 +36,7 @@ class Demands:
     def namespace(self, req: falcon.Request) -> str:
         """The namespace in which it is demanded. Raises Invalid."""
         route = self._routes.get(req.uri_template or "")
-        return wire.stated_namespace(req) if route is not None and route.states_namespace else wire.namespace(req)
+        return http.stated_namespace(req) if route is not None and route.states_namespace else http.namespace(req)
 
     def changes(self, method: str, template: str | None) -> Permission | None:
         """The permission to change something that the request needs; None when it changes nothing."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 import deployer
-from deployer.api.page import pre, whole
+from deployer.api.openapi.page import pre, whole
 
 Page = tuple[bytes, str]
 """HTML, and the Content-Security-Policy that it needs."""

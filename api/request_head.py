@@ -1,4 +1,4 @@
-"""The head of a request: what HTTP demands of it, and whether it asks for the log stream."""
+"""The head of a request: what HTTP permissions of it, and whether it asks for the log stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from waitress.parser import HTTPRequestParser, ParsingError, split_uri
 
-from deployer.api.hosts import is_authority
+from deployer.api.browsers.hosts import is_authority
 
 MAX_HEADERS = 64 * 1024
 """Bytes of a request's headers."""
@@ -46,7 +46,7 @@ class Target(NamedTuple):
 
 
 class HeadParser(HTTPRequestParser):
-    """waitress' parser, with what RFC 9112 demands of `Host` and of the framing."""
+    """waitress' parser, with what RFC 9112 permissions of `Host` and of the framing."""
 
     headers: dict[str, str]
     version: str

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import falcon
 import msgspec
 
-from deployer.api.auth.model import Caller
+from deployer.api.auth.principal import Principal
 from deployer.api.routes import Permission
 from deployer.core.descriptor import MAX_BODY, SCHEMA, fold, parse
 from deployer.core.errors import DeployerError, Invalid, Problem
@@ -112,7 +112,7 @@ def body(req: falcon.Request) -> bytes:
 # --- who did what ---------------------------------------------------------------------------------------------------
 
 
-def caller(req: falcon.Request) -> Caller | None:
+def caller(req: falcon.Request) -> Principal | None:
     """Who sent the request; None where nobody had to say."""
     return getattr(req.context, "caller", None)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import deployer
-from deployer.api.operations import OPERATIONS, PROBLEM, Operation, Parameter, Reply
+from deployer.api.openapi.operations import OPERATIONS, PROBLEM, Operation, Parameter, Reply
+from deployer.api.openapi.schemas import REF, components
 from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
-from deployer.api.schemas import REF, components
 from deployer.core.descriptor import MAX_BODY, MAX_NESTING, Rules
 from deployer.core.model.records import Document
 

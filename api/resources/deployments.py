@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import falcon
 
-from deployer.api import wire
+from deployer.api import http
 from deployer.api.views import DeploymentView
 from deployer.core.commands.service import Service
 from deployer.core.model.records import Deployment as Record
@@ -17,7 +17,7 @@ from deployer.core.model.records import Status
 _WHOLE = 256 * 1024
 
 
-class Deployments(wire.Resource):
+class Deployments(http.Resource):
     """The collection."""
 
     def __init__(self, service: Service) -> None:
@@ -27,32 +27,32 @@ class Deployments(wire.Resource):
         """Newest first, narrowed to `appname` and `status`; at most `limit` of each app."""
         view = DeploymentView(req, verb="list")
         found = self._service.deployments(
-            wire.namespace(req),
-            wire.app(req),
-            wire.number(req, "limit", least=1),
-            wire.choice(req, "status", Status),
+            http.namespace(req),
+            http.app(req),
+            http.number(req, "limit", least=1),
+            http.choice(req, "status", Status),
         )
-        wire.send_record(resp, [view.show(deployment) for deployment in found])
+        http.send_record(resp, [view.show(deployment) for deployment in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Queue a deployment of the descriptor `descriptorId`."""
-        namespace, descriptor = wire.namespace(req), wire.required(req, "descriptorId")
+        namespace, descriptor = http.namespace(req), http.required(req, "descriptorId")
         view = DeploymentView(req)
         with view.checking():
-            deployment = self._service.deploy(namespace, descriptor, wire.by(req))
+            deployment = self._service.deploy(namespace, descriptor, http.by(req))
         _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
-        namespace, app = wire.namespace(req), wire.required_app(req)
-        undeploy = wire.flag(req, "undeploy", default=False)
-        count, live = self._service.delete_deployments(namespace, app, undeploy, wire.by(req))
-        wire.send(resp, {"deleted": count}, 202)
+        namespace, app = http.namespace(req), http.required_app(req)
+        undeploy = http.flag(req, "undeploy", default=False)
+        count, live = self._service.delete_deployments(namespace, app, undeploy, http.by(req))
+        http.send(resp, {"deleted": count}, 202)
         if live is not None:
             _locate(resp, live)
 
 
-class Deployment(wire.Resource):
+class Deployment(http.Resource):
     """One deployment."""
 
     def __init__(self, service: Service) -> None:
@@ -61,24 +61,24 @@ class Deployment(wire.Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
         view = DeploymentView(req, id)
-        _show(resp, self._service.deployment(wire.namespace(req), id), view)
+        _show(resp, self._service.deployment(http.namespace(req), id), view)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy."""
-        namespace, view = wire.namespace(req), DeploymentView(req)
+        namespace, view = http.namespace(req), DeploymentView(req)
         with view.checking():
-            deployment = self._service.redeploy(namespace, id, wire.by(req), if_match=wire.if_match(req))
+            deployment = self._service.redeploy(namespace, id, http.by(req), if_match=http.if_match(req))
         _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
-        namespace, purge = wire.namespace(req), wire.flag(req, "deleteDeployment", default=False)
+        namespace, purge = http.namespace(req), http.flag(req, "deleteDeployment", default=False)
         view = DeploymentView(req, id)
-        deployment = self._service.undeploy(namespace, id, purge, wire.by(req), if_match=wire.if_match(req))
+        deployment = self._service.undeploy(namespace, id, purge, http.by(req), if_match=http.if_match(req))
         _accepted(resp, deployment, view)
 
 
-class Logs(wire.Resource):
+class Logs(http.Resource):
     """A deployment's log as text."""
 
     def __init__(self, service: Service) -> None:
@@ -89,7 +89,7 @@ class Logs(wire.Resource):
 
         `X-Next-After` is the number of the last line: the `after` of whoever wants only what comes next.
         """
-        pieces, last = self._service.log(wire.namespace(req), id, wire.number(req, "after", least=0) or 0)
+        pieces, last = self._service.log(http.namespace(req), id, http.number(req, "after", least=0) or 0)
         resp.set_header("X-Next-After", str(last))
         resp.content_type = "text/plain; charset=utf-8"
         start: list[str] = []
@@ -103,7 +103,7 @@ class Logs(wire.Resource):
         resp.data = "".join(start).encode()
 
 
-class HealthCheckData(wire.Resource):
+class HealthCheckData(http.Resource):
     """What the health checks of a deployment's pods answered."""
 
     def __init__(self, service: Service) -> None:
@@ -111,7 +111,7 @@ class HealthCheckData(wire.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """`[{"podName", "value"}]`."""
-        wire.send(resp, self._service.health_data(wire.namespace(req), id))
+        http.send(resp, self._service.health_data(http.namespace(req), id))
 
 
 def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
@@ -129,7 +129,7 @@ def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
 
 
 def _locate(resp: falcon.Response, deployment: Record) -> None:
-    resp.set_header("Location", wire.location("deployments", deployment.id, deployment.namespace))
+    resp.set_header("Location", http.location("deployments", deployment.id, deployment.namespace))
 
 
 def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -> None:
@@ -138,6 +138,6 @@ def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -
 
 
 def _show(resp: falcon.Response, deployment: Record, view: DeploymentView, status: int = 200) -> None:
-    wire.about(resp, deployment.app, deployment.id)
-    wire.send_record(resp, view.show(deployment), status)
-    wire.set_revision(resp, deployment.revision)
+    http.about(resp, deployment.app, deployment.id)
+    http.send_record(resp, view.show(deployment), status)
+    http.set_revision(resp, deployment.revision)

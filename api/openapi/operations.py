@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.api.feed import SEND_TIMEOUT
+from deployer.api.stream.feed import SEND_TIMEOUT
 from deployer.core.descriptor import SCHEMA
 from deployer.core.model.records import Document, Status
 

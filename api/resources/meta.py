@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 import falcon
 
 import deployer
-from deployer.api import negotiation, page, start, wire
+from deployer.api import http, negotiation
 from deployer.api.auth import credentials
 from deployer.api.auth.access import Access
-from deployer.api.auth.model import Unauthenticated, Unsure
+from deployer.api.auth.principal import Unauthenticated, Unsure
 from deployer.api.errors import MEDIA_TYPE, problem
+from deployer.api.openapi import page
+from deployer.api.resources import start
 from deployer.core.errors import Problem
 from deployer.core.model.records import Document
 
@@ -34,7 +36,7 @@ _LINKS = {
 }
 
 
-class Start(wire.Resource):
+class Start(http.Resource):
     """The service itself."""
 
     def __init__(self, *, secured: bool) -> None:
@@ -50,18 +52,18 @@ class Start(wire.Resource):
         if negotiation.prefers_html(req.get_header("Accept")):
             page.send(resp, self._page)
             return
-        wire.send(resp, {"service": "deployer", "version": deployer.__version__, "links": _LINKS})
+        http.send(resp, {"service": "deployer", "version": deployer.__version__, "links": _LINKS})
 
 
-class Healthz(wire.Resource):
+class Healthz(http.Resource):
     """Liveness: the process answers. It asks nothing, so that a slow store gets nobody restarted."""
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """Always 200."""
-        wire.send(resp, {"status": "ok"})
+        http.send(resp, {"status": "ok"})
 
 
-class Readyz(wire.Resource):
+class Readyz(http.Resource):
     """Readiness: deployments can be taken and carried out."""
 
     def __init__(self, health: Callable[[], Sequence[str]], access: Access | None = None) -> None:
@@ -72,7 +74,7 @@ class Readyz(wire.Resource):
         """200, or 503 with every reason. A kubelet has no credentials; the reasons are for those who have."""
         reasons = self._health()
         if not reasons:
-            wire.send(resp, {"status": "ready"})
+            http.send(resp, {"status": "ready"})
             return
         if not self._known(req):
             reasons = ["not ready; callers with credentials are told why, and the service's log says it"]
@@ -90,7 +92,7 @@ class Readyz(wire.Resource):
         return True
 
 
-class Plugins(wire.Resource):
+class Plugins(http.Resource):
     """The plugins that were found, quarantined ones with the reason."""
 
     def __init__(self, describe: Callable[[], list[Document]]) -> None:
@@ -98,10 +100,10 @@ class Plugins(wire.Resource):
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """All of them, in the order of loading."""
-        wire.send(resp, self._describe())
+        http.send(resp, self._describe())
 
 
-class Stream(wire.Resource):
+class Stream(http.Resource):
     """What REST says where the log stream is: `server.py` gives whoever asks for a stream to `stream.py`."""
 
     def on_get(self, _req: falcon.Request, _resp: falcon.Response, id: str) -> None:
@@ -109,7 +111,7 @@ class Stream(wire.Resource):
         raise falcon.HTTPError(426, description=NO_WEBSOCKET)
 
 
-class Openapi(wire.Resource):
+class Openapi(http.Resource):
     """The OpenAPI document."""
 
     def __init__(self, build: Callable[[], Document]) -> None:
@@ -117,4 +119,4 @@ class Openapi(wire.Resource):
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """The document."""
-        wire.send(resp, self._build())
+        http.send(resp, self._build())

@@ -16,7 +16,7 @@ NAME_MOST = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Principal:
     """Somebody who has proved who they are.
 
     name      printable, at most `NAME_MOST` characters; shown in records and in the audit log
@@ -65,7 +65,7 @@ class Authenticator(ABC):
     """Knows whose a token is. Thread-safe; may block for some seconds."""
 
     @abstractmethod
-    def authenticate(self, token: str) -> Caller:
+    def authenticate(self, token: str) -> Principal:
         """Raises Unauthenticated, or Unsure when it cannot be found out now."""
 
     def problem(self) -> str:
@@ -83,7 +83,7 @@ class Authorizer(ABC):
     """Knows what callers may do. Thread-safe; may block for some seconds."""
 
     @abstractmethod
-    def refusal(self, caller: Caller, permission: Permission, namespace: str, name: str) -> str:
+    def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
         """Why the caller may not do that, as a sentence; empty when they may. Raises Unsure.
 
         `name` is the id that is asked about; empty when it is about none, or about many.

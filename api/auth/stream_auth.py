@@ -1,4 +1,4 @@
-"""The door of the log stream: credentials of a WebSocket, and what ends it when they are no longer good.
+"""Authentication of the log stream: credentials of a WebSocket, and what ends it when they are no longer good.
 
 Credentials come in the handshake (the header `Authorization`, or a subprotocol, which is all that a page in a browser
 can set) or as the first message. Refusals are close codes: browsers show scripts nothing of a refused handshake.
@@ -21,8 +21,8 @@ from websockets.typing import Subprotocol
 from deployer.api.auth import credentials
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
-from deployer.api.auth.model import Caller, Forbidden, Unauthenticated, Unsure
-from deployer.api.head import Target
+from deployer.api.auth.principal import Forbidden, Principal, Unauthenticated, Unsure
+from deployer.api.request_head import Target
 from deployer.api.routes import ROUTES, Permission
 from deployer.core.redaction import about_nobody
 
@@ -60,13 +60,13 @@ class Refused(Exception):
 class Ticket:
     """Somebody who was let in, where, and with which token."""
 
-    caller: Caller
+    caller: Principal
     token: str
     namespace: str
     id: str
 
 
-class Door:
+class StreamAuth:
     """Lets viewers in and watches over them. Everything but `close` runs in the loop's thread."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Door:
         self._permission = _permission()
         # Threads of their own: checking may take seconds, and neither readers of logs nor REST shall wait for it.
         self._checkers = concurrent.futures.ThreadPoolExecutor(
-            4, thread_name_prefix="log-door", initializer=about_nobody
+            4, thread_name_prefix="log-auth", initializer=about_nobody
         )
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Door:
         """A ticket for the deployment's stream; None when none is needed. Raises Refused or ConnectionClosed."""
         if self._access is None:
             return None
-        caller: Caller | None = None
+        caller: Principal | None = None
         try:
             token = await self._token(connection)
             caller = await self._check(self._access.identify, token)
@@ -206,7 +206,7 @@ class Door:
 
 
 def _permission() -> Permission:
-    """What the route table demands of a stream."""
+    """What the route table permissions of a stream."""
     (permission,) = {p for route in ROUTES if route.stream for p in route.methods.values()}
     assert isinstance(permission, Permission)
     return permission
