@@ -163,7 +163,7 @@ SCRIPT = """
     import resource, sys
     from deployer.api.app import create_app
     from deployer.api.server import Server
-    from deployer.api.stream import LogStream
+    from deployer.api.stream.server import LogStream
     logs = LogStream(None)
     server = Server(create_app(None, list, list), logs, "127.0.0.1", 0)
     server.start()
@@ -232,7 +232,7 @@ WATCHED = """
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
     from deployer.api.app import create_app
     from deployer.api.server import Server
-    from deployer.api.stream import LogStream
+    from deployer.api.stream.server import LogStream
     from deployer.core.plugin_manager import registry as plugins
     from deployer.core.deployment_log import Logbook
     from deployer.core.commands.service import Service
