@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core import headers, podsecurity, podspec, podtypes, policy
+from deployer.core import headers, policy
 from deployer.core.descriptor.fields import (
     AUTOINCREMENT,
     HEALTH_PORT_NAME,
@@ -19,7 +19,10 @@ from deployer.core.descriptor.fields import (
 )
 from deployer.core.descriptor.schema import MAX_PROBLEMS, join, schema_problems, shown
 from deployer.core.errors import Invalid, Problem
-from deployer.core.records import Document
+from deployer.core.model.records import Document
+from deployer.core.podspec import rules as podspec
+from deployer.core.podspec import security as podsecurity
+from deployer.core.podspec import types as podtypes
 from deployer.core.settings import Settings
 from deployer.core.settings.hosts import is_address
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployer.core.errors import Invalid, Problem
-from deployer.core.podspec import app_containers
-from deployer.core.records import Document
+from deployer.core.model.records import Document
+from deployer.core.podspec.rules import app_containers
 from deployer.core.settings import Settings
 
 AUTOINCREMENT = "#"

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from deployer.core import podtypes
 from deployer.core.descriptor.checks import CHECKS, HEALTH, Rules, health
 from deployer.core.descriptor.schema import MAX_PROBLEMS, SCHEMA, schema_problems, shown
 from deployer.core.errors import Invalid, Problem
-from deployer.core.records import Document
+from deployer.core.model.records import Document
+from deployer.core.podspec import types as podtypes
 
 DEFAULT_STRATEGY = "blue-green"
 

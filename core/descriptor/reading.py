@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from deployer.core import json_text
 from deployer.core.descriptor.schema import MAX_PROBLEMS, join
 from deployer.core.errors import Invalid, Problem
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 MAX_BODY = 1 << 20
 """Bytes."""

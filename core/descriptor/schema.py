@@ -14,8 +14,8 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
-from deployer.core import podtypes
 from deployer.core.errors import Problem
+from deployer.core.podspec import types as podtypes
 
 SCHEMA: Mapping[str, Any] = json.loads(
     resources.files(__package__).joinpath("descriptor.schema.json").read_text("utf-8")

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from deployer.core.errors import PluginError, SettingsError
-from deployer.core.plugins import Registry, load
+from deployer.core.plugin_manager.registry import Registry, load
 from deployer.core.settings import Settings
 
 CHECKER = """
-    from deployer.core import HealthChecker, Verdict, hookimpl
+    from deployer.sdk.health import HealthChecker, Verdict
+    from deployer.sdk.plugin import hookimpl
 
     class Checker(HealthChecker):
         name = {name!r}
@@ -128,7 +129,8 @@ def test_a_distribution_that_is_seen_twice_counts_once(shelf):
 
 
 OBJECT = """
-    from deployer.core import HealthChecker, Verdict, hookimpl
+    from deployer.sdk.health import HealthChecker, Verdict
+    from deployer.sdk.plugin import hookimpl
 
     class Checker(HealthChecker):
         name = "held"
@@ -174,28 +176,28 @@ BROKEN = {
     "it cannot be imported: SystemExit: 3": "import sys; sys.exit(3)",
     "it implements no hook": "x = 1",
     "it implements register_strategy, which is no hook": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategy(settings):
             return []
     """,
     "it is no valid plugin: PluginValidationError": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies(settings, engine):
             return []
     """,
     "it wraps a hook": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl(wrapper=True)
         def register_strategies(settings):
             return (yield)
     """,
     "its register_strategies raised: ZeroDivisionError": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies(settings):
@@ -203,7 +205,7 @@ BROKEN = {
     """,
     "its register_strategies raised: SystemExit": """
         import sys
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies(settings):
@@ -243,7 +245,8 @@ BROKEN = {
         "name = 'x'", "name = 'x'\n        options_schema = {'type': 5}"
     ),
     "is named 'none'": """
-        from deployer.core import IngressProvider, hookimpl
+        from deployer.sdk.ingress import IngressProvider
+        from deployer.sdk.plugin import hookimpl
 
         class Nowhere(IngressProvider):
             name = "none"
@@ -369,7 +372,8 @@ def test_a_wrong_value_is_not_repeated(shelf):
 
 def test_a_plugin_may_say_itself_that_its_table_is_wrong(shelf):
     source = """
-        from deployer.core import SettingsError, hookimpl
+        from deployer.sdk.errors import SettingsError
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies():
@@ -401,7 +405,7 @@ def test_a_quarantined_plugins_table_is_ignored(shelf, caplog):
 # --- observers ----------------------------------------------------------------------------------------------------
 
 OBSERVER = """
-    from deployer.core import hookimpl
+    from deployer.sdk.plugin import hookimpl
 
     seen = []
 
