@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # Whoever asks for one of these has a sandbox or a service: see `make test-fast`.
-STARTED = frozenset({"cluster", "sandbox", "world", "deployer", "lab", "etcd"})
+STARTED = frozenset({"cluster", "sandbox", "world", "served", "deployer", "lab", "etcd"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
