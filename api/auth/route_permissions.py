@@ -1,4 +1,4 @@
-"""What a request permissions, from the route table."""
+"""What permissions a request needs, from the route table."""
 
 from __future__ import annotations
 

@@ -23,7 +23,13 @@ from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/*/README.md")]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("*/*/README.md"),
+]
 
 
 def test_the_page_of_settings_is_made_from_the_table() -> None:
