@@ -15,8 +15,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
+from deployer.api.stream import connection as stream
 from deployer.api.stream import feed
-from deployer.api.stream import server as stream
 from deployer.core.contract.store import Delete, Update
 from deployer.core.deployment_log import Logbook, format_line
 from deployer.core.errors import StoreUnavailable
