@@ -6,7 +6,6 @@ from deployer.api.metrics import Metrics
 from deployer.api.stream import LogStream
 from deployer.core.engine import Engine
 from deployer.core.kube.client import KubeClient
-from deployer.core.plugins import Registry
 from deployer.core.records import Deployment, Operation, Status
 from deployer.core.settings import Settings
 from deployer.core.store.base import Store
@@ -18,7 +17,6 @@ def show(
     store: Store,
     engine: Engine,
     client: KubeClient,
-    registry: Registry,
     logs: LogStream,
     settings: Settings,
 ) -> None:
@@ -55,7 +53,13 @@ def show(
     )
     metrics.counter(
         "deployer_observer_errors",
-        "Errors of plugins that were told of a deployment.",
-        lambda: registry.observer_errors,
+        "Errors of plugins that were told of a deployment, hanging calls included.",
+        lambda: engine.observers.errors,
+        "plugin",
+    )
+    metrics.counter(
+        "deployer_observer_events_dropped",
+        "What plugins were not told of deployments, because they failed for an hour.",
+        lambda: engine.observers.dropped,
         "plugin",
     )

@@ -102,7 +102,6 @@ class Running:
             store=store,
             engine=engine,
             client=self.client,
-            registry=self.registry,
             logs=logs,
             settings=settings,
         )

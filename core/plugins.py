@@ -7,7 +7,6 @@ import importlib.metadata
 import logging
 import re
 import traceback
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +48,7 @@ _SORTS: Mapping[str, _Sort] = {
     "ingress": _Sort("ingress provider", "register_ingress_providers", IngressProvider),
     "env": _Sort("environment injector", "register_env_injectors", EnvInjector),
 }
-_OBSERVERS = ("deployment_started", "deployment_finished")
+_OBSERVERS = ("deployment_started", "deployment_changed", "deployment_finished")
 
 
 # --- the result ---------------------------------------------------------------------------------------------------
@@ -75,6 +74,12 @@ class Plugin:
     provides: list[str] = field(default_factory=list)
     error: str = ""
     traceback: str = ""
+    observes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The distribution and its version."""
+        return f"{self.distribution} {self.version}".rstrip()
 
     @property
     def key(self) -> str:
@@ -95,7 +100,7 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """What the installed plugins provide. `observer_errors` counts by plugin what `notify` had to catch."""
+    """What the installed plugins provide."""
 
     plugins: tuple[Plugin, ...]
     strategies: Mapping[str, Entry[Strategy]]
@@ -103,7 +108,6 @@ class Registry:
     ingress_providers: Mapping[str, Entry[IngressProvider]]
     env_injectors: Mapping[str, Entry[EnvInjector]]
     ingress_name: str
-    observer_errors: Counter[str] = field(default_factory=Counter)
     _loader: _Loader = field(repr=False)
 
     @property
@@ -153,16 +157,11 @@ class Registry:
         """Every plugin, as `GET /plugins` and `deployer plugins` show it."""
         return [p.describe() for p in sorted(self.plugins, key=lambda p: (p.name, p.distribution))]
 
-    def notify(self, hook: str, deployment: Document) -> None:
-        """Tell every observer; one that raises is logged and counted, and the next one is told all the same."""
-        for plugin in self.plugins:
-            if plugin.error:
-                continue
-            try:
-                self._loader.call(plugin, hook, deployment=copy.deepcopy(deployment))
-            except _Broken as error:
-                self.observer_errors[plugin.key] += 1
-                logger.error("plugin %s: %s failed: %s\n%s", plugin.key, hook, error.sentence, error.traceback)
+    @property
+    def observers(self) -> tuple[PluginObserver, ...]:
+        """Every plugin that wants to be told of deployments."""
+        usable = (PluginObserver(self._loader, plugin) for plugin in self.plugins if not plugin.error)
+        return tuple(observer for observer in usable if observer.hooks)
 
     def _of(self, kind: str) -> Mapping[str, Entry[Provider]]:
         found: Mapping[str, Mapping[str, Entry[Provider]]] = {
@@ -172,6 +171,33 @@ class Registry:
             "env": self.env_injectors,
         }
         return found[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginObserver:
+    """A plugin that implements hooks for observers."""
+
+    _loader: _Loader
+    _plugin: Plugin
+
+    @property
+    def key(self) -> str:
+        """`distribution:plugin`."""
+        return self._plugin.key
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """Those for observers that it implements."""
+        return frozenset(self._plugin.observes)
+
+    def tell(self, hook: str, deployment: Document) -> None:
+        """Call the hook. Raises PluginError, which says who raised what; the traceback is in the log."""
+        settings = self._loader.settings_of(self._plugin)
+        try:
+            self._loader.call(self._plugin, hook, deployment=deployment, settings=settings)
+        except _Broken as error:
+            logger.error("plugin %s: %s\n%s", self.key, error.sentence, error.traceback)
+            raise PluginError(f"observer {self._plugin.name} of {self._plugin.source}: {error.sentence}") from None
 
 
 def load(
@@ -229,6 +255,7 @@ class _Loader:
         self._manager.add_hookspecs(Specs)
         self._hooks = frozenset(name for name in vars(Specs) if not name.startswith("_"))
         self._schemas: dict[str, bool] = {}
+        self._tables: dict[str, PluginSettings] = {}
 
     def load(self, entry_point: importlib.metadata.EntryPoint) -> None:
         """Load one plugin, or quarantine it. Raises PluginError and SettingsError as `load` does."""
@@ -265,6 +292,10 @@ class _Loader:
                 results.append(_guarded(partial(impl.function, *values), f"its {hook} raised"))
         return [result for result in results if result is not None]
 
+    def settings_of(self, plugin: Plugin) -> PluginSettings:
+        """What its hooks get."""
+        return self._tables[plugin.key]
+
     def check_tables(self) -> None:
         """Raises SettingsError for a `[plugins.<name>]` table that nobody reads."""
         usable = {plugin.name for plugin in self.plugins if not plugin.error}
@@ -292,11 +323,12 @@ class _Loader:
             raise _Broken("it wraps a hook; wrappers are never called, because every plugin is called on its own")
         if not callers:
             raise _Broken("it implements no hook; mark functions with @hookimpl")
-        plugin.provides += [f"observer {caller.name}" for caller in callers if caller.name in _OBSERVERS]
+        plugin.observes = tuple(caller.name for caller in callers if caller.name in _OBSERVERS)
+        plugin.provides += [f"observer {name}" for name in plugin.observes]
 
     def _providers(self, plugin: Plugin) -> list[tuple[str, Provider]]:
         """Everything that the plugin hands in, checked. Raises _Broken."""
-        settings = PluginSettings(self._table(plugin), self._settings)
+        settings = self._tables[plugin.key] = PluginSettings(self._table(plugin), self._settings)
         found: list[tuple[str, Provider]] = []
         for kind, sort in _SORTS.items():
             for result in self.call(plugin, sort.hook, settings=settings):

@@ -294,8 +294,7 @@ def test_nothing_of_a_plugin_counts_when_a_part_of_it_is_broken(shelf):
     shelf.install("half", half)
     registry = shelf.load()
     assert not registry.health_checkers
-    registry.notify("deployment_started", {})
-    assert not registry.observer_errors
+    assert not registry.observers
 
 
 def test_ctrl_c_is_not_swallowed(shelf):
@@ -418,16 +417,36 @@ def seen(shelf) -> Callable[[str], list[dict[str, object]]]:
     return lambda module: sys.modules[module].seen
 
 
-def test_every_observer_is_told_although_one_raises(shelf, seen, caplog):
-    first = shelf.install("a", OBSERVER.format(act="raise SystemExit(1)"))
-    second = shelf.install("b", OBSERVER.format(act="pass"))
+def test_an_observer_that_raises_is_named_with_its_distribution_and_hook(shelf, seen, caplog):
+    module = shelf.install("acme-chat", OBSERVER.format(act="raise SystemExit(1)"), plugin="chat", version="1.2")
+    shelf.install("other", OBSERVER.format(act="pass"))
     registry = shelf.load()
-    document = {"id": "1", "descriptor": {}}
-    registry.notify("deployment_started", document)
-    registry.notify("deployment_finished", document)
-    registry.notify("deployment_finished", document)
-    assert document == {"id": "1", "descriptor": {}}
-    assert len(seen(first)) == len(seen(second)) == 2
-    assert registry.observer_errors == {"a:a": 2}
-    assert "deployment_finished failed" in caplog.text or "its deployment_finished raised" in caplog.text
+    chat, other = registry.observers
+    assert (chat.key, chat.hooks) == ("acme-chat:chat", {"deployment_finished"})
+    with pytest.raises(PluginError, match=r"^observer chat of acme-chat 1\.2: its deployment_finished raised: System"):
+        chat.tell("deployment_finished", {"id": "1", "descriptor": {}})
+    other.tell("deployment_finished", {"id": "1", "descriptor": {}})
+    assert len(seen(module)) == 1
     assert [p["provides"] for p in registry.describe()] == [["observer deployment_finished"]] * 2
+
+
+def test_an_observer_may_ask_for_its_settings(shelf, seen):
+    module = shelf.install(
+        "room",
+        """
+        from deployer.core import hookimpl
+
+        seen = []
+
+        @hookimpl
+        def settings_schema():
+            return {"type": "object", "properties": {"room": {"type": "string"}}}
+
+        @hookimpl
+        def deployment_changed(deployment, settings):
+            seen.append((deployment["id"], settings.table["room"]))
+        """,
+    )
+    [observer] = shelf.load(plugins={"room": {"room": "ops"}}).observers
+    observer.tell("deployment_changed", {"id": "1"})
+    assert seen(module) == [("1", "ops")]
