@@ -142,6 +142,11 @@ class Registry:
             message += f"; quarantined, so that what they provide is missing: {', '.join(broken)}"
         raise PluginError(message)
 
+    def title(self, kind: str, name: str) -> str:
+        """What errors call a provider: `injector vault of acme-vault 1.2`. Raises PluginError like `entry`."""
+        entry = self.entry(kind, name)
+        return f"{_SORTS[kind].word} {name} of {entry.distribution} {entry.version}".rstrip()
+
     def ref(self, kind: str, name: str) -> Document:
         """`{"name", "source", "version"}`: what a plan pins. The source is `distribution:plugin`."""
         if not name:
