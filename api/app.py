@@ -8,18 +8,21 @@ from typing import Any, TypeVar, cast
 
 import falcon
 
-from deployer.api import about, deployments, descriptors, errors, openapi, page, routes, wire
+from deployer.api import errors, http, routes
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
-from deployer.api.auth.demands import Demands
-from deployer.api.auth.middleware import Doorkeeper, Secretary
-from deployer.api.guard import Guard
-from deployer.api.hosts import AllowedHosts
+from deployer.api.auth.middleware import AuditMiddleware, AuthMiddleware
+from deployer.api.auth.route_permissions import RoutePermissions
+from deployer.api.browsers.cors import CorsMiddleware
+from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
-from deployer.core.records import Document
+from deployer.api.openapi import document as openapi
+from deployer.api.openapi import page
+from deployer.api.resources import deployments, descriptors, meta
+from deployer.core.commands.service import Service
+from deployer.core.model.records import Document
 from deployer.core.redaction import Redactor
-from deployer.core.service import Service
 
 App = falcon.App[falcon.Request, falcon.Response]
 T = TypeVar("T")
@@ -53,27 +56,27 @@ def create_app(
     metrics = metrics or Metrics()
     openapi.check()
     document = functools.cache(lambda: openapi.build(service.rules, secured=access is not None))
-    demands = Demands()
+    permissions = RoutePermissions()
     middleware: list[Any] = [
         Timing(metrics),
-        Secretary(audit or Audit(), demands),
-        Guard(allowed_origins, allowed_hosts),
+        AuditMiddleware(audit or Audit(), permissions),
+        CorsMiddleware(allowed_origins, allowed_hosts),
     ]
     if access is not None:
-        middleware.append(Doorkeeper(access, demands))
+        middleware.append(AuthMiddleware(access, permissions))
     app: App = falcon.App(middleware=[*middleware, Negotiation()])
     app.req_options.strip_url_path_trailing_slash = True
     # An answer without a body has no type either; the framework knows None, but does not say so.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     errors.install(app, redactor.clean)
-    resources: dict[str, wire.Resource] = {
-        "/": about.Start(secured=access is not None),
-        "/healthz": about.Healthz(),
-        "/readyz": about.Readyz(health, access),
-        "/openapi.json": about.Openapi(document),
+    resources: dict[str, http.Resource] = {
+        "/": meta.Start(secured=access is not None),
+        "/healthz": meta.Healthz(),
+        "/readyz": meta.Readyz(health, access),
+        "/openapi.json": meta.Openapi(document),
         "/docs": page.Docs(document),
         "/metrics": Figures(metrics),
-        "/plugins": about.Plugins(registry_description),
+        "/plugins": meta.Plugins(registry_description),
         "/descriptors": descriptors.Descriptors(service),
         "/descriptors/validate": descriptors.Validation(service),
         "/descriptors/{id}": descriptors.Descriptor(service),
@@ -81,7 +84,7 @@ def create_app(
         "/deployments/{id}": deployments.Deployment(service),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
-        "/stream/deployments/{id}/logs": about.Stream(),
+        "/stream/deployments/{id}/logs": meta.Stream(),
     }
     for route in routes.ROUTES:
         app.add_route(route.path, resources.pop(route.path))

@@ -10,9 +10,11 @@ from typing import Any
 
 import falcon
 
-from deployer.api import negotiation, page, start
-from deployer.api.auth.model import Forbidden, Unauthenticated, Unsure
-from deployer.api.wire import TooLarge, render
+from deployer.api import negotiation
+from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
+from deployer.api.http import TooLarge, render
+from deployer.api.openapi import page
+from deployer.api.resources import start
 from deployer.core.errors import (
     Conflict,
     DeployerError,

@@ -15,9 +15,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import deployer
-from deployer.api import wire
+from deployer.api import http
 from deployer.core.errors import StoreError
-from deployer.core.records import Document, Status
+from deployer.core.model.records import Document, Status
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Timing:
         self._metrics.observe(req.uri_template, req.method, resp.status_code, seconds)
 
 
-class Figures(wire.Resource):
+class Figures(http.Resource):
     """The resource."""
 
     def __init__(self, metrics: Metrics) -> None:

@@ -10,8 +10,8 @@ import falcon
 from falcon.constants import COMBINED_METHODS
 from falcon.util import mediatypes
 
-from deployer.api import wire
-from deployer.api.operations import HTML, JSON, OPERATIONS
+from deployer.api import http
+from deployer.api.openapi.operations import HTML, JSON, OPERATIONS
 from deployer.core.errors import Invalid, Problem
 
 _METHODS = frozenset(COMBINED_METHODS)
@@ -36,7 +36,7 @@ class Negotiation:
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         """What the client has already becomes a 304."""
-        if wire.known(req, resp):
+        if http.known(req, resp):
             resp.status = 304
             resp.data = None
 

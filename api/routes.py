@@ -41,9 +41,9 @@ Access = Anybody | Permission
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One path (RFC 6570 level 1, without the trailing slash) and what each of its methods demands.
+    """One path (RFC 6570 level 1, without the trailing slash) and what each of its methods permissions.
 
-    HEAD demands what GET does, and OPTIONS nothing. A `stream` is served over a WebSocket, by `stream.py`. What is
+    HEAD permissions what GET does, and OPTIONS nothing. A `stream` is served over a WebSocket, by `stream.py`. What is
     `dry` changes nothing, whatever its methods are called. `states_namespace`: the descriptor that is sent says which
     namespace is meant when the query does not.
     """

@@ -20,8 +20,8 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from deployer.api.app import App
 from deployer.api.errors import MEDIA_TYPE, problem
-from deployer.api.head import MALFORMED, MAX_HEADERS, SENTENCES, HeadParser, asks_for_stream
-from deployer.api.stream import LogStream, descriptors
+from deployer.api.request_head import MALFORMED, MAX_HEADERS, SENTENCES, HeadParser, asks_for_stream
+from deployer.api.stream.server import LogStream, descriptors
 from deployer.core.descriptor import MAX_BODY
 from deployer.core.errors import SettingsError
 from deployer.core.redaction import about_nobody

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import falcon
 
-from deployer.api import wire
+from deployer.api import http
 from deployer.api.routes import Permission
 from deployer.core.errors import Invalid, Problem
-from deployer.core.records import Deployment, Document, StoredDescriptor
+from deployer.core.model.records import Deployment, Document, StoredDescriptor
 
 _UNREADABLE = (
     "the stored descriptor breaks the rules of this service by now; somebody who may read it can validate it to see why"
@@ -26,7 +26,7 @@ class DescriptorView:
 
     def __init__(self, req: falcon.Request) -> None:
         """Raises Unsure when nobody can say what the caller may read."""
-        self._whole = wire.may(req, Permission("descriptors", "get"))
+        self._whole = http.may(req, Permission("descriptors", "get"))
 
     def show(self, descriptor: StoredDescriptor) -> Document:
         """The document to answer with."""
@@ -41,8 +41,8 @@ class DeploymentView:
 
     def __init__(self, req: falcon.Request, id: str = "", *, verb: str = "get") -> None:
         """`id` of the deployment, when it is known by now; `verb` list for many. Raises Unsure as above."""
-        self._record = wire.may(req, Permission("deployments", verb), id)
-        self._descriptor = self._record and wire.may(req, Permission("descriptors", verb))
+        self._record = http.may(req, Permission("deployments", verb), id)
+        self._descriptor = self._record and http.may(req, Permission("descriptors", verb))
 
     def show(self, deployment: Deployment) -> Document:
         """The document to answer with."""

@@ -34,14 +34,14 @@ from waitress.channel import HTTPChannel
 from deployer.api import server as rest_server
 from deployer.api.app import create_app
 from deployer.api.server import Server
-from deployer.api.stream import LogStream
-from deployer.core import plugins
-from deployer.core.logbook import Logbook
-from deployer.core.records import Deployment, Status, new_id, timestamp
-from deployer.core.service import Service
+from deployer.api.stream.server import LogStream
+from deployer.core.commands.service import Service
+from deployer.core.contract.store import Create
+from deployer.core.deployment_log import Logbook
+from deployer.core.model.records import Deployment, Status, new_id, timestamp
+from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
-from deployer.core.store.base import Create
-from deployer.core.store.sqlite import SqliteStore
+from deployer.store.sqlite import SqliteStore
 
 NS = "bench"
 LOAD = Path(__file__).with_name("load.py")

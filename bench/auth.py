@@ -29,16 +29,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from deployer.api.app import create_app
 from deployer.api.auth.access import open_access
 from deployer.api.auth.audit import Audit
-from deployer.api.auth.streaming import Door
+from deployer.api.auth.stream_auth import StreamAuth
 from deployer.api.server import Server
-from deployer.api.stream import LogStream
-from deployer.core import plugins
-from deployer.core.logbook import Logbook
-from deployer.core.records import Deployment, new_id, timestamp
-from deployer.core.service import Service
+from deployer.api.stream.server import LogStream
+from deployer.core.commands.service import Service
+from deployer.core.contract.store import Create
+from deployer.core.deployment_log import Logbook
+from deployer.core.model.records import Deployment, new_id, timestamp
+from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
-from deployer.core.store.base import Create
-from deployer.core.store.sqlite import SqliteStore
+from deployer.store.sqlite import SqliteStore
 
 NS = "bench"
 
@@ -61,7 +61,7 @@ def serve(directory: Path, auth: str) -> None:
     )
     store.commit(Create(deployment))
     app = create_app(service, list, list, access=access)
-    server = Server(app, LogStream(service, door=Door(access, Audit())), "127.0.0.1", 0)
+    server = Server(app, LogStream(service, auth=StreamAuth(access, Audit())), "127.0.0.1", 0)
     server.start()
     print(json.dumps({"port": server.port, "id": deployment.id}), flush=True)
     sys.stdin.read()

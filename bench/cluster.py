@@ -30,12 +30,12 @@ from typing import Any
 from websockets.asyncio.client import connect as open_stream
 
 from deployer.cli import process, wiring
+from deployer.core.contract.kinds import NAMESPACE, POD
 from deployer.core.errors import Revoked
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import NAMESPACE, POD
-from deployer.core.kube.pods import is_ready
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
+from deployer.kube.pods import is_ready
 
 IMAGE = os.environ.get("DEPLOYER_TEST_IMAGE", "lab/demo:1")
 PATIENCE = 300.0

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deployer.core.records import Deployment, Status, new_id, timestamp
-from deployer.core.store.base import Create, Update
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.contract.store import Create, Update
+from deployer.core.model.records import Deployment, Status, new_id, timestamp
+from deployer.store.sqlite import SqliteStore
 
 SECONDS = 2.0
 DESCRIPTOR = {

@@ -111,7 +111,7 @@ def plugins(config: Path | None, traceback: bool) -> None:
     """List the plugins that are installed, what they provide, and why one cannot be used."""
     settings = read_settings(config, {}, whole=False)
     from deployer.cli import listing, process
-    from deployer.core.plugins import load
+    from deployer.core.plugin_manager.registry import load
     from deployer.core.redaction import redactor_for
 
     process.log_nowhere()

@@ -16,11 +16,11 @@ from deployer.cli import sample, wiring
 from deployer.cli.process import Interrupts
 from deployer.cli.rest import Client
 from deployer.cli.screen import Screen, by_version
+from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.errors import DeployerError
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient
 from deployer.sandbox import Load, Report, Sandbox
 
 PATIENCE = 60.0

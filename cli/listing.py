@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 
 def show(plugins: Sequence[Document], *, tracebacks: bool = False) -> None:

@@ -19,7 +19,7 @@ _NUDGE = signal.SIGURG  # ignored by default, so that nobody else waits for it
 
 
 def log_to_stderr(level: str, *, audit: Path | bool = True) -> None:
-    """Log to standard error, a line for each message: `2026-11-23T10:00:00.123Z WARNING deployer.core.engine: ...`.
+    """Log to standard error, a line for each message: `2026-11-23T10:00:00.123Z WARNING deployer.kube.informer: ...`.
 
     Lines of the audit log stand there as they are, whatever the level is. With a path as `audit` they are appended to
     that file instead, without `audit` they go nowhere.

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
 from deployer.core.errors import DeployerError
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 TIMEOUT = 30.0
 """Seconds for one request."""

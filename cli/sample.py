@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 from deployer.core.settings import option
 from deployer.sandbox import Sandbox
 

@@ -11,29 +11,29 @@ from contextlib import AbstractContextManager
 from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.audit import Audit
-from deployer.api.auth.streaming import Door
-from deployer.api.hosts import AllowedHosts
+from deployer.api.auth.stream_auth import StreamAuth
+from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.metrics import Metrics
 from deployer.api.server import Server
-from deployer.api.stream import LogStream
+from deployer.api.stream.server import LogStream
 from deployer.cli import figures
-from deployer.core import plugins
-from deployer.core.dryrun import DryRun
-from deployer.core.engine import Engine
+from deployer.core.commands.service import Service
+from deployer.core.contract.store import Store
+from deployer.core.deployment_log import Logbook
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
 from deployer.core.gate import Gate
-from deployer.core.kube import client as kube_client
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.logbook import Logbook
-from deployer.core.plugins import Registry
-from deployer.core.records import App
+from deployer.core.model.records import App
+from deployer.core.operations.dispatcher import Engine
+from deployer.core.operations.runner import Tools
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import guard_logging, redactor_for
-from deployer.core.runner import Tools
-from deployer.core.service import Service
 from deployer.core.settings import Settings, check_exposure, is_loopback
-from deployer.core.store.base import Store
-from deployer.core.store.sqlite import SqliteStore
+from deployer.kube import client as kube_client
+from deployer.kube.client import KubeClient
+from deployer.kube.informer import Mirrors
+from deployer.store.sqlite import SqliteStore
+from deployer.toolkit.dry_run import DryRun
 
 STORE_FILE = "deployer.db"
 """Name of the embedded store in the data directory."""
@@ -102,7 +102,7 @@ class Running:
         opened.callback(audit.close)
         hosts = AllowedHosts.of(settings)
         logs = LogStream(
-            service, door=Door(access, audit), allowed_origins=settings.allowed_origins, allowed_hosts=hosts
+            service, auth=StreamAuth(access, audit), allowed_origins=settings.allowed_origins, allowed_hosts=hosts
         )
         figures.show(
             metrics,

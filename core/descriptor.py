@@ -26,10 +26,13 @@ import jsonschema
 import referencing
 from jsonschema.protocols import Validator
 
-from deployer.core import headers, json_text, podsecurity, podspec, podtypes, policy
+from deployer.core import headers, json_text, policy
 from deployer.core.errors import Invalid, Problem
-from deployer.core.podspec import app_containers
-from deployer.core.records import Document
+from deployer.core.model.records import Document
+from deployer.core.podspec import rules as podspec
+from deployer.core.podspec import security as podsecurity
+from deployer.core.podspec import types as podtypes
+from deployer.core.podspec.rules import app_containers
 from deployer.core.settings import Settings
 
 SCHEMA: Mapping[str, Any] = json.loads(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from deployer.core.providers import (
+from deployer.core.contract.providers import (
     EnvInjector,
     HealthChecker,
     IngressProvider,
@@ -14,7 +14,7 @@ from deployer.core.providers import (
     Schema,
     Strategy,
 )
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 PROJECT = "deployer"
 ENTRY_POINT_GROUP = "deployer.plugins"

@@ -24,7 +24,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from deployer.core.records import Document, Plan
+from deployer.core.model.records import Document, Plan
 from deployer.core.secret_matching import HIDDEN, URL_PASSWORD, Matcher, covered, spellings
 from deployer.core.settings import Settings
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from deployer.api.auth.asking import Asking
+from deployer.api.auth.circuit_breaker import CircuitBreaker
 from deployer.api.auth.cluster import ClusterAuthenticator, ClusterAuthorizer, Reviewer
-from deployer.api.auth.model import Authenticator, Authorizer, Caller, Forbidden
-from deployer.api.auth.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.principal import Authenticator, Authorizer, Forbidden, Principal
 from deployer.api.routes import Permission
-from deployer.core.kube.client import KubeClient
 from deployer.core.settings import Settings, check_auth
+from deployer.kube.client import KubeClient
 
 
 class Access:
@@ -18,11 +18,11 @@ class Access:
         self._authenticator = authenticator
         self._authorizer = authorizer
 
-    def identify(self, token: str) -> Caller:
+    def identify(self, token: str) -> Principal:
         """Whose token that is. Raises Unauthenticated or Unsure."""
         return self._authenticator.authenticate(token)
 
-    def require(self, caller: Caller, permission: Permission, namespace: str, name: str = "") -> None:
+    def require(self, caller: Principal, permission: Permission, namespace: str, name: str = "") -> None:
         """Return when the caller may do that. Raises Forbidden or Unsure.
 
         Nothing is looked up before: the answer depends on the names in the request only, so that what exists in a
@@ -32,7 +32,7 @@ class Access:
         if refusal:
             raise Forbidden(refusal)
 
-    def allows(self, caller: Caller, permission: Permission, namespace: str, name: str = "") -> bool:
+    def allows(self, caller: Principal, permission: Permission, namespace: str, name: str = "") -> bool:
         """True when the caller may do that. Raises Unsure."""
         return not self._authorizer.refusal(caller, permission, namespace, name)
 
@@ -56,5 +56,5 @@ def open_access(settings: Settings, client: KubeClient) -> Access | None:
         return None
     if settings.auth == "jwt":
         return Access(TokenAuthenticator(settings, open_keys(settings)), TokenAuthorizer(settings))
-    reviewer = Reviewer(client, Asking())
+    reviewer = Reviewer(client, CircuitBreaker())
     return Access(ClusterAuthenticator(settings, reviewer), ClusterAuthorizer(settings, reviewer))

@@ -17,16 +17,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deployer.api.auth.asking import Asking
 from deployer.api.auth.cache import Cache, digest
+from deployer.api.auth.circuit_breaker import CircuitBreaker
 from deployer.api.auth.credentials import MAX_TOKEN
-from deployer.api.auth.model import Authenticator, Authorizer, Caller, Unauthenticated, Unsure, check_name
+from deployer.api.auth.principal import (
+    Authenticator,
+    Authorizer,
+    Principal,
+    Unauthenticated,
+    Unsure,
+    check_name,
+)
 from deployer.api.routes import Permission
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden
 from deployer.core.gate import Gate
-from deployer.core.kube import reviews
-from deployer.core.kube.client import KubeClient
 from deployer.core.settings import DNS_LABEL, Settings
+from deployer.kube import reviews
+from deployer.kube.client import KubeClient
 
 GROUP = "kube-deployer"
 """API group of the virtual resources."""
@@ -45,7 +52,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterCaller(Caller):
+class ClusterPrincipal(Principal):
     """A caller whom the API server knows. `key` stands for the token in memory."""
 
     user: reviews.User
@@ -55,23 +62,23 @@ class ClusterCaller(Caller):
 class Reviewer:
     """Asks the API server, and says what is wrong when it does not answer."""
 
-    def __init__(self, client: KubeClient, asking: Asking) -> None:
+    def __init__(self, client: KubeClient, breaker: CircuitBreaker) -> None:
         self._client = client
-        self._asking = asking
+        self._breaker = breaker
 
     @property
     def trouble(self) -> str:
         """Why the last question was not answered; empty when it was."""
-        return self._asking.trouble
+        return self._breaker.trouble
 
     @property
     def good(self) -> bool:
         """True when the last question was answered."""
-        return self._asking.answered and not self.trouble
+        return self._breaker.answered and not self.trouble
 
     def ask(self, question: Callable[[KubeClient, Gate], T], token: str = "") -> T:
         """The answer. Raises Unsure; a `token` in the question is taken out of what is said about it."""
-        return self._asking.ask(lambda: self._ask(question, token))
+        return self._breaker.ask(lambda: self._ask(question, token))
 
     def _ask(self, question: Callable[[KubeClient, Gate], T], token: str) -> T:
         try:
@@ -109,11 +116,11 @@ class ClusterAuthenticator(Authenticator):
         self._remember_for = settings.auth_cache
         self._reviewer = reviewer
         self._clock = clock
-        self._known: Cache[ClusterCaller] = Cache(REMEMBERED, clock)
+        self._known: Cache[ClusterPrincipal] = Cache(REMEMBERED, clock)
         # By themselves, so that nobody can drive the good ones out by trying.
         self._unknown: Cache[str] = Cache(REMEMBERED, clock)
 
-    def authenticate(self, token: str) -> ClusterCaller:
+    def authenticate(self, token: str) -> ClusterPrincipal:
         if len(token) > MAX_TOKEN:
             raise Unauthenticated(f"the token is longer than {MAX_TOKEN} characters")
         key = digest(token)
@@ -130,19 +137,19 @@ class ClusterAuthenticator(Authenticator):
                 self._reviewer.ask(lambda client, gate: reviews.whose_token(client, "e30.e30.", (), gate=gate))
         return self._reviewer.trouble
 
-    def _remembered(self, key: bytes) -> ClusterCaller | None:
+    def _remembered(self, key: bytes) -> ClusterPrincipal | None:
         if (refusal := self._unknown.get(key)) is not None:
             raise Unauthenticated(refusal)
         return self._known.get(key)
 
-    def _review(self, client: KubeClient, gate: Gate, token: str, key: bytes) -> ClusterCaller:
+    def _review(self, client: KubeClient, gate: Gate, token: str, key: bytes) -> ClusterPrincipal:
         user = reviews.whose_token(client, token, self._audiences, gate=gate)
         until = self._clock() + self._remember_for
         try:
             if user is None:
                 raise Unauthenticated(_NOBODY)
             expires = expiry(token)
-            caller = ClusterCaller(
+            caller = ClusterPrincipal(
                 name=check_name(user.name, "the name that the API server knows"), expires=expires, user=user, key=key
             )
         except Unauthenticated as error:
@@ -161,8 +168,8 @@ class ClusterAuthorizer(Authorizer):
         self._clock = clock
         self._answers: Cache[bool] = Cache(REMEMBERED, clock)
 
-    def refusal(self, caller: Caller, permission: Permission, namespace: str, name: str) -> str:
-        if not isinstance(caller, ClusterCaller):
+    def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
+        if not isinstance(caller, ClusterPrincipal):
             return "the caller has no token"
         said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} in this namespace"
         if not DNS_LABEL.fullmatch(namespace):

@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Sequence
 
-from deployer.api.auth.model import Unauthenticated
+from deployer.api.auth.principal import Unauthenticated
 
 MAX_TOKEN = 8 * 1024
 """Characters of a token."""

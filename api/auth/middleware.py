@@ -1,4 +1,4 @@
-"""REST's doorkeeper and its secretary, as Falcon middleware."""
+"""Authentication, authorisation and the audit log for REST, as Falcon middleware."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 
 import falcon
 
-from deployer.api import wire
+from deployer.api import http
 from deployer.api.auth import credentials
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
-from deployer.api.auth.demands import Demands
-from deployer.api.auth.model import Caller, Forbidden, Unauthenticated, Unsure
+from deployer.api.auth.principal import Forbidden, Principal, Unauthenticated, Unsure
+from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.routes import Anybody, Permission
 
 REFUSED = (401, 403)
 
 
-class Doorkeeper:
+class AuthMiddleware:
     """Lets nobody in whom the route table does not let in.
 
     Credentials are asked for before the path is routed, so that only callers who are known learn which paths there
     are; what the caller may do is asked once the route is known, and before anything is looked up.
     """
 
-    def __init__(self, access: Access, demands: Demands) -> None:
+    def __init__(self, access: Access, permissions: RoutePermissions) -> None:
         self._access = access
-        self._demands = demands
+        self._demands = permissions
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         if not self._demands.maybe_public(req.method, req.path):
@@ -39,7 +39,7 @@ class Doorkeeper:
         demanded = self._demands.of(req.method, req.uri_template)
         if demanded is Anybody.EVERYBODY:
             return
-        caller = wire.caller(req) or self._identify(req, resp)
+        caller = http.caller(req) or self._identify(req, resp)
         req.context.allows = functools.partial(self._access.allows, caller)
         if isinstance(demanded, Permission):
             try:
@@ -48,7 +48,7 @@ class Doorkeeper:
                 resp.context.refusal = str(error)
                 raise
 
-    def _identify(self, req: falcon.Request, resp: falcon.Response) -> Caller:
+    def _identify(self, req: falcon.Request, resp: falcon.Response) -> Principal:
         try:
             caller = self._access.identify(credentials.from_header(req.get_header("Authorization")))
         except (Unauthenticated, Unsure) as error:
@@ -58,12 +58,12 @@ class Doorkeeper:
         return caller
 
 
-class Secretary:
+class AuditMiddleware:
     """Writes the audit log: every request that was to change something, and every refusal."""
 
-    def __init__(self, audit: Audit, demands: Demands) -> None:
+    def __init__(self, audit: Audit, permissions: RoutePermissions) -> None:
         self._audit = audit
-        self._demands = demands
+        self._demands = permissions
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, _resource: object, params: dict[str, Any]
@@ -78,7 +78,7 @@ class Secretary:
         if refusal is not None:
             demanded = self._demands.of(req.method, req.uri_template)
             permission = demanded if isinstance(demanded, Permission) else None
-        caller = wire.caller(req)
+        caller = http.caller(req)
         self._audit.note(
             who=caller.name if caller else None,
             outcome="refused" if refusal is not None else "ok" if resp.status_code < 400 else "failed",

@@ -1,6 +1,7 @@
 """Health checker `word`: a pod is healthy when it answers with one certain word."""
 
-from deployer.core import HealthChecker, Verdict, hookimpl
+from deployer.sdk.health import HealthChecker, Verdict
+from deployer.sdk.plugin import hookimpl
 
 
 class Word(HealthChecker):

@@ -15,9 +15,10 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import pyetcd
 
-from deployer.core import EnvContext, EnvInjector, PluginSettings, SettingsError, StepFailed, hookimpl
-from deployer.core.gate import Gate
 from deployer.plugins.env_etcd import v2
+from deployer.sdk.environment import EnvContext, EnvInjector
+from deployer.sdk.errors import SettingsError, StepFailed
+from deployer.sdk.plugin import Gate, PluginSettings, hookimpl
 
 PREFIX = "/deployer/environment/"
 TIMEOUT = 5.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from deployer.core import HealthChecker, HealthTarget, HttpAnswer, Verdict, hookimpl
+from deployer.sdk.health import HealthChecker, HealthTarget, HttpAnswer, Verdict
+from deployer.sdk.plugin import hookimpl
 
 
 class Probe(HealthChecker):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deployer.core import HealthChecker, HealthTarget, Verdict, hookimpl
+from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
+from deployer.sdk.plugin import hookimpl
 
 
 class Simple(HealthChecker):

@@ -10,33 +10,25 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployer.core import (
-    HTTP_ROUTE,
+from deployer.plugins.ingress_gateway import conditions, render
+from deployer.sdk.errors import ForeignObject, KubeNotFound, SettingsError, StepFailed
+from deployer.sdk.ingress import (
     PREVIEW_OPTIONS,
-    SERVICE,
     Backend,
     DataPlane,
-    ForeignObject,
     IngressProvider,
-    KubeNotFound,
-    OwnedKube,
-    PluginSettings,
-    Problem,
     Route,
     RouteContext,
     RouteState,
-    Schema,
-    SettingsError,
-    StepFailed,
     backends_behind,
     claimants,
     data_plane,
     data_plane_schema,
-    hookimpl,
     require_only,
     www_twin,
 )
-from deployer.plugins.ingress_gateway import conditions, render
+from deployer.sdk.kube import HTTP_ROUTE, SERVICE, KubeAccess
+from deployer.sdk.plugin import PluginSettings, Problem, Schema, hookimpl
 
 DEPLOYMENT = "kube-deployer/deployment"
 ROLE = "kube-deployer/role"
@@ -272,7 +264,7 @@ class Gateway(IngressProvider):
                 "ingress provider",
             ) from None
 
-    def _free_preview_host(self, kube: OwnedKube, route: Route) -> None:
+    def _free_preview_host(self, kube: KubeAccess, route: Route) -> None:
         """The oldest HTTPRoute that has a host gets its traffic, so the previews of the app's earlier deployments go,
         although their old versions may still be draining."""
         for found in self._of_app(kube, {render.ROLE_PREVIEW}):
@@ -309,7 +301,7 @@ class Gateway(IngressProvider):
         assert written is not None
         return written
 
-    def _released(self, kube: OwnedKube, route: Route, found: dict[str, Any], *, previewing: bool) -> dict[str, Any]:
+    def _released(self, kube: KubeAccess, route: Route, found: dict[str, Any], *, previewing: bool) -> dict[str, Any]:
         """The same HTTPRoute without what the switch to `route` needed; what another one needs stays."""
         mark, its_own = render.token(route), _note(found, DEPLOYMENT) == route.deployment
         previews = [
@@ -382,7 +374,7 @@ class Gateway(IngressProvider):
     def _header(self, route: Route) -> dict[str, str]:
         return {render.PREVIEW_HEADER: render.token(route)}
 
-    def _of_app(self, kube: OwnedKube, roles: set[str]) -> list[dict[str, Any]]:
+    def _of_app(self, kube: KubeAccess, roles: set[str]) -> list[dict[str, Any]]:
         found = kube.list(HTTP_ROUTE, labels=render.MANAGED_BY)
         return [item for item in found if kube.is_ours(item) and _note(item, ROLE) in roles]
 

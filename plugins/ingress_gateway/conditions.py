@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployer.core import HTTP_ROUTE, DeadlineExceeded, Kind, KubeForbidden, OwnedKube, StepFailed
+from deployer.sdk.errors import DeadlineExceeded, KubeForbidden, StepFailed
+from deployer.sdk.kube import HTTP_ROUTE, Kind, KubeAccess
 
 GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 
@@ -77,7 +78,7 @@ def _generation(route: Mapping[str, Any]) -> int:
 class Judgement:
     """One wait for the controller to take HTTPRoutes as they were written, woken by their changes."""
 
-    kube: OwnedKube
+    kube: KubeAccess
     routes: Sequence[Mapping[str, Any]]
     began: float = field(default_factory=time.monotonic)
     refused: dict[str, float] = field(default_factory=dict)

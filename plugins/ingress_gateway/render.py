@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core import Backend, Problem, Route, www_twin
+from deployer.sdk.ingress import Backend, Route, www_twin
+from deployer.sdk.plugin import Problem
 
 Object = dict[str, Any]
 

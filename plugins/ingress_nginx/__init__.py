@@ -15,34 +15,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core import (
-    CONFIG_MAP,
-    INGRESS,
-    SERVICE,
+from deployer.plugins.ingress_nginx import options, render
+from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
+from deployer.sdk.errors import ForeignObject, KubeRejected, StepFailed
+from deployer.sdk.ingress import (
     DataPlane,
-    ForeignObject,
     IngressProvider,
-    Kind,
-    KubeRejected,
-    OwnedKube,
-    PluginSettings,
-    Problem,
     Route,
     RouteContext,
     RouteState,
-    Schema,
-    StepFailed,
     backends_behind,
     claimants,
     data_plane,
     data_plane_schema,
-    hookimpl,
+    redirect_name,
     require_only,
     www_twin,
 )
-from deployer.core.adoption import redirect_name
-from deployer.plugins.ingress_nginx import options, render
-from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
+from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE, Kind, KubeAccess
+from deployer.sdk.plugin import PluginSettings, Problem, Schema, hookimpl
 
 _GZIP = "is left to the controller, whose setting use-gzip is on"
 _NO_GZIP = (
@@ -307,14 +298,14 @@ class Nginx(IngressProvider):
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
-    def _redirected(self, kube: OwnedKube, main: Mapping[str, Any]) -> bool:
+    def _redirected(self, kube: KubeAccess, main: Mapping[str, Any]) -> bool:
         """By the app's Ingress, or by that which the original had for it."""
         if _note(main, render.REDIRECT) == "true":
             return True
         found = kube.get(INGRESS, redirect_name(kube.owner.app))
         return found is not None and (kube.is_ours(found) or kube.is_original(found))
 
-    def _take_over_redirect(self, kube: OwnedKube, route: Route, redirects: bool) -> None:
+    def _take_over_redirect(self, kube: KubeAccess, route: Route, redirects: bool) -> None:
         """The Ingress with which the original redirected `www.`: of no use beside one that `redirects` itself, and in
         its way as long as it has that host; else ours, so that it goes when the version is released."""
         name = redirect_name(route.app)
@@ -333,7 +324,7 @@ class Nginx(IngressProvider):
     def _version_header(self, route: Route) -> str:
         return str(route.options.get(options.VERSION_HEADER, self._manner.version_header))
 
-    def _drop_private_hosts(self, kube: OwnedKube, route: Route) -> None:
+    def _drop_private_hosts(self, kube: KubeAccess, route: Route) -> None:
         """The app's Ingress stays the deployment's that it is of."""
         main = kube.get(INGRESS, route.app)
         if main is None or not kube.is_ours(main):
@@ -357,7 +348,7 @@ class Nginx(IngressProvider):
         key = (route.namespace, route.app)
         return [self._watched[key]] if key in self._watched else []
 
-    def _put_headers(self, kube: OwnedKube, route: Route, *, stable: bool) -> None:
+    def _put_headers(self, kube: KubeAccess, route: Route, *, stable: bool) -> None:
         """The ConfigMap exists, and the API server shows it, before anything refers to it."""
         body = render.headers_config_map(route, self._look, stable=stable)
         if body is None:
@@ -375,7 +366,7 @@ class Nginx(IngressProvider):
         if kube.get(CONFIG_MAP, name) is None:
             raise StepFailed(f"ConfigMap {name} was deleted by somebody while it was needed")
 
-    def _create(self, kube: OwnedKube, body: dict[str, Any], role: str) -> dict[str, Any]:
+    def _create(self, kube: KubeAccess, body: dict[str, Any], role: str) -> dict[str, Any]:
         metadata = body["metadata"]
         metadata["annotations"] = metadata.get("annotations", {}) | kube.annotations(role)
         kind = CONFIG_MAP if body["kind"] == "ConfigMap" else INGRESS
@@ -406,14 +397,14 @@ class Nginx(IngressProvider):
             log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
         return not found
 
-    def _free_preview_host(self, kube: OwnedKube, route: Route) -> None:
+    def _free_preview_host(self, kube: KubeAccess, route: Route) -> None:
         """The oldest Ingress that has a host gets its traffic, so the warm-ups of the app's earlier deployments go,
         although their old versions may still be draining: the app's own Ingress refers to what they warmed up."""
         for helper in self._of_app(kube, INGRESS, {render.ROLE_WARM_UP}) if route.preview.host else ():
             if _note(helper, DEPLOYMENT) != route.deployment and route.preview.host in render.hosts_of(helper):
                 _delete(kube, INGRESS, helper)
 
-    def _of_app(self, kube: OwnedKube, kind: Kind, roles: frozenset[str] | set[str]) -> list[dict[str, Any]]:
+    def _of_app(self, kube: KubeAccess, kind: Kind, roles: frozenset[str] | set[str]) -> list[dict[str, Any]]:
         found = kube.list(kind, labels=render.MANAGED_BY)
         return [item for item in found if kube.is_ours(item) and _note(item, ROLE) in roles]
 
@@ -422,7 +413,7 @@ def _note(found: Mapping[str, Any], key: str) -> str:
     return str((found["metadata"].get("annotations") or {}).get(key, ""))
 
 
-def _delete(kube: OwnedKube, kind: Kind, found: Mapping[str, Any]) -> None:
+def _delete(kube: KubeAccess, kind: Kind, found: Mapping[str, Any]) -> None:
     name = found["metadata"]["name"]
     if _note(found, ROLE) == render.ROLE_STABLE_HEADERS:
         kube.delete_shared(kind, name)
@@ -438,7 +429,7 @@ def _host_taken(error: KubeRejected) -> StepFailed:
     )
 
 
-def _require_expected(kube: OwnedKube, found: dict[str, Any], route: Route) -> None:
+def _require_expected(kube: KubeAccess, found: dict[str, Any], route: Route) -> None:
     """Raise StepFailed unless the Ingress leads to the old version, to the new one, or to the Service of both."""
     expected = {route.app, route.backend.service} | ({route.previous.service} if route.previous else set())
     services = [backend.service for backend in render.backends_of(found)]

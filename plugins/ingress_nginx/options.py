@@ -14,7 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from deployer.core import PREVIEW_OPTIONS, Problem, Schema
+from deployer.sdk.ingress import PREVIEW_OPTIONS
+from deployer.sdk.plugin import Problem, Schema
 
 
 def _number(low: int, high: int) -> dict[str, Any]:

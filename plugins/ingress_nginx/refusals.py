@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core import KubeForbidden, OwnedKube
+from deployer.sdk.errors import KubeForbidden
+from deployer.sdk.kube import KubeAccess
 
 # What the controller says when it drops an Ingress or a part of it.
 _REFUSALS = frozenset({"AnnotationParsingFailed", "Rejected"})
@@ -28,7 +29,7 @@ class Watched:
         return ""
 
 
-def events_of(kube: OwnedKube, ingress: Mapping[str, Any]) -> list[dict[str, Any]]:
+def events_of(kube: KubeAccess, ingress: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The Events about an Ingress. They are a help: whether the route answers is asked all the same."""
     try:
         return kube.events(ingress["metadata"]["uid"])
@@ -36,7 +37,7 @@ def events_of(kube: OwnedKube, ingress: Mapping[str, Any]) -> list[dict[str, Any
         return []
 
 
-def objection(kube: OwnedKube, watched: Sequence[Watched]) -> str:
+def objection(kube: KubeAccess, watched: Sequence[Watched]) -> str:
     """A sentence with the controller's words when it refuses one of the Ingresses; or nothing."""
     for one in watched:
         if refusal := one.refusal(events_of(kube, one.ingress)):

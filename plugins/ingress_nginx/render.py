@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core import Backend, Problem, Route
-from deployer.core.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
 from deployer.plugins.ingress_nginx import options
+from deployer.sdk.ingress import ORIGINAL_ANNOTATIONS, Backend, Route
+from deployer.sdk.plugin import Problem
 
 Object = dict[str, Any]
 

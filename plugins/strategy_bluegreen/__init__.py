@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deployer.core import Plan, PluginSettings, Step, Strategy, deploy_steps, hookimpl
+from deployer.sdk.plugin import PluginSettings, hookimpl
+from deployer.sdk.strategy import Plan, Step, Strategy, deploy_steps
 
 
 class BlueGreen(Strategy):

@@ -20,19 +20,19 @@ from websockets.sync.client import ClientConnection, connect
 from deployer.api.app import create_app
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
-from deployer.api.auth.streaming import Door
-from deployer.api.hosts import AllowedHosts
+from deployer.api.auth.stream_auth import StreamAuth
+from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.server import Server
-from deployer.api.stream import LogStream
-from deployer.core import plugins
-from deployer.core.logbook import Logbook
-from deployer.core.plugins import Entry, Registry
-from deployer.core.providers import Step, Strategy
-from deployer.core.records import Deployment, Document, Plan, Status
-from deployer.core.service import Service
+from deployer.api.stream.server import LogStream
+from deployer.core.commands.service import Service
+from deployer.core.contract.providers import Step, Strategy
+from deployer.core.contract.store import Update
+from deployer.core.deployment_log import Logbook
+from deployer.core.model.records import Deployment, Document, Plan, Status
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry, Registry
 from deployer.core.settings import Settings
-from deployer.core.store.base import Update
-from deployer.core.store.sqlite import SqliteStore
+from deployer.store.sqlite import SqliteStore
 
 NS = "shop-ns"
 
@@ -174,7 +174,7 @@ def access() -> Access | None:
 
 
 @pytest.fixture
-def door_options() -> dict[str, Any]:
+def auth_options() -> dict[str, Any]:
     """Overridden by tests that want other limits."""
     return {}
 
@@ -187,7 +187,7 @@ def world(  # noqa: PLR0917 - pytest fills them in by name
     stream_options: dict[str, Any],
     server_options: dict[str, Any],
     access: Access | None,
-    door_options: dict[str, Any],
+    auth_options: dict[str, Any],
 ) -> Iterator[World]:
     before = set(threading.enumerate())
     store = SqliteStore(tmp_path / "deployer.db")
@@ -196,8 +196,8 @@ def world(  # noqa: PLR0917 - pytest fills them in by name
     origins = settings.allowed_origins
     hosts = AllowedHosts.of(settings)
     audit = Audit()
-    door = Door(access, audit, **door_options)
-    logs = LogStream(service, door=door, allowed_origins=origins, allowed_hosts=hosts, **stream_options)
+    auth = StreamAuth(access, audit, **auth_options)
+    logs = LogStream(service, auth=auth, allowed_origins=origins, allowed_hosts=hosts, **stream_options)
     reasons: list[str] = []
     app = create_app(
         service,

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from deployer.api.auth import audit as audit_module
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import SOURCES, WRITTEN, Audit
-from deployer.api.auth.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
 from deployer.core.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from deployer.api.auth import asking, cluster
+from deployer.api.auth import circuit_breaker, cluster
 from deployer.api.auth.access import Access, open_access
-from deployer.api.auth.model import Forbidden, Unauthenticated, Unsure
+from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
 from deployer.api.routes import Permission
-from deployer.core.kube.client import KubeClient, connect
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
 from support.issuer import Issuer, bearer
 
 from .conftest import NS, World
@@ -175,7 +175,7 @@ def test_an_answer_that_is_none_allows_nothing(access: Access, server: Reviews, 
 def test_answers_are_remembered_for_the_cache_time(client: KubeClient, server: Reviews) -> None:
     now = [1000.0]
     settings = Settings(auth="kubernetes", auth_cache=10.0)
-    reviewer = cluster.Reviewer(client, asking.Asking())
+    reviewer = cluster.Reviewer(client, circuit_breaker.CircuitBreaker())
     access = Access(
         cluster.ClusterAuthenticator(settings, reviewer, lambda: now[0]),
         cluster.ClusterAuthorizer(settings, reviewer, lambda: now[0]),
@@ -202,7 +202,7 @@ def test_answers_are_remembered_for_the_cache_time(client: KubeClient, server: R
 def test_a_system_clock_that_is_set_keeps_no_right_alive(client: KubeClient, server: Reviews, jump: float) -> None:
     now, wall = [1000.0], [1.8e9]
     settings = Settings(auth="kubernetes", auth_cache=10.0)
-    reviewer = cluster.Reviewer(client, asking.Asking())
+    reviewer = cluster.Reviewer(client, circuit_breaker.CircuitBreaker())
     access = Access(
         cluster.ClusterAuthenticator(settings, reviewer, lambda: now[0], lambda: wall[0]),
         cluster.ClusterAuthorizer(settings, reviewer, lambda: now[0]),
@@ -224,7 +224,7 @@ def test_nothing_is_remembered_beyond_the_tokens_own_end(client: KubeClient, ser
     now = [time.time()]
     settings = Settings(auth="kubernetes", auth_cache=300.0)
     check = cluster.ClusterAuthenticator(
-        settings, cluster.Reviewer(client, asking.Asking()), lambda: now[0] - 500, lambda: now[0]
+        settings, cluster.Reviewer(client, circuit_breaker.CircuitBreaker()), lambda: now[0] - 500, lambda: now[0]
     )
     token = Issuer().token(exp=int(now[0]) + 5)
     assert check.authenticate(token).expires == int(now[0]) + 5
@@ -285,16 +285,16 @@ def test_what_was_known_counts_while_it_is_good(world: World, server: Reviews) -
 
 def test_while_answers_are_slow_nobody_else_waits(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     """So that threads are there for everybody else, before it is known that no answer will come."""
-    monkeypatch.setattr(asking, "PATIENCE", 0.2)
-    questions, release = asking.Asking(), threading.Event()
-    started = threading.Barrier(asking.SLOTS + 1)
+    monkeypatch.setattr(circuit_breaker, "PATIENCE", 0.2)
+    questions, release = circuit_breaker.CircuitBreaker(), threading.Event()
+    started = threading.Barrier(circuit_breaker.SLOTS + 1)
 
     def slow() -> str:
         started.wait(20)
         release.wait(20)
         return "done"
 
-    results = [run(questions.ask, slow) for _ in range(asking.SLOTS)]
+    results = [run(questions.ask, slow) for _ in range(circuit_breaker.SLOTS)]
     started.wait(20)
     with pytest.raises(Unsure, match="too many"):
         questions.ask(lambda: "quick")
@@ -304,7 +304,7 @@ def test_while_answers_are_slow_nobody_else_waits(monkeypatch: pytest.MonkeyPatc
             questions.ask(lambda: "quick")
     assert time.monotonic() - began < 1.0  # it would be 4 s if each waited
     release.set()
-    assert [result.get(timeout=20) for result in results] == ["done"] * asking.SLOTS
+    assert [result.get(timeout=20) for result in results] == ["done"] * circuit_breaker.SLOTS
     assert questions.ask(lambda: "quick") == "quick"
 
 
@@ -341,7 +341,7 @@ def test_a_server_that_refuses_is_asked_once_a_second(world: World, server: Revi
     began = time.monotonic()
     for number in range(50):
         assert world.call("GET", TARGET, headers=bearer(f"t{number}")).status == 503
-    assert len(server.asked) <= 1 + (time.monotonic() - began) / asking.PAUSE
+    assert len(server.asked) <= 1 + (time.monotonic() - began) / circuit_breaker.PAUSE
 
 
 def test_many_at_once_are_no_trouble_for_a_server_that_answers(world: World, server: Reviews, run: Any) -> None:
@@ -350,12 +350,12 @@ def test_many_at_once_are_no_trouble_for_a_server_that_answers(world: World, ser
     same = [run(world.call, "GET", TARGET, None, bearer("same")) for _ in range(20)]
     assert {result.get(timeout=60).status for result in same} == {200}
     tokens = Counter(q["spec"]["token"] for q in server.asked if q["kind"] == "TokenReview")
-    assert tokens["same"] <= asking.SLOTS
+    assert tokens["same"] <= circuit_breaker.SLOTS
 
 
 def test_readiness_asks_by_itself(access: Access, server: Reviews, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a service that is not ready, and so gets no requests, would stay so."""
-    monkeypatch.setattr(asking, "PAUSE", 0.0)
+    monkeypatch.setattr(circuit_breaker, "PAUSE", 0.0)
     server.status = 403
     assert "deploy/rbac/reviews.yaml" in access.problem()
     assert "some" not in json.dumps(server.asked)

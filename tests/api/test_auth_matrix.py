@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosed
 
 from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
-from deployer.api.auth.demands import Demands
+from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
-from deployer.core.records import Deployment, Operation, StoredDescriptor
+from deployer.core.model.records import Deployment, Operation, StoredDescriptor
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, World, document
@@ -54,7 +54,7 @@ def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
 
 
 @pytest.fixture
-def door_options() -> dict[str, Any]:
+def auth_options() -> dict[str, Any]:
     return {"first": 0.2}
 
 
@@ -210,12 +210,12 @@ def test_the_routes_of_the_application_are_those_of_the_table(world: World) -> N
 
 
 def test_what_is_not_in_the_table_is_for_nobody_who_is_not_known() -> None:
-    demands = Demands()
+    permissions = RoutePermissions()
     for method in ("GET", "HEAD", "POST", "BREW"):
         for template in ("/forgotten", "", None, "/healthz/", "/stream/deployments/{id}/logs"):
-            assert demands.of(method, template) is Anybody.AUTHENTICATED
-    assert not demands.maybe_public("GET", "/forgotten")
-    assert not demands.maybe_public("DELETE", "/healthz")
+            assert permissions.of(method, template) is Anybody.AUTHENTICATED
+    assert not permissions.maybe_public("GET", "/forgotten")
+    assert not permissions.maybe_public("DELETE", "/healthz")
 
 
 def test_every_permission_is_one_of_kubernetes_verbs_on_our_resources() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.credentials import MAX_TOKEN
-from deployer.core.records import Deployment, Status
+from deployer.core.model.records import Deployment, Status
 from deployer.core.settings import Settings
 from support.issuer import Issuer, bearer, jwt_settings
 

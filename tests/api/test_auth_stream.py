@@ -1,4 +1,4 @@
-"""The log stream's door: how credentials come, how long is waited for them, and what ends a stream."""
+"""The log stream's auth: how credentials come, how long is waited for them, and what ends a stream."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.typing import Subprotocol
 
-from deployer.api import stream
 from deployer.api.auth.access import Access
 from deployer.api.auth.credentials import BEARER_PROTOCOL, PROTOCOL
-from deployer.api.auth.model import Authenticator, Authorizer, Caller, Unauthenticated, Unsure
-from deployer.api.auth.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.principal import Authenticator, Authorizer, Principal, Unauthenticated, Unsure
 from deployer.api.routes import Permission
+from deployer.api.stream import server as stream
 from deployer.core.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 
@@ -44,7 +44,7 @@ class Counting(Authenticator):
         self.asked = 0
         self.away = False
 
-    def authenticate(self, token: str) -> Caller:
+    def authenticate(self, token: str) -> Principal:
         self.asked += 1
         if self.away:
             raise Unsure("nobody knows")
@@ -58,7 +58,7 @@ class Revocable(Authorizer):
         self.inner = inner
         self.revoked = False
 
-    def refusal(self, caller: Caller, permission: Permission, namespace: str, name: str) -> str:
+    def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
         return "revoked" if self.revoked else self.inner.refusal(caller, permission, namespace, name)
 
 
@@ -182,7 +182,7 @@ def test_who_may_not_read_learns_nothing(world: World, issuer: Issuer) -> None:
 
 class TestImpatient:
     @pytest.fixture
-    def door_options(self) -> dict[str, Any]:
+    def auth_options(self) -> dict[str, Any]:
         return {"first": 0.5, "waiting": 3}
 
     def test_who_says_nothing_is_sent_away(self, world: World, audited: list[Any]) -> None:
@@ -206,7 +206,7 @@ class TestImpatient:
 
 class TestCrowd:
     @pytest.fixture
-    def door_options(self) -> dict[str, Any]:
+    def auth_options(self) -> dict[str, Any]:
         return {"first": 30.0, "waiting": 3}
 
     def test_no_more_than_some_may_wait_and_they_keep_nobody_out(self, world: World, issuer: Issuer) -> None:
@@ -241,7 +241,7 @@ class TestStrangers:
         return {"viewers": 3, "send_timeout": 2.0}
 
     @pytest.fixture
-    def door_options(self) -> dict[str, Any]:
+    def auth_options(self) -> dict[str, Any]:
         return {"first": 30.0, "waiting": 1000}
 
     @pytest.fixture
@@ -249,7 +249,7 @@ class TestStrangers:
         self.gate = gate = threading.Event()
 
         class Slow(Authenticator):
-            def authenticate(self, token: str) -> Caller:
+            def authenticate(self, token: str) -> Principal:
                 if token == "slow":
                     gate.wait(30)
                     raise Unauthenticated("at last")
@@ -322,7 +322,7 @@ def test_a_stream_ends_with_its_token_although_nothing_is_sent(world: World, iss
 
 class TestRecheck:
     @pytest.fixture
-    def door_options(self) -> dict[str, Any]:
+    def auth_options(self) -> dict[str, Any]:
         return {"recheck": 0.1}
 
     def test_a_right_that_is_revoked_ends_the_stream(self, world: World, issuer: Issuer, parts: Any) -> None:
@@ -345,7 +345,7 @@ class TestRecheck:
                 assert time.monotonic() < deadline
             world.logbook.append(id, "still here")
             assert "still here" in viewer.recv(timeout=20)
-            monkeypatch.setattr("deployer.api.auth.streaming.BORNE", 0.1)
+            monkeypatch.setattr("deployer.api.auth.stream_auth.BORNE", 0.1)
             assert end(viewer) == (1013, "nobody knows")
 
     def test_doubt_lets_nobody_stay_beyond_the_tokens_end(self, world: World, issuer: Issuer, parts: Any) -> None:
@@ -370,7 +370,7 @@ class TestSlowChecks:
         gate = self.gate
 
         class Slow(Authenticator):
-            def authenticate(self, token: str) -> Caller:
+            def authenticate(self, token: str) -> Principal:
                 if token == "slow":
                     gate.wait(30)
                     raise Unauthenticated("at last")

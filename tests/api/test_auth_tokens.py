@@ -19,12 +19,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from deployer.api.auth import jwks
 from deployer.api.auth.access import Access, open_access
-from deployer.api.auth.jwks import KeySet
-from deployer.api.auth.keys import PemFile
-from deployer.api.auth.model import Forbidden, Unauthenticated, Unsure
-from deployer.api.auth.tokens import TokenAuthenticator, open_keys
+from deployer.api.auth.jwt import jwks
+from deployer.api.auth.jwt.jwks import KeySet
+from deployer.api.auth.jwt.keys import PemFile
+from deployer.api.auth.jwt.tokens import TokenAuthenticator, open_keys
+from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
 from deployer.api.routes import Permission
 from deployer.core.errors import SettingsError
 from deployer.core.settings import Settings
@@ -197,7 +197,7 @@ def test_nothing_outlives_its_token(issuer: Issuer, pem: Path) -> None:
 def test_only_good_tokens_are_remembered_and_not_too_many(
     issuer: Issuer, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployer.api.auth.tokens.REMEMBERED", 3)
+    monkeypatch.setattr("deployer.api.auth.jwt.tokens.REMEMBERED", 3)
     check = authenticator(pem)
     tokens = [issuer.token(sub=str(number)) for number in range(10)]
     for token in tokens:
@@ -262,7 +262,7 @@ def public(key: Any) -> bytes:
 
 
 def test_a_file_is_read_again_when_it_changes(issuer: Issuer, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployer.api.auth.keys._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("deployer.api.auth.jwt.keys._LOOK_AGAIN", 0.0)
     check = authenticator(pem)
     new = Issuer()
     old_token, new_token = issuer.token(), new.token()

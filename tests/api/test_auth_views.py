@@ -10,13 +10,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from deployer.api import openapi
 from deployer.api.auth import cluster
 from deployer.api.auth.access import Access, open_access
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.records import Deployment, StoredDescriptor
+from deployer.api.openapi import document as openapi
+from deployer.core.contract.store import Update
+from deployer.core.model.records import Deployment, StoredDescriptor
 from deployer.core.settings import Settings
-from deployer.core.store.base import Update
+from deployer.kube.client import KubeClient, connect
 
 from .conftest import NS, Answer, World, document
 from .test_auth_cluster import Reviews

@@ -11,7 +11,7 @@ import pytest
 
 from deployer.api.routes import ROUTES
 from deployer.core.errors import StoreUnavailable
-from deployer.core.records import Deployment, Status, StoredDescriptor
+from deployer.core.model.records import Deployment, Status, StoredDescriptor
 
 Q = "?namespace=shop-ns"
 NOBODY = "00000000-0000-4000-8000-000000000000"

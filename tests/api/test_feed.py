@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from deployer.api import feed
-from deployer.api.feed import Feed, Viewer
-from deployer.core.records import Status
+from deployer.api.stream import feed
+from deployer.api.stream.feed import Feed, Viewer
+from deployer.core.model.records import Status
 
 
 class Way:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deployer.api.hosts import AllowedHosts
+from deployer.api.browsers.hosts import AllowedHosts
 from deployer.core.errors import SettingsError
-from deployer.core.records import Deployment, StoredDescriptor
+from deployer.core.model.records import Deployment, StoredDescriptor
 from deployer.core.settings import Settings, load
 
 from .conftest import NS, World, document

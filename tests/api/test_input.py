@@ -17,7 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from deployer.core.records import Deployment, Operation, StoredDescriptor
+from deployer.core.model.records import Deployment, Operation, StoredDescriptor
 
 Q = "?namespace=shop-ns"
 
@@ -163,7 +163,7 @@ SCRIPT = """
     import resource, sys
     from deployer.api.app import create_app
     from deployer.api.server import Server
-    from deployer.api.stream import LogStream
+    from deployer.api.stream.server import LogStream
     logs = LogStream(None)
     server = Server(create_app(None, list, list), logs, "127.0.0.1", 0)
     server.start()
@@ -232,12 +232,12 @@ WATCHED = """
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
     from deployer.api.app import create_app
     from deployer.api.server import Server
-    from deployer.api.stream import LogStream
-    from deployer.core import plugins
-    from deployer.core.logbook import Logbook
-    from deployer.core.service import Service
+    from deployer.api.stream.server import LogStream
+    from deployer.core.plugin_manager import registry as plugins
+    from deployer.core.deployment_log import Logbook
+    from deployer.core.commands.service import Service
     from deployer.core.settings import Settings
-    from deployer.core.store.sqlite import SqliteStore
+    from deployer.store.sqlite import SqliteStore
     settings = Settings(own_namespace="deployer", ingress="none")
     store = SqliteStore(Path(sys.argv[1]))
     logbook = Logbook(store)

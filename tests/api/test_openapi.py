@@ -16,10 +16,13 @@ import referencing
 import referencing.jsonschema
 from schemathesis.specs.openapi import definitions
 
-from deployer.api import feed, openapi, operations, routes, schemas
-from deployer.core import plugins
-from deployer.core.records import Deployment, Failure
-from deployer.core.service import rules
+from deployer.api import routes
+from deployer.api.openapi import document as openapi
+from deployer.api.openapi import operations, schemas
+from deployer.api.stream import feed
+from deployer.core.commands.service import rules
+from deployer.core.model.records import Deployment, Failure
+from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
 
 Q = "?namespace=shop-ns"

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from deployer.api import openapi, page, start
+from deployer.api.openapi import document as openapi
+from deployer.api.openapi import page
+from deployer.api.resources import start
 from deployer.api.routes import ROUTES, Anybody
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

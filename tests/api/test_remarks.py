@@ -10,8 +10,8 @@ import pytest
 from falcon import testing
 
 from deployer.api.app import create_app
-from deployer.core import plugins
-from deployer.core.service import Service
+from deployer.core.commands.service import Service
+from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core import plugins
-from deployer.core.plugins import Registry
-from deployer.core.records import Deployment
+from deployer.core.model.records import Deployment
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Registry
 from deployer.core.settings import Settings
 
 SUPPORT = Path(__file__).parents[1]

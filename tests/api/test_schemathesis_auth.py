@@ -9,7 +9,7 @@ import pytest
 
 from support.issuer import Issuer, bearer
 
-from .test_auth_matrix import access, door_options, issuer  # noqa: F401
+from .test_auth_matrix import access, auth_options, issuer  # noqa: F401
 from .test_schemathesis import judge, registry, settings  # noqa: F401
 
 

@@ -136,7 +136,7 @@ def test_without_file_descriptors_the_port_recovers() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
         from deployer.api.app import create_app
         from deployer.api.server import Server
-        from deployer.api.stream import LogStream
+        from deployer.api.stream.server import LogStream
         logs = LogStream(None)
         server = Server(create_app(None, list, list), logs, "127.0.0.1", 0)
         server._connections = 1000  # so that they do run out

@@ -15,11 +15,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from deployer.api import feed, stream
+from deployer.api.stream import feed
+from deployer.api.stream import server as stream
+from deployer.core.contract.store import Delete, Update
+from deployer.core.deployment_log import Logbook, format_line
 from deployer.core.errors import StoreUnavailable
-from deployer.core.logbook import Logbook, format_line
-from deployer.core.records import Deployment, Status
-from deployer.core.store.base import Delete, Update
+from deployer.core.model.records import Deployment, Status
 
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.api.wire import render, send_record
+from deployer.api.http import render, send_record
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 # Floats whose spelling has an exponent may look otherwise: `1e16` is `1e+16` as well.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import json
 import re
@@ -13,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-import deployer.core
 from deployer.cli import sample
 from deployer.cli.reference import settings_page
-from deployer.core import providers
+from deployer.core.contract import providers
 from deployer.core.descriptor import schema_problems
 from deployer.core.hookspecs import Specs
 from deployer.plugins.ingress_nginx import options
+from deployer.sdk.strategy import Done, Work
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/*/README.md")]
@@ -49,8 +50,9 @@ def test_examples_of_plugin_code_use_exported_names_only() -> None:
     for page in PAGES:
         for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
             compile(block, str(page), "exec")
-            for names in re.findall(r"from deployer\.core import (.*)", block):
-                assert set(names.split(", ")) <= set(deployer.core.__all__), page
+            for kind, names in re.findall(r"from deployer\.sdk\.(\w+) import (.*)", block):
+                assert set(names.split(", ")) <= set(importlib.import_module(f"deployer.sdk.{kind}").__all__), page
+            assert "from deployer.core" not in block, page
 
 
 def test_the_example_of_a_step_soaks_for_a_minute() -> None:
@@ -61,13 +63,13 @@ def test_the_example_of_a_step_soaks_for_a_minute() -> None:
     memory: dict[str, Any] = {}
     clock = [1000.0]
     work = SimpleNamespace(recall=memory.get, remember=memory.__setitem__, now=lambda: clock[0])
-    work.left = functools.partial(deployer.core.Work.left, work)
+    work.left = functools.partial(Work.left, work)
     parked = names["Soak"]().run(work)
     assert parked.until == 1060.0
     clock[0] += 59
     assert names["Soak"]().run(work) == parked
     clock[0] += 1
-    assert names["Soak"]().run(work) == deployer.core.Done()
+    assert names["Soak"]().run(work) == Done()
 
 
 def test_the_options_of_ingress_nginx_are_documented() -> None:
@@ -82,7 +84,7 @@ def test_the_options_of_ingress_nginx_are_documented() -> None:
 def test_every_reason_of_a_failure_is_documented() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     reasons: set[str] = set()
-    for file in (*ROOT.glob("core/**/*.py"), *ROOT.glob("plugins/**/*.py")):
+    for file in (f for room in ("core", "kube", "toolkit", "plugins") for f in ROOT.glob(f"{room}/**/*.py")):
         source = file.read_text()
         reasons |= set(re.findall(r'reason(?:: str)? ?= ?"([A-Z][A-Za-z]+)"', source))
         reasons |= set(re.findall(r'_fail\(.*?, "([A-Z][A-Za-z]+)"', source))

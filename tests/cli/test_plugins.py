@@ -97,7 +97,7 @@ def test_on_a_terminal_it_is_red(deployer: Any, broken: Path) -> None:
 
 def test_two_that_clash_are_both_named(deployer: Any, broken: Path) -> None:
     (broken / "deployer_broken.py").write_text(
-        "from deployer.plugins.health_probe import Probe\nfrom deployer.core import hookimpl\n"
+        "from deployer.plugins.health_probe import Probe\nfrom deployer.sdk.plugin import hookimpl\n"
         "@hookimpl\ndef register_health_checkers():\n    return [Probe()]\n"
     )
     for command, code in (("plugins", 0), ("serve", 1)):  # the one shows whatever is there, clash or not

@@ -18,9 +18,9 @@ import pytest
 from deployer.cli import sample
 from deployer.cli.playground import INGRESS_PORT
 from deployer.cli.rest import Client
-from deployer.core.kube import client as kube_client
-from deployer.core.kube.kinds import HTTP_ROUTE, INGRESS
+from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
 from deployer.core.settings import Settings
+from deployer.kube import client as kube_client
 from deployer.sandbox import Sandbox
 from support.world import describe
 

@@ -17,11 +17,11 @@ from websockets.sync.client import connect as listen
 from websockets.typing import Subprotocol
 
 from cluster.conftest import IMAGE
+from deployer.core.contract.kinds import SECRET, Kind
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import SECRET, Kind
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
 from support.command import PATIENCE, Deployer, Process, Rest, of_a_new_user, running
 from support.rights import BINDING, FILES, ROLE, SERVICE_ACCOUNT, Account
 from support.world import describe

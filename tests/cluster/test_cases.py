@@ -24,9 +24,9 @@ import kubernetes
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
+from deployer.core.contract.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.errors import Invalid
-from deployer.core.kube.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
-from deployer.core.records import Deployment, Status
+from deployer.core.model.records import Deployment, Status
 from support.world import HEALTHY, describe
 
 pytestmark = pytest.mark.timeout(240)

@@ -18,12 +18,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as listen
 
 from cluster.conftest import IMAGE
+from deployer.core.contract.kinds import POD, SECRET, Kind
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, KubeRejected
 from deployer.core.gate import Gate
-from deployer.core.kube.client import connect
-from deployer.core.kube.kinds import POD, SECRET, Kind
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
 from support.command import PATIENCE, Deployer, Rest, of_a_new_user, running
 from support.rights import Account
 from support.world import HEALTHY, describe

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from cluster.conftest import RealWorld
-from deployer.core.kube.kinds import Kind
+from deployer.core.contract.kinds import Kind
 from support import acceptance
 
 pytestmark = pytest.mark.timeout(300)

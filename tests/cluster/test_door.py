@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, NAMESPACE, POD, SERVICE, Kind
+from deployer.core.contract.kube import Owner
 from deployer.core.errors import (
     Fenced,
     ForeignObject,
@@ -25,13 +27,12 @@ from deployer.core.errors import (
     StepFailed,
 )
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.diagnose import await_endpoints, await_pods_gone, await_ready
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, NAMESPACE, POD, SERVICE, Kind
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.kube.owned import OwnedKube, Owner, epoch_of, inventory
-from deployer.core.manifests import LABEL_MANAGED_BY
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
+from deployer.kube.informer import Mirrors
+from deployer.kube.owned import OwnedKube, epoch_of, inventory
+from deployer.kube.ownership import LABEL_MANAGED_BY
+from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, await_ready
 
 pytestmark = pytest.mark.cluster
 

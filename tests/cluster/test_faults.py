@@ -21,16 +21,16 @@ from typing import Any
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core import runner
+from deployer.core.commands.service import Service
+from deployer.core.contract.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.errors import KubeError, KubeForbidden
 from deployer.core.gate import Gate
-from deployer.core.kube import client as client_module
-from deployer.core.kube import mirror
-from deployer.core.kube.client import WATCH_SILENCE, KubeClient, connect
-from deployer.core.kube.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
-from deployer.core.kube.pods import is_ready
-from deployer.core.records import Deployment, Document, Status, StoredDescriptor
-from deployer.core.service import Service
+from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
+from deployer.core.operations import runner
+from deployer.kube import client as client_module
+from deployer.kube import informer
+from deployer.kube.client import WATCH_SILENCE, KubeClient, connect
+from deployer.kube.pods import is_ready
 from support import faultproxy as faults
 from support.faultproxy import Exchange, FaultProxy
 from support.history import History, broken, foreign_versions, make_foreign
@@ -328,7 +328,7 @@ def test_an_hour_is_waited_for_only_until_the_deadline(worlds: Worlds, monkeypat
 
 
 def test_mirrors_wait_too_but_not_for_an_hour(faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "RETRY_AFTER_MOST", 2.0)
+    monkeypatch.setattr(informer, "RETRY_AFTER_MOST", 2.0)
     rules = [
         faulty.proxy.on(faults.status(503, retry_after=3600), verb, "^pods", times=1) for verb in ("list", "watch")
     ]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from deployer.core import StepFailed
-from deployer.core.conformance import Bench, open_bench
-from deployer.core.kube.kinds import HTTP_ROUTE
-from deployer.core.plugins import load
-from deployer.core.providers import IngressProvider
+from deployer.core.contract.kinds import HTTP_ROUTE
+from deployer.core.contract.providers import IngressProvider
+from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
+from deployer.sdk.errors import StepFailed
+from deployer.testing.ingress import Bench, open_bench
 from support import gateway
 from support.real import IMAGE
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.kube.client import connect
-from deployer.core.kube.kinds import HTTP_ROUTE
-from deployer.core.records import Status
+from deployer.core.contract.kinds import HTTP_ROUTE
+from deployer.core.model.records import Status
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
 from support import gateway
 from support.real import RealWorld
 from support.rights import Account, Recorder, rights

@@ -19,16 +19,16 @@ from kubernetes import client as official
 from kubernetes import config
 
 from cluster.conftest import IMAGE, RealWorld
+from deployer.core.contract.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable
+from deployer.core.contract.kinds import NAMESPACE, POD, Kind
 from deployer.core.errors import Cancelled
 from deployer.core.gate import Gate
-from deployer.core.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable
-from deployer.core.health_via import ThroughApiServer
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import NAMESPACE, POD, Kind
-from deployer.core.records import HealthData, Status
+from deployer.core.model.records import HealthData, Status
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
+from deployer.toolkit.health.transport import ThroughApiServer
 from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 from support.world import HEALTHY
 

@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core import INGRESS, SECRET, SERVICE, Gate, IngressProvider
-from deployer.core.conformance import CHECKS, Bench, open_bench
-from deployer.core.kube.client import connect
-from deployer.core.plugins import load
-from deployer.core.records import Status
+from deployer.core.model.records import Status
+from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
+from deployer.sdk.ingress import IngressProvider
+from deployer.sdk.kube import INGRESS, SECRET, SERVICE
+from deployer.sdk.plugin import Gate
+from deployer.testing.ingress import CHECKS, Bench, open_bench
 from support import originals
 from support.controller import Controller, find
 from support.traffic import CALM, Traffic

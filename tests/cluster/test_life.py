@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.kinds import CONTROLLER, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.errors import KubeNotFound
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import CONTROLLER, INGRESS, NAMESPACE, SERVICE, Kind
-from deployer.core.records import Status
+from deployer.core.model.records import Status
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
 from support.command import of_a_new_user, running
 from support.contract import Contract, Document, Running
 from support.history import History, broken

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.conftest import RealWorld
 from deployer.core import policy
+from deployer.core.contract.kinds import POD
 from deployer.core.errors import KubeError, KubeRejected
-from deployer.core.kube.kinds import POD
 from deployer.core.settings import Settings
 from support.rights import SERVICE_ACCOUNT
 

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core.kube.client import connect
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, SECRET, SERVICE, Kind
-from deployer.core.manifests import LABEL_MANAGED_BY
-from deployer.core.records import Deployment, Document, HealthData, Status
+from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, SECRET, SERVICE, Kind
+from deployer.core.model.records import Deployment, Document, HealthData, Status
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
+from deployer.kube.ownership import LABEL_MANAGED_BY
 from support.rights import FILES, ROLE, Account, Recorder, Right, allowed, await_allowed, documents, rights
 from support.world import HEALTHY, describe
 

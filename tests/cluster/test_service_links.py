@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.conftest import RealWorld
-from deployer.core import service_links
-from deployer.core.records import Deployment, Status
+from deployer.core.model.records import Deployment, Status
+from deployer.toolkit import service_links
 from support.contract import environment_of
 from support.world import describe
 

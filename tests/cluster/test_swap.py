@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from deployer.core import Gate, ask
-from deployer.core.asking import parse_address
+from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import HTTP_ROUTE, INGRESS
-from deployer.core.records import Status
+from deployer.core.model.records import Status
+from deployer.kube.client import KubeClient
+from deployer.sdk.ingress import ask
+from deployer.sdk.plugin import Gate
+from deployer.toolkit.dataplane.probe import parse_address
 from support import late, originals
 from support.real import IMAGE, RealWorld
 from support.switching import ADDRESS, TABLES, driving, missing, site

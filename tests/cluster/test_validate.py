@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core import dryrun
-from deployer.core.dryrun import DryRun
+from deployer.core.commands.service import Service
+from deployer.core.contract.kinds import CONTROLLER, NAMESPACE, POD, SECRET, Kind
 from deployer.core.errors import Invalid
-from deployer.core.kube.client import connect
-from deployer.core.kube.kinds import CONTROLLER, NAMESPACE, POD, SECRET, Kind
-from deployer.core.records import Document, Status
-from deployer.core.service import Service
+from deployer.core.model.records import Document, Status
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
+from deployer.toolkit import dry_run
+from deployer.toolkit.dry_run import DryRun
 from support.rights import Account
 from support.world import HEALTHY, describe
 
@@ -218,7 +218,7 @@ def hanging(world: RealWorld) -> Iterator[None]:
 
 @pytest.mark.usefixtures("hanging")
 def test_a_webhook_that_hangs_is_not_waited_for(world: RealWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dryrun, "PATIENCE", 1.0)
+    monkeypatch.setattr(dry_run, "PATIENCE", 1.0)
 
     def not_checked() -> bool:  # the API server knows of it a moment later
         return bool(validate(world, descriptor(world.namespace))["notChecked"])

@@ -1,4 +1,4 @@
-"""Writes core/podspec.types.json, the types of all that is in a PodSpec, from an API server's OpenAPI document.
+"""Writes core/podspec/types.json, the types of all that is in a PodSpec, from an API server's OpenAPI document.
 
     kubectl get --raw /openapi/v3/api/v1 | python tests/core/podspec_types_generator.py
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parents[2] / "core" / "podspec.types.json"
+FILE = Path(__file__).parents[2] / "core" / "podspec" / "types.json"
 ROOT = "io.k8s.api.core.v1.PodSpec"
 SCALARS = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": "quantity",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.adoption import OriginalIngress, original_ingress
+from deployer.kube.adoption import OriginalIngress, original_ingress
 from support.originals import ingress, www_redirect
 
 HOST = "shop.example.com"

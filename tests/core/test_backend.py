@@ -18,9 +18,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from deployer.core import Backend, Gate, Route, backend
-from deployer.core.health import Direct, HealthTarget, PodUnreachable
-from deployer.core.providers import ProbeResponse
+from deployer.core.contract.health import Direct, HealthTarget, PodUnreachable
+from deployer.core.contract.providers import ProbeResponse
+from deployer.sdk.ingress import Backend, Route
+from deployer.sdk.plugin import Gate
+from deployer.toolkit.dataplane import pods as backend
 
 Start = Callable[..., int]
 PLAIN = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"

@@ -15,19 +15,10 @@ from typing import Any
 
 import pytest
 
-from deployer.core import (
-    Address,
-    Backend,
-    Cancelled,
-    DataPlane,
-    Gate,
-    PodAnswers,
-    Route,
-    RouteContext,
-    StepFailed,
-    ask,
-    dataplane,
-)
+from deployer.sdk.errors import Cancelled, StepFailed
+from deployer.sdk.ingress import Address, Backend, DataPlane, PodAnswers, Route, RouteContext, ask
+from deployer.sdk.plugin import Gate
+from deployer.toolkit.dataplane import proof as dataplane
 
 NEW, OLD = "22222222-2222-4222-8222-222222222222", "11111111-1111-4111-8111-111111111111"
 

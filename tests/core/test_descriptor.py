@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployer.core import descriptor as module
-from deployer.core import manifests
 from deployer.core.descriptor import (
     SCHEMA,
     Rules,
@@ -26,6 +25,7 @@ from deployer.core.descriptor import (
 )
 from deployer.core.errors import Invalid
 from deployer.core.settings import Settings
+from deployer.toolkit import manifests
 
 SETTINGS = Settings(
     own_namespace="tools",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.core.store.documents import dumps, loads
+from deployer.core.model.json_codec import dumps, loads
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 DOCUMENTS = st.dictionaries(

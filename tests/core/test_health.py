@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from deployer.core.contract.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable, Verdict
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.gate import Gate
-from deployer.core.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable, Verdict
-from deployer.core.health_via import ThroughApiServer
-from deployer.core.kube.client import connect
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
+from deployer.toolkit.health.transport import ThroughApiServer
 from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.health import Direct, HealthTarget, PodUnreachable
 from deployer.core.gate import Gate
-from deployer.core.health import Direct, HealthTarget, PodUnreachable
-from deployer.core.health_via import ThroughApiServer, in_cluster, way
-from deployer.core.kube.client import connect
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
+from deployer.toolkit.health.transport import ThroughApiServer, in_cluster, way
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.core.logbook import MAX_MESSAGE, Logbook, Redactor
-from deployer.core.records import Deployment, Status
-from deployer.core.store.base import Create, Store, Update
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.contract.store import Create, Store, Update
+from deployer.core.deployment_log import MAX_MESSAGE, Logbook, Redactor
+from deployer.core.model.records import Deployment, Status
+from deployer.store.sqlite import SqliteStore
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from deployer.core import manifests
 from deployer.core.descriptor import Rules, frontend_port, normalise
 from deployer.core.errors import StepFailed
 from deployer.core.settings import Settings
+from deployer.kube import ownership
+from deployer.toolkit import manifests
 
 GOLDEN = Path(__file__).parent / "golden"
 RULES = Rules(
@@ -252,7 +253,7 @@ PORT_OF_SETUP = [{"containerPort": 7}]
 
 
 def test_names():
-    assert manifests.versioned_name("shop", "api-1") == manifests.versioned_name("shop-api", "1")
+    assert ownership.versioned_name("shop", "api-1") == ownership.versioned_name("shop-api", "1")
     manifests.check_name("a" * 60, "12")
     with pytest.raises(StepFailed, match="at most 63"):
         manifests.check_name("a" * 60, "123")
@@ -269,20 +270,20 @@ def test_objects_of_the_original_are_known_by_their_exact_labels():
     versioned = original("Service", app="shop", name="shop-1", version="1")
     controller = original("ReplicationController", app="shop", name="shop-1", version="1")
     for found in (service, versioned, controller):
-        assert manifests.is_original(found, "shop")
-        assert not manifests.is_original(found, "other")
+        assert ownership.is_original(found, "shop")
+        assert not ownership.is_original(found, "other")
         owned = copy.deepcopy(found)
         owned["metadata"]["annotations"]["kube-deployer/instance"] = "deployer"
-        assert not manifests.is_original(owned, "shop")
+        assert not ownership.is_original(owned, "shop")
         more = copy.deepcopy(found)
         more["metadata"]["labels"]["team"] = "web"
-        assert not manifests.is_original(more, "shop")
+        assert not ownership.is_original(more, "shop")
     # app shop-api version 1 is not app shop version api-1
-    assert not manifests.is_original(original("Service", app="shop-api", name="shop-api-1", version="1"), "shop")
-    assert not manifests.is_original(
+    assert not ownership.is_original(original("Service", app="shop-api", name="shop-api-1", version="1"), "shop")
+    assert not ownership.is_original(
         original("ReplicationController", app="shop", name="shop", persistent="true"), "shop"
     )
-    assert not manifests.is_original({"metadata": {"name": "shop"}}, "shop")
+    assert not ownership.is_original({"metadata": {"name": "shop"}}, "shop")
     rendered = render(FULL)
     for ours in rendered.to_document().values():
-        assert not manifests.is_original(ours, "my-shop")
+        assert not ownership.is_original(ours, "my-shop")

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core import plugins
 from deployer.core.errors import PluginError, SettingsError
-from deployer.core.plugins import Registry, load
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Registry, load
 from deployer.core.settings import Settings
 
 CHECKER = """
-    from deployer.core import HealthChecker, Verdict, hookimpl
+    from deployer.sdk.health import HealthChecker, Verdict
+    from deployer.sdk.plugin import hookimpl
 
     class Checker(HealthChecker):
         name = {name!r}
@@ -134,7 +135,8 @@ def test_a_distribution_that_is_seen_twice_counts_once(shelf):
 
 
 OBJECT = """
-    from deployer.core import HealthChecker, Verdict, hookimpl
+    from deployer.sdk.health import HealthChecker, Verdict
+    from deployer.sdk.plugin import hookimpl
 
     class Checker(HealthChecker):
         name = "held"
@@ -180,28 +182,28 @@ BROKEN = {
     "it cannot be imported: SystemExit: 3": "import sys; sys.exit(3)",
     "it implements no hook": "x = 1",
     "it implements register_strategy, which is no hook": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategy(settings):
             return []
     """,
     "it is no valid plugin: PluginValidationError": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies(settings, engine):
             return []
     """,
     "it wraps a hook": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl(wrapper=True)
         def register_strategies(settings):
             return (yield)
     """,
     "its register_strategies raised: ZeroDivisionError": """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies(settings):
@@ -209,7 +211,7 @@ BROKEN = {
     """,
     "its register_strategies raised: SystemExit": """
         import sys
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies(settings):
@@ -249,7 +251,8 @@ BROKEN = {
         "name = 'x'", "name = 'x'\n        options_schema = {'type': 5}"
     ),
     "is named 'none'": """
-        from deployer.core import IngressProvider, hookimpl
+        from deployer.sdk.ingress import IngressProvider
+        from deployer.sdk.plugin import hookimpl
 
         class Nowhere(IngressProvider):
             name = "none"
@@ -374,7 +377,8 @@ def test_a_wrong_value_is_not_repeated(shelf):
 
 def test_a_plugin_may_say_itself_that_its_table_is_wrong(shelf):
     source = """
-        from deployer.core import SettingsError, hookimpl
+        from deployer.sdk.errors import SettingsError
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_strategies():
@@ -406,7 +410,7 @@ def test_a_quarantined_plugins_table_is_ignored(shelf, caplog):
 # --- observers ----------------------------------------------------------------------------------------------------
 
 OBSERVER = """
-    from deployer.core import hookimpl
+    from deployer.sdk.plugin import hookimpl
 
     seen = []
 
@@ -440,7 +444,7 @@ def test_an_observer_may_ask_for_its_settings(shelf, seen):
     module = shelf.install(
         "room",
         """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         seen = []
 
@@ -473,7 +477,7 @@ HANG = """
         ("    go.wait(30)", "its import did not end within 0.2 s; when that is mended, start the service again"),
         (
             """
-    from deployer.core import hookimpl
+    from deployer.sdk.plugin import hookimpl
 
     @hookimpl
     def register_strategies():
@@ -483,7 +487,7 @@ HANG = """
         ),
         (
             """
-    from deployer.core import hookimpl
+    from deployer.sdk.plugin import hookimpl
 
     @hookimpl
     def settings_schema():
@@ -514,7 +518,7 @@ def test_a_hook_without_a_return_is_quarantined_with_a_hint(shelf):
     shelf.install(
         "forgetful",
         """
-        from deployer.core import hookimpl
+        from deployer.sdk.plugin import hookimpl
 
         @hookimpl
         def register_health_checkers():

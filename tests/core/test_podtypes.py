@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.podtypes import VERSION, type_problems, unknown_fields, with_whole_numbers
+from deployer.core.podspec.types import VERSION, type_problems, unknown_fields, with_whole_numbers
 
 
 def podspec(pod: Any = None, **container: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deployer.core.errors import Conflict
-from deployer.core.records import (
+from deployer.core.model.records import (
     RECORDS,
     TRANSITIONS,
     Deployment,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from deployer.core import redaction
-from deployer.core.records import Plan
+from deployer.core.model.records import Plan
 from deployer.core.redaction import Redactor, about_descriptor, about_nobody, guard_logging, secrets_of, values_of
 
 TOKEN = "an-Opaque-t0ken-of-the-service"

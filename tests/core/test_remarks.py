@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from deployer.core.descriptor import Rules, normalise
-from deployer.core.remarks import MAX_REMARKS, remarks
 from deployer.core.settings import Settings
+from deployer.toolkit.remarks import MAX_REMARKS, remarks
 
 SETTINGS = Settings(own_namespace="")
 RULES = Rules(settings=SETTINGS, strategies={"blue-green": None}, health_checkers={"probe"}, ingress=("nginx", {}))

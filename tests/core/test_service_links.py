@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core import service_links
 from deployer.core.errors import StepFailed
+from deployer.toolkit import service_links
 
 
 def descriptor(app: str = "health", *env: dict[str, Any], **podspec: Any) -> dict[str, Any]:

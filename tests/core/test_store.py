@@ -29,11 +29,11 @@ from hypothesis.stateful import (
 )
 
 from deployer.core import failpoints
+from deployer.core.contract.store import Append, Create, Delete, Expect, Store, Update
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
-from deployer.core.records import App, Deployment, Event, HostClaim, Status
-from deployer.core.store import sqlite, writer
-from deployer.core.store.base import Append, Create, Delete, Expect, Store, Update
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.model.records import App, Deployment, Event, HostClaim, Status
+from deployer.store import sqlite, writer
+from deployer.store.sqlite import SqliteStore
 
 NOON = "2026-01-01T12:00:00.000Z"
 
@@ -547,7 +547,7 @@ OPEN_ELSEWHERE = """
 import sys
 from pathlib import Path
 from deployer.core.errors import SettingsError
-from deployer.core.store.sqlite import SqliteStore
+from deployer.store.sqlite import SqliteStore
 try:
     SqliteStore(Path(sys.argv[1])).close()
 except SettingsError as error:
@@ -771,9 +771,9 @@ def test_lines_beyond_the_buffer_are_counted_not_kept(store: Store, monkeypatch:
 WRITE_ONE_AFTER_ANOTHER = """
 import sys
 from pathlib import Path
-from deployer.core.records import Event
-from deployer.core.store.base import Create
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.model.records import Event
+from deployer.core.contract.store import Create
+from deployer.store.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 for number in range(20):
     store.append_log("d1", [("t", str(number))])
@@ -784,9 +784,9 @@ for number in range(20):
 WRITE_FROM_EIGHT_THREADS = """
 import sys, threading
 from pathlib import Path
-from deployer.core.records import Event
-from deployer.core.store.base import Create
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.model.records import Event
+from deployer.core.contract.store import Create
+from deployer.store.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 def work(index):
     for number in range(100_000):
@@ -858,9 +858,9 @@ LOG_FROM_EIGHT_THREADS = """
 import sys, threading
 from pathlib import Path
 from deployer.core.errors import StaleRevision
-from deployer.core.records import Deployment, Event
-from deployer.core.store.base import Append, Create
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.model.records import Deployment, Event
+from deployer.core.contract.store import Append, Create
+from deployer.store.sqlite import SqliteStore
 store, run = SqliteStore(Path(sys.argv[1])), sys.argv[2]
 for id in "ab" if run == "0" else "":
     store.commit(Create(Deployment(namespace="n", app="a", id=id, descriptor={}, created="c", last_modified="m")))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.workload import keep_node_ports
+from deployer.toolkit.workload import keep_node_ports
 
 
 def port(number: int, name: str = "", node: int = 0, protocol: str = "TCP") -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from deployer.core import dryrun
-from deployer.core.dryrun import DryRun
+from deployer.core.commands.service import Service
 from deployer.core.errors import Invalid
-from deployer.core.kube import client as kube_client
-from deployer.core.records import Document, Status, StoredDescriptor
-from deployer.core.service import Service
+from deployer.core.model.records import Document, Status, StoredDescriptor
+from deployer.kube import client as kube_client
+from deployer.toolkit import dry_run
+from deployer.toolkit.dry_run import DryRun
 from support.world import World, describe
 
 
@@ -84,7 +84,7 @@ def elsewhere(world: World, address: str) -> Service:
 def test_without_an_answer_types_are_checked_and_unknown_fields_are_named(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "deployer.core.service")
+    caplog.set_level(logging.INFO, "deployer.core.commands.service")
     service = elsewhere(world, "http://127.0.0.1:9")
     with pytest.raises(Invalid, match=r"env\[0\].value: must be text, not a number: put it in quotes"):
         service.create_descriptor(world.namespace, sent(world, env=[{"name": "A", "value": 1}]))
@@ -109,7 +109,7 @@ class Silent:
 
 
 def test_one_that_does_not_answer_is_waited_for_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dryrun, "QUICK_PATIENCE", 0.3)
+    monkeypatch.setattr(dry_run, "QUICK_PATIENCE", 0.3)
     silent = Silent()
     service = elsewhere(world, silent.address)
     asked: list[Document] = []

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from deployer.core import INGRESS
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.records import Status
+from deployer.core.model.records import Status
 from deployer.sandbox import Load
+from deployer.sdk.kube import INGRESS
 from support import late, originals
 from support.world import HEALTHY, World
 

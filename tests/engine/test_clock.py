@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from deployer.core.clock import SteadyClock, bounded
+from deployer.core.contract.kinds import CONTROLLER, POD
+from deployer.core.contract.store import Update
 from deployer.core.gate import Gate
-from deployer.core.kube.kinds import CONTROLLER, POD
-from deployer.core.records import Deployment, Operation, OperationKind, OperationState, Status
-from deployer.core.store.base import Update
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
+from deployer.store.sqlite import SqliteStore
 from support.world import HEALTHY, NGINX, PATIENCE, World
 
 HOUR = 3600.0

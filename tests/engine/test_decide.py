@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from deployer.core import CONTROLLER, INGRESS, SECRET, Document, EnvContext, EnvInjector, plugins
 from deployer.core.errors import Conflict, KubeForbidden, KubeUnavailable
-from deployer.core.plugins import Entry
-from deployer.core.records import Deployment, HostClaim, Status
+from deployer.core.model.records import Deployment, HostClaim, Status
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry
+from deployer.sdk.environment import EnvContext, EnvInjector
+from deployer.sdk.kube import CONTROLLER, INGRESS, SECRET
+from deployer.sdk.plugin import Document
 from support import originals
 from support.world import World
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer import sandbox
-from deployer.core.records import Status
+from deployer.core.model.records import Status
 from support.world import HEALTHY, World, describe
 
 

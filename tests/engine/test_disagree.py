@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from deployer.core import CONTROLLER, INGRESS, SERVICE
+from deployer.core.contract.kinds import NAMESPACE
 from deployer.core.errors import KubeAlreadyExists, KubeForbidden
-from deployer.core.kube.kinds import NAMESPACE
-from deployer.core.records import App, Deployment, Document, Plan, Status
+from deployer.core.model.records import App, Deployment, Document, Plan, Status
+from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE
 from support.history import Visitor, backend_of
 from support.world import HEALTHY, PATIENCE, World
 

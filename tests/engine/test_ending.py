@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from deployer.core import rollout, steps
+from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.gate import Gate
-from deployer.core.kube.kinds import CONTROLLER, POD, SERVICE
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.records import App, Deployment, Operation, OperationKind, Plan, Status
+from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
+from deployer.core.operations import rollout
+from deployer.kube.informer import Mirrors
+from deployer.toolkit import steps
 from support.world import HEALTHY, PATIENCE, World, describe
 
 HOLD = "example.com/hold"

@@ -6,11 +6,14 @@ import dataclasses
 
 import pytest
 
-from deployer.core import INGRESS, SERVICE, Document, Gate, manifests
+from deployer.core.contract.kube import Owner
+from deployer.core.contract.store import Update
 from deployer.core.errors import Fenced
-from deployer.core.kube.owned import OwnedKube, Owner, epoch_of
-from deployer.core.records import App, Status
-from deployer.core.store.base import Update
+from deployer.core.model.records import App, Status
+from deployer.kube import ownership
+from deployer.kube.owned import OwnedKube, epoch_of
+from deployer.sdk.kube import INGRESS, SERVICE
+from deployer.sdk.plugin import Document, Gate
 from support.world import HEALTHY, World
 
 HOST = "shop.example.com"
@@ -46,7 +49,7 @@ def test_writes_under_an_old_epoch_are_refused_and_change_nothing(world: World, 
     found = world.objects(kind)["shop"]  # type: ignore[arg-type]
     stale = hands(world, epoch_of(found) - 1)
     with pytest.raises(Fenced, match="another one carries on"):
-        stale.put_shared(kind, "shop", lead_astray, role=manifests.ROLE_SERVICE)  # type: ignore[arg-type]
+        stale.put_shared(kind, "shop", lead_astray, role=ownership.ROLE_SERVICE)  # type: ignore[arg-type]
     with pytest.raises(Fenced):
         stale.delete_shared(kind, "shop")  # type: ignore[arg-type]
     with pytest.raises(Fenced):
@@ -65,7 +68,7 @@ def test_a_takeover_between_read_and_write_is_noticed(world: World) -> None:
         return lead_astray(found)
 
     with pytest.raises(Fenced):
-        old.put_shared(SERVICE, "shop", overtaken, role=manifests.ROLE_SERVICE)
+        old.put_shared(SERVICE, "shop", overtaken, role=ownership.ROLE_SERVICE)
     assert world.live_version() == "1"
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from deployer.core import CONFIG_MAP, HTTP_ROUTE, INGRESS, Route, Work
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.records import Plan, Status
+from deployer.core.model.records import Plan, Status
+from deployer.sdk.ingress import Route
+from deployer.sdk.kube import CONFIG_MAP, HTTP_ROUTE, INGRESS
+from deployer.sdk.strategy import Work
 from support import late
 from support.strategies import VisitedBlueGreen, restart_with
 from support.world import GATEWAY, HEALTHY, NGINX, World

@@ -9,34 +9,25 @@ from typing import Any
 
 import pytest
 
-from deployer.core import (
-    CONFIG_MAP,
+from deployer.core.model.records import Deployment, Document, Operation, Status
+from deployer.core.operations import dispatcher, rollout, runner
+from deployer.sdk.errors import Cancelled, Hold, Interrupted, PluginError, Revoked, StepFailed
+from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
+from deployer.sdk.kube import CONFIG_MAP
+from deployer.sdk.strategy import (
     AwaitReady,
-    Cancelled,
     CheckUnused,
     Done,
-    HealthChecker,
-    HealthTarget,
-    Hold,
-    Interrupted,
     Outcome,
     Park,
     Phase,
     Plan,
-    PluginError,
-    Revoked,
     StartWorkload,
     Step,
-    StepFailed,
     Strategy,
-    Verdict,
     Work,
     deploy_steps,
-    engine,
-    rollout,
-    runner,
 )
-from deployer.core.records import Deployment, Document, Operation, Status
 from support.strategies import Steps, restart_with
 from support.world import HEALTHY, PATIENCE, World
 
@@ -188,7 +179,7 @@ def test_an_undo_that_hangs_is_tried_again_and_then_the_core_removes_everything(
 
 def test_too_many_that_hang_are_a_problem_of_the_service(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(world)
-    monkeypatch.setattr(engine, "TOO_MANY_HUNG", 2)
+    monkeypatch.setattr(dispatcher, "TOO_MANY_HUNG", 2)
     hanging = Hanging()
     restart_with(world, odd(hanging))
     assert world.engine.problem == ""

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from deployer import sandbox
-from deployer.core import HealthTarget, Verdict
-from deployer.core.records import HealthData, Status
+from deployer.core.model.records import HealthData, Status
 from deployer.plugins.health_simple import Simple
+from deployer.sdk.health import HealthTarget, Verdict
 from support.world import HEALTHY, World
 
 

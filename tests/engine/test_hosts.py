@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core import INGRESS
 from deployer.core.errors import Conflict, Invalid
-from deployer.core.records import HostClaim, Status, StoredDescriptor
+from deployer.core.model.records import HostClaim, Status, StoredDescriptor
+from deployer.sdk.kube import INGRESS
 from support.world import World, describe
 
 Store = Callable[..., StoredDescriptor]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deployer.core import dryrun
+from deployer.core.commands.service import Service
 from deployer.core.errors import Invalid
-from deployer.core.records import App, Deployment, HostClaim, Operation, StoredDescriptor
-from deployer.core.service import Service
+from deployer.core.model.records import App, Deployment, HostClaim, Operation, StoredDescriptor
+from deployer.toolkit import dry_run
 from support.world import HEALTHY, World, describe
 
 RESERVED = {"kube-deployer/instance": "other", "app.kubernetes.io/managed-by": "deployer"}
@@ -51,7 +51,7 @@ CASES = {
 def untouched(world: World, requests: int) -> None:
     for kind in (StoredDescriptor, Deployment, Operation, App, HostClaim):
         assert not world.store.find(kind), kind
-    assert world.client.requests.total() - requests <= dryrun.ROUNDS  # nothing but dry runs
+    assert world.client.requests.total() - requests <= dry_run.ROUNDS  # nothing but dry runs
     assert not world.names()
     assert not world.pods()
 
@@ -83,7 +83,7 @@ def test_what_was_stored_under_laxer_settings_is_not_deployed(world: World) -> N
         world.service.deploy(world.namespace, stored.id)
     assert not world.store.find(Deployment)
     assert not world.store.find(Operation)
-    assert world.client.requests.total() - requests <= dryrun.ROUNDS  # nothing but dry runs
+    assert world.client.requests.total() - requests <= dry_run.ROUNDS  # nothing but dry runs
     assert not world.names()
 
 

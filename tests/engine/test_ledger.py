@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployer.core import SECRET, Done, Outcome, Phase, Plan, Step, StepFailed, Strategy, Work, deploy_steps, plugins
-from deployer.core.plugins import Entry
-from deployer.core.records import Status
+from deployer.core.model.records import Status
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry
+from deployer.sdk.errors import StepFailed
+from deployer.sdk.kube import SECRET
+from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
 from support.world import HEALTHY, World
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from deployer.core import CONTROLLER, SERVICE, Kind
-from deployer.core.records import App, Document, HealthData, Status
+from deployer.core.model.records import App, Document, HealthData, Status
+from deployer.sdk.kube import CONTROLLER, SERVICE, Kind
 from support.contract import Contract, Running
 from support.world import HEALTHY, World
 

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core import (
-    CONTROLLER,
-    INGRESS,
+from deployer.core.errors import NotFound
+from deployer.core.model.records import App, Deployment, HealthData, Operation, OperationKind, Status
+from deployer.core.model.records import Plan as PlanRecord
+from deployer.core.operations.rollout import Rollout
+from deployer.sdk.kube import CONTROLLER, INGRESS
+from deployer.sdk.strategy import (
     AwaitReady,
     Done,
     MoveService,
@@ -29,10 +32,6 @@ from deployer.core import (
     Work,
     deploy_steps,
 )
-from deployer.core.errors import NotFound
-from deployer.core.records import App, Deployment, HealthData, Operation, OperationKind, Status
-from deployer.core.records import Plan as PlanRecord
-from deployer.core.rollout import Rollout
 from support.strategies import Steps, Stop, VisitedBlueGreen, restart_with
 from support.world import HEALTHY, PATIENCE, World
 

@@ -15,28 +15,17 @@ from typing import Any
 
 import pytest
 
-from deployer.core import (
-    CONTROLLER,
-    INGRESS,
-    SERVICE,
-    Done,
-    Kind,
-    Outcome,
-    Phase,
-    Plan,
-    Step,
-    Strategy,
-    Work,
-    deploy_steps,
-    plugins,
-)
+from deployer.core.contract.kinds import NAMESPACE, POD
+from deployer.core.contract.kube import Owner
 from deployer.core.errors import Invalid, KubeConflict, StepFailed
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import NAMESPACE, POD
-from deployer.core.kube.owned import OwnedKube, Owner
-from deployer.core.plugins import Entry
-from deployer.core.records import App, Deployment, Document, Status
+from deployer.core.model.records import App, Deployment, Document, Status
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry
+from deployer.kube.client import KubeClient
+from deployer.kube.owned import OwnedKube
+from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE, Kind
+from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
 from support.contract import Contract, Running
 from support.late import Late
 from support.real import RealWorld, require_cluster

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployer.core.errors import Invalid
-from deployer.core.records import Document, Status
+from deployer.core.model.records import Document, Status
 from support.world import World, describe
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from deployer.core.records import Status
+from deployer.core.model.records import Status
 from support.world import HEALTHY, World
 
 

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from deployer.core import steps
+from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.gate import Gate
-from deployer.core.kube.kinds import CONTROLLER, POD, SERVICE
-from deployer.core.records import Deployment, Operation, OperationKind, Status
+from deployer.core.model.records import Deployment, Operation, OperationKind, Status
+from deployer.toolkit import steps
 from support.world import HEALTHY, PATIENCE, World
 
 HOLD = "example.com/hold"

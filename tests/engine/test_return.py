@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from deployer.core import CONTROLLER
-from deployer.core.records import Deployment, Operation, Status
-from deployer.core.store.base import Update
+from deployer.core.contract.store import Update
+from deployer.core.model.records import Deployment, Operation, Status
+from deployer.sdk.kube import CONTROLLER
 from support.history import Visitor
 from support.world import HEALTHY, World
 

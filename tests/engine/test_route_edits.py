@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core import INGRESS, Work
-from deployer.core.records import Deployment, Document, Status
+from deployer.core.model.records import Deployment, Document, Status
+from deployer.sdk.kube import INGRESS
+from deployer.sdk.strategy import Work
 from support.strategies import VisitedBlueGreen, restart_with
 from support.world import HEALTHY, World
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deployer.core import CONFIG_MAP, INGRESS, SERVICE
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.records import Deployment, Document, Status
+from deployer.core.model.records import Deployment, Document, Status
 from deployer.sandbox import Load
+from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE
 from support import late
 from support.world import HEALTHY, NGINX, World
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from deployer.core import CONFIG_MAP, INGRESS, SERVICE
+from deployer.core.contract.kinds import HTTP_ROUTE
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.kube.kinds import HTTP_ROUTE
-from deployer.core.records import Status
+from deployer.core.model.records import Status
 from deployer.sandbox import Load
+from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE
 from support import late, originals
 from support.world import GATEWAY, HEALTHY, NGINX, World
 

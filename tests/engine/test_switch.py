@@ -6,23 +6,12 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from deployer.core import (
-    CONFIG_MAP,
-    CONTROLLER,
-    INGRESS,
-    Done,
-    Outcome,
-    Phase,
-    Plan,
-    Step,
-    Strategy,
-    Work,
-    deploy_steps,
-    plugins,
-)
-from deployer.core.plugins import Entry
-from deployer.core.records import Status
+from deployer.core.model.records import Status
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry
 from deployer.sandbox import Load, Report
+from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, INGRESS
+from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
 from support.world import HEALTHY, World
 
 HOST = "shop.example.com"

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from deployer.core import dryrun, plugins
-from deployer.core.dryrun import DryRun
+from deployer.core.commands.service import Service
+from deployer.core.contract.kinds import CONTROLLER, NAMESPACE
+from deployer.core.contract.providers import EnvContext, EnvInjector, HealthChecker
 from deployer.core.errors import Invalid
-from deployer.core.kube import client as kube_client
-from deployer.core.kube.kinds import CONTROLLER, NAMESPACE
-from deployer.core.plugins import Entry
-from deployer.core.providers import EnvContext, EnvInjector, HealthChecker
-from deployer.core.records import Deployment, Document, Status, StoredDescriptor
-from deployer.core.service import Service
+from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry
+from deployer.kube import client as kube_client
+from deployer.toolkit import dry_run
+from deployer.toolkit.dry_run import DryRun
 from support.world import HEALTHY, World, describe
 
 CANARY = "Kanari-7/enV"
@@ -150,7 +151,7 @@ class Picky(HealthChecker):
         raise AssertionError
 
     def check_descriptor(self, descriptor: Document) -> Any:
-        yield from (dryrun.Problem(path, "is not to my taste") for path in ("healthCheckPath", "replicas"))
+        yield from (dry_run.Problem(path, "is not to my taste") for path in ("healthCheckPath", "replicas"))
 
 
 def test_providers_are_asked_although_something_else_is_wrong(world: World) -> None:
@@ -339,7 +340,7 @@ def test_a_denial_of_a_policy_is_a_problem(world: World, scripted: Any) -> None:
 def test_an_api_server_that_does_not_answer_costs_little(
     world: World, scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dryrun, "PATIENCE", 0.5)
+    monkeypatch.setattr(dry_run, "PATIENCE", 0.5)
     server, service = scripted(0)
     found = ask(world, service)
     assert found["checked"] == ["descriptor"]
@@ -359,7 +360,7 @@ def test_an_api_server_that_is_not_there_costs_nothing(world: World) -> None:
 
 
 def test_no_more_than_a_few_ask_at_once(world: World, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dryrun, "AT_ONCE", 1)
+    monkeypatch.setattr(dry_run, "AT_ONCE", 1)
     server, service = scripted(0)
     results: list[Document] = []
     thread = threading.Thread(target=lambda: results.append(ask(world, service)))

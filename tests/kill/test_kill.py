@@ -27,11 +27,11 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
+from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
+from deployer.core.deployment_log import Logbook, Redactor
 from deployer.core.failpoints import EXIT_CODE
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
-from deployer.core.logbook import Logbook, Redactor
-from deployer.core.records import Deployment, Document, Operation, Status
-from deployer.core.store.sqlite import SqliteStore
+from deployer.core.model.records import Deployment, Document, Operation, Status
+from deployer.store.sqlite import SqliteStore
 from support.flows import FLOWS, host
 from support.forkserver import Child, ForkServer
 from support.history import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from deployer import sandbox
-from deployer.core import CONFIG_MAP
+from deployer.sdk.kube import CONFIG_MAP
 from support.nginx import Site
 
 

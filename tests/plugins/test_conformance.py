@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core import INGRESS, IngressProvider, RouteContext, StepFailed, data_plane
-from deployer.core.conformance import CHECKS, Bench, checks, open_bench
+from deployer.sdk.errors import StepFailed
+from deployer.sdk.ingress import IngressProvider, RouteContext, data_plane
+from deployer.sdk.kube import INGRESS
+from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plugins.md"
 BY_NAME = {check.__name__: check for check in CHECKS}

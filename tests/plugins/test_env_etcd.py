@@ -16,12 +16,13 @@ from typing import Any
 import pyetcd
 import pytest
 
-from deployer.core import EnvContext, SettingsError, StepFailed
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.gate import Gate
-from deployer.core.plugins import load
+from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.plugins.env_etcd import v2
+from deployer.sdk.environment import EnvContext
+from deployer.sdk.errors import SettingsError, StepFailed
 
 PREFIX = "/deployer/environment/"
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from deployer.core import HealthTarget
 from deployer.core.gate import Gate
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
+from deployer.sdk.health import HealthTarget
 
 Serve = Callable[..., HealthTarget]
 

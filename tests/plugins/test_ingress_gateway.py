@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core import Backend, ForeignObject, Gate, Preview, Route, SettingsError, StepFailed
-from deployer.core.conformance import Bench, open_bench
-from deployer.core.kube.kinds import HTTP_ROUTE, SERVICE
-from deployer.core.plugins import load
+from deployer.core.contract.kinds import HTTP_ROUTE, SERVICE
+from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.plugins.ingress_gateway import Gateway, conditions, render
+from deployer.sdk.errors import ForeignObject, SettingsError, StepFailed
+from deployer.sdk.ingress import Backend, Preview, Route
+from deployer.sdk.plugin import Gate
+from deployer.testing.ingress import Bench, open_bench
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"

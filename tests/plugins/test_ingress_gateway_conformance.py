@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core import PodAnswers
-from deployer.core.conformance import CHECKS, Bench, checks, open_bench
-from deployer.core.plugins import load
-from deployer.core.providers import IngressProvider
+from deployer.core.contract.providers import IngressProvider
+from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
+from deployer.sdk.ingress import PodAnswers
+from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 
 TABLE = {"gateway": "infra/edge", "section": "http", "minimum_hold": 0.1}
 

@@ -13,25 +13,15 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core import (
-    CONFIG_MAP,
-    INGRESS,
-    REVISION_HEADER,
-    Backend,
-    Cancelled,
-    Fenced,
-    ForeignObject,
-    Gate,
-    Preview,
-    Route,
-    SettingsError,
-    StepFailed,
-)
-from deployer.core.conformance.bench import Exhausted
 from deployer.core.descriptor import schema_problems
-from deployer.core.hosts import require_free
 from deployer.plugins.ingress_nginx import render
 from deployer.plugins.ingress_nginx.refusals import Watched
+from deployer.sdk.errors import Cancelled, Fenced, ForeignObject, SettingsError, StepFailed
+from deployer.sdk.ingress import REVISION_HEADER, Backend, Preview, Route
+from deployer.sdk.kube import CONFIG_MAP, INGRESS
+from deployer.sdk.plugin import Gate
+from deployer.testing.ingress.bench import Exhausted
+from deployer.toolkit.host_ownership import require_free
 from support.nginx import ONE, SANDBOX, TWO, Site, nginx
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core import CONTROLLER, INGRESS, SERVICE, Backend, ForeignObject, KubeConflict
-from deployer.core.conformance.bench import Exhausted
 from deployer.core.errors import Revoked
-from deployer.core.hosts import claimants
 from deployer.plugins.ingress_nginx import render
+from deployer.sdk.errors import ForeignObject, KubeConflict
+from deployer.sdk.ingress import Backend
+from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE
+from deployer.testing.ingress.bench import Exhausted
+from deployer.toolkit.host_ownership import claimants
 from support import originals
 from support.nginx import SANDBOX, TWO, Site, nginx
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.core import Problem, StepFailed
+from deployer.core.contract.kinds import CONFIG_MAP
 from deployer.core.descriptor import schema_problems
-from deployer.core.kube.kinds import CONFIG_MAP
 from deployer.plugins.ingress_nginx import options
+from deployer.sdk.errors import StepFailed
+from deployer.sdk.plugin import Problem
 from support.nginx import ONE, SANDBOX, nginx
 
 provider = functools.cache(nginx)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core import INGRESS, KubeRejected, Preview, StepFailed
+from deployer.sdk.errors import KubeRejected, StepFailed
+from deployer.sdk.ingress import Preview
+from deployer.sdk.kube import INGRESS
 from support.nginx import ONE, SANDBOX, TWO, Site, nginx
 
 STABLE = {**SANDBOX, "mode": "stable-service", "version_header": "X-Version"}

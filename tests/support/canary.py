@@ -25,10 +25,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from deployer.api.routes import ROUTES
+from deployer.core.contract.kinds import CONTROLLER, EVENT, NAMESPACE, POD, SECRET, SERVICE
 from deployer.core.errors import KubeError
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import CONTROLLER, EVENT, NAMESPACE, POD, SECRET, SERVICE
-from deployer.core.records import Document
+from deployer.core.model.records import Document
+from deployer.kube.client import KubeClient
 from support.command import PATIENCE, Deployer, Process, Rest
 from support.world import describe
 
@@ -58,7 +58,9 @@ PLUGIN = """
     import logging
     import threading
 
-    from deployer.core import EnvInjector, HealthChecker, Problem, Verdict, hookimpl
+    from deployer.sdk.environment import EnvInjector
+    from deployer.sdk.health import HealthChecker, Verdict
+    from deployer.sdk.plugin import Problem, hookimpl
 
     VALUES = {values!r}
     log = logging.getLogger("canary")

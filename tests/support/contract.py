@@ -18,9 +18,18 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+from deployer.core.contract.kinds import (
+    CONFIG_MAP,
+    CONTROLLER,
+    ENDPOINT_SLICE,
+    INGRESS,
+    POD,
+    SECRET,
+    SERVICE,
+    Kind,
+)
 from deployer.core.errors import KubeExpired, KubeUnavailable
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, ENDPOINT_SLICE, INGRESS, POD, SECRET, SERVICE, Kind
+from deployer.kube.client import KubeClient
 
 Document = dict[str, Any]
 Problems = list[str]

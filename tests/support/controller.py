@@ -13,10 +13,12 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core import Gate, KubeError, ask
-from deployer.core.asking import parse_address
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import INGRESS, INGRESS_CLASS, NAMESPACE, Kind
+from deployer.core.contract.kinds import INGRESS, INGRESS_CLASS, NAMESPACE, Kind
+from deployer.kube.client import KubeClient
+from deployer.sdk.errors import KubeError
+from deployer.sdk.ingress import ask
+from deployer.sdk.plugin import Gate
+from deployer.toolkit.dataplane.probe import parse_address
 
 NODE = Kind("", "v1", "nodes", "Node", namespaced=False)
 CLASS = "nginx"

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 
 LOWER, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
 PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)

@@ -18,9 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from deployer import sandbox
-from deployer.core import failpoints, plugins, rollout
+from deployer.core import failpoints
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.records import App, Deployment, Event, HostClaim, Operation, Plan, Status, StoredDescriptor
+from deployer.core.model.records import (
+    App,
+    Deployment,
+    Event,
+    HostClaim,
+    Operation,
+    Plan,
+    Status,
+    StoredDescriptor,
+)
+from deployer.core.operations import rollout
+from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
 from support import late
 from support.forkserver import Channel

@@ -10,10 +10,10 @@ import os
 
 import pytest
 
+from deployer.core.contract.kinds import Kind
 from deployer.core.errors import KubeError
-from deployer.core.kube.client import connect
-from deployer.core.kube.kinds import Kind
 from deployer.core.settings import Settings
+from deployer.kube.client import connect
 
 NAME = os.environ.get("DEPLOYER_TEST_GATEWAY", "infra/edge")
 ADDRESS = os.environ.get("DEPLOYER_TEST_GATEWAY_ADDRESS", "198.19.0.1")

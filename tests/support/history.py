@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from deployer.core.contract.kinds import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.errors import Interrupted, KubeError, KubeNotFound, Revoked
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
-from deployer.core.records import Document
+from deployer.core.model.records import Document
+from deployer.kube.client import KubeClient
 from support.world import World
 
 KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS, HTTP_ROUTE)

@@ -9,7 +9,9 @@ import importlib.metadata
 import threading
 from collections.abc import Mapping, Sequence
 
-from deployer.core import Outcome, Phase, Plan, PluginSettings, Step, StepFailed, Strategy, Work, deploy_steps, hookimpl
+from deployer.sdk.errors import StepFailed
+from deployer.sdk.plugin import PluginSettings, hookimpl
+from deployer.sdk.strategy import Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
 
 WAITING = "waiting at the last step"
 

@@ -10,24 +10,16 @@ import time
 from typing import Any
 
 from deployer import sandbox
-from deployer.core import (
-    CONFIG_MAP,
-    CONTROLLER,
-    ENDPOINT_SLICE,
-    INGRESS,
-    NAMESPACE,
-    SERVICE,
-    Backend,
-    Gate,
-    Route,
-    RouteContext,
-)
-from deployer.core.kube import client as kube_client
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.kube.owned import OwnedKube, Owner
-from deployer.core.plugins import load
+from deployer.core.contract.kube import Owner
+from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
+from deployer.kube import client as kube_client
+from deployer.kube.informer import Mirrors
+from deployer.kube.owned import OwnedKube
 from deployer.plugins.ingress_nginx import Nginx, render
+from deployer.sdk.ingress import Backend, Route, RouteContext
+from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, ENDPOINT_SLICE, INGRESS, NAMESPACE, SERVICE
+from deployer.sdk.plugin import Gate
 
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 SANDBOX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.1}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from deployer.core import CONTROLLER, INGRESS, SERVICE
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.kinds import Kind
+from deployer.core.contract.kinds import Kind
+from deployer.kube.client import KubeClient
+from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE
 
 Object = dict[str, Any]
 

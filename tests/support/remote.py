@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer import sandbox
-from deployer.core.records import App, Deployment, Operation, Plan, Status
+from deployer.core.model.records import App, Deployment, Operation, Plan, Status
 from support.forkserver import Channel, Child, ForkServer
 from support.world import World
 

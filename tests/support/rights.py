@@ -15,11 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from deployer.core.contract.kinds import CONFIG_MAP, NAMESPACE, Kind
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import CONFIG_MAP, NAMESPACE, Kind
-from deployer.core.records import Document
+from deployer.core.model.records import Document
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
 
 FILES = Path(__file__).resolve().parents[2] / "deploy" / "rbac"
 

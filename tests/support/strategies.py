@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from deployer.core import Gate, Outcome, Plan, Provider, Step, Strategy, Work, deploy_steps, plugins
-from deployer.core.plugins import Entry
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry
+from deployer.sdk.plugin import Gate, Provider
+from deployer.sdk.strategy import Outcome, Plan, Step, Strategy, Work, deploy_steps
 from support.world import PATIENCE, World
 
 Visit = Callable[[Work, str], None]

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deployer import sandbox
-from deployer.core import plugins
 from deployer.core.clock import SteadyClock
-from deployer.core.dryrun import DryRun
-from deployer.core.engine import Engine
+from deployer.core.commands.service import Service
+from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
+from deployer.core.deployment_log import Logbook, Redactor
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound
-from deployer.core.kube import client as kube_client
-from deployer.core.kube.client import WATCH_SILENCE, KubeClient
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.logbook import Logbook, Redactor
-from deployer.core.records import Deployment, Document, Event, Operation, Status, StoredDescriptor
-from deployer.core.runner import Tools
-from deployer.core.service import Service
+from deployer.core.model.records import Deployment, Document, Event, Operation, Status, StoredDescriptor
+from deployer.core.operations.dispatcher import Engine
+from deployer.core.operations.runner import Tools
+from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
-from deployer.core.store.sqlite import SqliteStore
+from deployer.kube import client as kube_client
+from deployer.kube.client import WATCH_SILENCE, KubeClient
+from deployer.kube.informer import Mirrors
+from deployer.store.sqlite import SqliteStore
+from deployer.toolkit.dry_run import DryRun
 
 T = TypeVar("T")
 

@@ -19,13 +19,14 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from deployer import sandbox as sandbox_package
+from deployer.core.contract.kinds import NAMESPACE
+from deployer.core.contract.kube import Owner
 from deployer.core.gate import Gate
-from deployer.core.kube import client as client_module
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import NAMESPACE
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.settings import Settings
+from deployer.kube import client as client_module
+from deployer.kube.client import KubeClient, connect
+from deployer.kube.informer import Mirrors
+from deployer.kube.owned import OwnedKube
 
 Answer = Callable[["Request"], None]
 

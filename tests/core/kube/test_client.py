@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from deployer.core import failpoints
+from deployer.core.contract.kinds import CONTROLLER, INGRESS, NAMESPACE, POD
 from deployer.core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -28,11 +29,10 @@ from deployer.core.errors import (
     KubeUnavailable,
 )
 from deployer.core.gate import Gate
-from deployer.core.kube import client as client_module
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import CONTROLLER, INGRESS, NAMESPACE, POD
-from deployer.core.kube.transport import TokenFile
 from deployer.core.settings import Settings
+from deployer.kube import client as client_module
+from deployer.kube.client import KubeClient, connect
+from deployer.kube.transport import TokenFile
 
 OBJECT = {"metadata": {"name": "a", "resourceVersion": "5"}}
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.kinds import POD
 from deployer.core.errors import DeadlineExceeded, DeployerError, KubeForbidden, KubeRejected, SettingsError
 from deployer.core.gate import Gate
-from deployer.core.kube import connection
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import POD
 from deployer.core.settings import Settings, load, translate_original_flags
+from deployer.kube import connection
+from deployer.kube.client import KubeClient, connect
 
 ELSEWHERE = "k8s.example.com:6443"
 TOKEN = "eyJhbGciOiJ-secret_1.x"

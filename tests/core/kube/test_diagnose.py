@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
+from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, StepFailed
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient
-from deployer.core.kube.diagnose import await_endpoints, await_pods_gone, await_ready, tell_last_lines
-from deployer.core.kube.explain import explain_not_ready
-from deployer.core.kube.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
-from deployer.core.kube.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.kube.owned import OwnedKube, Owner
-from deployer.core.kube.pods import listed, short
-from deployer.core.kube.words import pull_error
-from deployer.core.manifests import LABEL_MANAGED_BY
-from deployer.core.workload import await_serving
+from deployer.kube.client import KubeClient
+from deployer.kube.informer import Mirrors
+from deployer.kube.owned import OwnedKube
+from deployer.kube.ownership import LABEL_MANAGED_BY
+from deployer.kube.pods import listed, short
+from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, await_ready, tell_last_lines
+from deployer.toolkit.readiness.error_patterns import pull_error
+from deployer.toolkit.readiness.explain import explain_not_ready
+from deployer.toolkit.readiness.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
+from deployer.toolkit.workload import await_serving
 
 Document = dict[str, Any]
 

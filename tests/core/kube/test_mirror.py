@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.kinds import POD
+from deployer.core.contract.kube import CONTROLLED_BY
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
 from deployer.core.gate import Gate
-from deployer.core.kube import client as client_module
-from deployer.core.kube import mirror as mirror_module
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import POD
-from deployer.core.kube.mirror import CONTROLLED_BY, Mirrors
 from deployer.core.settings import Settings
+from deployer.kube import client as client_module
+from deployer.kube import informer as mirror_module
+from deployer.kube.client import KubeClient, connect
+from deployer.kube.informer import Mirrors
 
 
 def pod(name: str, version: int, **labels: str) -> dict[str, Any]:

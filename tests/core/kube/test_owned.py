@@ -12,14 +12,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from deployer import sandbox as sandbox_package
+from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, SERVICE, Kind
+from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, DeadlineExceeded, Fenced, ForeignObject, KubeRejected, StepFailed
 from deployer.core.gate import Gate
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, SERVICE, Kind
-from deployer.core.kube.mirror import Mirrors
-from deployer.core.kube.owned import OwnedKube, Owner, epoch_of, inventory
-from deployer.core.manifests import ANNOTATION_DEPLOYMENT, ANNOTATION_EPOCH, LABEL_MANAGED_BY
 from deployer.core.settings import Settings
+from deployer.kube.client import KubeClient, connect
+from deployer.kube.informer import Mirrors
+from deployer.kube.owned import OwnedKube, epoch_of, inventory
+from deployer.kube.ownership import ANNOTATION_DEPLOYMENT, ANNOTATION_EPOCH, LABEL_MANAGED_BY
 
 Document = dict[str, Any]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.kinds import POD
 from deployer.core.errors import (
     Cancelled,
     DeployerError,
@@ -20,11 +21,10 @@ from deployer.core.errors import (
     KubeUnavailable,
 )
 from deployer.core.gate import Gate
-from deployer.core.kube import proxied
-from deployer.core.kube.client import KubeClient, connect
-from deployer.core.kube.kinds import POD
-from deployer.core.kube.transport import Answer
 from deployer.core.settings import Settings
+from deployer.kube import proxied
+from deployer.kube.client import KubeClient, connect
+from deployer.kube.transport import Answer
 
 HEADERS = {"User-Agent": "deployer-health", "Accept-Encoding": "identity", "Connection": "close"}
 

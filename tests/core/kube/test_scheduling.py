@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from deployer.core.errors import StepFailed
-from deployer.core.kube.explain import explain_not_ready, hint_not_ready
-from deployer.core.kube.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
+from deployer.toolkit.readiness.explain import explain_not_ready, hint_not_ready
+from deployer.toolkit.readiness.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
 
 Document = dict[str, Any]
 

@@ -12,31 +12,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deployer.core import (
-    CONFIG_MAP,
+from deployer.sdk.environment import EnvContext, EnvInjector
+from deployer.sdk.errors import StepFailed
+from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
+from deployer.sdk.kube import CONFIG_MAP
+from deployer.sdk.plugin import Document, PluginSettings, Problem, hookimpl
+from deployer.sdk.strategy import (
     AwaitEndpoints,
     AwaitReady,
-    Document,
     Done,
-    EnvContext,
-    EnvInjector,
-    HealthChecker,
-    HealthTarget,
     MoveService,
     Outcome,
     Park,
     Phase,
     Plan,
-    PluginSettings,
-    Problem,
     StartWorkload,
     Step,
-    StepFailed,
     Strategy,
-    Verdict,
     VerifyHealth,
     Work,
-    hookimpl,
 )
 
 ROLE = "versioned-announcement"

@@ -1,0 +1,1 @@
+"""`auth = "jwt"`: signed tokens, and the keys that they are checked with."""

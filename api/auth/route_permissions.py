@@ -1,0 +1,51 @@
+"""What a request permissions, from the route table."""
+
+from __future__ import annotations
+
+import re
+
+import falcon
+
+from deployer.api import http
+from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
+
+_CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class RoutePermissions:
+    """Looks requests up in the route table. What is not in it is demanded of somebody who is known, at least."""
+
+    def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
+        self._routes = {route.path: route for route in routes if not route.stream}
+        public = [r.path for r in self._routes.values() if Anybody.EVERYBODY in r.methods.values()]
+        self._public = re.compile("|".join(map(_pattern, public)) or r"(?!)")
+
+    def of(self, method: str, template: str | None) -> Access:
+        """What a method on a route permissions. `template` is the route's path; None when there is no such route."""
+        if method == "OPTIONS":
+            return Anybody.EVERYBODY
+        route = self._routes.get(template or "")
+        if route is None:
+            return Anybody.AUTHENTICATED
+        return route.methods.get("GET" if method == "HEAD" else method, Anybody.AUTHENTICATED)
+
+    def maybe_public(self, method: str, path: str) -> bool:
+        """False when it is certain, before the path has been routed, that the caller must be known."""
+        return method == "OPTIONS" or (method in ("GET", "HEAD") and self._public.fullmatch(path) is not None)
+
+    def namespace(self, req: falcon.Request) -> str:
+        """The namespace in which it is demanded. Raises Invalid."""
+        route = self._routes.get(req.uri_template or "")
+        return http.stated_namespace(req) if route is not None and route.states_namespace else http.namespace(req)
+
+    def changes(self, method: str, template: str | None) -> Permission | None:
+        """The permission to change something that the request needs; None when it changes nothing."""
+        if method not in _CHANGES:
+            return None
+        demanded = self.of(method, template)
+        route = self._routes.get(template or "")
+        return demanded if route is not None and not route.dry and isinstance(demanded, Permission) else None
+
+
+def _pattern(template: str) -> str:
+    return re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(template))

@@ -1,0 +1,1 @@
+"""What protects the people behind browsers: origins, and the names that this service answers to."""

@@ -1,0 +1,143 @@
+"""`/deployments/`: what was, is and will be running, with logs and health data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import falcon
+
+from deployer.api import http
+from deployer.api.views import DeploymentView
+from deployer.core.commands.service import Service
+from deployer.core.model.records import Deployment as Record
+from deployer.core.model.records import Status
+
+# Characters up to which a log is answered in one piece, with its length; a longer one is streamed.
+_WHOLE = 256 * 1024
+
+
+class Deployments(http.Resource):
+    """The collection."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Newest first, narrowed to `appname` and `status`; at most `limit` of each app."""
+        view = DeploymentView(req, verb="list")
+        found = self._service.deployments(
+            http.namespace(req),
+            http.app(req),
+            http.number(req, "limit", least=1),
+            http.choice(req, "status", Status),
+        )
+        http.send_record(resp, [view.show(deployment) for deployment in found])
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Queue a deployment of the descriptor `descriptorId`."""
+        namespace, descriptor = http.namespace(req), http.required(req, "descriptorId")
+        view = DeploymentView(req)
+        with view.checking():
+            deployment = self._service.deploy(namespace, descriptor, http.by(req))
+        _accepted(resp, deployment, view)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
+        namespace, app = http.namespace(req), http.required_app(req)
+        undeploy = http.flag(req, "undeploy", default=False)
+        count, live = self._service.delete_deployments(namespace, app, undeploy, http.by(req))
+        http.send(resp, {"deleted": count}, 202)
+        if live is not None:
+            _locate(resp, live)
+
+
+class Deployment(http.Resource):
+    """One deployment."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show it."""
+        view = DeploymentView(req, id)
+        _show(resp, self._service.deployment(http.namespace(req), id), view)
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Queue a new deployment of the same descriptor copy."""
+        namespace, view = http.namespace(req), DeploymentView(req)
+        with view.checking():
+            deployment = self._service.redeploy(namespace, id, http.by(req), if_match=http.if_match(req))
+        _accepted(resp, deployment, view)
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
+        namespace, purge = http.namespace(req), http.flag(req, "deleteDeployment", default=False)
+        view = DeploymentView(req, id)
+        deployment = self._service.undeploy(namespace, id, purge, http.by(req), if_match=http.if_match(req))
+        _accepted(resp, deployment, view)
+
+
+class Logs(http.Resource):
+    """A deployment's log as text."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """The lines so far; those after line number `after`, when it is given.
+
+        `X-Next-After` is the number of the last line: the `after` of whoever wants only what comes next.
+        """
+        pieces, last = self._service.log(http.namespace(req), id, http.number(req, "after", least=0) or 0)
+        resp.set_header("X-Next-After", str(last))
+        resp.content_type = "text/plain; charset=utf-8"
+        start: list[str] = []
+        size = 0
+        for piece in pieces:
+            start.append(piece)
+            size += len(piece)
+            if size >= _WHOLE:
+                resp.stream = _encoded(itertools.chain(start, pieces))
+                return
+        resp.data = "".join(start).encode()
+
+
+class HealthCheckData(http.Resource):
+    """What the health checks of a deployment's pods answered."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """`[{"podName", "value"}]`."""
+        http.send(resp, self._service.health_data(http.namespace(req), id))
+
+
+def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
+    """The pieces as blocks of at least 16 KiB: a line at a time would be a chunk of HTTP each."""
+    block: list[str] = []
+    size = 0
+    for piece in pieces:
+        block.append(piece)
+        size += len(piece)
+        if size >= 16 * 1024:
+            yield "".join(block).encode()
+            block.clear()
+            size = 0
+    yield "".join(block).encode()
+
+
+def _locate(resp: falcon.Response, deployment: Record) -> None:
+    resp.set_header("Location", http.location("deployments", deployment.id, deployment.namespace))
+
+
+def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -> None:
+    _locate(resp, deployment)
+    _show(resp, deployment, view, 202)
+
+
+def _show(resp: falcon.Response, deployment: Record, view: DeploymentView, status: int = 200) -> None:
+    http.about(resp, deployment.app, deployment.id)
+    http.send_record(resp, view.show(deployment), status)
+    http.set_revision(resp, deployment.revision)

@@ -1,0 +1,1 @@
+"""What providers implement and what they are given; the ports behind which cluster and store are."""

@@ -1,0 +1,176 @@
+"""What steps and plugins get of the cluster: one namespace, bound to an app's and a deployment's ownership, fenced."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from deployer.core.contract.kinds import Kind
+from deployer.core.errors import ForeignObject
+from deployer.core.gate import Gate
+from deployer.core.model.records import Document
+
+T = TypeVar("T")
+Documents = list[Document]
+Change = Callable[[Document | None], Document | None]
+
+CONTROLLED_BY = "@controlled-by"
+"""In a mirror's selector: the uid of the controller that owns the object. No label can be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The event that no object with these labels is left; made by `KubeAccess.gone`."""
+
+    kind: Kind
+    namespace: str | None
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """For whom objects are handled.
+
+    instance    which Deployer (setting)
+    deployment  id of the deployment that is being carried out or removed
+    epoch       fencing token of the app's lease
+    keep        ids of deployments that are live or held: their objects are never leftovers
+    """
+
+    instance: str
+    namespace: str
+    app: str
+    deployment: str
+    epoch: int
+    keep: frozenset[str] = frozenset()
+
+
+class KubeAccess(Protocol):
+    """Reads freely; writes only what belongs to `owner`, only in its namespace, and only while the gate is open.
+
+    Every method raises KubeError and what the gate raises.
+    """
+
+    owner: Owner
+    gate: Gate
+
+    def with_gate(self, gate: Gate) -> KubeAccess:
+        """The same, bound to another gate."""
+
+    def for_deployment(self, deployment: str) -> KubeAccess:
+        """The same for another deployment of the app."""
+
+    def get(self, kind: Kind, name: str, namespace: str | None = None) -> Document | None:
+        """The object as it is now; None when it is not there."""
+
+    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        """The objects with these labels as they are now."""
+
+    def everywhere(self, kind: Kind) -> Documents:
+        """All objects of the kind in all namespaces as they are now. Few may read so much: raises KubeForbidden."""
+
+    def items(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        """Like `list`, from the shared mirror: no request, perhaps some milliseconds old. Never change the dicts."""
+
+    def known(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        """Like `items`, but never waits: what a mirror that may be out of reach has so far. For what only explains."""
+
+    def wait(
+        self,
+        kind: Kind,
+        condition: Callable[[Documents], T | None],
+        *,
+        labels: Mapping[str, str] | None = None,
+        recheck: float | None = None,
+        event: threading.Event | None = None,
+        namespace: str | None = None,
+    ) -> T:
+        """The first truthy answer of `condition` about the objects with these labels, asked again whenever one of
+        them changes, every `recheck` seconds, and when `event` is set. No polling. Never change the dicts."""
+
+    def waking(
+        self, kind: Kind, event: threading.Event, labels: Mapping[str, str], namespace: str | None = None
+    ) -> contextlib.AbstractContextManager[object]:
+        """Set `event` whenever one of the objects with these labels changes: for a `wait` that looks at them too."""
+
+    def gone(self, kind: Kind, labels: Mapping[str, str], namespace: str | None = None) -> Gone:
+        """The event that no object with these labels is left any more, for `Park`."""
+
+    def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
+        """The last lines of a container's log; `previous`: of the run before its last restart."""
+
+    def events(self, about: str) -> Documents:
+        """The Events about an object, oldest first. One attempt, as for a log.
+
+        about   its uid, or `Kind/name` of one that need not be readable
+        """
+
+    def annotations(self, role: str) -> dict[str, str]:
+        """The ownership annotations of an object of this deployment."""
+
+    def is_ours(self, found: Document) -> bool:
+        """True when this instance made it for this app."""
+
+    def is_original(self, found: Document) -> bool:
+        """True when the original deployer made it for this app; such an object may be taken over.
+
+        An Ingress has no labels: beside its shape, its backend must be a version of the original that the app's Service
+        selects, and its host the one that this version's ReplicationController names. Once that Service is ours, which
+        it becomes after the route, it may select a later version.
+        """
+
+    def owned_by(self, found: Document, deployment: str) -> bool:
+        """True when it is ours and of that deployment."""
+
+    def foreign(self, kind: Kind, found: Document) -> ForeignObject:
+        """Whose it is, in one sentence."""
+
+    def create(self, kind: Kind, body: Document) -> Document:
+        """Create an object that belongs to this deployment alone; what is there already from it is returned as it is.
+
+        A leftover of another deployment of this app is removed first. Raises ForeignObject, KubeRejected.
+        """
+
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        deployment: str | None = None,
+        propagation: str = "Background",
+        wait_gone: bool = True,
+        original_ok: bool = False,
+    ) -> bool:
+        """Delete an object of `deployment` (this one, unless said otherwise); `original_ok`: or of the original.
+
+        True when there is none (any more); False when the name belongs to somebody else, who keeps it.
+        """
+
+    def delete_orphan(self, pod: Document) -> None:
+        """Delete a pod that a ReplicationController of this app made and that no controller owns any more.
+
+        Whether it is one is the caller's business: pods carry no annotation of ours.
+        """
+
+    def put_shared(self, kind: Kind, name: str, change: Change, *, role: str) -> Document | None:
+        """Edit an object that outlives a deployment (unversioned Service, route), or create it.
+
+        `change` gets a copy of what is there (None: nothing), and returns what should be; None or no difference means
+        no write. It is called again when somebody else wrote meanwhile, so it must change our fields only. Returns
+        the object as it is then. Raises ForeignObject, Fenced, KubeRejected.
+        """
+
+    def delete_shared(self, kind: Kind, name: str, *, wait_gone: bool = True, original_ok: bool = False) -> bool:
+        """Delete the app's own shared object. True when there is none (any more); False when it is somebody else's.
+
+        Raises Fenced.
+        """
+
+    def raise_epoch(self, kind: Kind, name: str) -> bool:
+        """Write our epoch on a shared object of ours, so that earlier holders of the lease can no longer write it.
+
+        False when there is nothing of ours to write on. Raises Fenced.
+        """

@@ -1,0 +1,478 @@
+"""The classes that a plugin implements: Strategy with its Steps, HealthChecker, IngressProvider, EnvInjector.
+
+Every method takes one context object, so that contexts can grow without breaking anybody. A new method always comes
+with a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from deployer.core.contract.health import HealthTarget, Verdict
+from deployer.core.contract.kinds import SERVICE
+from deployer.core.contract.kube import Gone, KubeAccess
+from deployer.core.errors import Problem, StepFailed
+from deployer.core.gate import Gate
+from deployer.core.model.records import Document, Json, Plan
+from deployer.core.settings import PATH, Settings
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """What a register hook gets: the plugin's own `[plugins.<name>]` table, checked, and the service's settings."""
+
+    table: Mapping[str, Any]
+    core: Settings
+
+
+class Provider(ABC):
+    """Base of everything that a plugin hands in."""
+
+    name: str
+    """What descriptors and settings call it. Unique among its kind."""
+
+    @property
+    def options_schema(self) -> Schema | None:
+        """JSON Schema (2020-12) for this provider's options in a descriptor; None: it takes none."""
+        return None
+
+    def check_descriptor(self, descriptor: Document) -> Sequence[Problem]:
+        """What this provider cannot do for that (normalised) descriptor. Asked before anything is stored."""
+        return ()
+
+    def remarks(self, descriptor: Document) -> Sequence[Problem]:
+        """What will have no effect in that (normalised) descriptor, although it is no mistake: shown, never refused."""
+        return ()
+
+
+# --- strategies ---------------------------------------------------------------------------------------------------
+
+
+class Phase(IntEnum):
+    """The part of a deployment that a step belongs to, in order. Budgets and gates are given by phase."""
+
+    START = 1
+    VERIFY = 2
+    EXPOSE = 3
+    CONFIRM = 4
+    RETIRE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The step reached its goal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Nothing to do before `until` (by `work.now()`): the thread and the lease are freed, then `run` is called
+    again; with an `event` (`work.kube.gone(...)`) as soon as that has come, and after a restart. `reason` goes
+    to the log."""
+
+    until: float
+    reason: str = ""
+    event: Gone | None = None
+
+
+Outcome = Done | Park
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The one object that a step gets. Its handles stop working when the step's time is up or it is cancelled.
+
+    plan         what was pinned when the operation was decided (`records.Plan`)
+    kube         the namespace's objects, bound to this app's and deployment's ownership
+    log          one line (or several) for the deployment's log
+    health       asks the pinned health checker about every pod of the version; keeps the raw answers
+    ingress      the pinned ingress provider, None when there is none
+    ask_pods     asks some of these pods for the route's path on its port, without the data plane; None: nobody can
+    displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
+    remember     keep a JSON value; durable when it returns
+    recall       what was remembered under that key by this step, or the default
+    gate         `gate.check()`, `gate.pause(seconds)`, `gate.remaining()`: cancellation and the deadline
+    now          seconds since the epoch, which go on evenly when the system's clock is set: what `Park` counts by
+    """
+
+    plan: Plan
+    kube: KubeAccess
+    log: Callable[[str], None]
+    health: HealthRounds | None
+    ingress: IngressProvider | None
+    remember: Callable[[str, Json], None]
+    recall: Callable[[str, Json], Json]
+    gate: Gate
+    now: Callable[[], float]
+    displaced: IngressProvider | None = None
+    ask_pods: Callable[[Sequence[Document], Route, Gate], Sequence[ProbeResponse]] | None = None
+
+    def left(self, key: str, seconds: float) -> float:
+        """How much is left of a period that begins when the step first asks under `key`; 0 when it is over.
+
+        Durable. It goes on over a restart; when the system's clock was set back before, it begins anew.
+        """
+        now, began = self.now(), self.recall(key, None)
+        if began is None or began > now:
+            began = now
+            self.remember(key, began)
+        return max(0.0, float(began) + seconds - now)
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
+        self.gate.check()
+
+    def route(self, document: Document | None = None) -> RouteContext:
+        """The context for the ingress provider, for the plan's own route or for another one."""
+        chosen = document if document is not None else self.plan.route
+        if chosen is None:
+            raise ValueError("this plan has no route")
+        context = RouteContext(Route.from_document(chosen), self.kube, self.log, self.gate)
+        hint = self.ingress.backend_tls_hint if self.ingress else context.tls_hint
+        return dataclasses.replace(context, tls_hint=hint)
+
+
+class Step(ABC):
+    """One step. `run` and `undo` look at the cluster, not at memory, and can be run any number of times.
+
+    The engine records that a step is started before it calls `run`; a step that was started is undone even when `run`
+    never returned. A step without an `undo` of its own only looks, and begins anew after a crash. Raise StepFailed when
+    the goal cannot be reached.
+    """
+
+    id: str
+    """Stable across releases of the plugin: a resumed operation finds its steps by it."""
+    phase: Phase
+
+    @abstractmethod
+    def run(self, work: Work) -> Outcome:
+        """Reach the goal, or return at once when it is reached."""
+
+    def undo(self, work: Work) -> None:
+        """Take back what `run` may have done. The default is for steps that only look."""
+        return
+
+
+class Strategy(Provider):
+    """How a new version takes over from the old one: a list of steps."""
+
+    @abstractmethod
+    def deploy_steps(self, plan: Plan) -> Sequence[Step]:
+        """Steps up to the commit point, phases in order; none of phase RETIRE."""
+
+    def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
+        """Steps that remove the replaced version; None: the usual ones (`steps.retire_steps`)."""
+        return None
+
+    def undeploy_steps(self, plan: Plan) -> Sequence[Step] | None:
+        """Steps that remove a live version; None: the usual ones (`steps.undeploy_steps`)."""
+        return None
+
+
+# --- health -------------------------------------------------------------------------------------------------------
+
+
+class HealthChecker(Provider):
+    """Says of one pod whether it is healthy."""
+
+    @abstractmethod
+    def check(self, target: HealthTarget) -> Verdict:
+        """Ask the pod once, within `target`'s deadline. An exception counts as unhealthy, with its text."""
+
+
+class HealthRounds(ABC):
+    """What `work.health` is: rounds of checks over all pods of the version, concurrently, by uid."""
+
+    @abstractmethod
+    def check_all(self, pods: Sequence[Document], gate: Gate) -> Mapping[str, Verdict]:
+        """One round: pod uid -> verdict. Raises what the gate raises."""
+
+    @abstractmethod
+    def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:
+        """Make the raw answers of the last round the deployment's health check data."""
+
+
+# --- ingress ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResponse:
+    """Of one pod. `status` 0: no HTTP answer; `refused`: nothing listens on the port; `tls`: it speaks TLS."""
+
+    status: int = 0
+    refused: bool = False
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A Service and its port, with its share of the traffic."""
+
+    service: str
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """How the new version can be looked at before the switch, from `prepare` to `release`.
+
+    host    the host under which it answers; empty when the settings name none
+    token   letters and digits that nobody can guess, for a data plane that can match a header
+    check   a path that must answer well through the preview before the switch; empty: none is asked
+    tls_secret  of the preview host, when the settings name one
+    """
+
+    host: str = ""
+    token: str = ""
+    check: str = ""
+    tls_secret: str = ""
+
+
+PREVIEW_OPTIONS: Schema = {
+    "previewCheck": {
+        "type": "string",
+        "maxLength": 1024,
+        "pattern": f"^{PATH}$",
+        "x-rule": "must be a path like /health",
+    }
+}
+"""Properties for the `options_schema` of every ingress provider with the capability `preview`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch.
+
+    `stable`: the route refers to the unversioned Service, which is named like the app, and follows it: moving that
+    Service to `backend`, which is not the provider's business, is the switch then. `displaces`: the ingress provider of
+    that name has the host until its route is taken away, after the switch, and may win it as long as both have it.
+    `path`: what confirmation and warm-up ask for.
+    """
+
+    namespace: str
+    app: str
+    host: str
+    version: str
+    deployment: str
+    backend: Backend
+    previous: Backend | None = None
+    tls_secret: str = ""
+    redirect_www: bool = False
+    compression: bool = False
+    sticky: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    preview: Preview = Preview()
+    stable: bool = False
+    displaces: str = ""
+    path: str = "/"
+
+    def to_document(self) -> Document:
+        """As JSON, for the plan."""
+        out: Document = {name: getattr(self, name) for name in self.__slots__}
+        out["backend"] = _backend_document(self.backend)
+        out["previous"] = _backend_document(self.previous) if self.previous else None
+        out["headers"] = [list(pair) for pair in self.headers]
+        out["options"] = dict(self.options)
+        out["preview"] = dataclasses.asdict(self.preview)
+        return out
+
+    @classmethod
+    def from_document(cls, document: Document) -> Route:
+        """The inverse of `to_document`."""
+        values = dict(document)
+        values["backend"] = Backend(**values["backend"])
+        values["previous"] = Backend(**values["previous"]) if values.get("previous") else None
+        values["headers"] = tuple((name, value) for name, value in values.get("headers", ()))
+        values["preview"] = Preview(**(values.get("preview") or {}))
+        return cls(**values)
+
+
+def _backend_document(backend: Backend) -> Document:
+    return {"service": backend.service, "port": backend.port, "weight": backend.weight}
+
+
+@dataclass(frozen=True, slots=True)
+class PodAnswers:
+    """What pods of the route's version answered to plain HTTP on the route's port and path, without the data plane.
+
+    statuses    the HTTP statuses
+    answered    every pod that was asked gave one
+    any_status  whatever the app answers is right: on the way back to a version that served before
+    why         what else was found, as the rest of a sentence; empty: nothing
+    """
+
+    statuses: frozenset[int] = frozenset()
+    answered: bool = False
+    any_status: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteContext:
+    """What an ingress provider's verbs get. `pods`: what is known from asking the pods themselves; `tls_hint`: what a
+    user can do about an app whose port speaks TLS."""
+
+    route: Route
+    kube: KubeAccess
+    log: Callable[[str], None]
+    gate: Gate
+    pods: PodAnswers = PodAnswers()
+    tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
+
+    def wait(self, event: threading.Event, timeout: float) -> bool:
+        """Wait for an event; False after `timeout` seconds. Raises when the gate closes."""
+        return self.gate.wait(event, timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """Where a route leads now, according to the API server.
+
+    deployment  whose it is; empty when the original made it
+    tls_secret  with which it serves TLS; empty without, and when that is not the route's business
+    redirect_www  it redirects the `www.` twin of its host
+    """
+
+    backends: tuple[Backend, ...]
+    host: str
+    deployment: str = ""
+    tls_secret: str = ""
+    redirect_www: bool = False
+
+
+def backends_behind(kube: KubeAccess, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:
+    """The same backends, with the versioned Service that the unversioned one stands for now in place of that; without
+    it when it is not there or selects no version."""
+    found: list[Backend] = []
+    for backend in backends:
+        if backend.service != app:
+            found.append(backend)
+            continue
+        service = kube.get(SERVICE, app)
+        selector = (service or {}).get("spec", {}).get("selector") or {}
+        if version := selector.get("version"):
+            found.append(dataclasses.replace(backend, service=f"{app}-{version}"))
+    return tuple(dict.fromkeys(found))
+
+
+class IngressProvider(Provider):
+    """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
+
+    capabilities: frozenset[str] = frozenset()
+    """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `weights`, `preview`."""
+
+    backend_tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
+    """What a user can do about an app whose port speaks TLS, while the data plane speaks plain HTTP to it."""
+
+    @property
+    def minimum_hold(self) -> float:
+        """Seconds for which the old version must go on serving after the switch, whatever the settings say."""
+        return 10.0
+
+    @property
+    def stable(self) -> bool:
+        """Should routes refer to the unversioned Service? Asked when a deployment is decided; see `Route.stable`."""
+        return False
+
+    @abstractmethod
+    def state(self, context: RouteContext) -> RouteState | None:
+        """Where the app's route leads now, with `backends` that are versioned Services even if it refers to the
+        unversioned one (`backends_behind`); None when there is no route. Only reads. Raises ForeignObject when an
+        object of the route's name belongs to somebody else."""
+
+    def backend_protocol(self, route: Route) -> str:
+        """What the data plane speaks to the app's pods: `HTTP`, which the pods themselves can be asked as well, or
+        another name."""
+        return "HTTP"
+
+    def announce(self, context: RouteContext) -> None:
+        """Write what the route will need and costs the data plane nothing, long before it is needed: called when the
+        pods begin to start. What it makes goes with the deployment whatever happens to that (roles `versioned-...`).
+        """
+        return
+
+    @abstractmethod
+    def prepare(self, context: RouteContext) -> None:
+        """Make the new backend known to the data plane, without public traffic; hold on to the old one.
+
+        When `context.pods.answered`, the pods were asked instead of the data plane: a provider may leave out what would
+        only find out the same.
+        """
+
+    def contends(self, found: Document) -> bool:
+        """Would this foreign Ingress or HTTPRoute be served by the same data plane, if it had the host of a route?"""
+        return True
+
+    def check_preview(self, context: RouteContext) -> None:
+        """Return when `route.preview.check` answers well through the preview that `prepare` made, at every address of
+        the data plane; only asked when it is set. Raises StepFailed. The default is for those without a preview."""
+        raise StepFailed(
+            f"ingress provider {self.name} has no preview through which {context.route.preview.check} can be asked",
+            reason="NoPreview",
+            hint="leave preview_check and previewCheck out",
+        )
+
+    @abstractmethod
+    def switch(self, context: RouteContext) -> None:
+        """One edit that leads the host to `route.backend`. Creates the route when there is none."""
+
+    @abstractmethod
+    def confirm(self, context: RouteContext) -> bool | None:
+        """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
+        `route.version`, as the Service was moved right before. True: that is proven; False: nothing could be asked, so
+        that time was waited instead; None: the provider does not say."""
+
+    def await_loaded(self, context: RouteContext) -> None:
+        """Return when the data plane knows the route that `switch` made, although another provider (`route.displaces`)
+        may still win the host: that one's objects are taken away next. The default waits `minimum_hold` seconds."""
+        context.log(f"waiting {self.minimum_hold:g} s until the data plane knows the route of {context.route.host}")
+        context.gate.pause(self.minimum_hold)
+
+    @abstractmethod
+    def release(self, context: RouteContext) -> None:
+        """Drop what `prepare` left, after the hold time or on the way back."""
+
+    @abstractmethod
+    def remove(self, context: RouteContext) -> None:
+        """Remove the app's route and everything that belongs to it."""
+
+    @abstractmethod
+    def fence(self, context: RouteContext) -> None:
+        """Raise the epoch annotation of the route's objects to `kube.owner.epoch`, so that an earlier holder of the
+        app's lease can no longer write them."""
+
+
+# --- environment --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EnvContext:
+    """What an injector may know: whose environment it is, where to say something, and how long it may take."""
+
+    namespace: str
+    app: str
+    version: str
+    log: Callable[[str], None]
+    gate: Gate
+
+
+class EnvInjector(Provider):
+    """Adds environment variables to every container. An error of an injector fails the deployment."""
+
+    @abstractmethod
+    def environment(self, context: EnvContext) -> Sequence[Document]:
+        """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`."""
+
+    def warnings(self, gate: Gate) -> Sequence[str]:
+        """What an operator should know, in sentences without values. Asked once, when the service has started, and in
+        nobody's way; keep to the gate all the same."""
+        return ()

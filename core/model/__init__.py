@@ -1,0 +1,1 @@
+"""What the store holds, and its form as JSON."""

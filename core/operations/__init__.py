@@ -1,0 +1,1 @@
+"""An operation, from its place in the queue to its end."""

@@ -1,0 +1,425 @@
+"""Takes operations in their order, app by app, each under its lease; resumes what a crash left; tells observers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deployer.core.clock import bounded
+from deployer.core.commands.host_claims import ended_changes
+from deployer.core.contract.kube import Gone
+from deployer.core.contract.store import Lease, Update
+from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
+from deployer.core.model.records import (
+    Deployment,
+    Document,
+    Event,
+    Operation,
+    OperationKind,
+    OperationState,
+    Plan,
+    Status,
+    new_id,
+)
+from deployer.core.operations.invocation import Hung
+from deployer.core.operations.observers import Observers
+from deployer.core.operations.removal import Removal
+from deployer.core.operations.rollout import Rollout
+from deployer.core.operations.runner import Runner, Tools
+from deployer.core.redaction import secrets_of
+
+logger = logging.getLogger(__name__)
+
+LEASE = 15.0
+"""Seconds for which a lease is good without being renewed; a successor waits that long after a crash."""
+
+TOO_MANY_HUNG = 8
+"""Threads that hang past their deadline before the service calls itself unready."""
+
+RETRY = 1.0
+"""The first pause, in seconds, after an operation had to be left as it is; doubled up to a minute."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What is open for one app, by operation id, and what is running. `early`: ids to take up before they are due."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+    early: set[str] = field(default_factory=set)
+    runner: Runner | None = None
+    busy: bool = False
+    not_before: float = 0.0
+    failures: int = 0
+
+    def next(self, now: float) -> Operation | None:
+        """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
+
+        So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way. Of
+        the others only the one that came first, which may wait for a retirement: nobody overtakes it.
+        """
+        if self.busy or not self.operations:
+            return None
+        ordered = sorted(
+            self.operations.values(),
+            key=lambda o: (not _is_aside(o), "drop" not in o.target, o.sequence, o.id),
+        )
+        begun = next((o for o in ordered if o.begun), None)
+        if begun is not None:
+            return begun
+        others = [o for o in ordered if not _is_aside(o)]
+        ordered = [*(o for o in ordered if _is_aside(o)), *others[:1]]
+        return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
+
+    def due(self, operation: Operation) -> float:
+        """When it may be taken up, by the engine's clock."""
+        return max(self._due(operation), self.not_before)
+
+    def _due(self, operation: Operation) -> float:
+        awaited = operation.target.get("awaits")
+        ready = operation.id in self.early or (awaited is not None and awaited not in self.operations)
+        return 0.0 if ready else operation.due
+
+
+def _is_aside(operation: Operation) -> bool:
+    """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
+    return operation.kind is OperationKind.RETIRE or bool(operation.target.get("released"))
+
+
+class Engine:
+    """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
+
+    def __init__(self, tools: Tools, watch: Callable[[str, Document], None] | None = None) -> None:
+        """`watch` is told what observers are told: the name of the event, and the deployment as REST shows it."""
+        self._tools = tools
+        self._store = tools.store
+        self.holder = new_id()
+        self.hung = Hung()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._changed: set[tuple[str, str]] = set()
+        self._apps: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
+        self._leases: dict[tuple[str, str], tuple[Lease, Runner]] = {}
+        self._fenced: dict[tuple[str, str], int] = {}
+        self._woken: deque[tuple[tuple[str, str], str]] = deque()
+        self._listening: dict[str, Callable[[], None]] = {}
+        self._slots = threading.Semaphore(tools.settings.workers)
+        self._threads: set[threading.Thread] = set()
+        self.observers = Observers(
+            self._store,
+            tools.registry.observers,
+            redactor=tools.redactor,
+            secrets=self._told,
+            clock=tools.clock,
+            hung=self.hung.add,
+            watch=watch,
+        )
+        self._service: list[threading.Thread] = []
+        self._unsubscribe: Callable[[], None] = lambda: None
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, with what is open. Raises StoreUnavailable."""
+        self._bound_periods()
+        self._unsubscribe = self._store.subscribe(self._on_change)
+        for operation in self._store.find(Operation, tag="open"):
+            # What is parked or held is looked at once: what it was pinned to, or waits for, may be gone, or back.
+            queue = self._apps[operation.namespace, operation.app]
+            queue.operations[operation.id] = operation
+            if operation.begun or operation.steps:
+                queue.early.add(operation.id)
+        for name, target in (("engine", self._dispatch), ("leases", self._renew)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._service.append(thread)
+        self.observers.start()
+
+    def _bound_periods(self) -> None:
+        """Nothing waits for ever, or not at all, because the system's clock was set before this start."""
+        now = self._tools.clock()
+        for operation in self._store.find(Operation, tag="open"):
+            if not operation.due or not operation.period:
+                continue
+            due = bounded(operation.due, now, least=operation.least, most=operation.period)
+            if due != operation.due:
+                with contextlib.suppress(StaleRevision):  # another process has taken it up
+                    self._store.commit(Update(dataclasses.replace(operation, due=due)))
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Take up nothing more, let go of what is running within `grace` seconds; all of it is resumed later."""
+        self._stopping.set()
+        self._wake.set()
+        observers = self.observers.stop()
+        end = time.monotonic() + grace
+        with self._lock:
+            runners = [queue.runner for queue in self._apps.values() if queue.runner]
+            threads = list(self._threads)
+        for runner in runners:
+            runner.stop(Revoked("the service is stopping"))
+        for thread in [*threads, *self._service, *observers]:
+            thread.join(max(0.1, end - time.monotonic()))
+        for forget in list(self._listening.values()):
+            forget()
+        self._unsubscribe()
+
+    @property
+    def problem(self) -> str:
+        """Why the service should get no more work; empty when all is well."""
+        hung = self.hung.count()
+        return f"{hung} steps hang past their deadline; restart the service" if hung >= TOO_MANY_HUNG else ""
+
+    @property
+    def running(self) -> int:
+        """How many operations are being worked on now."""
+        with self._lock:
+            return sum(queue.busy for queue in self._apps.values())
+
+    def idle(self) -> bool:
+        """True when nothing is open; for tests and for a quiet shutdown."""
+        return not self._store.find(Operation, tag="open") and not self._store.count(Event)
+
+    # --- dispatching ---------------------------------------------------------------------------------------------
+
+    def _on_change(self, kind: str, key: str) -> None:
+        if kind in (Operation.KIND, Deployment.KIND):
+            with self._lock:
+                self._changed.add((kind, key))
+            self._wake.set()
+        elif kind == Event.KIND:
+            self.observers.wake()
+
+    def _dispatch(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._take_in()
+                pause = self._start_due()
+            except StoreError as error:
+                logger.error("the store cannot be read: %s", error)
+                pause = RETRY
+            except Exception:
+                logger.exception("dispatching failed; trying again")
+                pause = RETRY
+            self._wake.wait(pause)
+
+    def _take_in(self) -> None:
+        """Look at what changed: operations that came or moved, deployments that somebody cancelled."""
+        with self._lock:
+            changed, self._changed = self._changed, set()
+            while self._woken:
+                app, id = self._woken.popleft()
+                if app in self._apps:
+                    self._apps[app].early.add(id)
+        for kind, key in changed:
+            if kind == Deployment.KIND:
+                deployment = self._store.get(Deployment, key)
+                if deployment is not None and deployment.status is Status.UNDEPLOYING:
+                    self._cancel(deployment)
+                continue
+            operation = self._store.get(Operation, key)
+            with self._lock:
+                if operation is None or operation.state is OperationState.DONE:
+                    for queue in self._apps.values():
+                        queue.operations.pop(key, None)
+                else:
+                    self._apps[operation.namespace, operation.app].operations[key] = operation
+            if operation is not None and operation.begun and "deployment_changed" in self.observers.wanted:
+                self._tell_progress(operation)
+
+    def _tell_progress(self, operation: Operation) -> None:
+        deployment = self._store.get(Deployment, operation.deployment)
+        if deployment is not None:
+            progress: Document = {"kind": operation.kind.value, "state": operation.state.value}
+            progress |= {"steps": dict(operation.steps), "until": operation.due or None}
+            self.observers.changed({**deployment.public(), "operation": progress})
+
+    def _cancel(self, deployment: Deployment) -> None:
+        """Somebody wants to be rid of a deployment that may be under way, waiting in the queue, or parked."""
+        with self._lock:
+            queue = self._apps.get((deployment.namespace, deployment.app))
+            runner = queue.runner if queue else None
+            found = [
+                o
+                for o in (queue.operations.values() if queue else ())
+                if o.deployment == deployment.id and o.kind is OperationKind.DEPLOY
+            ]
+        if runner is not None and runner.operation.deployment == deployment.id:
+            runner.cancel()
+            return
+        for operation in found:
+            if operation.state is OperationState.QUEUED:
+                self._end_queued(operation, deployment)
+            elif queue is not None and operation.state is OperationState.RUNNING and not operation.attempts:
+                # It is parked; what waits between two attempts waits for a reason.
+                with self._lock:
+                    queue.early.add(operation.id)
+
+    def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
+        """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
+        closed = dataclasses.replace(operation, state=OperationState.DONE)
+        said = self._tools.logbook.line(deployment.id, "UNDEPLOYED: cancelled before it began")
+        try:
+            self._store.commit(Update(closed), said, *ended_changes(self._store, deployment))
+        except StaleRevision:
+            with self._lock:
+                self._changed.add((Deployment.KIND, deployment.id))
+
+    def _start_due(self) -> float | None:
+        """Start what is due and return the seconds until something else is, None when nothing waits."""
+        pause: float | None = None
+        now = self._tools.clock()
+        with self._lock:
+            for app, queue in list(self._apps.items()):
+                operation = queue.next(now)
+                if operation is None:
+                    if not queue.operations and not queue.busy:
+                        del self._apps[app]
+                    continue
+                left = queue.due(operation) - now
+                if left > 0:
+                    pause = left if pause is None else min(pause, left)
+                    continue
+                if not self._slots.acquire(blocking=False):
+                    return RETRY if pause is None else min(pause, RETRY)
+                queue.busy = True
+                queue.early.discard(operation.id)
+                thread = threading.Thread(
+                    target=self._work, args=(app, queue, operation), name=f"operation-{operation.app}", daemon=True
+                )
+                self._threads.add(thread)
+                thread.start()
+        return pause
+
+    # --- one operation -------------------------------------------------------------------------------------------
+
+    def _work(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> None:
+        pause = 0.0
+        self._listening.pop(operation.id, lambda: None)()
+        subject = contextlib.ExitStack()
+        try:
+            # Before the first line is written, here or by a step.
+            subject.enter_context(self._tools.redactor.about(operation.deployment, self._secrets(operation.deployment)))
+            pause = self._under_lease(app, queue, operation)
+        except Interrupted as error:
+            logger.info("operation %s of %s is left as it is: %s", operation.id, operation.app, error)
+            pause = self._failed(queue)
+        except Fenced as error:
+            logger.warning("operation %s of %s belongs to another process now: %s", operation.id, operation.app, error)
+            pause = RETRY
+        except StoreError as error:
+            logger.error("operation %s of %s waits for the store: %s", operation.id, operation.app, error)
+            pause = self._failed(queue)
+        except DeployerError as error:
+            logger.error("operation %s of %s is tried again: %s", operation.id, operation.app, error)
+            pause = self._failed(queue)
+        except Exception:
+            logger.exception(
+                "operation %s of %s failed by a mistake of ours; trying again", operation.id, operation.app
+            )
+            pause = self._failed(queue)
+        finally:
+            subject.close()
+            self._done(app, queue, operation, pause)
+
+    def _told(self, deployment: Document) -> set[str]:
+        """What must not be said of a deployment that may be gone by now. Raises StoreError."""
+        return self._secrets(deployment["id"]) | secrets_of(deployment.get("descriptor", {}))
+
+    def _secrets(self, id: str) -> set[str]:
+        """What must not be said of a deployment. Raises StoreError."""
+        deployment = self._store.get(Deployment, id) if id else None
+        return set() if deployment is None else secrets_of(deployment.descriptor, self._store.get(Plan, id))
+
+    def _failed(self, queue: _Queue) -> float:
+        queue.failures += 1
+        return min(60.0, RETRY * 2.0 ** min(queue.failures - 1, 6))
+
+    def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
+        """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
+        with self._lock:
+            runner, queue.runner = queue.runner, None
+            queue.not_before = self._tools.clock() + pause if pause else 0.0
+            self._leases.pop(app, None)
+            self._threads.discard(threading.current_thread())
+        self._slots.release()
+        try:
+            now = self._store.get(Operation, operation.id)
+        except StoreError:
+            now = operation  # read again under the lease anyway
+        with self._lock:
+            queue.busy = False
+            if now is None or now.state is OperationState.DONE:
+                queue.operations.pop(operation.id, None)
+            else:
+                queue.operations[now.id] = now
+                # A cancellation that came while the step was parking found neither a runner nor a parked operation.
+                self._changed.add((Deployment.KIND, now.deployment))
+        if runner is not None and runner.event is not None:
+            self._listen(app, operation.id, runner.event)
+        self._wake.set()
+
+    def _listen(self, app: tuple[str, str], id: str, event: Gone) -> None:
+        """Take the parked operation up again when that has come."""
+
+        def wake() -> None:
+            self._woken.append((app, id))
+            self._wake.set()
+
+        with contextlib.suppress(Revoked):
+            self._listening[id] = self._tools.mirrors.get(event.kind, event.namespace).on_gone(event.labels, wake)
+
+    def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
+        """Run it and return how long the app should be left alone (0 unless another process has the lease)."""
+        lease = self._store.acquire(*app, self.holder, LEASE)
+        if lease is None:
+            return LEASE / 3
+        try:
+            # Read under the lease: whoever had it before may have gone on with it.
+            current = self._store.get(Operation, operation.id)
+            if current is None or current.state is OperationState.DONE:
+                return 0.0
+            fenced = self._fenced.get(app) == lease.token
+            chosen = Rollout if current.kind is OperationKind.DEPLOY else Removal
+            runner = chosen(self._tools, current, lease, self.hung, fenced=fenced)
+            with self._lock:
+                queue.runner = runner
+                self._leases[app] = (lease, runner)
+            if self._stopping.is_set():
+                return 0.0
+            # A cancellation that came before the runner was known is seen by its own look at the deployment.
+            self._check_cancelled(runner)
+            runner.run()
+            self._fenced[app] = lease.token
+            queue.failures = 0
+            return 0.0
+        finally:
+            try:
+                self._store.release(lease)
+            except StoreError as error:
+                logger.warning("the lease of %s/%s could not be given back: %s", *app, error)
+
+    def _check_cancelled(self, runner: Runner) -> None:
+        deployment = self._store.get(Deployment, runner.operation.deployment)
+        if deployment is not None and deployment.status is Status.UNDEPLOYING:
+            runner.cancel()
+
+    # --- leases --------------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        while not self._stopping.wait(LEASE / 3):
+            with self._lock:
+                held = list(self._leases.values())
+            for lease, runner in held:
+                try:
+                    self._store.renew(lease, LEASE)
+                except Fenced as error:
+                    runner.stop(Revoked(f"the lease is lost: {error}"))
+                except StoreError as error:
+                    logger.error("the lease of %s/%s could not be renewed: %s", lease.namespace, lease.app, error)

@@ -1,0 +1,55 @@
+"""What each deployment made in the cluster, noted in its plan before it was made: the inventory for removing it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from deployer.core.contract.kinds import CONTROLLER, SERVICE, Kind
+from deployer.core.contract.store import Store, Update
+from deployer.core.errors import Conflict, StaleRevision
+from deployer.core.model.records import Document, Plan
+from deployer.core.operations.journal import Journal
+from deployer.kube import ownership
+
+ATTEMPTS = 5
+"""How often a note is written anew when the plan changed in between."""
+
+Thing = tuple[Kind, str]
+
+
+class PlanLedger:
+    """A `Ledger` on the store, for one operation. The plan's own objects need no note: they are pinned with it."""
+
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self._store = store
+        self._journal = journal
+        self._removed: set[tuple[str, Thing]] = set()
+
+    def making(self, deployment: str, kind: Kind, name: str) -> None:
+        """Note it, under the operation's lease. Raises Fenced, Conflict."""
+        self._removed.discard((deployment, (kind, name)))
+        note: Document = {"kind": dataclasses.asdict(kind), "name": name}
+        for _ in range(ATTEMPTS):
+            plan = self._store.get(Plan, deployment)
+            if plan is None or (kind, name) in _pinned(plan) or note in plan.made:
+                return
+            try:
+                self._journal.write(Update(dataclasses.replace(plan, made=[*plan.made, note])))
+            except StaleRevision:
+                continue
+            return
+        raise Conflict(f"the plan of deployment {deployment} was changed by others again and again; deploy again")
+
+    def removed(self, deployment: str, kind: Kind, name: str) -> None:
+        """This operation need not look for it again; kept in memory only, as looking twice does no harm."""
+        self._removed.add((deployment, (kind, name)))
+
+    def left(self, plan: Plan) -> list[Thing]:
+        """What the deployment may still have in the cluster, the last one made first."""
+        made = [*_pinned(plan), *((Kind(**note["kind"]), note["name"]) for note in plan.made)]
+        return [thing for thing in reversed(made) if (plan.deployment, thing) not in self._removed]
+
+
+def _pinned(plan: Plan) -> list[Thing]:
+    name = ownership.versioned_name(plan.app, plan.version)
+    return [(SERVICE, name), (CONTROLLER, name)]

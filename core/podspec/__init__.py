@@ -1,0 +1,1 @@
+"""What can be said of a podspec without a cluster: rules, types, Pod Security."""

@@ -1,0 +1,127 @@
+"""The fields of a PodSpec and their types, for what can be known of one without asking a cluster.
+
+The source is `types.json`, made from the OpenAPI document of an API server (its version stands in the file). A
+cluster may be newer or older: it alone decides which fields it knows, while the type of a field never changes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from typing import Any
+
+from deployer.core.errors import Problem
+
+_FILE: Mapping[str, Any] = json.loads(resources.files(__package__).joinpath("types.json").read_text("utf-8"))
+VERSION: str = _FILE["version"]
+"""The version of Kubernetes whose fields are known here."""
+_TYPES: Mapping[str, Mapping[str, str]] = _FILE["types"]
+_ROOT = "PodSpec"
+
+_BOUNDS = {"int32": 1 << 31, "int64": 1 << 63}
+_WANTED = {
+    "string": "text",
+    "bool": "true or false",
+    "int32": "a whole number",
+    "int64": "a whole number",
+    "number": "a number",
+    "quantity": 'a quantity such as "500m" or "64Mi"',
+    "intstr": "a whole number or a name",
+}
+
+
+def with_whole_numbers(podspec: Any) -> Any:
+    """The podspec with 8080 in the place of 8080.0 wherever a whole number belongs; shares what it does not change."""
+    return _whole(podspec, _ROOT)
+
+
+def _whole(value: Any, kind: str) -> Any:
+    if isinstance(value, float):
+        return int(value) if kind in ("int32", "int64", "intstr") and value.is_integer() else value
+    if isinstance(value, list) and kind.startswith("["):
+        return [_whole(item, kind[1:-1]) for item in value]
+    if isinstance(value, dict):
+        fields = _TYPES.get(kind)
+        if fields is not None:
+            return {name: _whole(item, fields.get(name, "any")) for name, item in value.items()}
+    return value
+
+
+def type_problems(podspec: Any, path: str = "podspec") -> Iterator[Problem]:
+    """Values of another type than their field has; every cluster refuses them. No value is repeated."""
+    for where, kind, value in _walk(podspec, _ROOT, path):
+        if kind and not _fits(value, kind):
+            yield Problem(where, f"must be {_wanted(kind)}, not {kind_of(value)}{_advice(value, kind)}")
+
+
+def unknown_fields(podspec: Any, path: str = "podspec") -> Iterator[str]:
+    """Paths of fields that are not in the version of Kubernetes whose fields are known here."""
+    return (where for where, kind, _ in _walk(podspec, _ROOT, path) if not kind)
+
+
+def _walk(value: Any, kind: str, path: str) -> Iterator[tuple[str, str, Any]]:
+    """Every value that is there, with its path and type; empty type: the field is not known."""
+    yield path, kind, value
+    if kind.startswith("[") and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _walk(item, kind[1:-1], f"{path}[{index}]")
+    elif kind.startswith("{") and isinstance(value, dict):
+        for name, item in value.items():
+            yield from _walk(item, kind[1:-1], f"{path}.{_step(name)}")
+    elif kind in _TYPES and isinstance(value, dict):
+        fields = _TYPES[kind]
+        for name, item in value.items():
+            if name in fields:
+                yield from _walk(item, fields[name], f"{path}.{name}")
+            else:
+                yield f"{path}.{_step(name)}", "", item
+
+
+def _step(name: str) -> str:
+    """A key as a part of a path; in quotes unless it is short and plain."""
+    return name if re.fullmatch(r"[\w$./-]{1,80}", name) else json.dumps(name[:60])
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if value is None or kind == "any":
+        return True  # null is the same as absent
+    if kind in _BOUNDS:
+        return _is_integer(value) and -_BOUNDS[kind] <= value < _BOUNDS[kind]
+    if kind == "intstr":
+        return isinstance(value, str) or (_is_integer(value) and abs(value) < _BOUNDS["int32"])
+    if kind in ("quantity", "number"):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number or (kind == "quantity" and isinstance(value, str))
+    if kind.startswith("["):
+        return isinstance(value, list)
+    return isinstance(value, {"string": str, "bool": bool}.get(kind, dict))
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _wanted(kind: str) -> str:
+    return _WANTED.get(kind, "a list" if kind.startswith("[") else "an object")
+
+
+def kind_of(value: Any) -> str:
+    """What sort of JSON value it is, in words; true, false and null are themselves."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, float) and not value.is_integer():
+        return "a number with a fraction"
+    names = {int: "a number", float: "a number", str: "text", list: "a list"}
+    return next((words for kind, words in names.items() if isinstance(value, kind)), "an object")
+
+
+def _advice(value: Any, kind: str) -> str:
+    if kind == "string" and isinstance(value, bool | int | float):
+        return ": put it in quotes"
+    if kind in _BOUNDS and _is_integer(value):
+        return f" of more than {32 if kind == 'int32' else 64} bits"
+    if kind in (*_BOUNDS, "bool") and isinstance(value, str):
+        return ": leave the quotes out"
+    return ""

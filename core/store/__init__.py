@@ -1,1 +1,0 @@
-"""Where records live. `base.py` is the interface, `sqlite.py` the embedded default."""

@@ -1,0 +1,667 @@
+"""Verbs on plain dicts, with time-outs, a retry budget that honours Retry-After, and our own errors."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import email.utils
+import errno
+import json
+import os
+import random
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import urlencode
+
+from deployer.core import failpoints
+from deployer.core.contract.kinds import POD, Kind
+from deployer.core.errors import (
+    DeadlineExceeded,
+    KubeAlreadyExists,
+    KubeConflict,
+    KubeError,
+    KubeExpired,
+    KubeForbidden,
+    KubeNotFound,
+    KubeRejected,
+    KubeUnavailable,
+)
+from deployer.core.gate import Gate
+from deployer.core.model.records import Document
+from deployer.core.settings import Settings
+from deployer.kube import connection, proxied
+from deployer.kube.transport import Answer, Call, Lost, NotSent, Silent, Transport
+
+RETRY_BUDGET = 30.0
+"""Seconds for which a call without a deadline of its own goes on retrying."""
+
+BACKOFF_FIRST, BACKOFF_MOST = 0.2, 4.0
+"""Bounds of the exponential backoff in seconds; what is waited is a random part of it ("full jitter")."""
+
+REFUSALS_BORNE = 3
+"""How often a call that got a 401 is repeated with credentials that were never good."""
+
+REFUSED_BORNE = 30.0
+"""Seconds for which 401s in a row count as credentials that are changing hands, when they were good before."""
+
+WATCH_SILENCE = 75.0
+"""Seconds of silence that end a watch. The API server sends a bookmark about once a minute."""
+
+LOG_BYTES = 64 * 1024
+MESSAGE_MOST = 2000
+SAID_MOST = 64 * 1024
+LINE_MOST = 64 * 1024 * 1024
+
+UNDECODABLE = "UNDECODABLE"
+"""Type of the event that `watch` gives for a line that is no event."""
+
+SILENT = "Silent"
+"""Reason of the error that `watch` raises for a stream that says nothing."""
+
+_RIGHTS = {"replace": "update", "log": "get", "version": "get"}
+"""What a Role calls our verbs, where that is something else."""
+
+_ANONYMOUS = 'User "system:anonymous"'
+_NOT_TLS = b"HTTP request to an HTTPS server"
+"""Of Go's net/http to who speaks plain HTTP on a port for TLS."""
+
+_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+
+Labels = Mapping[str, str] | str | None
+Documents = list[Document]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked, and what may be repeated."""
+
+    verb: str
+    method: str
+    target: str
+    where: str
+    body: bytes | None = None
+    content_type: str = _JSON
+    writes: bool = False
+    repeatable: bool = True
+    """May be sent again although the first one may have had its effect."""
+    warned: Callable[[str], None] | None = None
+    """Is told the warnings that come with an answer, whatever that is."""
+
+    def __str__(self) -> str:
+        return f"{_RIGHTS.get(self.verb, self.verb)} {self.where}"
+
+
+class KubeClient:
+    """The verbs. Thread-safe.
+
+    Every verb takes a `gate`: reads end with it, writes do not begin once it is closed, waits between attempts go
+    through it. All raise KubeError subclasses, and what the gate raises. Without a gate, or when it has no deadline,
+    a call retries for `RETRY_BUDGET` seconds.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._counts: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._good = False
+        self._refused: float | None = None
+
+    @property
+    def address(self) -> str:
+        """URL of the API server."""
+        return self._transport.address
+
+    @property
+    def requests(self) -> Counter[str]:
+        """HTTP requests sent so far, by verb; a copy."""
+        with self._counting:
+            return self._counts.copy()
+
+    @property
+    def changing_hands(self) -> bool:
+        """True while 401s are likely to pass: the credentials were good before, and are refused for a short time."""
+        with self._counting:
+            refused = 0.0 if self._refused is None else time.monotonic() - self._refused
+            return self._good and refused < REFUSED_BORNE
+
+    def conceal_with(self, conceal: Callable[[str], None]) -> None:
+        """Have `conceal` told the credentials, now and then when they change, before they are sent."""
+        self._transport.conceal = conceal
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._transport.close()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, kind: Kind, name: str, namespace: str | None = None, *, gate: Gate | None = None) -> Document:
+        """The object. Raises KubeNotFound."""
+        return self._json(_request("get", "GET", kind, namespace, name), gate)
+
+    def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: Labels = None,
+        field_selector: str | None = None,
+        *,
+        gate: Gate | None = None,
+        retry: bool = True,
+    ) -> tuple[Documents, str]:
+        """The objects (with `apiVersion` and `kind`, which the server leaves out) and the list's resourceVersion.
+
+        `namespace` None means all of them; `retry` False makes it a single attempt.
+        """
+        query = {"labelSelector": _selector(labels), "fieldSelector": field_selector}
+        document = self._json(_request("list", "GET", kind, namespace, query=query), gate, retry=retry)
+        items = document.get("items") or []
+        for item in items:
+            item.setdefault("apiVersion", kind.api_version)
+            item.setdefault("kind", kind.kind)
+        return items, document.get("metadata", {}).get("resourceVersion", "")
+
+    def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        resource_version: str,
+        *,
+        gate: Gate | None = None,
+        silence: float = WATCH_SILENCE,
+        opened: Callable[[], None] = lambda: None,
+    ) -> Generator[tuple[str, Document], None, None]:
+        """Changes after `resource_version` as (type, object), until the server ends the stream; bookmarks included.
+
+        `opened` is called when the server has granted it. Closing the gate breaks it off at once. A line that cannot
+        be decoded comes as `(UNDECODABLE, {})`. One attempt. Raises KubeExpired on 410 in either form,
+        KubeUnavailable with reason `SILENT` when nothing came for `silence` seconds, or no answer at all.
+        """
+        query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
+        query["timeoutSeconds"] = str(random.randint(300, 600))
+        request = _request("watch", "GET", kind, namespace, query=query)
+        self._count("watch")
+        with self._abortable(gate) as call:
+            try:
+                answer = self._transport.stream(request.target, call, silence)
+                if isinstance(answer, Answer):
+                    self._note(answer.status)
+                    self._refuse(request, answer)
+                with answer:
+                    opened()
+                    yield from _events(request, answer)
+            except (NotSent, Lost) as error:
+                if gate is not None:
+                    gate.check()
+                reason = SILENT if isinstance(error, Silent) else ""
+                raise KubeUnavailable(f"the watch of {request.where} broke off: {error}", reason=reason) from error
+
+    def pod_log(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        tail_lines: int = 20,
+        previous: bool = False,
+        *,
+        gate: Gate | None = None,
+    ) -> str:
+        """The last lines of a container's log, at most 64 KiB; `previous`: of the run before the last restart.
+
+        One attempt: a log explains a failure, which is not to be held up by it.
+        """
+        query = {
+            "container": container,
+            "tailLines": str(tail_lines),
+            "limitBytes": str(LOG_BYTES),
+            "previous": "true" if previous else None,
+        }
+        request = _request("log", "GET", POD, namespace, pod, query=query, subresource="log")
+        return self._send(request, gate, retry=False).body[-LOG_BYTES:].decode("utf-8", "replace")
+
+    def pod_proxy(
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str],
+        host: str = "",
+        seconds: float,
+        limit: int,
+        gate: Gate | None = None,
+    ) -> Answer:
+        """What a pod answers on a port, asked through the API server: one attempt, `seconds` for everything.
+
+        `host` is the `Host` header, which the API server passes on as it is: see `proxied.check_host`.
+
+        At most `limit` bytes of the body, as they come. Redirects are answers like any other. Raises KubeRejected for
+        a path or a header that would not reach the pod as it is, and KubeError subclasses when the answer is the API
+        server's own, or looks as if it were: a pod can imitate an error, but never get an error of the API server
+        passed off as its answer.
+        """
+        proxied.check(path, method, headers)
+        if host:
+            proxied.check_host(self.address)
+            headers = {**headers, "Host": host}
+        request = _request(proxied.RIGHTS[method], method, POD, namespace, f"{pod}:{port}", subresource=f"proxy{path}")
+        request = dataclasses.replace(request, where=f"pods/proxy {pod}:{port} in namespace {namespace}")
+        with self._abortable(gate, last=True) as call:
+            self._count("proxy")
+            try:
+                answer = self._transport.pass_on(
+                    method, request.target, headers, call=call, seconds=seconds, limit=limit
+                )
+            except (NotSent, Lost) as error:
+                if gate is not None:
+                    gate.check()
+                unreachable = isinstance(error, NotSent)
+                text = f"the API server at {self.address} cannot be reached" if unreachable else "no complete answer"
+                raise KubeUnavailable(f"{text}: {error}") from error
+        if proxied.is_own(method, answer):
+            self._note(answer.status)
+            self._refuse(request, answer)
+        return answer
+
+    def version(self, *, gate: Gate | None = None) -> Document:
+        """The API server's answer to `/version`."""
+        return self._json(_Request("version", "GET", "/version", "/version"), gate)
+
+    def review(self, kind: Kind, body: Document, *, gate: Gate | None = None) -> Document:
+        """POST of a question (`reviews.py`): it changes nothing, so it may be repeated and ends with its gate."""
+        return self._json(_request("create", "POST", kind, None, body=body, repeatable=True), gate)
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        kind: Kind,
+        body: Document,
+        namespace: str | None = None,
+        dry_run: bool = False,
+        *,
+        gate: Gate | None = None,
+    ) -> Document:
+        """POST with strict field validation. Raises KubeAlreadyExists, KubeRejected.
+
+        Not repeated when the answer was lost (KubeUnavailable): repeat it and decide what an AlreadyExists means.
+        """
+        query = {"fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
+        request = _request("create", "POST", kind, namespace, query=query, body=body, writes=not dry_run)
+        return self._json(request, gate)
+
+    def try_create(
+        self,
+        kind: Kind,
+        body: Document,
+        namespace: str,
+        *,
+        warned: Callable[[str], None],
+        strict: bool = True,
+        gate: Gate | None = None,
+    ) -> None:
+        """Return when the API server would create the object, raise as `create` does when not; it writes nothing.
+
+        One attempt. `warned` is told the API server's warnings in either case; without `strict`, unknown and duplicate
+        fields are among them.
+        """
+        query = {"fieldValidation": "Strict" if strict else "Warn", "dryRun": "All"}
+        request = _request("create", "POST", kind, namespace, query=query, body=body)
+        self._json(dataclasses.replace(request, warned=warned), gate, retry=False)
+
+    def replace(
+        self, kind: Kind, name: str, body: Document, namespace: str | None = None, *, gate: Gate | None = None
+    ) -> Document:
+        """PUT with strict field validation. Raises KubeConflict when `body` has an old resourceVersion."""
+        repeatable = bool(body.get("metadata", {}).get("resourceVersion"))
+        query = {"fieldValidation": "Strict"}
+        return self._json(
+            _request(
+                "replace", "PUT", kind, namespace, name, query=query, body=body, writes=True, repeatable=repeatable
+            ),
+            gate,
+        )
+
+    def patch(
+        self, kind: Kind, name: str, patch: Document, namespace: str | None = None, *, gate: Gate | None = None
+    ) -> Document:
+        """JSON merge patch (RFC 7396). With a resourceVersion in it, KubeConflict when the object has changed."""
+        repeatable = bool((patch.get("metadata") or {}).get("resourceVersion"))
+        query = {"fieldValidation": "Strict"}
+        return self._json(
+            _request(
+                "patch", "PATCH", kind, namespace, name, query=query, body=patch, writes=True, repeatable=repeatable
+            ),
+            gate,
+        )
+
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        propagation: str = "Background",
+        grace_seconds: int | None = None,
+        gate: Gate | None = None,
+    ) -> bool:
+        """Delete exactly that object. True when it is gone already; False when something holds it for a while yet, as
+        its grace time or a finalizer does. Raises KubeNotFound, and KubeConflict when the name is somebody else's now.
+        """
+        preconditions = {"uid": uid}
+        if resource_version is not None:
+            preconditions["resourceVersion"] = resource_version
+        body: Document = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": preconditions,
+            "propagationPolicy": propagation,
+        }
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
+        answer = self._json(_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), gate)
+        # A Status, or (kinds like Service) the object as it was; one that stays for a while is marked.
+        return not (answer.get("metadata") or {}).get("deletionTimestamp")
+
+    # --- one request ----------------------------------------------------------------------------------------------
+
+    def _json(self, request: _Request, gate: Gate | None, *, retry: bool = True) -> Document:
+        answer = self._send(request, gate, retry=retry)
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise KubeUnavailable(
+                f"{self.address} answered {answer.status} to {request}, but not as an API server "
+                "does: is the address right?",
+                status=answer.status,
+            )
+        return document
+
+    def _send(self, request: _Request, gate: Gate | None, *, retry: bool = True) -> Answer:
+        """The answer, a 2xx. Retries what may be retried within the time that there is."""
+        end = time.monotonic() + RETRY_BUDGET
+        attempt = 0
+        while True:
+            try:
+                return self._attempt(request, gate)
+            except _Retry as again:
+                attempt += 1
+                wait = max(again.after, random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**attempt)))
+                # A gate's deadline is the caller's word on how long to go on; only without one there is ours.
+                own_limit = gate is None or gate.deadline is None
+                refused = again.refused and attempt > REFUSALS_BORNE and not self.changing_hands
+                if not retry or refused or (own_limit and time.monotonic() + wait > end):
+                    raise again.error from again.error.__cause__
+                _pause(gate, wait, again.error)
+
+    def _attempt(self, request: _Request, gate: Gate | None) -> Answer:
+        """One exchange. Raises _Retry when the same request may be sent again, else KubeError."""
+        try:
+            answer = self._exchange(request, gate)
+        except NotSent as error:
+            text = f"the API server at {self.address} cannot be reached: {error}"
+            raise _Retry(KubeUnavailable(text)) from error
+        except Lost as error:
+            text = f"the API server did not answer to {request}: {error}"
+            if self.address.startswith("http://") and os.strerror(errno.ECONNRESET) in text:
+                # So does a server for TLS with who speaks plain HTTP to it, often before its answer can be read.
+                text += "; is it https:// instead of http://?"
+            lost = KubeUnavailable(text)
+            if not request.writes:
+                _pause(gate, 0.0, lost)  # it may have been the gate that broke it off
+            if request.repeatable:
+                raise _Retry(lost) from error
+            raise lost from error
+        self._note(answer.status)
+        if request.warned is not None:
+            for warning in _warnings(answer):
+                request.warned(warning)
+        if 200 <= answer.status < 300:
+            return answer
+        try:
+            self._refuse(request, answer)
+        except KubeUnavailable as error:
+            # 429 and 503 are given before anything is done; after another 5xx that is unknown.
+            if request.repeatable or answer.status in (429, 503):
+                raise _Retry(error, after=error.retry_after or 0.0) from None
+            raise
+        except KubeForbidden as error:
+            if answer.status != 401:
+                raise
+            # Nothing was done. The credentials may just be changing hands.
+            raise _Retry(error, refused=True) from None
+
+    def _refuse(self, request: _Request, answer: Answer) -> NoReturn:
+        """Raise what an answer other than 2xx means, and what is to be done when it is about the connection itself."""
+        if answer.status == 400 and _NOT_TLS in answer.body:
+            raise KubeRejected(f"{self.address} speaks TLS: write https:// instead of http://", status=400)
+        try:
+            _refuse(request, answer)
+        except KubeForbidden as error:
+            if answer.status != 401 and _ANONYMOUS not in str(error):
+                raise
+            text = f"{error}; {self._transport.unknown}"
+            raise KubeForbidden(text, status=answer.status, reason=error.reason) from None
+
+    def _exchange(self, request: _Request, gate: Gate | None) -> Answer:
+        args = (request.method, request.target, request.body, request.content_type)
+        if request.writes:
+            # Sent to its end even when the gate closes meanwhile: `gate.settle` waits for it.
+            with gate.writing() if gate is not None else contextlib.nullcontext():
+                failpoints.hit("kube.before")
+                self._count(request.verb)
+                answer = self._transport.send(*args, call=Call(), timeout=self._transport.read_timeout)
+                failpoints.hit("kube.after")
+                return answer
+        with self._abortable(gate) as call:
+            self._count(request.verb)
+            timeout = self._transport.read_timeout
+            if gate is not None:
+                timeout = max(0.05, gate.remaining(timeout))
+            return self._transport.send(*args, call=call, timeout=timeout)
+
+    @contextlib.contextmanager
+    def _abortable(self, gate: Gate | None, *, last: bool = False) -> Iterator[Call]:
+        """A call that is broken off when the gate closes."""
+        call = Call(last=last)
+        if gate is None:
+            yield call
+            return
+        gate.check()
+        forget = gate.on_close(call.abort)
+        try:
+            yield call
+        finally:
+            forget()
+
+    def _note(self, status: int) -> None:
+        """Keep account of whether the credentials are good, and read them again when they are not."""
+        with self._counting:
+            if status == 401:
+                self._refused = self._refused or time.monotonic()
+            elif status < 300:
+                self._good, self._refused = True, None
+        if status == 401:
+            self._transport.renew()
+
+    def _count(self, verb: str) -> None:
+        with self._counting:
+            self._counts[verb] += 1
+
+
+class _Retry(Exception):
+    """The same request may be sent again after `after` seconds. `refused`: the credentials were not accepted."""
+
+    def __init__(self, error: KubeError, *, after: float = 0.0, refused: bool = False) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after = after
+        self.refused = refused
+
+
+def _pause(gate: Gate | None, seconds: float, error: KubeError) -> None:
+    """Wait before the next attempt; a deadline that passes meanwhile says what stood in the way."""
+    if gate is None:
+        time.sleep(seconds)
+        return
+    try:
+        gate.pause(seconds)
+    except DeadlineExceeded as over:
+        raise DeadlineExceeded(f"{over}; last: {error}") from error
+
+
+def _request(
+    verb: str,
+    method: str,
+    kind: Kind,
+    namespace: str | None,
+    name: str | None = None,
+    *,
+    query: Mapping[str, str | None] | None = None,
+    body: Document | None = None,
+    writes: bool = False,
+    repeatable: bool | None = None,
+    subresource: str = "",
+) -> _Request:
+    for segment in (namespace, name):
+        if segment is not None and not _SEGMENT.fullmatch(segment):
+            raise KubeRejected(f"{segment!r} cannot be the name of an object", status=400)
+    target = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
+    parameters = urlencode({k: v for k, v in (query or {}).items() if v})
+    where = kind.plural + (f"/{subresource}" if subresource else "") + (f" {name}" if name else "")
+    if kind.namespaced:
+        where += f" in namespace {namespace}" if namespace else " in all namespaces"
+    return _Request(
+        verb=verb,
+        method=method,
+        target=f"{target}?{parameters}" if parameters else target,
+        where=where,
+        body=None if body is None else json.dumps(body).encode(),
+        content_type=_MERGE_PATCH if method == "PATCH" else _JSON,
+        writes=writes,
+        repeatable=method != "POST" if repeatable is None else repeatable,
+    )
+
+
+def _selector(labels: Labels) -> str | None:
+    if labels is None or isinstance(labels, str):
+        return labels
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def _refuse(request: _Request, answer: Answer) -> NoReturn:
+    """Raise what an answer other than 2xx means."""
+    try:
+        status = json.loads(answer.body)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict) or status.get("kind") != "Status":
+        status = {}
+    _raise_status(request, answer.status, status, _retry_after(answer.headers.get("Retry-After"), status))
+
+
+def _raise_status(request: _Request, code: int, status: Document, retry_after: float | None) -> NoReturn:
+    reason = str(status.get("reason") or "")
+    message = str(status.get("message") or f"the API server answered {code}")[:MESSAGE_MOST]
+    text = f"{request}: {message}"
+    kind: type[KubeError] = KubeError
+    if code == 404:
+        kind = KubeNotFound
+    elif code == 409:
+        taken = request.method == "POST" and reason in ("AlreadyExists", "")
+        kind = KubeAlreadyExists if taken else KubeConflict
+    elif code == 410:
+        kind = KubeExpired
+    elif code in (401, 403):
+        kind = KubeForbidden
+        text = f"the API server refused to {request}: {message}"
+    elif code in (400, 405, 406, 413, 415, 422):
+        kind, text = KubeRejected, message
+    elif code in (408, 429) or code >= 500:
+        kind = KubeUnavailable
+    said = str(status.get("message") or "")[:SAID_MOST]
+    raise kind(text, status=code, reason=reason, retry_after=retry_after, said=said, causes=tuple(_causes(status)))
+
+
+def _causes(status: Document) -> Iterator[tuple[str, str]]:
+    details = status.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    for cause in causes if isinstance(causes, list) else ():
+        if isinstance(cause, dict) and cause.get("field"):
+            yield str(cause["field"]), str(cause.get("message") or cause.get("reason") or "")[:MESSAGE_MOST]
+
+
+_WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
+
+
+def _warnings(answer: Answer) -> Iterator[str]:
+    """The texts of the Warning headers (RFC 7234, 5.5), however many came in one line."""
+    for text in _WARNING.findall(answer.headers.get("Warning") or ""):
+        yield re.sub(r"\\(.)", r"\1", text)[:MESSAGE_MOST]
+
+
+def _retry_after(header: str | None, status: Document) -> float | None:
+    """Seconds from the header (a number or an HTTP date) or from the Status."""
+    value: Any = header
+    if not header:
+        details = status.get("details")
+        value = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+    with contextlib.suppress(TypeError, ValueError):
+        return max(0.0, float(value))
+    with contextlib.suppress(TypeError, ValueError):
+        moment = email.utils.parsedate_to_datetime(str(value))
+        return max(0.0, (moment - datetime.datetime.now(datetime.UTC)).total_seconds())
+    return None
+
+
+def _events(request: _Request, chunks: Iterator[bytes] | Any) -> Iterator[tuple[str, Document]]:
+    """The events of a watch's stream: one JSON document a line."""
+    buffer = b""
+    for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield _event(request, line)
+        if len(buffer) > LINE_MOST:
+            raise Lost("a line that does not end")
+
+
+def _event(request: _Request, line: bytes) -> tuple[str, Document]:
+    try:
+        event = json.loads(line)
+        type_, object_ = event["type"], event["object"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return UNDECODABLE, {}
+    if not isinstance(type_, str) or not isinstance(object_, dict):
+        return UNDECODABLE, {}
+    if type_ == "ERROR":
+        code = object_.get("code")
+        _raise_status(request, code if isinstance(code, int) else 500, object_, _retry_after(None, object_))
+    return type_, object_
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
+
+
+def connect(settings: Settings) -> KubeClient:
+    """A client for the cluster that the settings name: an address, else the pod's own account, else the kubeconfig.
+
+    Sends nothing yet. Raises SettingsError.
+    """
+    return KubeClient(connection.open_transport(settings))

@@ -1,0 +1,450 @@
+"""Shared list-watch mirrors: what is in a namespace, kept up to date by one watch, and waiting for it to change.
+
+The official client's informers are not used: they retry without a pause, hang on a silent stream and stop at the first
+event that they cannot decode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from deployer.core.contract.kinds import Kind
+from deployer.core.contract.kube import CONTROLLED_BY
+from deployer.core.errors import (
+    DeadlineExceeded,
+    KubeError,
+    KubeExpired,
+    KubeUnavailable,
+    Revoked,
+)
+from deployer.core.gate import Gate
+from deployer.core.model.records import Document
+from deployer.kube.client import REFUSALS_BORNE, SILENT, WATCH_SILENCE, KubeClient
+
+T = TypeVar("T")
+Pair = tuple[str, str]
+Key = tuple[str, str]
+
+
+INVOLVED = "@involved"
+"""In a mirror's selector for Events: the object that the Event is about, by uid or as `Kind/name`."""
+
+IDLE = 60.0
+"""Seconds after the last use for which a mirror goes on watching."""
+
+BACKOFF_FIRST, BACKOFF_MOST = 0.05, 1.0
+"""Bounds of the pause before connecting again, in seconds: the first ones are quick, then about one a second."""
+
+RELIST_MOST = 5.0
+"""Upper bound of the pause before listing again, when the server forgot (410), sent what cannot be read, or nothing."""
+
+RETRY_AFTER_MOST = 60.0
+"""A server that asks for more than this many seconds is asked again after as many."""
+
+SETTLED = 5.0
+"""A watch that lasted this many seconds counts as working, even when nothing happened."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Undecodable(Exception):
+    """A line of the watch could not be read: it is skipped, and listing again makes up for what it said."""
+
+
+class _Waiter:
+    """Who waits for objects that match a selector: for any change of them, or (`gone`) until there is none.
+
+    `wake` is called under the mirror's lock.
+    """
+
+    def __init__(self, selector: Mapping[str, str], wake: Callable[[], None], *, gone: bool = False) -> None:
+        self.selector = dict(selector)
+        self.gone = gone
+        self.anchor = next(iter(self.selector.items()), None)
+        self.wake = wake
+        self.error: KubeError | None = None
+
+
+class Mirror:
+    """The objects of one kind in one namespace (None: in all). Watches while it is used, and a minute longer.
+
+    The dicts that it gives are shared by everybody: never change them. `skipped` counts undecodable events, `problem`
+    is why it is not up to date now (empty when it is).
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        silence: float = WATCH_SILENCE,
+        idle: float = IDLE,
+    ) -> None:
+        self.kind = kind
+        self.namespace = namespace
+        self.skipped = 0
+        self.problem = ""
+        self._client = client
+        self._silence = silence
+        self._idle = idle
+        self._lock = threading.Lock()
+        self._gate = Gate()
+        self._thread: threading.Thread | None = None
+        self._used = 0.0
+        self._waiting = 0
+        self._synced = False
+        self._failed: tuple[float, KubeError] | None = None
+        self._version = ""
+        self._objects: dict[Key, Document] = {}
+        self._index: defaultdict[Pair, dict[Key, Document]] = defaultdict(dict)
+        self._waiters: defaultdict[Pair | None, set[_Waiter]] = defaultdict(set)
+
+    # --- using ----------------------------------------------------------------------------------------------------
+
+    def items(self, labels: Mapping[str, str] | None = None, gate: Gate | None = None) -> list[Document]:
+        """What is known now; blocks only until the first list is there. Raises KubeError, and what the gate raises."""
+        gate = gate or Gate(time.monotonic() + 30.0)
+        return self.wait(lambda found: (found,), gate, labels=labels)[0]
+
+    def known(self, labels: Mapping[str, str] | None = None) -> list[Document]:
+        """Like `items`, but at once: nothing until the first list is there. Raises KubeError when it may not look, or
+        might not a few seconds ago."""
+        with self._lock:
+            if self._failed is not None and time.monotonic() - self._failed[0] < SETTLED:
+                raise self._failed[1]
+            self._start()
+            return self._select(labels or {}) if self._synced else []
+
+    def synced(self, gate: Gate) -> None:
+        """Wait for the first list."""
+        self.items({CONTROLLED_BY: ""}, gate)
+
+    def wait(
+        self,
+        condition: Callable[[list[Document]], T | None],
+        gate: Gate,
+        *,
+        labels: Mapping[str, str] | None = None,
+        recheck: float | None = None,
+        event: threading.Event | None = None,
+    ) -> T:
+        """The first truthy answer of `condition`, which is asked about the matching objects, first once the mirror
+        is synced and then whenever one of them appears, changes or goes; also every `recheck` seconds, for conditions
+        in which time plays a part, and when somebody sets `event`, for those that look at more than these objects
+        (`waking`). Raises KubeError when the mirror may not look, and what the gate raises.
+        """
+        event = event or threading.Event()
+        try:
+            with self.waking(event, labels) as waiter:
+                while True:
+                    gate.check()
+                    event.clear()
+                    with self._lock:
+                        if waiter.error is not None:
+                            raise waiter.error
+                        self._start()
+                        found = self._select(waiter.selector) if self._synced else None
+                    if found is not None and (answer := condition(found)):
+                        return answer
+                    gate.wait(event, float("inf") if recheck is None or found is None else recheck)
+        except DeadlineExceeded as over:
+            if self.problem:
+                raise DeadlineExceeded(f"{over}; {self.problem}") from KubeUnavailable(self.problem)
+            raise
+
+    @contextlib.contextmanager
+    def waking(self, event: threading.Event, labels: Mapping[str, str] | None = None) -> Iterator[_Waiter]:
+        """Set `event` whenever one of the matching objects appears, changes or goes."""
+        waiter = _Waiter(labels or {}, event.set)
+        with self._lock:
+            self._add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._forget(waiter)
+
+    def on_gone(self, labels: Mapping[str, str], wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when no object has these labels (at once if that is so already, and each time that the last one
+        goes), or the mirror may not look. Returns the function that unsubscribes. `wake` must only set a flag: it runs
+        under the mirror's lock.
+        """
+        waiter = _Waiter(labels, wake, gone=True)
+        with self._lock:
+            self._add(waiter)
+            self._start()
+            self._tell(waiter)
+        return lambda: self._forget(waiter)
+
+    def _add(self, waiter: _Waiter) -> None:
+        self._waiters[waiter.anchor].add(waiter)
+        self._waiting += 1
+
+    def _forget(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter not in self._waiters.get(waiter.anchor, ()):
+                return
+            self._waiting -= 1
+            self._used = time.monotonic()
+            self._waiters[waiter.anchor].discard(waiter)
+            if not self._waiters[waiter.anchor]:
+                del self._waiters[waiter.anchor]
+
+    def stop(self) -> None:
+        """Begin to end; `close` waits for it."""
+        self._gate.close(Revoked("the service is stopping"))
+
+    def close(self) -> None:
+        """End the watch and everybody's waiting."""
+        self.stop()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join(15.0)
+        with self._lock:
+            self._fail(KubeUnavailable("the service is stopping"))
+
+    # --- the state, under the lock --------------------------------------------------------------------------------
+
+    def _select(self, selector: Mapping[str, str]) -> list[Document]:
+        if not selector:
+            return list(self._objects.values())
+        sets = [self._index.get(pair, {}) for pair in selector.items()]
+        smallest, *others = sorted(sets, key=len)
+        return [found for key, found in smallest.items() if all(key in other for other in others)]
+
+    def _put(self, key: Key, found: Document | None) -> None:
+        """Store the object (None: it is gone) and wake who waits for what it was or has become. Raises _Undecodable."""
+        after = _pairs(found) if found is not None else frozenset()
+        old = self._objects.pop(key, None)
+        before = _pairs(old) if old is not None else frozenset()
+        for pair in before:
+            self._index[pair].pop(key, None)
+            if not self._index[pair]:
+                del self._index[pair]
+        if found is not None:
+            self._objects[key] = found
+            for pair in after:
+                self._index[pair][key] = found
+        for anchor in (None, *(before | after)):
+            for waiter in self._waiters.get(anchor, ()):
+                wanted = waiter.selector.items()
+                if wanted <= before or wanted <= after:
+                    self._tell(waiter)
+
+    def _replace(self, items: Iterable[Document], version: str) -> None:
+        """Make a list the state."""
+        with self._lock:
+            gone = set(self._objects)
+            for item in items:
+                try:
+                    key = _key(item)
+                    known = self._objects.get(key)
+                    if known is None or _version(known) != _version(item):
+                        self._put(key, item)
+                    gone.discard(key)
+                except _Undecodable:
+                    self.skipped += 1
+            for key in gone:
+                self._put(key, None)
+            self._version, self.problem = version, ""
+
+    def _opened(self) -> None:
+        """The watch is granted. A list alone does not count: what nobody may watch would be out of date for ever."""
+        with self._lock:
+            self.problem, self._failed = "", None
+            if not self._synced:
+                self._synced = True
+                for waiter in self._everybody():
+                    self._tell(waiter)
+
+    def _fail(self, error: KubeError) -> None:
+        """Let everybody who waits now raise it. Who comes later asks the server, which may think otherwise by then."""
+        self._reset()
+        self._failed = (time.monotonic(), error)
+        for waiter in self._everybody():
+            waiter.error = error
+            waiter.wake()
+
+    def _everybody(self) -> Iterator[_Waiter]:
+        for waiters in self._waiters.values():
+            yield from waiters
+
+    def _tell(self, waiter: _Waiter) -> None:
+        """Wake it, unless it waits for an end that has not come."""
+        if not waiter.gone or (self._synced and not self._select(waiter.selector)):
+            waiter.wake()
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._used = time.monotonic()
+        if self._thread is None:
+            self._gate.check()
+            name = f"mirror-{self.kind.plural}-{self.namespace or 'all'}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+
+    def _rest(self) -> bool:
+        """Stop when nobody has used it for a while."""
+        with self._lock:
+            if self._waiting or time.monotonic() - self._used < self._idle:
+                return False
+            self._reset()
+            return True
+
+    def _reset(self) -> None:
+        self._thread = None
+        self._synced, self._version, self.problem = False, "", ""
+        self._objects.clear()
+        self._index.clear()
+
+    def _run(self) -> None:
+        try:
+            self._keep_up()
+        except Revoked:
+            return
+        except KubeError as error:
+            with self._lock:
+                self._fail(error)
+        except Exception as error:  # noqa: BLE001
+            # A defect must not leave waiters hanging until their deadlines without a word.
+            _log.exception("the mirror of %s in %s broke", self.kind.plural, self.namespace)
+            with self._lock:
+                self._fail(KubeUnavailable(f"the mirror of {self.kind.plural} broke: {error}"))
+
+    def _keep_up(self) -> None:
+        """List, watch, and begin again after a pause, until it is closed or idle. Raises KubeError when it may not."""
+        failures = 0
+        while True:
+            began, wait = time.monotonic(), 0.0
+            try:
+                if not self._version:
+                    items, version = self._client.list(self.kind, self.namespace, gate=self._gate, retry=False)
+                    self._replace(items, version)
+                if self._follow():
+                    return
+            except (KubeError, _Undecodable) as error:
+                wait = self._after(error, failures)
+            failures = 1 if time.monotonic() - began >= SETTLED else min(failures + 1, 20)
+            most = BACKOFF_MOST if self._version else RELIST_MOST
+            pause = max(wait, min(most, BACKOFF_FIRST * 2**failures) * random.uniform(0.8, 1.2))
+            self._gate.pause(pause)
+            if self._rest():
+                return
+
+    def _follow(self) -> bool:
+        """Apply one watch's events until it ends; True when the mirror has gone to rest meanwhile."""
+        events = self._client.watch(
+            self.kind, self.namespace, self._version, gate=self._gate, silence=self._silence, opened=self._opened
+        )
+        with contextlib.closing(events):
+            for type_, found in events:
+                if type_ not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
+                    raise _Undecodable
+                key, version = ("", "") if type_ == "BOOKMARK" else _key(found), _version(found)
+                with self._lock:
+                    if type_ != "BOOKMARK":
+                        self._put(key, None if type_ == "DELETED" else found)
+                    self._version, self.problem = version, ""
+                if self._rest():
+                    return True
+        return False
+
+    def _after(self, error: Exception, failures: int) -> float:
+        """What an error means for the state; seconds to wait at least. Raises it when waiting does not help."""
+        if isinstance(error, _Undecodable):
+            self.skipped += 1
+            self._version = ""
+            _log.warning("skipped an event of %s in %s that cannot be read", self.kind.plural, self.namespace)
+            return 0.0
+        assert isinstance(error, KubeError)
+        if isinstance(error, KubeExpired):
+            # It may watch; and what the last list said is as good as a list can be.
+            self._opened()
+            self._version = ""
+        elif error.reason == SILENT:
+            # Perhaps nothing happened; but a server that is cut off from its store says nothing either, and a new
+            # watch would wait as long for what a list tells at once.
+            self._version, self.problem = "", str(error)
+        elif isinstance(error, KubeUnavailable) or (error.status == 401 and self._bears_refusals(failures)):
+            self.problem = str(error)
+        else:
+            raise error
+        return min(error.retry_after or 0.0, RETRY_AFTER_MOST)
+
+    def _bears_refusals(self, failures: int) -> bool:
+        """Is a 401 a token that changes hands, not a missing right?"""
+        return failures <= REFUSALS_BORNE or self._client.changing_hands
+
+
+class Mirrors:
+    """One mirror for each kind and namespace that somebody looks at."""
+
+    def __init__(self, client: KubeClient, *, silence: float = WATCH_SILENCE, idle: float = IDLE) -> None:
+        self._client = client
+        self._silence = silence
+        self._idle = idle
+        self._lock = threading.Lock()
+        self._mirrors: dict[tuple[Kind, str | None], Mirror] = {}
+        self._closed = False
+
+    def get(self, kind: Kind, namespace: str | None) -> Mirror:
+        """The shared mirror. It begins to watch when it is first asked something. Raises Revoked after `close`."""
+        with self._lock:
+            if self._closed:
+                raise Revoked("the service is stopping")
+            key = (kind, namespace)
+            if key not in self._mirrors:
+                self._mirrors[key] = Mirror(self._client, kind, namespace, silence=self._silence, idle=self._idle)
+            return self._mirrors[key]
+
+    def close(self) -> None:
+        """End all of them."""
+        with self._lock:
+            self._closed = True
+            mirrors = list(self._mirrors.values())
+        for mirror in mirrors:
+            mirror.stop()
+        for mirror in mirrors:
+            mirror.close()
+
+
+def _key(found: Document) -> Key:
+    metadata = found.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(name, str):
+        raise _Undecodable
+    return str(metadata.get("namespace", "")), name
+
+
+def _version(found: Document) -> str:
+    metadata = found.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    if not isinstance(version, str) or not version:
+        raise _Undecodable
+    return version
+
+
+def _pairs(found: Document) -> frozenset[Pair]:
+    """What the object can be selected by."""
+    try:
+        metadata = found["metadata"]
+        pairs = set((metadata.get("labels") or {}).items())
+        for owner in metadata.get("ownerReferences") or ():
+            if owner.get("controller"):
+                pairs.add((CONTROLLED_BY, owner["uid"]))
+        if "involvedObject" in found:
+            about = found["involvedObject"]
+            pairs.add((INVOLVED, about.get("uid", "")))
+            pairs.add((INVOLVED, f"{about.get('kind', '')}/{about.get('name', '')}"))
+        return frozenset(pairs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _Undecodable from error

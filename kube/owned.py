@@ -1,0 +1,447 @@
+"""What steps and plugins get of the cluster: one namespace, bound to an app's and a deployment's ownership, fenced."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypeVar
+
+from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
+from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Owner
+from deployer.core.errors import (
+    DeadlineExceeded,
+    Fenced,
+    ForeignObject,
+    KubeAlreadyExists,
+    KubeConflict,
+    KubeForbidden,
+    KubeNotFound,
+    KubeUnavailable,
+    StepFailed,
+)
+from deployer.core.gate import Gate
+from deployer.core.model.records import Document
+from deployer.kube.adoption import original_ingress
+from deployer.kube.client import KubeClient
+from deployer.kube.informer import Mirrors
+from deployer.kube.ownership import (
+    ANNOTATION_APP,
+    ANNOTATION_DEPLOYMENT,
+    ANNOTATION_EPOCH,
+    ANNOTATION_INSTANCE,
+    ANNOTATION_ROLE,
+    LABEL_MANAGED_BY,
+    MANAGED_BY,
+    ROLE_CONTROLLER,
+    ROLE_VERSIONED_SERVICE,
+    is_original,
+    versioned_name,
+)
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+"""How often an edit is made anew when somebody else was quicker."""
+
+VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
+"""Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
+
+
+class Ledger(Protocol):
+    """Keeps account of what each deployment makes, so that whatever happens it can be removed again."""
+
+    def making(self, deployment: str, kind: Kind, name: str) -> None:
+        """That object is about to be created; durable when this returns."""
+
+    def removed(self, deployment: str, kind: Kind, name: str) -> None:
+        """It is gone."""
+
+
+class OwnedKube(KubeAccess):
+    """`KubeAccess` through the client and the shared informers, with every object that is made in the inventory."""
+
+    def __init__(
+        self, client: KubeClient, mirrors: Mirrors, owner: Owner, gate: Gate, ledger: Ledger | None = None
+    ) -> None:
+        self.owner = owner
+        self.gate = gate
+        self._client = client
+        self._mirrors = mirrors
+        self._ledger = ledger
+
+    def with_gate(self, gate: Gate) -> OwnedKube:
+        return OwnedKube(self._client, self._mirrors, self.owner, gate, self._ledger)
+
+    def for_deployment(self, deployment: str) -> OwnedKube:
+        owner = dataclasses.replace(self.owner, deployment=deployment)
+        return OwnedKube(self._client, self._mirrors, owner, self.gate, self._ledger)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, kind: Kind, name: str, namespace: str | None = None) -> Document | None:
+        try:
+            return self._client.get(kind, name, self._place(kind, namespace), gate=self.gate)
+        except KubeNotFound:
+            return None
+
+    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        return self._client.list(kind, self._place(kind, namespace), labels, gate=self.gate)[0]
+
+    def everywhere(self, kind: Kind) -> Documents:
+        return self._client.list(kind, None, gate=self.gate)[0]
+
+    def items(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        return self._mirrors.get(kind, self._place(kind, namespace)).items(labels, self.gate)
+
+    def known(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
+        return self._mirrors.get(kind, self._place(kind, namespace)).known(labels)
+
+    def wait(
+        self,
+        kind: Kind,
+        condition: Callable[[Documents], T | None],
+        *,
+        labels: Mapping[str, str] | None = None,
+        recheck: float | None = None,
+        event: threading.Event | None = None,
+        namespace: str | None = None,
+    ) -> T:
+        mirror = self._mirrors.get(kind, self._place(kind, namespace))
+        return mirror.wait(condition, self.gate, labels=labels, recheck=recheck, event=event)
+
+    def waking(
+        self, kind: Kind, event: threading.Event, labels: Mapping[str, str], namespace: str | None = None
+    ) -> contextlib.AbstractContextManager[object]:
+        return self._mirrors.get(kind, self._place(kind, namespace)).waking(event, labels)
+
+    def gone(self, kind: Kind, labels: Mapping[str, str], namespace: str | None = None) -> Gone:
+        return Gone(kind, self._place(kind, namespace), dict(labels))
+
+    def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
+        return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, gate=self.gate)
+
+    def events(self, about: str) -> Documents:
+        kind, slash, name = about.partition("/")
+        selector = f"involvedObject.kind={kind},involvedObject.name={name}" if slash else f"involvedObject.uid={about}"
+        found = self._client.list(EVENT, self.owner.namespace, None, selector, gate=self.gate, retry=False)[0]
+        return sorted(found, key=event_time)
+
+    def _place(self, kind: Kind, namespace: str | None) -> str | None:
+        return (namespace or self.owner.namespace) if kind.namespaced else None
+
+    # --- ownership ------------------------------------------------------------------------------------------------
+
+    def annotations(self, role: str) -> dict[str, str]:
+        return {
+            ANNOTATION_INSTANCE: self.owner.instance,
+            ANNOTATION_APP: self.owner.app,
+            ANNOTATION_DEPLOYMENT: self.owner.deployment,
+            ANNOTATION_ROLE: role,
+        }
+
+    def is_ours(self, found: Document) -> bool:
+        notes = _annotations(found)
+        return (notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)) == (self.owner.instance, self.owner.app)
+
+    def is_original(self, found: Document) -> bool:
+        if "rules" not in (found.get("spec") or {}):
+            return is_original(found, self.owner.app)
+        app = self.owner.app
+        if (shape := original_ingress(found, app)) is None or (service := self.get(SERVICE, app)) is None:
+            return False
+        taken = self.is_ours(service)
+        if not (taken or is_original(service, app)):
+            return False
+        selected = versioned_name(app, str((service["spec"].get("selector") or {}).get("version")))
+        names = {
+            _name(controller)
+            for controller in self.list(CONTROLLER, {"app": app})
+            if is_original(controller, app)
+            and _annotations(controller).get("frontend") == shape.frontend
+            and (taken or _name(controller) == selected)
+        }
+        if shape.redirect:
+            return bool(names)
+        versioned = self.get(SERVICE, shape.service) if shape.service in names else None
+        return versioned is not None and is_original(versioned, app)
+
+    def owned_by(self, found: Document, deployment: str) -> bool:
+        return self.is_ours(found) and _annotations(found).get(ANNOTATION_DEPLOYMENT) == deployment
+
+    def foreign(self, kind: Kind, found: Document) -> ForeignObject:
+        notes = _annotations(found)
+        instance, app = notes.get(ANNOTATION_INSTANCE), notes.get(ANNOTATION_APP)
+        deployment = notes.get(ANNOTATION_DEPLOYMENT)
+        if self.is_original(found):
+            whose = f"to app {self.owner.app} as the original deployer left it, and may be live"
+        elif not instance:
+            whose = "to nobody that is known: no deployer made it"
+        elif instance != self.owner.instance:
+            whose = f"to another deployer, instance {instance}"
+        elif app != self.owner.app:
+            whose = f"to another app, {app}"
+        else:
+            whose = f"to deployment {deployment} of this app, which still runs"
+        place = f"in namespace {self.owner.namespace}"
+        return ForeignObject(f"{kind.kind} {_name(found)} {place} exists already and belongs {whose}")
+
+    def _check_epoch(self, kind: Kind, found: Document) -> None:
+        if (epoch := epoch_of(found)) > self.owner.epoch:
+            raise Fenced(
+                f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} was written under epoch {epoch}, "
+                f"this process holds {self.owner.epoch}: another one carries on with app {self.owner.app}"
+            )
+
+    # --- versioned objects ----------------------------------------------------------------------------------------
+
+    def create(self, kind: Kind, body: Document) -> Document:
+        name = body["metadata"]["name"]
+        body = copy.deepcopy(body)
+        body["metadata"].setdefault("annotations", {})[ANNOTATION_EPOCH] = str(self.owner.epoch)
+        body["metadata"].setdefault("labels", {})[LABEL_MANAGED_BY] = MANAGED_BY
+        if self._ledger is not None:
+            with self.gate.writing():
+                self._ledger.making(self.owner.deployment, kind, name)
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict):
+                lost: KubeUnavailable | None = None
+                try:
+                    return self._client.create(kind, body, self.owner.namespace, gate=self.gate)
+                except KubeAlreadyExists:
+                    pass  # by whom is what the rest is about
+                except KubeUnavailable as error:
+                    lost = error  # it may be there all the same
+                found = self.get(kind, name)
+                if found is None:
+                    if lost is not None:
+                        raise lost
+                    continue
+                if self.owned_by(found, self.owner.deployment) and not _deleting(found):
+                    return found
+                if not self.is_ours(found) or _annotations(found).get(ANNOTATION_DEPLOYMENT) in self.owner.keep:
+                    raise self.foreign(kind, found)
+                self._check_epoch(kind, found)
+                # Foreground: a leftover's pods have the labels of the new ones, so they must be gone before those.
+                if not self._remove(kind, found, "Foreground"):
+                    self._await_gone(kind, found)
+        raise self._contended(kind, name)
+
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        deployment: str | None = None,
+        propagation: str = "Background",
+        wait_gone: bool = True,
+        original_ok: bool = False,
+    ) -> bool:
+        wanted = deployment or self.owner.deployment
+
+        def ours(found: Document) -> bool:
+            return self.owned_by(found, wanted) or (original_ok and is_original(found, self.owner.app))
+
+        gone = self._delete(kind, name, ours, propagation, wait_gone, fenced=False)
+        if gone and wait_gone and self._ledger is not None:
+            self._ledger.removed(wanted, kind, name)
+        return gone
+
+    def delete_orphan(self, pod: Document) -> None:
+        with contextlib.suppress(KubeConflict):  # the name is another pod's by now
+            if not self._remove(POD, pod, "Background"):
+                self._await_gone(POD, pod)
+
+    # --- shared objects -------------------------------------------------------------------------------------------
+
+    def put_shared(self, kind: Kind, name: str, change: Change, *, role: str) -> Document | None:
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeAlreadyExists, KubeNotFound):
+                found = self.get(kind, name)
+                if found is not None:
+                    if not self.is_ours(found) and not self.is_original(found):
+                        raise self.foreign(kind, found)
+                    self._check_epoch(kind, found)
+                    if _deleting(found):
+                        self._await_gone(kind, found)
+                        continue
+                wanted = change(copy.deepcopy(found))
+                if wanted is None or wanted == found:
+                    return found
+                return self._write_shared(kind, name, found, copy.deepcopy(wanted), role)
+        raise self._contended(kind, name)
+
+    def _write_shared(self, kind: Kind, name: str, found: Document | None, wanted: Document, role: str) -> Document:
+        metadata = wanted.setdefault("metadata", {})
+        metadata["name"], metadata["namespace"] = name, self.owner.namespace
+        metadata["annotations"] = {
+            **(metadata.get("annotations") or {}),
+            **self.annotations(role),
+            ANNOTATION_EPOCH: str(self.owner.epoch),
+        }
+        metadata["labels"] = {**(metadata.get("labels") or {}), LABEL_MANAGED_BY: MANAGED_BY}
+        if found is None:
+            return self._client.create(kind, wanted, self.owner.namespace, gate=self.gate)
+        metadata["resourceVersion"] = found["metadata"]["resourceVersion"]
+        metadata["uid"] = found["metadata"]["uid"]
+        return self._client.replace(kind, name, wanted, self.owner.namespace, gate=self.gate)
+
+    def delete_shared(self, kind: Kind, name: str, *, wait_gone: bool = True, original_ok: bool = False) -> bool:
+
+        def ours(found: Document) -> bool:
+            return self.is_ours(found) or (original_ok and self.is_original(found))
+
+        return self._delete(kind, name, ours, "Background", wait_gone, fenced=True)
+
+    def raise_epoch(self, kind: Kind, name: str) -> bool:
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeNotFound):
+                found = self.get(kind, name)
+                if found is None or not self.is_ours(found):
+                    return False
+                self._check_epoch(kind, found)
+                if epoch_of(found) < self.owner.epoch:
+                    version = found["metadata"]["resourceVersion"]
+                    notes = {ANNOTATION_EPOCH: str(self.owner.epoch)}
+                    patch = {"metadata": {"resourceVersion": version, "annotations": notes}}
+                    self._client.patch(kind, name, patch, self.owner.namespace, gate=self.gate)
+                return True
+        raise self._contended(kind, name)
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _delete(
+        self,
+        kind: Kind,
+        name: str,
+        ours: Callable[[Document], bool],
+        propagation: str,
+        wait_gone: bool,
+        *,
+        fenced: bool,
+    ) -> bool:
+        for _ in range(ATTEMPTS):
+            found = self.get(kind, name)
+            if found is None:
+                return True
+            if not ours(found):
+                return False
+            if fenced:
+                self._check_epoch(kind, found)
+            with contextlib.suppress(KubeConflict):
+                if not self._remove(kind, found, propagation, fenced=fenced) and wait_gone:
+                    self._await_gone(kind, found)
+                return True
+        raise self._contended(kind, name)
+
+    def _remove(self, kind: Kind, found: Document, propagation: str, *, fenced: bool = False) -> bool:
+        """Delete exactly what was read; `fenced`: only if nobody has written to it since. True when it is gone already.
+
+        Raises KubeConflict.
+        """
+        metadata = found["metadata"]
+        if _deleting(found):
+            return False
+        try:
+            return self._client.delete(
+                kind,
+                metadata["name"],
+                self.owner.namespace,
+                uid=metadata["uid"],
+                resource_version=metadata["resourceVersion"] if fenced else None,
+                propagation=propagation,
+                gate=self.gate,
+            )
+        except KubeNotFound:
+            return True
+
+    def _await_gone(self, kind: Kind, found: Document) -> None:
+        """Wait until that object is away. Most are at once; the mirror, which may lag, is only asked for the others."""
+        name, uid = _name(found), found["metadata"]["uid"]
+        pause = 0.02
+        while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
+            try:
+                self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
+            except DeadlineExceeded as over:
+                raise self._stays(kind, now) from over
+            self.gate.pause(pause)
+            pause = min(1.0, pause * 2)
+
+    def _stays(self, kind: Kind, found: Document) -> StepFailed:
+        keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"
+        return StepFailed(
+            f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} was asked to go and is still there, "
+            f"finalizers: {keepers}",
+            reason="ObjectStays",
+            hint="find out why whoever set the finalizers does not take them away",
+        )
+
+    @contextlib.contextmanager
+    def _again_when_lost(self, attempt: int) -> Iterator[None]:
+        """Let the loop go on after a write whose answer was lost: the next round finds out what became of it."""
+        try:
+            yield
+        except KubeUnavailable:
+            if attempt == ATTEMPTS - 1:
+                raise
+            self.gate.pause(min(4.0, 0.2 * 2**attempt))
+
+    def _contended(self, kind: Kind, name: str) -> StepFailed:
+        return StepFailed(
+            f"{kind.kind} {name} in namespace {self.owner.namespace} was changed by somebody else "
+            f"{ATTEMPTS} times while it was being written",
+            reason="Conflict",
+            hint="find out what else writes it, then deploy again",
+        )
+
+
+def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> list[tuple[Kind, str]]:
+    """(kind, name) of what the API server has of exactly `owner.deployment`, in the order of removal; of the kinds that
+    ship with the Deployer. For a deployment of which no ledger is left."""
+    out: list[tuple[Kind, str]] = []
+    notes = {
+        ANNOTATION_INSTANCE: owner.instance,
+        ANNOTATION_APP: owner.app,
+        ANNOTATION_DEPLOYMENT: owner.deployment,
+    }.items()
+    for kind in (CONTROLLER, INGRESS, SERVICE, CONFIG_MAP):
+        try:
+            items = client.list(kind, owner.namespace, {LABEL_MANAGED_BY: MANAGED_BY}, gate=gate)[0]
+        except (KubeForbidden, KubeNotFound):
+            if kind in (CONTROLLER, SERVICE):
+                raise
+            continue  # no right to see them means none to have made one
+        for item in items:
+            role = _annotations(item).get(ANNOTATION_ROLE, "")
+            versioned = role in VERSIONED_ROLES or role.startswith("versioned-")
+            if versioned and notes <= _annotations(item).items():
+                out.append((kind, _name(item)))
+    return out
+
+
+def epoch_of(found: Document) -> int:
+    """The epoch under which the object was last written; 0 when it says none."""
+    value = _annotations(found).get(ANNOTATION_EPOCH, "")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def event_time(event: Document) -> str:
+    """When an Event happened last, in a form that sorts."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    created: str = event.get("metadata", {}).get("creationTimestamp") or ""
+    return next((str(time) for time in times if time), created)
+
+
+def _annotations(found: Document) -> dict[str, str]:
+    return found.get("metadata", {}).get("annotations") or {}
+
+
+def _name(found: Document) -> str:
+    return str(found["metadata"]["name"])
+
+
+def _deleting(found: Document) -> bool:
+    return bool(found["metadata"].get("deletionTimestamp"))

@@ -1,0 +1,1 @@
+"""What plugin authors import, by kind of plugin. Whatever is not exported here may change without notice."""

@@ -1,0 +1,8 @@
+"""For authors of environment injectors."""
+
+from deployer.core.contract.providers import EnvContext, EnvInjector
+
+__all__ = [
+    "EnvContext",
+    "EnvInjector",
+]

@@ -1,0 +1,45 @@
+"""For authors of ingress providers: what they implement and get, and how to ask a data plane."""
+
+from deployer.core.contract.providers import (
+    PREVIEW_OPTIONS,
+    Backend,
+    IngressProvider,
+    PodAnswers,
+    Preview,
+    Route,
+    RouteContext,
+    RouteState,
+    backends_behind,
+)
+from deployer.core.settings import www_twin
+from deployer.kube.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
+from deployer.kube.adoption import redirect_name
+from deployer.toolkit.dataplane.probe import Address, Answer, ask
+from deployer.toolkit.dataplane.proof import REVISION_HEADER, DataPlane, Objection, data_plane, data_plane_schema
+from deployer.toolkit.host_ownership import claimants, ingress_hosts, require_only
+
+__all__ = [
+    "ORIGINAL_ANNOTATIONS",
+    "PREVIEW_OPTIONS",
+    "REVISION_HEADER",
+    "Address",
+    "Answer",
+    "Backend",
+    "DataPlane",
+    "IngressProvider",
+    "Objection",
+    "PodAnswers",
+    "Preview",
+    "Route",
+    "RouteContext",
+    "RouteState",
+    "ask",
+    "backends_behind",
+    "claimants",
+    "data_plane",
+    "data_plane_schema",
+    "ingress_hosts",
+    "redirect_name",
+    "require_only",
+    "www_twin",
+]

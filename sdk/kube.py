@@ -1,0 +1,33 @@
+"""The cluster, as plugins get it: kinds of objects, and the handle that reads and writes them."""
+
+from deployer.core.contract.kinds import (
+    CONFIG_MAP,
+    CONTROLLER,
+    ENDPOINT_SLICE,
+    EVENT,
+    HTTP_ROUTE,
+    INGRESS,
+    INGRESS_CLASS,
+    NAMESPACE,
+    POD,
+    SECRET,
+    SERVICE,
+    Kind,
+)
+from deployer.core.contract.kube import KubeAccess
+
+__all__ = [
+    "CONFIG_MAP",
+    "CONTROLLER",
+    "ENDPOINT_SLICE",
+    "EVENT",
+    "HTTP_ROUTE",
+    "INGRESS",
+    "INGRESS_CLASS",
+    "NAMESPACE",
+    "POD",
+    "SECRET",
+    "SERVICE",
+    "Kind",
+    "KubeAccess",
+]

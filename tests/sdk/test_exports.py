@@ -1,0 +1,53 @@
+"""What plugin authors may rely on: every name of the public door. Whoever changes this list changes the interface."""
+
+import importlib
+import subprocess
+import sys
+
+EXPORTS = {
+    "environment": """
+        EnvContext EnvInjector
+    """,
+    "errors": """
+        Cancelled Conflict DeadlineExceeded DeployerError Fenced ForeignObject Hold Interrupted
+        KubeAlreadyExists KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable
+        PluginError Revoked SettingsError StepFailed
+    """,
+    "health": """
+        HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
+    """,
+    "ingress": """
+        ORIGINAL_ANNOTATIONS PREVIEW_OPTIONS REVISION_HEADER Address Answer Backend DataPlane IngressProvider
+        Objection PodAnswers Preview Route RouteContext RouteState ask backends_behind claimants data_plane
+        data_plane_schema ingress_hosts redirect_name require_only www_twin
+    """,
+    "kube": """
+        CONFIG_MAP CONTROLLER ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS NAMESPACE POD SECRET
+        SERVICE Kind KubeAccess
+    """,
+    "plugin": """
+        Document Gate PluginSettings Problem Provider Schema hookimpl
+    """,
+    "strategy": """
+        AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
+        Park Phase Plan PrepareRoute ReleaseRoute RemoveRoute RemoveService RemoveWorkload StartWorkload Step
+        Strategy SwitchRoute VerifyHealth Work deploy_steps retire_steps undeploy_steps
+    """,
+}
+
+
+def test_the_door_exports_this_and_nothing_else() -> None:
+    found = {kind: set(importlib.import_module(f"deployer.sdk.{kind}").__all__) for kind in EXPORTS}
+    assert found == {kind: set(names.split()) for kind, names in EXPORTS.items()}
+
+
+def test_what_is_exported_is_there() -> None:
+    for kind, names in EXPORTS.items():
+        module = importlib.import_module(f"deployer.sdk.{kind}")
+        assert [name for name in names.split() if not hasattr(module, name)] == []
+
+
+def test_settings_load_neither_kubernetes_nor_falcon() -> None:
+    code = "import sys, deployer.core.settings; print(*sorted(m for m in ('kubernetes', 'falcon') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,1 @@
+"""Asking the data plane, or the pods behind it, which version answers."""

@@ -1,0 +1,331 @@
+"""The data plane of an ingress provider: asking every address of it until all answer as the route says, and not longer.
+
+Conditions and Events precede traffic; what a controller answers on a fresh connection does not. A provider adds what
+else may speak against a route (Events, conditions) as an objection.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployer.core.contract.kinds import ENDPOINT_SLICE
+from deployer.core.contract.providers import RouteContext
+from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed
+from deployer.toolkit.dataplane.probe import WANTS_TLS, Address, Answer, ask, parse_address
+
+Objection = Callable[[], str]
+"""What speaks against the route at this moment, as a whole sentence that quotes the controller; or nothing."""
+
+Proof = tuple[str, str]
+"""A response header, and the value by which an answer is known to come from the right version; empty: there is none."""
+
+REVISION_HEADER = "X-Deployer-Revision"
+"""The response header that names the deployment, unless the settings call it otherwise."""
+
+_HEADER_NAME = r"[A-Za-z0-9_-]{1,128}"
+
+# Nobody, or a proxy without a usable backend. An app may answer 404 to `/`.
+_NO_BACKEND = frozenset({0, 502, 503, 504})
+
+_BOUND = 300.0
+"""Seconds to wait at most where no deadline is set."""
+
+_QUICKEST, _SLOWEST, _GROWTH = 0.03, 1.0, 1.2
+"""Seconds between two rounds at first and at most, and the factor between them: an app may limit its requests."""
+
+_SAY_AFTER, _SAY_EVERY = 2.0, 5.0
+"""Seconds before a wait says what it waits for, and at least between two such lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPlane:
+    """The controllers that answer for hosts, and how it is found out that they do.
+
+    controller        `namespace/service` whose EndpointSlices hold them; empty: `addresses`
+    revision_header   the response header that names the deployment; empty when the controller does not allow one
+    confirmations     right answers that every address must give, one a round, with no answer of another version between
+    propagation       seconds to wait where no header can prove anything
+    always_warm_up    also warm up when a route changes in nothing but its version, and the pods were asked instead
+    plugin            whose settings these are
+    """
+
+    controller: str = ""
+    addresses: tuple[Address, ...] = ()
+    revision_header: str = ""
+    confirmations: int = 3
+    propagation: float = 5.0
+    always_warm_up: bool = False
+    plugin: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Is there anybody to ask?"""
+        return bool(self.controller or self.addresses)
+
+    def await_answers(
+        self,
+        context: RouteContext,
+        host: str,
+        what: str,
+        *,
+        tls: bool,
+        objection: Objection = str,
+        headers: Mapping[str, str] | None = None,
+        proof: Proof | None = None,
+        serving: bool = False,
+    ) -> bool:
+        """Return when `host` leads to `route.deployment` at every address, asked on fresh connections.
+
+        `what` names the thing in the log and in errors; `headers` go with every request, for a route that matches one;
+        `proof` is what the right answers have instead of the deployment in the revision header. An answer that has it
+        is right whatever its status: an app may answer 503, and a controller that limits requests does. `serving`: not
+        so, it must come from the app; 502 to 504 only when the app's pods answer that themselves (`context.pods`).
+
+        True: it was proven. Without addresses or header nothing proves it: then it is the propagation time, the log
+        says so, and this is False. Raises StepFailed: with the objection (reason `RouteRejected`), with the last
+        answers when time is up (`RouteNotConfirmed`), or when the app wants TLS that the controller does not speak to
+        it (`BackendSpeaksTLS`).
+        """
+        header, expected = proof or (self.revision_header, context.route.deployment)
+        expected = expected if header else ""
+        proven = bool(self.known and expected)
+        if not proven:
+            context.log(
+                f"{context.route.host}: waiting {self.propagation:g} s for {what} to version {context.route.version}, "
+                f"as nothing can be asked: {self._unproven(header, 'version_header' if proof else 'revision_header')}"
+            )
+            context.gate.pause(self.propagation)
+        round_ = _Round(
+            self, context, host, what, tls, objection, dict(headers or {}), header, expected, context.route.path
+        )
+        round_.serving = serving
+        if self.known:
+            round_.run()
+        round_.check_objection()
+        return proven
+
+    def _unproven(self, header: str, setting: str) -> str:
+        """Why nothing can be proven, and the settings that would change it."""
+        table = f"[plugins.{self.plugin}]" if self.plugin else "the provider's settings"
+        missing = []
+        if not self.known:
+            missing.append("no addresses of the controller are configured (set controller or addresses")
+        if not header:
+            missing.append(f"no response header names the version (set {setting}")
+        return f" in {table}); ".join(missing) + f" in {table})" if missing else "which version is live is not known"
+
+    def await_healthy(
+        self,
+        context: RouteContext,
+        host: str,
+        path: str,
+        what: str,
+        *,
+        tls: bool,
+        objection: Objection = str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Return when `path` of `host` answers 200 to 399 (as for a kubelet's probe) at every address, and from this
+        deployment where a header tells. Raises StepFailed as `await_answers` does, and when there is nobody to ask."""
+        if not self.known:
+            raise StepFailed(
+                f"{what} of {host} cannot be asked for its health: no addresses of the ingress controller are "
+                "configured",
+                reason="RouteNotConfirmed",
+                hint="configure the controller's Service or its addresses, or leave the check through the preview out",
+            )
+        expected = context.route.deployment if self.revision_header else ""
+        healthy = range(200, 400)
+        header = self.revision_header
+        round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), header, expected, path)
+        round_.healthy = healthy
+        round_.run()
+
+    def current(self, context: RouteContext, tls: bool) -> list[Address]:
+        """Every address to ask now: those that speak TLS when the route has it, as far as there are any."""
+        found = list(self.addresses) if not self.controller else self._endpoints(context)
+        return [address for address in found if address.tls is tls] or found
+
+    def _endpoints(self, context: RouteContext) -> list[Address]:
+        namespace, _, service = self.controller.partition("/")
+        labels = {"kubernetes.io/service-name": service}
+        found: list[Address] = []
+        for slice_ in context.kube.list(ENDPOINT_SLICE, labels=labels, namespace=namespace):
+            ports = {port.get("name") or "http": port.get("port") for port in slice_.get("ports") or ()}
+            for endpoint in slice_.get("endpoints") or ():
+                if (endpoint.get("conditions") or {}).get("ready") is False:
+                    continue
+                host = endpoint["addresses"][0]
+                found += [Address(host, ports[name], name == "https") for name in ("http", "https") if ports.get(name)]
+        return list(dict.fromkeys(found))
+
+
+@dataclass(slots=True)
+class _Round:
+    """One wait, in rounds that ask each address once. One that answered right often enough is not asked again."""
+
+    plane: DataPlane
+    context: RouteContext
+    host: str
+    what: str
+    tls: bool
+    objection: Objection
+    headers: Mapping[str, str]
+    header: str
+    expected: str
+    path: str = "/"
+    healthy: range | None = None
+    serving: bool = False
+    right: Counter[Address] = field(default_factory=Counter)
+    last: dict[Address, Answer] = field(default_factory=dict)
+    pause: float = _QUICKEST
+    wants_tls: bool = False
+
+    def run(self) -> None:
+        """Ask until all have answered. Raises StepFailed, and what the gate raises but for its deadline."""
+        began = time.monotonic()
+        said, say_at = "", began + _SAY_AFTER
+        try:
+            while not self._all_answer():
+                self.check_objection()
+                now = time.monotonic()
+                if now >= began + _BOUND:
+                    raise self._failed()
+                if now >= say_at and (text := self._text()) != said:
+                    self.context.log(f"not confirmed yet: {text}")
+                    said, say_at = text, now + _SAY_EVERY
+                self.context.gate.pause(self.pause)
+                self.pause = min(_SLOWEST, self.pause * _GROWTH)
+        except DeadlineExceeded:
+            raise self._failed() from None
+        if self.wants_tls and not self.context.pods.any_status:
+            route = self.context.route
+            raise StepFailed(
+                f"port {route.backend.port} of {route.backend.service} speaks TLS, but the ingress controller speaks "
+                f"plain HTTP to it: {route.host} would answer everybody with HTTP 400",
+                reason="BackendSpeaksTLS",
+                hint=self.context.tls_hint,
+            )
+
+    def check_objection(self) -> None:
+        """Raises StepFailed with what speaks against the route, if anything does."""
+        if words := self.objection():
+            raise StepFailed(words, reason="RouteRejected")
+
+    def _all_answer(self) -> bool:
+        addresses = self.plane.current(self.context, self.tls)
+        self.last = {address: answer for address, answer in self.last.items() if address in addresses}
+        for address in addresses:
+            self.last.setdefault(address, Answer(0, body=b"has not answered yet"))
+            if not self._done(address):
+                self._ask_once(address)
+        return bool(addresses) and all(map(self._done, addresses))
+
+    def _done(self, address: Address) -> bool:
+        return self.right[address] >= self.plane.confirmations
+
+    def _ask_once(self, address: Address) -> None:
+        answer = self.last[address] = self._ask(address, self.host, self.headers)
+        if self._is_right(answer) and not self._is_nobodys(address, answer):
+            self.right[address] += 1
+            self.pause = _QUICKEST
+            self.wants_tls = self.wants_tls or (answer.status == 400 and WANTS_TLS.search(answer.body) is not None)
+        elif not self._says_nothing(answer):
+            self.right[address] = 0
+
+    def _is_right(self, answer: Answer) -> bool:
+        if self.expected and answer.revision != self.expected:
+            return False
+        if self.healthy is not None:
+            return answer.status in self.healthy
+        pods = self.context.pods
+        if answer.status in _NO_BACKEND and answer.status and (pods.any_status or answer.status in pods.statuses):
+            return True
+        return bool(self.expected and answer.status and not self.serving) or answer.status not in _NO_BACKEND
+
+    def _is_nobodys(self, address: Address, answer: Answer) -> bool:
+        """Without a revision a 404 may be the app's, or the controller's own for hosts that it does not know."""
+        asked = answer.status == 404 and not self.expected
+        return asked and self._ask(address, f"{secrets.token_hex(8)}.invalid", {}) == answer
+
+    def _says_nothing(self, answer: Answer) -> bool:
+        """True for the answer of a controller that limits requests: neither the new version's, nor another's."""
+        return answer.status in (429, 503) and not answer.revision and self.healthy is None
+
+    def _ask(self, address: Address, host: str, headers: Mapping[str, str]) -> Answer:
+        return ask(address, host, self.header, self.context.gate, path=self.path, headers=headers)
+
+    def _wrong(self) -> dict[Address, Answer]:
+        never = {address: answer for address, answer in self.last.items() if not self.right[address]}
+        return never or {address: answer for address, answer in self.last.items() if not self._done(address)}
+
+    def _text(self) -> str:
+        wrong = [f"{address} {answer}" for address, answer in self._wrong().items()]
+        return "; ".join(wrong) or "there is no ready address of the controller to ask"
+
+    def _failed(self) -> StepFailed:
+        route, pods = self.context.route, self.context.pods
+        return StepFailed(
+            f"{route.host}: {self.what} to port {route.backend.port} of {route.backend.service} was not confirmed in "
+            f"time: {self._text()}" + (f" ({pods.why})" if pods.why else ""),
+            reason="RouteNotConfirmed",
+            hint=self._hint(),
+        )
+
+    def _hint(self) -> str:
+        wrong = list(self._wrong().values())
+        port = self.context.route.backend.port
+        if wrong and all(answer.status in (502, 503, 504) for answer in wrong):
+            return (
+                f"check that the app answers on port {port} of its pods, and in plain HTTP; frontendPort chooses "
+                "another port, frontendPath another path to ask for"
+            )
+        if not wrong or not all(answer.status for answer in wrong):
+            return "check that the ingress controller runs, and the addresses by which it is asked"
+        return "look at the ingress controller's log, and whether it allows the headers that are sent"
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def data_plane_schema() -> dict[str, Any]:
+    """Properties (JSON Schema) for the table `[plugins.<name>]` of a provider that uses `data_plane`."""
+    addresses = {"type": "array", "items": {"type": "string"}}
+    return {
+        "controller": {"type": "string", "pattern": r"^[a-z0-9-]{1,63}/[a-z0-9-]{1,63}$"},
+        "addresses": addresses,
+        "https_addresses": addresses,
+        "revision_header": {"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": f"^{_HEADER_NAME}$"}]},
+        "confirmations": {"type": "integer", "minimum": 1, "maximum": 100},
+        "propagation_seconds": {"type": "number", "minimum": 0, "maximum": 3600},
+        "warm_up": {"enum": ["changes", "always"]},
+    }
+
+
+def data_plane(table: Mapping[str, Any], plugin: str, *, revision_header: bool = False) -> DataPlane:
+    """What those properties say; `revision_header`: is one sent where the table is silent? Raises SettingsError."""
+    addresses = _addresses(table, plugin, "addresses", False) + _addresses(table, plugin, "https_addresses", True)
+    if addresses and "controller" in table:
+        raise SettingsError(f"[plugins.{plugin}] controller and addresses exclude each other: give one of them")
+    header = table.get("revision_header", revision_header)
+    return DataPlane(
+        controller=table.get("controller", ""),
+        addresses=tuple(addresses),
+        revision_header=header if isinstance(header, str) else REVISION_HEADER if header else "",
+        confirmations=table.get("confirmations", 3),
+        propagation=float(table.get("propagation_seconds", 5.0)),
+        always_warm_up=table.get("warm_up") == "always",
+        plugin=plugin,
+    )
+
+
+def _addresses(table: Mapping[str, Any], plugin: str, key: str, tls: bool) -> list[Address]:
+    try:
+        return [parse_address(text, tls=tls) for text in table.get(key, ())]
+    except ValueError:
+        raise SettingsError(f"[plugins.{plugin}] {key}: write IP addresses with a port, like 10.0.0.7:80") from None

@@ -1,0 +1,1 @@
+"""Rounds of health checks over the pods of a version, and how the pods are reached."""

@@ -1,0 +1,133 @@
+"""Rounds of health checks: every pod of a version at once, each with its own guarded target."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from deployer.core.contract.health import HealthTarget, Verdict, Way
+from deployer.core.contract.providers import HealthChecker, HealthRounds
+from deployer.core.contract.store import Create, Store, Update
+from deployer.core.descriptor import health_port
+from deployer.core.errors import DeployerError, Interrupted, StaleRevision
+from deployer.core.gate import Gate
+from deployer.core.model.records import Document, HealthData, Plan
+from deployer.core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CHECK_TIMEOUT = 10.0
+"""Seconds for one check of one pod, connecting included. A pod that accepts and hangs costs a round no more."""
+
+AT_ONCE = 32
+"""Pods of one version that are asked at the same time."""
+
+
+class Rounds(HealthRounds):
+    """Asks the pinned checker about pods and keeps what they answered, without the secrets that `clean` hides."""
+
+    def __init__(
+        self,
+        checker: HealthChecker,
+        plan: Plan,
+        store: Store,
+        settings: Settings,
+        way: Way,
+        *,
+        clean: Callable[[str], str],
+    ) -> None:
+        self._clean = clean
+        self._checker = checker
+        self._way = way
+        self._plan = plan
+        self._store = store
+        self._loopback = settings.loopback_pods
+
+    def check_all(self, pods: Sequence[Document], gate: Gate) -> Mapping[str, Verdict]:
+        """One round: pod uid -> verdict. Raises what the gate raises."""
+        gate.check()
+        if len(pods) == 1:
+            verdicts = {pods[0]["metadata"]["uid"]: self._check(pods[0], gate)}
+        else:
+            verdicts = self._together(pods, gate)
+        gate.check()
+        return verdicts
+
+    def _together(self, pods: Sequence[Document], gate: Gate) -> dict[str, Verdict]:
+        verdicts: dict[str, Verdict] = {}
+        waiting = iter(list(pods))
+        lock = threading.Lock()
+
+        def ask() -> None:
+            while True:
+                with lock:
+                    pod = next(waiting, None)
+                if pod is None:
+                    return
+                verdicts[pod["metadata"]["uid"]] = self._check(pod, gate)
+
+        # What they log is about the same deployment (`Redactor.about`).
+        runs = [contextvars.copy_context().run for _ in range(min(AT_ONCE, len(pods)))]
+        threads = [threading.Thread(target=run, args=(ask,), name="health", daemon=True) for run in runs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return verdicts
+
+    def _check(self, pod: Document, gate: Gate) -> Verdict:
+        try:
+            verdict = self._checker.check(self._target(pod, gate))
+        except Interrupted:
+            return Verdict(False, "was not asked to the end")
+        except DeployerError as error:
+            return Verdict(False, str(error))
+        except BaseException as error:
+            # sys.exit in a checker must not end this thread: a pod without a verdict would not be asked at all.
+            logger.exception("health checker %s failed", self._checker.name)
+            return Verdict(False, f"the health checker failed with {type(error).__name__}")
+        if not isinstance(verdict, Verdict):
+            return Verdict(False, f"health checker {self._checker.name} gave no verdict")
+        return verdict
+
+    def _target(self, pod: Document, gate: Gate) -> HealthTarget:
+        descriptor = self._plan.descriptor
+        return HealthTarget(
+            name=pod["metadata"]["name"],
+            uid=pod["metadata"]["uid"],
+            namespace=pod["metadata"].get("namespace", self._plan.namespace),
+            address=pod.get("status", {}).get("podIP", ""),
+            port=health_port(descriptor),
+            path=descriptor["healthCheckPath"],
+            gate=gate,
+            host=descriptor.get("healthCheckHost", ""),
+            host_network=bool(pod.get("spec", {}).get("hostNetwork")),
+            timeout=CHECK_TIMEOUT,
+            allow_loopback=self._loopback,
+            way=self._way,
+        )
+
+    def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:
+        """Make the raw answers of the last round the deployment's health check data."""
+        entries = [
+            {"podName": pod["metadata"]["name"], "value": self._clean(verdicts[pod["metadata"]["uid"]].body)}
+            for pod in pods
+            if pod["metadata"]["uid"] in verdicts
+        ]
+        for _ in range(5):
+            found = self._store.get(HealthData, self._plan.deployment)
+            record = HealthData(
+                namespace=self._plan.namespace,
+                app=self._plan.app,
+                deployment=self._plan.deployment,
+                entries=entries,
+                revision=found.revision if found else 0,
+                sequence=found.sequence if found else 0,
+            )
+            try:
+                self._store.commit(Update(record) if found else Create(record))
+            except StaleRevision:
+                continue
+            return

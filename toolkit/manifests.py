@@ -1,0 +1,277 @@
+"""Kubernetes objects of a deployment: pure functions from a normalised descriptor to plain dicts.
+
+Names, labels and annotations are part of the contract with users and with objects of the original; they are defined
+here and in `kube/ownership.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from deployer.core.descriptor import MAX_NAME, health_port, ports
+from deployer.core.errors import StepFailed
+from deployer.core.model.records import Document
+from deployer.kube.ownership import (
+    ANNOTATION_APP,
+    ANNOTATION_DEPLOYMENT,
+    ANNOTATION_EPOCH,
+    ANNOTATION_INSTANCE,
+    ANNOTATION_ROLE,
+    LABEL_MANAGED_BY,
+    MANAGED_BY,
+    ROLE_CONTROLLER,
+    ROLE_SERVICE,
+    ROLE_VERSIONED_SERVICE,
+    service_name,
+    versioned_name,
+)
+
+IDENTITY_VARIABLES = ("APP_NAME", "APP_VERSION", "POD_NAMESPACE", "POD_NAME")
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What one deployment consists of, without its route. No container port means no Services."""
+
+    controller: Document
+    versioned_service: Document | None
+    service: Document | None
+
+    def to_document(self) -> Document:
+        """As JSON, for the plan."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def check_name(app: str, version: str) -> None:
+    """Raises StepFailed when app and version together are no name for a Service (RFC 1035 label, 63 characters)."""
+    name = versioned_name(app, version)
+    if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
+        raise StepFailed(
+            f"{name} is not a name that Kubernetes takes: at most {MAX_NAME} of a-z, 0-9, '-', beginning with a letter",
+            reason="NameTooLong" if len(name) > MAX_NAME else "InvalidName",
+            hint="choose a shorter appName or newVersion",
+        )
+
+
+# --- objects ------------------------------------------------------------------------------------------------------
+
+
+def render(
+    *,
+    descriptor: Document,
+    version: str,
+    deployment_id: str,
+    deployment_ts: str,
+    instance: str,
+    replicas: int,
+    environment: Sequence[Document],
+    image_pull_policy: str,
+    service_links: bool = True,
+    epoch: int,
+) -> Objects:
+    """The objects of one deployment of a normalised descriptor. Shares nothing with its arguments.
+
+    version            as resolved, never `#`
+    deployment_ts      RFC 3339
+    environment        EnvVar dicts of the injectors
+    image_pull_policy  for containers that name none; empty leaves it to Kubernetes
+    service_links      for a podspec that does not say; true leaves it to Kubernetes, whose default it is
+    epoch              fencing token of the app's lease
+    """
+    app, namespace = descriptor["appName"], descriptor["namespace"]
+    controller = render_controller(
+        descriptor=descriptor,
+        version=version,
+        deployment_id=deployment_id,
+        deployment_ts=deployment_ts,
+        instance=instance,
+        replicas=replicas,
+        environment=environment,
+        image_pull_policy=image_pull_policy,
+        service_links=service_links,
+    )
+    owner, labels = _owner(descriptor, deployment_id, instance), _version_labels(app, version)
+    exposed = service_ports(descriptor)
+    if not exposed:
+        return Objects(controller, None, None)
+    versioned = _object("Service", namespace, labels, {**owner, ANNOTATION_ROLE: ROLE_VERSIONED_SERVICE})
+    versioned["spec"] = _service_spec(labels, exposed)
+    shared_labels = {"app": app, "name": service_name(app), "persistent": "true"}
+    shared_owner = {**owner, ANNOTATION_ROLE: ROLE_SERVICE, ANNOTATION_EPOCH: str(epoch)}
+    service = _object("Service", namespace, shared_labels, shared_owner)
+    service["spec"] = _service_spec({"app": app, "version": version}, exposed)
+    return Objects(controller, versioned, service)
+
+
+def render_controller(
+    *,
+    descriptor: Document,
+    version: str,
+    deployment_id: str,
+    deployment_ts: str,
+    instance: str,
+    replicas: int,
+    environment: Sequence[Document],
+    image_pull_policy: str,
+    service_links: bool = True,
+) -> Document:
+    """The ReplicationController alone; arguments as for `render`."""
+    labels = _version_labels(descriptor["appName"], version)
+    about = _annotations(descriptor, version, deployment_id, deployment_ts)
+    about |= {**_owner(descriptor, deployment_id, instance), ANNOTATION_ROLE: ROLE_CONTROLLER}
+    controller = _object("ReplicationController", descriptor["namespace"], labels, about)
+    # The managed-by label is the objects' own: as part of selector or template it would break the contract's "labels =
+    # selector = template labels", by which objects of the original are recognised too.
+    controller["spec"] = {
+        "replicas": replicas,
+        "selector": dict(labels),
+        "template": {
+            "metadata": {"labels": dict(labels)},
+            "spec": _podspec(descriptor, version, environment, image_pull_policy, service_links),
+        },
+    }
+    return controller
+
+
+def _version_labels(app: str, version: str) -> dict[str, str]:
+    return {"name": versioned_name(app, version), "app": app, "version": version}
+
+
+def _owner(descriptor: Document, deployment_id: str, instance: str) -> dict[str, str]:
+    return {
+        ANNOTATION_INSTANCE: instance,
+        ANNOTATION_APP: descriptor["appName"],
+        ANNOTATION_DEPLOYMENT: deployment_id,
+    }
+
+
+def _object(kind: str, namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> Document:
+    return {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {
+            "name": labels["name"],
+            "namespace": namespace,
+            "labels": {**labels, LABEL_MANAGED_BY: MANAGED_BY},
+            "annotations": dict(annotations),
+        },
+    }
+
+
+def _annotations(descriptor: Document, version: str, deployment_id: str, deployment_ts: str) -> dict[str, str]:
+    """What the original wrote on its ReplicationControllers, for tools that read it; only what applies to the app."""
+    checked = descriptor["useHealthCheck"]
+    out = {
+        "deploymentId": deployment_id,
+        "deploymentTs": deployment_ts,
+        "appName": descriptor["appName"],
+        "version": version,
+        "useHealthCheck": "true" if checked else "false",
+    }
+    if checked:
+        out["healthCheckPath"] = descriptor["healthCheckPath"]
+        out["healthCheckPort"] = str(health_port(descriptor))
+        out["healthCheckType"] = descriptor["healthCheckType"]
+    if descriptor.get("frontend"):
+        out["frontend"] = descriptor["frontend"]
+    return out
+
+
+def _service_spec(selector: Mapping[str, str], exposed: Sequence[Document]) -> Document:
+    return {
+        "type": "ClusterIP",
+        "sessionAffinity": "None",
+        "selector": dict(selector),
+        "ports": copy.deepcopy(list(exposed)),
+    }
+
+
+# --- pods ---------------------------------------------------------------------------------------------------------
+
+
+def _podspec(
+    descriptor: Document, version: str, environment: Sequence[Document], image_pull_policy: str, service_links: bool
+) -> Document:
+    """The descriptor's podspec with environment, pull policy and pull secrets. Init containers get them as well."""
+    spec: Document = copy.deepcopy(descriptor["podspec"])
+    if not service_links and spec.get("enableServiceLinks") is None:
+        spec["enableServiceLinks"] = False
+    added = _added(descriptor["appName"], version, environment)
+    for container in _all_containers(spec):
+        own = container.get("env") or []
+        names = {variable["name"] for variable in own}
+        # Ours come first: $(NAME) in a value can only refer to what stands before it.
+        container["env"] = [copy.deepcopy(v) for v in added if v["name"] not in names] + own
+        if image_pull_policy and not container.get("imagePullPolicy"):
+            container["imagePullPolicy"] = image_pull_policy
+    if descriptor.get("imagePullSecrets"):
+        secrets = spec.get("imagePullSecrets") or []
+        have = {secret.get("name") for secret in secrets}
+        more = dict.fromkeys(secret["name"] for secret in descriptor["imagePullSecrets"])
+        spec["imagePullSecrets"] = secrets + [{"name": name} for name in more if name not in have]
+    return spec
+
+
+def _added(app: str, version: str, environment: Iterable[Document]) -> list[Document]:
+    """The variables added to every container: who the pod is, then what was injected. Injectors cannot change the
+    former; of two of one name the first counts."""
+    own: list[Document] = [
+        {"name": "APP_NAME", "value": app},
+        {"name": "APP_VERSION", "value": version},
+        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]
+    by_name: dict[str, Document] = {}
+    for variable in (*own, *environment):
+        by_name.setdefault(variable["name"], variable)
+    return list(by_name.values())
+
+
+def overridden_names(descriptor: Document, environment: Sequence[Document]) -> list[str]:
+    """Names of added variables that some container of the descriptor sets itself (and wins), sorted."""
+    added = {*IDENTITY_VARIABLES, *(variable["name"] for variable in environment)}
+    own = {v["name"] for container in _all_containers(descriptor["podspec"]) for v in container.get("env") or ()}
+    return sorted(added & own)
+
+
+def _all_containers(podspec: Document) -> list[Document]:
+    return [*(podspec.get("initContainers") or ()), *podspec["containers"]]
+
+
+# --- ports --------------------------------------------------------------------------------------------------------
+
+
+def service_ports(descriptor: Document) -> list[Document]:
+    """A Service's ports: one per container port, with its number on both sides and a name of its own.
+
+    The name is the container port's, else `port-<number>`; whoever comes second to a name gets `-udp`, `-tcp` or
+    `-sctp` after it, or finally its number. A number and protocol that appear twice (which Kubernetes refuses in a
+    Service) count once.
+    """
+    out: list[Document] = []
+    seen: set[tuple[int, str]] = set()
+    names: set[str] = set()
+    for port in ports(descriptor):
+        number, protocol = int(port["containerPort"]), port.get("protocol") or "TCP"
+        if (number, protocol) in seen:
+            continue
+        seen.add((number, protocol))
+        given = port.get("name") or f"port-{number}"
+        suffix = protocol.lower()
+        # The last is nobody else's: number and protocol are unique, and container ports' names have at most 15
+        # characters.
+        candidates = (given, f"{given}-{suffix}", f"port-{number}-{suffix}", f"container-port-{number}-{suffix}")
+        name = next(candidate for candidate in candidates if candidate not in names)
+        names.add(name)
+        out.append({"name": name, "port": number, "targetPort": number, "protocol": protocol})
+    return out
+
+
+# --- objects of the original --------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Waiting for pods, and saying why they do not come."""

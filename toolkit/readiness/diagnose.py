@@ -1,0 +1,303 @@
+"""Waits for a workload, and what is told when one cannot succeed: the reason, Events, a container's last lines."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
+from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess
+from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
+from deployer.core.gate import Gate
+from deployer.core.model.records import Document
+from deployer.kube.informer import INVOLVED
+from deployer.kube.pods import (
+    container_statuses,
+    controlled_by,
+    has_controller,
+    is_active,
+    is_ready,
+    listed,
+    name_of,
+    pods_left,
+    ready_endpoints,
+    service_slices,
+    short,
+    uid_of,
+)
+from deployer.toolkit.readiness.explain import explain_not_ready, hint_not_ready
+from deployer.toolkit.readiness.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
+
+Log = Callable[[str], None]
+
+RECHECK = 1.0
+"""Seconds between two looks at a workload that is not ready although nothing changed: grace times run out by then."""
+
+AFTERMATH = 3.0
+"""Seconds at the end of a budget, but never more than a tenth of it, for finding out why it was not enough."""
+
+LOG_LINES = 20
+"""Lines of a container's log that go to the deployment's log."""
+
+LOG_PAUSES = (0.0, 0.2, 0.5)
+"""Seconds before each attempt at a container's log: one that is just being restarted has none for a moment."""
+
+_NO_LOG = ("unable to retrieve container logs", "failed to try resolving symlinks", "failed to open log file")
+"""What a node says in the place of a log that it has cleared away, with status 200."""
+
+TROUBLES_SAID = 50
+"""Troubles that one wait puts into the log at most; the explanation at its end comes on top."""
+
+
+def await_ready(
+    kube: KubeAccess,
+    controller_name: str,
+    controller_uid: str,
+    log: Log,
+    *,
+    max_restarts: int,
+    image_pull_attempts: int,
+    unschedulable_grace: float,
+    admission_grace: float,
+    min_ready: float = 0.0,
+) -> list[Document]:
+    """Wait until all pods that the ReplicationController with that uid wants are ready, and return them.
+
+    Raises StepFailed as soon as waiting cannot help, and with reason `NotReady` and an explanation shortly before the
+    gate's deadline. Costs no request of its own: pods, controller and (once there is trouble) Events are mirrored.
+    """
+    judge = ReadyJudge(max_restarts, image_pull_attempts, unschedulable_grace, admission_grace, min_ready)
+    with in_time(kube.gate) as early:
+        watcher = _Watcher(kube.with_gate(early), controller_name, controller_uid, log, judge)
+        try:
+            end = watcher.wait()
+        except DeadlineExceeded as over:
+            raise _missed(kube, watcher, over, log) from over
+    if isinstance(end, Ready):
+        return list(end.pods)
+    assert isinstance(end, Hopeless)
+    tell(kube, end, log)
+    raise end.failure
+
+
+def in_time(gate: Gate) -> contextlib.AbstractContextManager[Gate]:
+    """A gate for a wait that must explain itself when the time is not enough, which takes requests of its own."""
+    return gate.earlier(min(AFTERMATH, gate.remaining(300.0) / 10))
+
+
+class _Watcher:
+    """What `await_ready` waits for; says what changes."""
+
+    def __init__(self, kube: KubeAccess, name: str, uid: str, log: Log, judge: ReadyJudge) -> None:
+        self.controller: Document | None = None
+        self.pods: list[Document] = []
+        self.name = name
+        self._kube = kube
+        self._uid = uid
+        self._log = log
+        self._judge = judge
+        self._changed = threading.Event()
+        self._woken_by = contextlib.ExitStack()
+        self._mirrored = False
+        self._blind = False
+        self._wants: set[str] = set()
+        self._progress = ""
+        self._said: set[str] = set()
+
+    def wait(self) -> Judgement:
+        """Ready or Hopeless; looked for whenever a pod, the controller, or an Event about one in trouble changes."""
+        with self._woken_by as woken_by:
+            woken_by.enter_context(self._kube.waking(CONTROLLER, self._changed, {"name": self.name}))
+            return self._kube.wait(
+                POD, self.look, labels={CONTROLLED_BY: self._uid}, recheck=RECHECK, event=self._changed
+            )
+
+    def look(self, pods: list[Document]) -> Judgement | None:
+        """Judge what there is now."""
+        self.pods = pods
+        self.controller = self._find_controller()
+        judgement = self._judge.judge(self.controller, pods, self._events, time.monotonic(), self.others)
+        if new := judgement.wants_events - self._wants:
+            for uid in new:
+                self._woken_by.enter_context(self._kube.waking(EVENT, self._changed, {INVOLVED: uid}))
+            self._wants |= new
+            judgement = self._judge.judge(self.controller, pods, self._events, time.monotonic(), self.others)
+        if isinstance(judgement, Waiting):
+            self._say(judgement)
+            return None
+        return judgement
+
+    def others(self) -> list[Document]:
+        """The active pods of the app's other versions, which may be in the way of these."""
+        found = self._kube.known(POD, {"app": self._kube.owner.app})
+        return [pod for pod in found if is_active(pod) and not controlled_by(pod, self._uid)]
+
+    def _find_controller(self) -> Document:
+        """From the mirror; from the server at first and when the mirror no longer has it."""
+        for found in self._kube.items(CONTROLLER, {"name": self.name}):
+            if found["metadata"]["uid"] == self._uid and not found["metadata"].get("deletionTimestamp"):
+                self._mirrored = True
+                return found
+        if self.controller is not None and not self._mirrored:
+            return self.controller
+        found_now = self._kube.get(CONTROLLER, self.name)
+        same = found_now is not None and found_now["metadata"]["uid"] == self._uid
+        # One that is on its way out makes no pods any more.
+        if found_now is not None and same and not found_now["metadata"].get("deletionTimestamp"):
+            return found_now
+        raise StepFailed(
+            f"ReplicationController {self.name} was deleted or replaced by somebody else while its pods were starting",
+            reason="ControllerGone",
+            hint="deploy again",
+        )
+
+    def _events(self, uid: str) -> Sequence[Document]:
+        """Only of what is in trouble, so that Events are not even mirrored while all goes well."""
+        if uid not in self._wants or self._blind:
+            return ()
+        try:
+            return self._kube.known(EVENT, {INVOLVED: uid})
+        except KubeForbidden as error:
+            self._blind = True
+            self._log(f"reasons will be missing: {error}")
+            return ()
+
+    def _say(self, judgement: Waiting) -> None:
+        """What was said once is not said again when it comes and goes, as a failed pull and its back-off do."""
+        if judgement.progress != self._progress:
+            self._log(judgement.progress)
+        self._progress = judgement.progress
+        for key, trouble in judgement.troubles.items():
+            if key not in self._said and len(self._said) < TROUBLES_SAID:
+                self._said.add(key)
+                self._log(trouble)
+
+
+# --- telling ------------------------------------------------------------------------------------------------------
+
+
+def tell(kube: KubeAccess, end: Hopeless, log: Log) -> None:
+    """Put into the log what the Events and the container's last lines say of a judgement."""
+    if end.about:
+        _tell_events(kube, end.failure.pod or "the ReplicationController", end.about, log)
+    if end.container:
+        tell_last_lines(kube, end.failure.pod, end.container, log, previous=end.previous)
+
+
+def _missed(kube: KubeAccess, watcher: _Watcher, over: DeadlineExceeded, log: Log) -> StepFailed:
+    """Why it was not ready in time."""
+    if watcher.controller is None:
+        hint = "see whether the API server can be reached; then deploy again"
+        return StepFailed(f"the pods of {watcher.name} are not ready: {over}", reason="NotReady", hint=hint)
+
+    def events_of(about: str) -> Sequence[Document]:
+        return _events_now(kube, about)
+
+    text = explain_not_ready(watcher.controller, watcher.pods, events_of)
+    unready = next((p for p in watcher.pods if is_active(p) and not is_ready(p)), None)
+    if unready is None:
+        hint = "see why its pods are not created or do not stay; timeoutSeconds gives an app more time"
+        return StepFailed(f"not ready in time: {text}", reason="NotReady", hint=hint)
+    hint = hint_not_ready(unready, events_of, watcher.others())
+    _tell_events(kube, name_of(unready), uid_of(unready), log)
+    broken = next((c for c in container_statuses(unready) if not c.get("ready")), {})
+    if broken.get("restartCount") or (broken.get("state") or {}).get("waiting") is None:
+        previous = bool(broken.get("restartCount")) and not (broken.get("state") or {}).get("running")
+        tell_last_lines(kube, name_of(unready), str(broken.get("name", "")), log, previous=previous)
+    return StepFailed(f"not ready in time: {text}", reason="NotReady", pod=name_of(unready), hint=hint)
+
+
+def _events_now(kube: KubeAccess, uid: str) -> Sequence[Document]:
+    """Straight from the server, and none when it does not give them: they only explain."""
+    try:
+        return kube.events(uid)
+    except (KubeError, DeadlineExceeded):
+        return ()
+
+
+def _tell_events(kube: KubeAccess, whose: str, uid: str, log: Log) -> None:
+    if lines := listed(_events_now(kube, uid)):
+        log(f"events of {whose}:\n{lines}")
+
+
+def tell_last_lines(kube: KubeAccess, pod: str, container: str, log: Log, *, previous: bool = False) -> None:
+    """The container's last lines for the deployment's log; that they cannot be had is no failure of its own."""
+    if not container:
+        return
+    problem = ""
+    for pause in LOG_PAUSES:
+        with contextlib.suppress(DeadlineExceeded):
+            kube.gate.pause(pause)
+        for before in (True, False) if previous else (False,):
+            try:
+                lines = kube.pod_log(pod, container, LOG_LINES, previous=before).strip()
+            except (KubeError, DeadlineExceeded) as error:
+                problem = str(error)
+                continue
+            if lines.startswith(_NO_LOG):
+                problem = short(lines)
+            elif lines:
+                log(f"last lines of container {container} in pod {pod}:\n{lines}")
+                return
+        if not problem:
+            return  # it wrote nothing
+    log(f"the log of container {container} in pod {pod} cannot be read: {problem}")
+
+
+# --- more waits ---------------------------------------------------------------------------------------------------
+
+
+def await_endpoints(kube: KubeAccess, service_name: str, pod_uids: Iterable[str], log: Log) -> None:
+    """Wait until the Service's EndpointSlices hold every one of these pods, ready.
+
+    Raises StepFailed with reason `EndpointsNotReady` when the gate's deadline passes.
+    """
+    wanted = frozenset(pod_uids)
+    missing = wanted
+
+    def complete(slices: list[Document]) -> bool:
+        nonlocal missing
+        missing = wanted - frozenset(ready_endpoints(slices))
+        return not missing
+
+    try:
+        kube.wait(ENDPOINT_SLICE, complete, labels=service_slices(service_name))
+    except DeadlineExceeded as over:
+        raise StepFailed(
+            f"{len(missing)} of {len(wanted)} pods are no ready endpoints of Service {service_name}: {over}",
+            reason="EndpointsNotReady",
+            hint="see whether the Service's selector was changed, or a pod was replaced meanwhile",
+        ) from over
+    log(f"service {service_name} has {len(wanted)} ready endpoints")
+
+
+def await_pods_gone(
+    kube: KubeAccess, controller_uid: str, labels: Mapping[str, str], log: Log | None = None
+) -> list[Document]:
+    """Wait until there is no pod with these labels that the controller of that uid owns (empty uid: any controller).
+
+    Pods that somebody orphaned by hand have nobody who would remove them, so they are not waited for; those that no
+    controller owns are returned. Ends with a look at the server itself: a mirror that lags must not call pods gone that
+    were just made.
+    """
+
+    said = -1
+
+    def gone(pods: list[Document]) -> bool:
+        nonlocal said
+        count = len(pods_left(pods, controller_uid))
+        if log is not None and count and count != said:
+            log(f"waiting for {count} pods to end")
+        said = count
+        return not count
+
+    pause = 0.0
+    while True:
+        kube.wait(POD, gone, labels=labels)
+        found = kube.list(POD, labels)
+        if not pods_left(found, controller_uid):
+            return [pod for pod in found if not has_controller(pod)]
+        kube.gate.pause(pause)
+        pause = min(1.0, pause * 2 + 0.02)
