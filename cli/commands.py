@@ -54,7 +54,7 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     ending = process.Ending()
     process.log_to_stderr(settings.log_level)
-    running = wiring.start(settings)
+    running = wiring.start(settings, loading=ending.at_once())
     click.echo(f"deployer {deployer.__version__} on {running.url}")
     if settings.auth == "none" and is_loopback(settings.deployhost):
         click.echo(_ONLY_HERE)

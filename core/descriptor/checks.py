@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core import headers, policy
+from deployer.core.descriptor import headers, policy
 from deployer.core.descriptor.fields import (
     AUTOINCREMENT,
     HEALTH_PORT_NAME,

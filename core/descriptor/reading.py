@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-from deployer.core import json_text
+from deployer.core.descriptor import json_text
 from deployer.core.descriptor.schema import MAX_PROBLEMS, join
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
