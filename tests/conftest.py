@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         room = Path(item.path).relative_to(here).parts[0]
         if (
-            room not in ("cluster", "kill")
+            room not in ("cluster", "kill", "sandbox")
             and not STARTED & set(getattr(item, "fixturenames", ()))
             and not item.get_closest_marker("slow")
         ):

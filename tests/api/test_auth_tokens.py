@@ -415,6 +415,7 @@ def test_a_token_without_a_key_id_needs_a_set_of_one(server: KeyServer, issuer: 
     keys.close()
 
 
+@pytest.mark.slow
 def test_keys_outlive_a_server_that_fails_but_not_for_ever(
     server: KeyServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

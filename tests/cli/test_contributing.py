@@ -50,12 +50,19 @@ def test_every_support_module_is_told_of() -> None:
     )
 
 
+def test_every_folder_of_tests_is_told_of() -> None:
+    page = (ROOT / "tests" / "README.md").read_text()
+    folders = {f"tests/{folder.parent.name}/" for folder in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders == set(re.findall(r"^\| `(tests/\w+/)` ", page, re.MULTILINE))
+
+
 def test_every_room_is_in_the_picture() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     rooms = {link.name for link in (ROOT / "src" / "deployer").iterdir() if link.is_symlink()}
     assert {room for room in rooms if f"{room}/" not in page.split("```")[1]} == set()
 
 
+@pytest.mark.slow
 def test_the_tests_that_are_named_are_tests() -> None:
     """The commands for one test select some."""
     page = (ROOT / "CONTRIBUTING.md").read_text()

@@ -279,6 +279,7 @@ def test_events_split_over_chunks(cluster: Cluster, mirrors: Mirrors) -> None:
     until(mirrors, "ä")
 
 
+@pytest.mark.slow
 def test_refused_at_most_about_once_a_second_then_resumes(fault_server: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
