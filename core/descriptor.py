@@ -18,7 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, NoReturn
 
@@ -81,12 +81,18 @@ class Rules:
     strategies       name -> schema of `strategyOptions`; None: the strategy takes none
     health_checkers  names
     ingress          name of the provider in use and the schema of `ingressOptions`; None: it takes none
+    health_options   name -> schema of `healthCheckOptions`; absent or None: the checker takes none
+    without_path     the health checkers that need no `healthCheckPath`
+    extensions       name of a plugin that injects or observes -> the schemas of its options; none: it takes none
     """
 
     settings: Settings
     strategies: Mapping[str, Mapping[str, Any] | None]
     health_checkers: Collection[str]
     ingress: tuple[str, Mapping[str, Any] | None]
+    health_options: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    without_path: Collection[str] = ()
+    extensions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -453,6 +459,29 @@ def _ingress(out: Document, rules: Rules) -> Iterator[Problem]:
     yield from _options(out.get("ingressOptions", {}), schema, "ingressOptions", f"ingress provider {name}")
 
 
+def _health_options(out: Document, rules: Rules) -> Iterator[Problem]:
+    """Only what is used, or was given, is checked: an app without health checks need not have any options."""
+    options, kind = out.get("healthCheckOptions", {}), out.get("healthCheckType")
+    if kind is None and options:
+        yield Problem("healthCheckOptions", "needs healthCheckType, which says whose options these are")
+    elif kind is not None and kind in rules.health_checkers and (options or out["useHealthCheck"] is True):
+        schema = rules.health_options.get(kind)
+        yield from _options(options, schema, "healthCheckOptions", f"health checker {kind}")
+
+
+def _extensions(out: Document, rules: Rules) -> Iterator[Problem]:
+    for plugin, options in out.get("extensions", {}).items():
+        path = f"extensions.{plugin}"
+        if plugin not in rules.extensions:
+            known = _listed(rules.extensions) + _meant(plugin, rules.extensions)
+            yield Problem(path, f"no plugin of this name takes options; there is {known}")
+        elif schemas := rules.extensions[plugin]:
+            for schema in schemas:
+                yield from schema_problems(options, schema, path)
+        elif options:
+            yield Problem(path, f"the plugin {plugin} takes no options")
+
+
 def _options(options: Document, schema: Mapping[str, Any] | None, path: str, whose: str) -> Iterator[Problem]:
     if schema is not None:
         yield from schema_problems(options, schema, path)
@@ -529,6 +558,8 @@ _CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"namespace"}), _protected),
     (frozenset({"deploymentType", "strategyOptions"}), _strategy),
     (frozenset({"ingressOptions"}), _ingress),
+    (frozenset({"healthCheckOptions", "healthCheckType", "useHealthCheck"}), _health_options),
+    (frozenset({"extensions"}), _extensions),
     (frozenset({"frontend", "podspec"}), _frontend),
     (frozenset({"frontend", "namespace", "redirectWww"}), _hosts),
     (frozenset({"frontendPort", "podspec"}), _frontend_port),
@@ -547,7 +578,8 @@ def _health(out: Document, rules: Rules, stored: bool) -> Iterator[Problem]:
     if not out["useHealthCheck"]:
         return
     for name in ("healthCheckPort", "healthCheckPath", "healthCheckType"):
-        if name not in out and not (stored and name == "healthCheckPort"):
+        given = name in out or (name == "healthCheckPath" and kind in rules.without_path)
+        if not given and not (stored and name == "healthCheckPort"):
             yield Problem(name, "is required with useHealthCheck")
     if stored and "healthCheckPort" not in out:
         try:

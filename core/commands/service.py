@@ -460,6 +460,9 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
         strategies={name: entry.provider.options_schema for name, entry in registry.strategies.items()},
         health_checkers=list(registry.health_checkers),
         ingress=(settings.ingress, ingress.options_schema if ingress else None),
+        health_options={name: entry.provider.options_schema for name, entry in registry.health_checkers.items()},
+        without_path={name for name, entry in registry.health_checkers.items() if not entry.provider.needs_path},
+        extensions=registry.extensions,
     )
 
 

@@ -174,3 +174,18 @@ class KubeAccess(Protocol):
 
         False when there is nothing of ours to write on. Raises Fenced.
         """
+
+
+class KubeReader:
+    """Reads the objects of the app's namespace, and nothing else. Raises KubeError and what the gate raises."""
+
+    def __init__(self, kube: KubeAccess) -> None:
+        self._kube = kube
+
+    def get(self, kind: Kind, name: str) -> Document | None:
+        """The object as it is now; None when it is not there."""
+        return self._kube.get(kind, name)
+
+    def list(self, kind: Kind, labels: Mapping[str, str] | None = None) -> Documents:
+        """The objects with these labels as they are now."""
+        return self._kube.list(kind, labels)

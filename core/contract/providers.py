@@ -16,7 +16,7 @@ from typing import Any
 
 from deployer.core.contract.health import HealthTarget, Verdict
 from deployer.core.contract.kinds import SERVICE
-from deployer.core.contract.kube import Gone, KubeAccess
+from deployer.core.contract.kube import Gone, KubeAccess, KubeReader
 from deployer.core.errors import Problem, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.model.records import Document, Json, Plan
@@ -180,7 +180,10 @@ class Strategy(Provider):
 
 
 class HealthChecker(Provider):
-    """Says of one pod whether it is healthy."""
+    """Says of one pod whether it is healthy. Its options are `healthCheckOptions`, which `target.options` has."""
+
+    needs_path: bool = True
+    """Must a descriptor have `healthCheckPath`? Not for TCP or gRPC; without one `target.path` is `/`."""
 
     @abstractmethod
     def check(self, target: HealthTarget) -> Verdict:
@@ -456,13 +459,24 @@ class IngressProvider(Provider):
 
 @dataclass(frozen=True, slots=True)
 class EnvContext:
-    """What an injector may know: whose environment it is, where to say something, and how long it may take."""
+    """What an injector may know.
+
+    version      of the deployment, as it was decided
+    log          one line for the deployment's log
+    gate         cancellation and the deadline
+    descriptor   a copy of the descriptor, in its normal form
+    kube         reads objects of the app's namespace, as far as the Deployer may
+    options      what the descriptor has in `extensions` for the plugin; empty when it has nothing
+    """
 
     namespace: str
     app: str
     version: str
     log: Callable[[str], None]
     gate: Gate
+    kube: KubeReader
+    descriptor: Document = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EnvInjector(Provider):
@@ -470,7 +484,8 @@ class EnvInjector(Provider):
 
     @abstractmethod
     def environment(self, context: EnvContext) -> Sequence[Document]:
-        """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`."""
+        """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`, values being strings. Raise StepFailed
+        with a sentence that may be shown; of other errors only the class is."""
 
     def warnings(self, gate: Gate) -> Sequence[str]:
         """What an operator should know, in sentences without values. Asked once, when the service has started, and in

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from deployer.core import policy
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.kinds import CONTROLLER, SECRET, SERVICE
-from deployer.core.contract.kube import KubeAccess
+from deployer.core.contract.kube import KubeAccess, KubeReader
 from deployer.core.contract.providers import (
     Backend,
     EnvContext,
+    EnvInjector,
     IngressProvider,
     Phase,
     Preview,
@@ -32,13 +34,20 @@ from deployer.core.descriptor import AUTOINCREMENT, frontend_port, start_timeout
 from deployer.core.errors import ForeignObject, Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
+from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.plugin_manager.registry import Registry
+from deployer.core.podspec import types as podtypes
 from deployer.core.redaction import public_names, values_of
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.kube import ownership
 from deployer.toolkit import manifests
 
 logger = logging.getLogger(__name__)
+
+INJECTOR_DEADLINE = 30.0
+"""Seconds that one injector has, of those for deciding."""
+
+_BAD: dict[str, str] = {"reason": "EnvironmentFailed", "hint": "nothing was written; ask those who run the Deployer"}
 
 MOST_SAID = 10
 """Problems that a failure names."""
@@ -282,8 +291,19 @@ class Planner:
 
     def _environment(self, deployment: Deployment, version: str) -> list[Document]:
         given: dict[str, tuple[Document, str]] = {}
-        context = EnvContext(deployment.namespace, deployment.app, version, self.log, self.gate)
-        for injector in self.registry.injectors:
+        descriptor = deployment.descriptor
+        for entry in self.registry.env_injectors.values():
+            injector = entry.provider
+            context = EnvContext(
+                namespace=deployment.namespace,
+                app=deployment.app,
+                version=version,
+                log=self.log,
+                gate=self.gate,
+                descriptor=copy.deepcopy(descriptor),
+                kube=KubeReader(self.kube),
+                options=copy.deepcopy(descriptor.get("extensions", {}).get(entry.plugin, {})),
+            )
             variables = self._ask(injector, context)
             self.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
             for variable in variables:
@@ -303,28 +323,30 @@ class Planner:
             self.log("the descriptor overrides: " + ", ".join(overridden))
         return environment
 
-    def _ask(self, injector: Any, context: EnvContext) -> list[Document]:
+    def _ask(self, injector: EnvInjector, context: EnvContext) -> list[Document]:
+        title = self.registry.title("env", injector.name)
+        hint = "the service's log has the details"
+        call = Invocation(lambda: list(injector.environment(context)), "injector")
+        forget = self.gate.on_close(call.wake)
+        back = call.wait(self.gate.remaining(INJECTOR_DEADLINE))
+        forget()
+        self.gate.check()
         try:
-            answer = list(injector.environment(context))
+            if not back:
+                raise StepFailed(f"{title} did not come back from environment() within {INJECTOR_DEADLINE:g} s", **_BAD)
+            answer = call.result()
         except (StepFailed, Interrupted):
             raise
-        except Exception as error:
+        except BaseException as error:  # sys.exit in a plugin must not end the service
             # Where it happened, but not its text: that may hold the value which it choked on.
             where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("environment injector %s raised %s\n%s", injector.name, type(error).__name__, where)
+            logger.error("%s raised %s\n%s", title, type(error).__name__, where)
             raise StepFailed(
-                f"environment injector {injector.name} failed with {type(error).__name__}",
-                reason="EnvironmentFailed",
-                hint="the service's log has the details",
+                f"{title} raised {type(error).__name__} in environment()", reason="EnvironmentFailed", hint=hint
             ) from error
         for variable in answer:
-            if not isinstance(variable, dict) or not re.fullmatch(
-                r"[-._a-zA-Z][-._a-zA-Z0-9]*", variable.get("name", "")
-            ):
-                raise StepFailed(
-                    f"environment injector {injector.name} gave something that is no environment variable",
-                    reason="EnvironmentFailed",
-                )
+            for wrong in _wrong_variable(variable):
+                raise StepFailed(f"{title} gave {wrong}", **_BAD)
         return answer
 
     # --- route ---------------------------------------------------------------------------------------------------
@@ -560,3 +582,25 @@ def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list
     if wrong:
         raise StepFailed(f"strategy {strategy} {wrong}", reason="BadStrategy", hint="ask the plugin's author")
     return found
+
+
+def _wrong_variable(variable: object) -> Iterator[str]:
+    """What is wrong with something that should be a core/v1 EnvVar, without any value of it."""
+    name = variable.get("name") if isinstance(variable, dict) else None
+    if not isinstance(variable, dict):
+        yield f"a {type(variable).__name__} instead of an environment variable"
+    elif not isinstance(name, str) or not re.fullmatch(r"[-._a-zA-Z][-._a-zA-Z0-9]*", name):
+        yield "something that is no environment variable: it has no valid name"
+    elif unknown := sorted(str(key) for key in variable.keys() - {"name", "value", "valueFrom"}):
+        yield f"environment variable {name} with the unknown key {unknown[0]}"
+    elif len(variable) != 2:
+        both = "both value and" if len(variable) > 2 else "neither value nor"
+        yield f"environment variable {name} with {both} valueFrom"
+    elif "value" in variable and not isinstance(variable["value"], str):
+        yield f"environment variable {name} with a value of type {type(variable['value']).__name__}, not str"
+    else:
+        podspec = {"containers": [{"name": "app", "env": [variable]}]}
+        for path in podtypes.unknown_fields(podspec):
+            yield f"environment variable {name} with the unknown field {path.rpartition('].')[2]}"
+        for problem in podtypes.type_problems(podspec):
+            yield f"environment variable {name} with a {problem.path.rpartition('].')[2]} that {problem.message}"

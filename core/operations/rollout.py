@@ -44,7 +44,7 @@ from deployer.core.model.records import (
 )
 from deployer.core.operations.invocation import StepCrashed
 from deployer.core.operations.planning import Planner, check_steps
-from deployer.core.operations.runner import AWAITS, FAILURES, Runner
+from deployer.core.operations.runner import AWAITS, FAILURES, SAID, Runner
 from deployer.kube import ownership
 from deployer.kube.pods import controller_uid
 from deployer.toolkit import service_links
@@ -157,7 +157,7 @@ class Rollout(Runner):
                     # Only looked at early: parked, and everything that it needs is still there.
                     self._caller.pause(0.0, cancellable=True)
                     return due
-                if self._resumed:
+                if self._resumed and AWAITS not in self.operation.memory:  # being taken up again is no news
                     self._log("resumed")
                 parked = self._advance(todo, cancellable=True)
                 return parked if parked is not None else self._commit(plan)
@@ -451,7 +451,7 @@ class Rollout(Runner):
     def _hold_on(self, why: str) -> float:
         wait = self._wait(HOLD_INTERVAL)
         self._say_once(why)
-        self._journal.write(**wait, memory={**self.operation.memory, "engine/said": why})
+        self._journal.write(**wait, memory={**self.operation.memory, SAID: why})
         return float(wait["due"])
 
     def _failure(self, error: BaseException) -> Failure:

@@ -79,8 +79,14 @@ RETRY_MOST = 60.0
 SHARED_BUDGETS = {Phase.CONFIRM: Phase.EXPOSE}
 """Phases without a budget of their own. That traffic has moved is part of moving it, to everybody who waits for it."""
 
+PARK_LEAST = 1.0
+"""The shortest time, in seconds, for which a step is parked, whatever it asks for; an event may come earlier."""
+
 AWAITS = "engine/awaits"
-"""In an operation's memory: the step that is parked waits for an event, which does not outlive the process."""
+"""In an operation's memory while a step is parked: it waits for an event, too, which does not outlive the process."""
+
+SAID = "engine/said"
+"""In an operation's memory: what it waits for, or why it is tried again, as the log has it already."""
 
 FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
 """What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
@@ -189,20 +195,18 @@ class Runner:
             outcome = self._run_step(step, plan, cancellable=cancellable)
             if isinstance(outcome, Park):
                 if outcome.reason:
-                    self._log(outcome.reason)
+                    self._say_once(outcome.reason)
                 self.event = outcome.event
-                self._write_parked(
-                    step,
-                    todo,
-                    **self._wait(outcome.until - self._tools.clock()),
-                    spent=self._spent,
-                    attempts=0,
-                    memory={**self.operation.memory, AWAITS: outcome.event is not None},
-                )
-                return outcome.until
+                wait = self._wait(max(PARK_LEAST, outcome.until - self._tools.clock()))
+                memory = {**self.operation.memory, AWAITS: outcome.event is not None}
+                memory |= {SAID: outcome.reason} if outcome.reason else {}
+                self._write_parked(step, todo, **wait, spent=self._spent, attempts=0, memory=memory)
+                return float(wait["due"])
             # Recorded together with the start of the next one, or with the commit.
             self._journal.operation = dataclasses.replace(
-                self._journal.operation, steps={**self.operation.steps, step.id: "done"}
+                self._journal.operation,
+                steps={**self.operation.steps, step.id: "done"},
+                memory={key: value for key, value in self.operation.memory.items() if key != AWAITS},
             )
             self._owes_note = self._owes_note or not _only_looks(step)
         return None
@@ -296,7 +300,7 @@ class Runner:
         wait = self._wait(min(RETRY_MOST, 0.5 * 2 ** min(attempts, 10)))
         self._say_once(why)
         self._journal.write(
-            state=state, **wait, attempts=attempts, memory={**self.operation.memory, "engine/said": why}, **fields
+            state=state, **wait, attempts=attempts, memory={**self.operation.memory, SAID: why}, **fields
         )
         return float(wait["due"])
 
@@ -306,7 +310,7 @@ class Runner:
         return {"due": self._tools.clock() + seconds, "period": period, "least": min(least, period)}
 
     def _say_once(self, why: str) -> None:
-        if self.operation.memory.get("engine/said") != why:
+        if self.operation.memory.get(SAID) != why:
             self._log(why)
 
     def _others(self, kind: OperationKind) -> list[Operation]:

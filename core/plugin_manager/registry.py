@@ -27,6 +27,7 @@ from deployer.core.contract.providers import (
     IngressProvider,
     PluginSettings,
     Provider,
+    Schema,
     Strategy,
 )
 from deployer.core.errors import PluginError, SettingsError
@@ -135,6 +136,16 @@ class Registry:
     def injectors(self) -> tuple[EnvInjector, ...]:
         """Every injector, in the order of loading."""
         return tuple(entry.provider for entry in self.env_injectors.values())
+
+    @property
+    def extensions(self) -> dict[str, list[Schema]]:
+        """The plugins that may have options in a descriptor's `extensions`, and the schemas of their injectors. What
+        observers take is known to nobody but them."""
+        found: dict[str, list[Schema]] = {plugin.name: [{}] for plugin in self.plugins if plugin.observes}
+        for entry in self.env_injectors.values():
+            schema = entry.provider.options_schema
+            found.setdefault(entry.plugin, []).extend([] if schema is None else [schema])
+        return found
 
     def strategy(self, name: str) -> Strategy:
         """Raises PluginError that lists the known ones; so do the next two."""
@@ -311,6 +322,7 @@ class _Loader:
                 raise
             plugin.error, plugin.traceback = str(error), getattr(error, "traceback", "")
             plugin.provides.clear()
+            plugin.observes = ()
             if self._manager.has_plugin(plugin.key):
                 self._manager.unregister(name=plugin.key)
             logger.error("plugin %s is quarantined: %s\n%s", plugin.key, plugin.error, plugin.traceback)

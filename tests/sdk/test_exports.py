@@ -6,7 +6,7 @@ import sys
 
 EXPORTS = {
     "environment": """
-        EnvContext EnvInjector
+        EnvContext EnvInjector KubeReader
     """,
     "errors": """
         Cancelled Conflict DeadlineExceeded DeployerError Fenced ForeignObject Hold Interrupted
