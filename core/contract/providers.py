@@ -11,7 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from deployer.core.contract.health import HealthTarget, Verdict
@@ -367,11 +367,35 @@ def backends_behind(kube: KubeAccess, app: str, backends: Sequence[Backend]) -> 
     return tuple(dict.fromkeys(found))
 
 
+class Capability(StrEnum):
+    """What an ingress provider may be able to do. A descriptor that asks for what its provider does not list is
+    refused, but for TLS, which is left to others then.
+
+    TLS            serves a host with the certificate of a Secret (`tlsSecretName` and what takes its place)
+    REDIRECT_WWW   redirects the `www.` twin of a host (`redirectWww`)
+    COMPRESSION    compresses answers (`useCompression`), or says itself when it does not
+    STICKY         keeps a client with its pod (`useStickySessions`)
+    HEADERS        adds headers to responses (`additionHttpHeaders`)
+    WEIGHTS        gives each of several versions its share of the requests
+    MATCH          gives a version the requests with a header or a cookie
+    PREVIEW        shows the new version before the switch (`previewCheck`)
+    """
+
+    TLS = "tls"
+    REDIRECT_WWW = "redirect-www"
+    COMPRESSION = "compression"
+    STICKY = "sticky"
+    HEADERS = "headers"
+    WEIGHTS = "weights"
+    MATCH = "match"
+    PREVIEW = "preview"
+
+
 class IngressProvider(Provider):
     """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
 
     capabilities: frozenset[str] = frozenset()
-    """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `weights`, `preview`."""
+    """Those of `Capability` that it has, as such or by their names."""
 
     backend_tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
     """What a user can do about an app whose port speaks TLS, while the data plane speaks plain HTTP to it."""

@@ -22,6 +22,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from deployer.core.contract.providers import (
+    Capability,
     EnvInjector,
     HealthChecker,
     IngressProvider,
@@ -472,10 +473,19 @@ def _check_provider(sort: _Sort, provider: Any) -> None:
         )
     if sort.base is IngressProvider and name == NO_INGRESS:
         raise _Broken(f"its {type(provider).__name__} is named {name!r}, which means that there is no ingress")
+    if isinstance(provider, IngressProvider):
+        _check_capabilities(provider)
     what = f"the options_schema of {name}"
     schema = _guarded(lambda: provider.options_schema, f"{what} raised", what)
     if schema is not None:
         _validator(schema, what)
+
+
+def _check_capabilities(provider: IngressProvider) -> None:
+    what = f"the capabilities of {provider.name}"
+    found = _guarded(lambda: sorted(map(str, provider.capabilities)), f"{what} raised", what)
+    if unknown := [name for name in found if name not in set(Capability)]:
+        raise _Broken(f"{what} include {unknown[0]!r}, which is none; there are {', '.join(Capability)}")
 
 
 def _validator(schema: Any, what: str) -> jsonschema.Draft202012Validator:

@@ -17,7 +17,7 @@ EXPORTS = {
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
     """,
     "ingress": """
-        ORIGINAL_ANNOTATIONS PREVIEW_OPTIONS REVISION_HEADER Address Answer Backend DataPlane IngressProvider
+        ORIGINAL_ANNOTATIONS PREVIEW_OPTIONS REVISION_HEADER Address Answer Backend Capability DataPlane IngressProvider
         Objection PodAnswers Preview Route RouteContext RouteState ask backends_behind claimants data_plane
         data_plane_schema ingress_hosts redirect_name require_only www_twin
     """,
