@@ -385,9 +385,12 @@ class Rollout(Runner):
             except (Hold, KubeError, StoreError, Revoked):
                 raise
             except (DeployerError, StepCrashed) as error:
+                made_of = f", {self._removal_parts(plan)}" if isinstance(error, DeadlineExceeded) else ""
                 if self.operation.attempts < UNDO_ATTEMPTS:
-                    raise _UndoFailed(f"step {step.id}: {error}") from error
-                self._log(f"undoing step {step.id} keeps failing ({error}); the core removes the objects itself")
+                    raise _UndoFailed(f"step {step.id}: {error}{made_of}") from error
+                self._log(
+                    f"undoing step {step.id} keeps failing ({error}{made_of}); the core removes the objects itself"
+                )
                 if Phase[plan.phases[step.id]] >= Phase.EXPOSE:
                     why = f"undoing step {step.id} keeps failing"
                     self._caller.call(

@@ -386,6 +386,13 @@ class Runner:
         """Seconds for removing or undoing: the setting, and the pods' own grace time plus 30 s."""
         return self._tools.settings.undo_timeout + grace_time(plan) + PODS_GONE
 
+    def _removal_parts(self, plan: Plan) -> str:
+        """What `_removal_budget` consists of, for those who know only the setting."""
+        return (
+            f"which are undo_timeout ({self._tools.settings.undo_timeout:g} s), the pods' grace time "
+            f"({grace_time(plan):g} s) and {PODS_GONE:g} s more"
+        )
+
     def _clean(self, text: str) -> str:
         """The text as it may be shown to those who may read the deployment."""
         return self._tools.redactor.clean_of(self.operation.deployment, text)
