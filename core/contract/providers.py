@@ -16,7 +16,7 @@ from typing import Any
 
 from deployer.core.contract.health import HealthTarget, Verdict
 from deployer.core.contract.kinds import SERVICE
-from deployer.core.contract.kube import Gone, KubeAccess, KubeReader
+from deployer.core.contract.kube import ClusterEvent, KubeAccess, KubeReader
 from deployer.core.errors import Problem, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.model.records import Document, Json, Plan
@@ -74,12 +74,12 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Park:
     """Nothing to do before `until` (by `work.now()`): the thread and the lease are freed, then `run` is called
-    again; with an `event` (`work.kube.gone(...)`) as soon as that has come, and after a restart. `reason` goes
-    to the log."""
+    again; with an `event` (`work.kube.gone(...)`, `Changed`, `NotReady`) as soon as that has come, and after a restart.
+    A time that is over, or less than a second away, counts as a second. `reason` goes to the log, once."""
 
     until: float
     reason: str = ""
-    event: Gone | None = None
+    event: ClusterEvent | None = None
 
 
 Outcome = Done | Park

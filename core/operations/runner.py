@@ -16,7 +16,7 @@ from deployer.core.clock import SteadyClock
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.health import Way
 from deployer.core.contract.kinds import CONTROLLER, SERVICE
-from deployer.core.contract.kube import Gone, KubeAccess, Owner
+from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.providers import (
     Done,
     IngressProvider,
@@ -122,7 +122,7 @@ class Runner:
         self._spent = dict(operation.spent)
         self._owes_note = False
         """A step that did something has ended, which is not recorded yet."""
-        self.event: Gone | None = None
+        self.event: ClusterEvent | None = None
         """What the step that parked waits for, besides the time."""
 
     @property
@@ -417,7 +417,7 @@ def _checked(step: Step, outcome: object) -> Outcome:
     """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
     if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
-    elif isinstance(outcome, Park) and not isinstance(outcome.event, Gone | None):
+    elif isinstance(outcome, Park) and not isinstance(outcome.event, ClusterEvent | None):
         wrong = f"parks for {type(outcome.event).__name__}, which is no event"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"

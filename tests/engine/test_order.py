@@ -20,7 +20,7 @@ from deployer.core.model.records import App, Deployment, HealthData, Operation, 
 from deployer.core.model.records import Plan as PlanRecord
 from deployer.core.operations import runner
 from deployer.core.operations.rollout import Rollout
-from deployer.sdk.kube import CONTROLLER, INGRESS
+from deployer.sdk.kube import CONTROLLER, INGRESS, POD
 from deployer.sdk.strategy import (
     AwaitReady,
     Done,
@@ -327,6 +327,28 @@ def test_a_step_that_parks_for_no_time_is_called_once_a_second_and_logged_once(w
     log = world.log(deployment.id)
     assert log.count("waiting for better weather") == 1
     assert "resumed" not in log  # being taken up again is no news
+
+
+class Deluded(Step):
+    """Parks for the end of something that was never there."""
+
+    id = "deluded"
+    phase = Phase.VERIFY
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def run(self, work: Work) -> Outcome:
+        self.calls += 1
+        left = work.left("waited", 2.5)
+        return Park(work.now() + left, "waiting", work.kube.gone(POD, {"app": "nobody"})) if left else Done()
+
+
+def test_an_event_that_has_come_already_makes_no_loop(world: World) -> None:
+    step = Deluded()
+    restart_with(world, Steps("deluded", lambda plan: [StartWorkload(), AwaitReady(), step, MoveService()]))
+    world.deployed(deploymentType="deluded")
+    assert step.calls <= 10  # two a second, and not hundreds
 
 
 def test_cancel_while_it_is_parked(world: World) -> None:

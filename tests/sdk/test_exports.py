@@ -23,7 +23,7 @@ EXPORTS = {
     """,
     "kube": """
         CONFIG_MAP CONTROLLER ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS NAMESPACE POD SECRET
-        SERVICE Kind KubeAccess
+        SERVICE Changed Kind KubeAccess NotReady
     """,
     "plugin": """
         Document Gate PluginSettings Problem Provider Schema hookimpl
