@@ -6,10 +6,8 @@ import contextlib
 import copy
 import dataclasses
 import logging
-import re
 import secrets
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,7 +18,6 @@ from deployer.core.contract.kube import KubeAccess, KubeReader
 from deployer.core.contract.providers import (
     Backend,
     EnvContext,
-    EnvInjector,
     IngressProvider,
     Phase,
     Preview,
@@ -31,23 +28,17 @@ from deployer.core.contract.providers import (
 )
 from deployer.core.contract.store import Store
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, start_timeout
-from deployer.core.errors import ForeignObject, Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
+from deployer.core.errors import ForeignObject, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
-from deployer.core.plugin_manager.calls import Invocation
+from deployer.core.operations import injection
 from deployer.core.plugin_manager.registry import Registry
-from deployer.core.podspec import types as podtypes
 from deployer.core.redaction import public_names, values_of
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.kube import ownership
 from deployer.toolkit import manifests
 
 logger = logging.getLogger(__name__)
-
-INJECTOR_DEADLINE = 30.0
-"""Seconds that one injector has, of those for deciding."""
-
-_BAD: dict[str, str] = {"reason": "EnvironmentFailed", "hint": "nothing was written; ask those who run the Deployer"}
 
 MOST_SAID = 10
 """Problems that a failure names."""
@@ -304,7 +295,7 @@ class Planner:
                 kube=KubeReader(self.kube),
                 options=copy.deepcopy(descriptor.get("extensions", {}).get(entry.plugin, {})),
             )
-            variables = self._ask(injector, context)
+            variables = injection.ask(injector, self.registry.title("env", injector.name), context)
             self.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
             for variable in variables:
                 name = variable["name"]
@@ -322,32 +313,6 @@ class Planner:
         if overridden:
             self.log("the descriptor overrides: " + ", ".join(overridden))
         return environment
-
-    def _ask(self, injector: EnvInjector, context: EnvContext) -> list[Document]:
-        title = self.registry.title("env", injector.name)
-        hint = "the service's log has the details"
-        call = Invocation(lambda: list(injector.environment(context)), "injector")
-        forget = self.gate.on_close(call.wake)
-        back = call.wait(self.gate.remaining(INJECTOR_DEADLINE))
-        forget()
-        self.gate.check()
-        try:
-            if not back:
-                raise StepFailed(f"{title} did not come back from environment() within {INJECTOR_DEADLINE:g} s", **_BAD)
-            answer = call.result()
-        except (StepFailed, Interrupted):
-            raise
-        except BaseException as error:  # sys.exit in a plugin must not end the service
-            # Where it happened, but not its text: that may hold the value which it choked on.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("%s raised %s\n%s", title, type(error).__name__, where)
-            raise StepFailed(
-                f"{title} raised {type(error).__name__} in environment()", reason="EnvironmentFailed", hint=hint
-            ) from error
-        for variable in answer:
-            for wrong in _wrong_variable(variable):
-                raise StepFailed(f"{title} gave {wrong}", **_BAD)
-        return answer
 
     # --- route ---------------------------------------------------------------------------------------------------
 
@@ -582,25 +547,3 @@ def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list
     if wrong:
         raise StepFailed(f"strategy {strategy} {wrong}", reason="BadStrategy", hint="ask the plugin's author")
     return found
-
-
-def _wrong_variable(variable: object) -> Iterator[str]:
-    """What is wrong with something that should be a core/v1 EnvVar, without any value of it."""
-    name = variable.get("name") if isinstance(variable, dict) else None
-    if not isinstance(variable, dict):
-        yield f"a {type(variable).__name__} instead of an environment variable"
-    elif not isinstance(name, str) or not re.fullmatch(r"[-._a-zA-Z][-._a-zA-Z0-9]*", name):
-        yield "something that is no environment variable: it has no valid name"
-    elif unknown := sorted(str(key) for key in variable.keys() - {"name", "value", "valueFrom"}):
-        yield f"environment variable {name} with the unknown key {unknown[0]}"
-    elif len(variable) != 2:
-        both = "both value and" if len(variable) > 2 else "neither value nor"
-        yield f"environment variable {name} with {both} valueFrom"
-    elif "value" in variable and not isinstance(variable["value"], str):
-        yield f"environment variable {name} with a value of type {type(variable['value']).__name__}, not str"
-    else:
-        podspec = {"containers": [{"name": "app", "env": [variable]}]}
-        for path in podtypes.unknown_fields(podspec):
-            yield f"environment variable {name} with the unknown field {path.rpartition('].')[2]}"
-        for problem in podtypes.type_problems(podspec):
-            yield f"environment variable {name} with a {problem.path.rpartition('].')[2]} that {problem.message}"

@@ -12,7 +12,7 @@ import pytest
 
 from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
-from deployer.core.operations import planning
+from deployer.core.operations import injection
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.sdk.environment import EnvContext, EnvInjector
@@ -160,7 +160,7 @@ def test_an_injector_is_told_of_the_descriptor_its_options_and_the_namespace(wor
 
 
 def test_an_injector_that_hangs_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "INJECTOR_DEADLINE", 0.2)
+    monkeypatch.setattr(injection, "DEADLINE", 0.2)
     go = threading.Event()
 
     class Hangs(EnvInjector):
