@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Document, Operation, Status
 from deployer.core.operations import dispatcher, rollout, runner
 from deployer.core.plugin_manager import registry as plugins
 from deployer.sdk.errors import Cancelled, Hold, Interrupted, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
-from deployer.sdk.kube import CONFIG_MAP
+from deployer.sdk.kube import CONFIG_MAP, CONTROLLER
 from deployer.sdk.strategy import (
     AwaitReady,
     CheckUnused,
@@ -543,3 +544,32 @@ def test_a_health_checker_that_hangs_is_named_and_called_once(world: World, monk
     assert "health checker deaf" in world.log(found.id)
     assert deaf.calls == 1
     assert world.engine.hung.count() == 0
+
+
+class Picky(HealthChecker):
+    """Needs an option, and no path."""
+
+    name = "picky"
+    options_schema = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}  # noqa: RUF012
+    needs_path = False
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Mapping[str, Any]]] = []
+
+    def check(self, target: HealthTarget) -> Verdict:
+        self.seen.append((target.path, target.options))
+        return Verdict(True, "well")
+
+
+def test_a_health_checker_gets_the_descriptors_options_and_may_do_without_a_path(world: World) -> None:
+    picky = Picky()
+    world.stop()
+    registry = plugins.load(world.settings)
+    world.start(dataclasses.replace(registry, health_checkers={"picky": plugins.Entry(picky, "tests", "1", "picky")}))
+    fields = {**HEALTHY, "healthCheckType": "picky", "healthCheckPath": None}
+    with pytest.raises(Invalid, match=r"healthCheckOptions\.word"):
+        world.deploy(**fields)
+    world.deployed(**fields, healthCheckOptions={"word": "please"})
+    assert picky.seen[0] == ("/", {"word": "please"})
+    annotations = world.objects(CONTROLLER)["shop-1"]["metadata"]["annotations"]
+    assert annotations["healthCheckType"] == "picky" and "healthCheckPath" not in annotations
