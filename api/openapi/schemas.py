@@ -300,6 +300,7 @@ _RECORDS: dict[str, Any] = {
         version={"type": "string"},
         state={"type": "string", "enum": ["ok", "quarantined"]},
         provides={"type": "array", "items": {"type": "string"}},
+        remark={"type": "string", "description": "What there is to know about it, although it is no error."},
         error={"type": "string", "description": "Why it is quarantined."},
         traceback={"type": "string"},
     ),
