@@ -30,6 +30,9 @@ PAUSE = 1.0
 
 PAUSE_MOST = 60.0
 
+CHANGES_KEPT = 1000
+"""Deployments whose progress waits for an observer that is slow; the oldest is forgotten for another one."""
+
 STOPPING = 1.0
 """Seconds that a call under way gets when the service stops; what did not return is told again at the next start."""
 
@@ -207,6 +210,8 @@ class _Queue:
         if "deployment_changed" in self.hooks:
             with self._ready:
                 self._changes[deployment["id"]] = deployment
+                if len(self._changes) > CHANGES_KEPT:
+                    del self._changes[next(iter(self._changes))]
                 self._ready.notify()
 
     def stop(self) -> None:
