@@ -222,6 +222,32 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestMatch:
+    """Requests that go to the new version whatever the weights: those with this header of exactly this value, or those
+    with this cookie whose value is `always`. One of the two."""
+
+    header: str = ""
+    value: str = ""
+    cookie: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Part of a host's traffic, for `IngressProvider.split`.
+
+    service  a versioned Service
+    port     of the Service
+    weight   per cent of the requests, 0 to 100
+    match    requests that go there whatever the weights; None: none do
+    """
+
+    service: str
+    port: int
+    weight: int
+    match: RequestMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """How the new version can be looked at before the switch, from `prepare` to `release`.
 
@@ -350,6 +376,18 @@ class RouteState:
     redirect_www: bool = False
 
 
+def shares_of(route: Route, shares: Sequence[Share]) -> tuple[Share, Share]:
+    """The old version's share and the new one's. Raises ValueError unless they are what `split` asks for."""
+    by_service = {share.service: share for share in shares}
+    wanted = [route.previous.service if route.previous else "", route.backend.service]
+    if len(shares) != len(by_service) or sorted(by_service) != sorted(wanted):
+        raise ValueError(f"the shares of {route.host} are not those of its old version and its new one")
+    old, new = (by_service[service] for service in wanted)
+    if old.weight + new.weight != 100 or min(old.weight, new.weight) < 0 or old.match is not None:
+        raise ValueError(f"the shares of {route.host} do not add up to 100, or the old version has a match")
+    return old, new
+
+
 def backends_behind(kube: OwnedKube, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:
     """The same backends, with the versioned Service that the unversioned one stands for now in place of that; without
     it when it is not there or selects no version."""
@@ -369,7 +407,8 @@ class IngressProvider(Provider):
     """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
 
     capabilities: frozenset[str] = frozenset()
-    """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `weights`, `preview`."""
+    """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `preview`, and of what `split` can do:
+    `weights`, `match-header`, `match-cookie`."""
 
     backend_tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
     """What a user can do about an app whose port speaks TLS, while the data plane speaks plain HTTP to it."""
@@ -431,6 +470,25 @@ class IngressProvider(Provider):
         """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
         `route.version`, as the Service was moved right before. True: that is proven; False: nothing could be asked, so
         that time was waited instead; None: the provider does not say."""
+
+    def split(self, context: RouteContext, shares: Sequence[Share]) -> None:
+        """Divide the host's traffic between `route.previous` and `route.backend`, between `prepare` and `switch`.
+
+        `shares` has one Share for each of the two, with weights that add up to 100; only the new version's has a
+        `match`. 100 for the old version without a match ends the split. The route stays the old version's: whatever
+        else the new one's descriptor changes comes with `switch`, which ends the split as well. Raises StepFailed when
+        the route leads elsewhere by now. The default is for providers without the capability `weights`.
+        """
+        raise StepFailed(
+            f"ingress provider {self.name} cannot divide the traffic of {context.route.host}",
+            reason="NotSupported",
+            hint="choose another deploymentType, or configure an ingress provider with the capability weights",
+        )
+
+    def confirm_split(self, context: RouteContext, shares: Sequence[Share]) -> bool | None:
+        """Return when the data plane divides the traffic as `split` was told, and nobody gets an earlier division any
+        more. Returns and raises as `confirm` does."""
+        raise StepFailed(f"ingress provider {self.name} cannot divide the traffic of {context.route.host}")
 
     def await_loaded(self, context: RouteContext) -> None:
         """Return when the data plane knows the route that `switch` made, although another provider (`route.displaces`)
