@@ -96,6 +96,7 @@ from deployer.core.steps import (
     undeploy_steps,
 )
 from deployer.core.verification import VerifyHealth
+from deployer.core.workload import require_ready
 
 __all__ = [
     "CONFIG_MAP",
@@ -190,6 +191,7 @@ __all__ = [
     "hookimpl",
     "ingress_hosts",
     "require_only",
+    "require_ready",
     "retire_steps",
     "shares_of",
     "undeploy_steps",

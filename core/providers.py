@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
 from deployer.core.errors import Problem, StepFailed
@@ -151,6 +152,8 @@ class Step(ABC):
     id: str
     """Stable across releases of the plugin: a resumed operation finds its steps by it."""
     phase: Phase
+    exposes: bool = False
+    """It may give the new version traffic."""
 
     @abstractmethod
     def run(self, work: Work) -> Outcome:
@@ -163,6 +166,10 @@ class Step(ABC):
 
 class Strategy(Provider):
     """How a new version takes over from the old one: a list of steps."""
+
+    needs: Mapping[str, str] = MappingProxyType({})
+    """What a descriptor asks of the ingress provider: where it has a field of that path, like `strategyOptions.match`,
+    the provider must list the capability. The core refuses it otherwise, when it is posted."""
 
     @abstractmethod
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:

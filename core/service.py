@@ -7,8 +7,8 @@ import copy
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from deployer.core import descriptor as descriptors
 from deployer.core import podtypes
@@ -25,8 +25,8 @@ from deployer.core.errors import (
     StaleRevision,
 )
 from deployer.core.logbook import Logbook
-from deployer.core.plugins import Registry
-from deployer.core.providers import Provider
+from deployer.core.plugins import Entry, Registry
+from deployer.core.providers import IngressProvider, Provider
 from deployer.core.records import (
     App,
     Deployment,
@@ -108,7 +108,15 @@ class Service:
     def _provider_problems(self, normal: Document) -> list[Problem]:
         """What the providers say, who may repeat what they like, but no value of the environment."""
         found = [p for provider in self._chosen(normal) for p in _problems(provider, normal)]
-        return [*_without_values(found, normal), *self._wrong_preview(normal)]
+        return [*_without_values(found, normal), *self._not_capable(normal), *self._wrong_preview(normal)]
+
+    def _not_capable(self, normal: Document) -> list[Problem]:
+        """What the strategy needs, with this descriptor, of an ingress provider that cannot do it."""
+        needs = self._registry.strategy(normal["deploymentType"]).needs
+        if not needs or not normal.get("frontend"):
+            return []
+        ingress = self._registry.ingress()
+        return missing_capabilities(needs, normal, ingress, self._registry.ingress_providers.values())
 
     def _wrong_preview(self, normal: Document) -> list[Problem]:
         """What is wrong with the preview host that comes with the frontend."""
@@ -460,6 +468,27 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
         health_checkers=list(registry.health_checkers),
         ingress=(settings.ingress, ingress.options_schema if ingress else None),
     )
+
+
+def missing_capabilities(
+    needs: Mapping[str, str],
+    descriptor: Document,
+    ingress: IngressProvider | None,
+    installed: Iterable[Entry[IngressProvider]],
+) -> list[Problem]:
+    """What a strategy needs for fields that the descriptor has, and `ingress` does not list among its capabilities."""
+    found = []
+    for path, capability in needs.items():
+        value: Any = descriptor
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None or (ingress is not None and capability in ingress.capabilities):
+            continue
+        able = sorted(entry.provider.name for entry in installed if capability in entry.provider.capabilities)
+        lacks = f"ingress provider {ingress.name} does not have it" if ingress else "no ingress provider is configured"
+        others = f"; available: {', '.join(able)}" if able else ""
+        found.append(Problem(path, f"needs an ingress provider with the capability {capability}: {lacks}{others}"))
+    return found
 
 
 def _without_values(problems: list[Problem], descriptor: Document) -> list[Problem]:

@@ -282,6 +282,36 @@ class OwnedKube:
                     self._await_gone(kind, found)
         raise self._contended(kind, name)
 
+    def scale(self, name: str, replicas: int, *, deployment: str | None = None) -> Document:
+        """Set how many pods the ReplicationController of `deployment` (this one, unless said otherwise) wants.
+
+        Raises StepFailed when it is gone, ForeignObject, Fenced.
+        """
+        wanted = deployment or self.owner.deployment
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeNotFound):
+                found = self.get(CONTROLLER, name)
+                if found is None or _deleting(found):
+                    raise StepFailed(
+                        f"replicationcontroller {name} was removed by somebody",
+                        reason="ObjectGone",
+                        hint="deploy again",
+                    )
+                if not self.owned_by(found, wanted):
+                    raise self.foreign(CONTROLLER, found)
+                self._check_epoch(CONTROLLER, found)
+                if found["spec"].get("replicas", 1) == replicas:
+                    return found
+                patch = {
+                    "metadata": {
+                        "resourceVersion": found["metadata"]["resourceVersion"],
+                        "annotations": {ANNOTATION_EPOCH: str(self.owner.epoch)},
+                    },
+                    "spec": {"replicas": replicas},
+                }
+                return self._client.patch(CONTROLLER, name, patch, self.owner.namespace, gate=self.gate)
+        raise self._contended(CONTROLLER, name)
+
     def delete(
         self,
         kind: Kind,
