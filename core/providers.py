@@ -154,6 +154,8 @@ class Step(ABC):
     phase: Phase
     exposes: bool = False
     """It may give the new version traffic."""
+    budget: float | None = None
+    """Seconds of its own for `run`; None: what is left of its phase's."""
 
     @abstractmethod
     def run(self, work: Work) -> Outcome:

@@ -236,7 +236,7 @@ def a_match_leads_only_those_requests_to_the_new_version(bench: Bench) -> None:
         assert state is not None and state.host == host
 
 
-def splits_can_be_repeated_and_removed(bench: Bench) -> None:
+def a_split_can_be_made_again_and_removed(bench: Bench) -> None:
     """By another process; and `remove` leaves nothing of one."""
     if not _divides(bench):
         return
@@ -589,7 +589,7 @@ CHECKS: Sequence[Check] = (
     a_split_divides_the_traffic_until_it_is_taken_back,
     a_switch_ends_a_split,
     a_match_leads_only_those_requests_to_the_new_version,
-    splits_can_be_repeated_and_removed,
+    a_split_can_be_made_again_and_removed,
     a_crash_in_a_split_is_mended_either_way,
     an_earlier_holder_splits_nothing,
     every_verb_can_be_repeated,

@@ -17,6 +17,7 @@ from deployer.core import (
     ConfirmRoute,
     DisplaceRoute,
     MoveService,
+    Phase,
     Plan,
     PluginSettings,
     PrepareRoute,
@@ -73,14 +74,15 @@ class Canary(Strategy):
             return [StartWorkload(), *_proven(plan), *_exposed(plan, []), MoveService()]
         _require_same_route(plan)
         chosen = options.Options.of(plan.descriptor)
+        to_start = plan.budgets.get(Phase.START.name)
         parts: list[Step] = []
         for number, part in enumerate(chosen.steps, 1):
             parts += [
-                steps.ScaleUp(f"scale-{number}", chosen.replicas(plan.replicas, part.weight)),
+                steps.ScaleUp(f"scale-{number}", chosen.replicas(plan.replicas, part.weight), to_start),
                 steps.Split(number, part.weight, chosen.match),
                 steps.Pause(number, part),
             ]
-        parts.append(steps.ScaleUp("scale-full", plan.replicas))
+        parts.append(steps.ScaleUp("scale-full", plan.replicas, to_start))
         start = steps.StartSmall(chosen.replicas(plan.replicas, 0))
         return [start, *_proven(plan), *_exposed(plan, parts), MoveService()]
 

@@ -49,8 +49,9 @@ class ScaleUp(Step):
 
     phase = Phase.EXPOSE
 
-    def __init__(self, id: str, replicas: int) -> None:
+    def __init__(self, id: str, replicas: int, budget: float | None) -> None:
         self.id = id
+        self.budget = budget
         self._replicas = replicas
 
     def run(self, work: Work) -> Outcome:
@@ -76,6 +77,7 @@ class Split(Step):
 
     phase = Phase.EXPOSE
     exposes = True
+    budget = 60.0
 
     def __init__(self, number: int, weight: int, match: RequestMatch | None) -> None:
         self.id = f"split-{number}"
@@ -115,6 +117,7 @@ class Pause(Step):
     """Wait, holding nothing, and look at the new version's pods meanwhile."""
 
     phase = Phase.EXPOSE
+    budget = 60.0
 
     def __init__(self, number: int, part: Part) -> None:
         self.id = f"pause-{number}"
