@@ -24,7 +24,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, namespace: str) -> Ite
     if why := missing(request.param):
         pytest.skip(why)
     provider, table = TABLES[request.param]
-    plugins = {f"ingress_{provider}": {**table, "minimum_hold": 4.0}}
+    plugins = {f"ingress_{provider}": {**table, "minimum_hold": 2.0, "propagation_seconds": 3.0}}
     made = RealWorld(None, tmp_path, namespace, ingress=provider, plugins=plugins)
     made.start()
     made.deployed(**HEALTHY, frontend=host(made), replicas=2)
@@ -76,6 +76,7 @@ def test_a_canary_gets_its_part_and_everybody_the_old_version_when_it_is_cancell
     assert {kind.plural: set(world.objects(kind)) for kind in (INGRESS, HTTP_ROUTE, CONTROLLER)} == before
 
 
+@pytest.mark.parametrize("world", ["nginx versioned"], indirect=True)
 def test_a_canary_takes_over_and_loses_nothing(world: RealWorld) -> None:
     options = {"steps": [{"weight": 30, "pause": 1}]}
     deployment = world.deploy(
