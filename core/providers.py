@@ -239,6 +239,10 @@ class RequestMatch:
     value: str = ""
     cookie: str = ""
 
+    def as_headers(self) -> Mapping[str, str]:
+        """Of a request that matches."""
+        return {"Cookie": f"{self.cookie}=always"} if self.cookie else {self.header: self.value}
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -417,7 +421,7 @@ class IngressProvider(Provider):
 
     capabilities: frozenset[str] = frozenset()
     """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `preview`, and of what `split` can do:
-    `weights`, `match-header`, `match-cookie`."""
+    `weights`, `match`."""
 
     backend_tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
     """What a user can do about an app whose port speaks TLS, while the data plane speaks plain HTTP to it."""

@@ -60,7 +60,7 @@ class Gateway(IngressProvider):
     """The provider. It keeps nothing between two calls."""
 
     name = "gateway"
-    capabilities = frozenset({"redirect-www", "headers", "preview", "weights", "match-header"})
+    capabilities = frozenset({"redirect-www", "headers", "preview", "weights", "match"})
 
     def __init__(self, look: render.Look, plane: DataPlane, minimum_hold: float = 10.0) -> None:
         self._look = look
@@ -191,8 +191,6 @@ class Gateway(IngressProvider):
         kube = context.kube.for_deployment(route.deployment)
         if new.match is None:
             kube.delete(HTTP_ROUTE, render.match_name(route))
-        elif not new.match.header:
-            raise StepFailed("the Gateway API matches no cookies", reason="NotSupported", hint="match a header instead")
         else:
             made = render.match(route, self._look, new.match)
             made["metadata"]["annotations"] = kube.annotations(render.ROLE_MATCH)
@@ -232,7 +230,7 @@ class Gateway(IngressProvider):
         if new.match:
             watched = [found for found in [context.kube.get(HTTP_ROUTE, render.match_name(route))] if found]
             conditions.Judgement(context.kube, watched).wait()
-            self._await(context, "the match", watched, headers={new.match.header: new.match.value})
+            self._await(context, "the match", watched, headers=new.match.as_headers())
         return proven
 
     def confirm(self, context: RouteContext) -> bool:

@@ -160,8 +160,14 @@ def split_rule(public: Object, look: Look, weights: Mapping[str, int], fresh: Ba
 
 
 def match(route: Route, look: Look, wanted: RequestMatch) -> Object:
-    """The new version for requests that have a header. More header matches win over fewer, whatever the route."""
+    """The new version for requests with a header, or a cookie. More header matches win over fewer, whatever the route.
+
+    A cookie takes a regular expression, which most implementations have; one that has none does not accept the route.
+    """
     header = {"type": "Exact", "name": wanted.header, "value": wanted.value}
+    if wanted.cookie:
+        # Whole, as some implementations look for a part and others compare the whole value.
+        header = {"type": "RegularExpression", "name": "Cookie", "value": rf"^(.*; ?)?{wanted.cookie}=always(;.*)?$"}
     rule = _rule(route, look, [route.backend], [header])
     made = edit(None, route, hosts=[route.host], parents=look.serving, rules=[rule])
     made["metadata"] = {"name": match_name(route), "namespace": route.namespace, "labels": dict(MANAGED_BY)}

@@ -38,13 +38,7 @@ class Canary(Strategy):
     """See `docs/canary.md`."""
 
     name = "canary"
-    needs = MappingProxyType(
-        {
-            "deploymentType": "weights",
-            "strategyOptions.match.header": "match-header",
-            "strategyOptions.match.cookie": "match-cookie",
-        }
-    )
+    needs = MappingProxyType({"deploymentType": "weights", "strategyOptions.match": "match"})
 
     @property
     def options_schema(self) -> Schema:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deployer.core import Backend, Gate, StepFailed
-from deployer.core.conformance import CHECKS, Bench, open_bench
+from deployer.core.conformance import CHECKS, Bench, checks, open_bench
 from deployer.core.kube.kinds import HTTP_ROUTE
 from deployer.core.plugins import load
 from deployer.core.providers import IngressProvider
@@ -47,7 +47,11 @@ def bench() -> Iterator[Bench]:
         yield made
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+# Splits take minutes here, as a controller takes its time for each; test_canary_strategy.py makes those that matter.
+HERE = [check for check in CHECKS if check not in checks.SPLIT_CHECKS]
+
+
+@pytest.mark.parametrize("check", HERE, ids=lambda check: check.__name__)
 def test_the_provider_conforms(bench: Bench, check: Any) -> None:
     check(bench)
 

@@ -19,7 +19,7 @@ import pytest
 
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core import INGRESS, SECRET, SERVICE, Gate, IngressProvider
-from deployer.core.conformance import CHECKS, Bench, open_bench
+from deployer.core.conformance import CHECKS, Bench, checks, open_bench
 from deployer.core.kube.client import connect
 from deployer.core.plugins import load
 from deployer.core.records import Status
@@ -74,7 +74,11 @@ def bench(request: pytest.FixtureRequest, controller: Controller) -> Iterator[Be
             yield made
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+# Splits take minutes here, as a controller takes its time for each; test_canary_strategy.py makes those that matter.
+HERE = [check for check in CHECKS if check not in checks.SPLIT_CHECKS]
+
+
+@pytest.mark.parametrize("check", HERE, ids=lambda check: check.__name__)
 def test_the_provider_conforms(bench: Bench, check: Any) -> None:
     check(bench)
 

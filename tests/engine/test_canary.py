@@ -14,6 +14,7 @@ import urllib3
 from deployer.core import CONTROLLER, HTTP_ROUTE, INGRESS
 from deployer.core.errors import Invalid
 from deployer.core.records import Deployment, Status
+from deployer.plugins.ingress_nginx import Nginx
 from support.world import GATEWAY, HEALTHY, NGINX, World
 
 HOST = "shop.example.com"
@@ -180,19 +181,22 @@ def test_what_a_canary_cannot_do_is_refused_when_it_is_posted(world: World, fiel
     assert any(where.startswith(path) and said in message for where, message in found.items()), found
 
 
-def test_what_the_ingress_provider_cannot_do_is_refused_when_it_is_posted(world: World) -> None:
-    world.stop()
-    world.settings = dataclasses.replace(world.settings, ingress="gateway", plugins=PLUGINS)
-    world.start()
+def test_what_the_ingress_provider_cannot_do_is_refused_when_it_is_posted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Nginx, "capabilities", Nginx.capabilities - {"match"})
     found = problems(world, strategyOptions={"match": {"cookie": "try"}})
     assert found == {
-        "strategyOptions.match.cookie": "needs an ingress provider with the capability match-cookie: ingress provider "
-        "gateway does not have it; available: nginx"
+        "strategyOptions.match": "needs an ingress provider with the capability match: ingress provider nginx does not "
+        "have it; available: gateway"
     }
     world.stop()
     world.settings = dataclasses.replace(world.settings, ingress="none")
     world.start()
-    assert "none" not in (said := problems(world)["deploymentType"]) and "no ingress provider is configured" in said
+    assert problems(world)["deploymentType"] == (
+        "needs an ingress provider with the capability weights: no ingress provider is configured; available: gateway, "
+        "nginx"
+    )
 
 
 def test_a_host_that_moves_is_not_divided(world: World) -> None:
