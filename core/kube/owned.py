@@ -302,14 +302,10 @@ class OwnedKube:
                 self._check_epoch(CONTROLLER, found)
                 if found["spec"].get("replicas", 1) == replicas:
                     return found
-                patch = {
-                    "metadata": {
-                        "resourceVersion": found["metadata"]["resourceVersion"],
-                        "annotations": {ANNOTATION_EPOCH: str(self.owner.epoch)},
-                    },
-                    "spec": {"replicas": replicas},
-                }
-                return self._client.patch(CONTROLLER, name, patch, self.owner.namespace, gate=self.gate)
+                scaled = copy.deepcopy(found)
+                scaled["spec"]["replicas"] = replicas
+                scaled["metadata"]["annotations"][ANNOTATION_EPOCH] = str(self.owner.epoch)
+                return self._client.replace(CONTROLLER, name, scaled, self.owner.namespace, gate=self.gate)
         raise self._contended(CONTROLLER, name)
 
     def delete(
