@@ -1,1 +1,1 @@
-"""The plugins that come with the Deployer. Each is found through its entry point and uses only `deployer.core`."""
+"""The plugins that come with the Deployer. Each is found through its entry point and uses only `deployer.sdk`."""

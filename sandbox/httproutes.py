@@ -5,6 +5,7 @@ older one.
 """
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,6 +54,8 @@ class Match:
     targets: tuple[Target, ...]
     added: Pairs
     redirect: Pairs | None
+    patterns: Pairs = ()
+    """Headers whose values match a regular expression."""
     longest: int = 0
     """Characters of the longest host of its route."""
 
@@ -60,7 +63,8 @@ class Match:
         """The path as a whole or by its parts, and every header."""
         if not (path == self.path or (not self.exact and path.startswith(self.path.rstrip("/") + "/"))):
             return False
-        return all(headers.get(name) == value for name, value in self.headers)
+        exact = all(headers.get(name) == value for name, value in self.headers)
+        return exact and all(re.search(pattern, headers.get(name, "")) for name, pattern in self.patterns)
 
     def beats_ingress(self, host: str) -> bool:
         """Traefik gives an Ingress the length of its rule as priority, and an HTTPRoute that of its longest host."""
@@ -100,7 +104,7 @@ def build(store: Store, addresses: Any) -> dict[str, tuple[Match, ...]]:
             for found_match in _rule(store, route["metadata"]["namespace"], rule, addresses):
                 hostnames = route["spec"].get("hostnames") or ()
                 match = replace(found_match, longest=max(map(len, hostnames), default=0))
-                rank = (not match.exact, -len(match.path), -len(match.headers), age)
+                rank = (not match.exact, -len(match.path), -len(match.headers) - len(match.patterns), age)
                 for host in hostnames:
                     found.setdefault(host, []).append((rank, match))
     return {host: tuple(match for _, match in sorted(some, key=lambda one: one[0])) for host, some in found.items()}
@@ -129,13 +133,19 @@ def _rule(store: Store, namespace: str, rule: Object, addresses: Any) -> list[Ma
         Match(
             match["path"]["value"],
             match["path"]["type"] == "Exact",
-            tuple((h["name"], h["value"]) for h in match.get("headers") or ()),
+            _headers(match, "Exact"),
             tuple(targets),
             tuple(added),
             redirect,
+            _headers(match, "RegularExpression"),
         )
         for match in rule["matches"]
     ]
+
+
+def _headers(match: Object, kind: str) -> Pairs:
+    found = match.get("headers") or ()
+    return tuple((h["name"], h["value"]) for h in found if h.get("type", "Exact") == kind)
 
 
 def _has_port(store: Store, key: Key, number: int) -> bool:

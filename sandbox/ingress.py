@@ -4,6 +4,7 @@ Conditions of an HTTPRoute are written at once, traffic follows later. An Ingres
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import itertools
 import logging
@@ -150,7 +151,7 @@ class Proxy:
             return _page(404)
         if location.annotations.broken or not location.addresses:
             return _page(503)
-        address, cookie = self._choose(location, request.cookies)
+        address, cookie = self._choose(_divided(location, request), request.cookies)
         added = [*location.annotations.headers, *([("Set-Cookie", cookie)] if cookie else [])]
         return await self._forward(request, address, added)
 
@@ -203,6 +204,20 @@ class Proxy:
             # No other address is tried: a request that goes to a removed pod is lost, and is seen to be.
             log.info("ingress: %s %s to %s:%d: %r", request.method, request.path, *address, error)
             return _page(504 if isinstance(error, TimeoutError) else 502)
+
+
+def _divided(location: routes.Location, request: web.BaseRequest) -> routes.Location:
+    """The location as it is for this request: with a canary's addresses when that takes it. A client whose cookie names
+    an address stays there, and a canary without addresses takes nothing."""
+    canary = location.canary
+    if canary is None or not canary.addresses:
+        return location
+    kept = request.cookies.get(location.annotations.cookie) if location.annotations.cookie else None
+    stays = kept is not None and kept in {_cookie_value(address) for address in location.addresses}
+    follows = kept is not None and kept in {_cookie_value(address) for address in canary.addresses}
+    if follows or (not stays and canary.rule.takes(request.headers, request.cookies)):
+        return dataclasses.replace(location, service=canary.service, addresses=canary.addresses)
+    return location
 
 
 def proxy_session() -> aiohttp.ClientSession:

@@ -1,8 +1,10 @@
 """Pure functions: Ingress objects, Services and EndpointSlices -> the hosts, paths and addresses of the ingress."""
 
 import json
+import random
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployer.sandbox import httproutes
@@ -18,11 +20,33 @@ ALLOWED_HEADERS = "global-allowed-response-headers"
 KNOWN = (
     *("custom-headers", "from-to-www-redirect", "affinity", "affinity-mode", "ssl-redirect"),
     *("session-cookie-name", "session-cookie-max-age", "session-cookie-path"),
+    *("canary", "canary-weight", "canary-by-header", "canary-by-header-value", "canary-by-cookie"),
 )
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 HEADER_VALUE = re.compile(r"[ -~]*")
 
 Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What of a location's requests goes to another Service, by the rules of ingress-nginx (`balancer.lua`)."""
+
+    weight: int = 0
+    header: str = ""
+    value: str = ""
+    cookie: str = ""
+
+    def takes(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> bool:
+        """A header decides before a cookie, and that before the weight."""
+        given = headers.get(self.header) if self.header else None
+        if given is not None and self.value and given == self.value:
+            return True
+        said = [given if not self.value else None, cookies.get(self.cookie) if self.cookie else None]
+        for word in said:
+            if word in ("always", "never"):
+                return word == "always"
+        return random.randint(1, 100) <= self.weight
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,7 @@ class Annotations:
     cookie: str = ""
     cookie_max_age: str = ""
     www_redirect: bool = False
+    canary: Canary | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -46,11 +71,21 @@ class Location:
     service: str  # namespace/name:port, for the round robin
     addresses: tuple[Address, ...]
     annotations: Annotations
+    canary: "Alternative | None" = None
 
     def matches(self, path: str) -> bool:
         if self.exact or path == self.path:
             return path == self.path
         return path.startswith(self.path.rstrip("/") + "/")
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Where a canary leads."""
+
+    rule: Canary
+    service: str
+    addresses: tuple[Address, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +125,20 @@ def annotations(store: Store, ingress: Object) -> Annotations:
         given.get("session-cookie-name", "INGRESSCOOKIE") if sticky else "",
         given.get("session-cookie-max-age", ""),
         given.get("from-to-www-redirect") == "true",
+        _canary(given),
         tuple(sorted(unknown)),
+    )
+
+
+def _canary(given: Mapping[str, str]) -> Canary | None:
+    if given.get("canary") != "true":
+        return None
+    weight = given.get("canary-weight", "")
+    return Canary(
+        int(weight) if weight.isdigit() else 0,
+        given.get("canary-by-header", ""),
+        given.get("canary-by-header-value", ""),
+        given.get("canary-by-cookie", ""),
     )
 
 
@@ -140,6 +188,8 @@ def build(store: Store, read: dict[str, Annotations]) -> Config:
         slices.setdefault((part["metadata"]["namespace"], service), []).append(part)
     hosts: dict[str, dict[tuple[str, bool], Location]] = {}
     redirects: dict[str, str] = {}
+    rules: dict[str, Canary] = {}
+    canaries: list[tuple[str, Location]] = []
     for ingress in oldest_first(store):
         namespace, spec, about = key_of(ingress)[0], ingress["spec"], read[ingress["metadata"]["uid"]]
         for host, path in _paths(spec):
@@ -148,14 +198,38 @@ def build(store: Store, read: dict[str, Annotations]) -> Config:
             addresses = _addresses(store, key, service["port"], slices.get(key, []))
             exact, value = path["pathType"] == "Exact", path.get("path") or "/"
             location = Location(value, exact, f"{namespace}/{service['name']}:{service['port']}", addresses, about)
+            # As in the real one, the first Ingress that names a Service says what traffic it takes as a canary.
+            rules.setdefault(location.service, about.canary or Canary())
+            if about.canary:
+                canaries.append((host, location))
+                continue
             hosts.setdefault(host, {}).setdefault((value, exact), location)
             if host and about.www_redirect:
                 redirects.setdefault(host[4:] if host.startswith("www.") else f"www.{host}", host)
+    alternatives = _alternatives(hosts, canaries, rules)
+    for locations in hosts.values():
+        for key, location in locations.items():
+            locations[key] = replace(location, canary=alternatives.get(location.service))
     return Config(
         {host: _longest_first(found) for host, found in hosts.items()},
         {h: to for h, to in redirects.items() if h not in hosts},
         httproutes.build(store, lambda key, port: _addresses(store, key, port, slices.get(key, []))),
     )
+
+
+def _alternatives(
+    hosts: dict[str, dict[tuple[str, bool], Location]],
+    canaries: list[tuple[str, Location]],
+    rules: Mapping[str, Canary],
+) -> dict[str, Alternative]:
+    """By the Service that a canary stands beside, whatever the host; the first canary counts, and one for a host and
+    path that no other Ingress has leads nowhere."""
+    found: dict[str, Alternative] = {}
+    for host, canary in canaries:
+        main = hosts.get(host, {}).get((canary.path, canary.exact))
+        if main is not None and main.service != canary.service:
+            found.setdefault(main.service, Alternative(rules[canary.service], canary.service, canary.addresses))
+    return found
 
 
 def _longest_first(found: dict[tuple[str, bool], Location]) -> tuple[Location, ...]:

@@ -7,10 +7,13 @@ from deployer.core.contract.providers import (
     IngressProvider,
     PodAnswers,
     Preview,
+    RequestMatch,
     Route,
     RouteContext,
     RouteState,
+    Share,
     backends_behind,
+    shares_of,
 )
 from deployer.core.settings import www_twin
 from deployer.kube.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
@@ -32,9 +35,11 @@ __all__ = [
     "Objection",
     "PodAnswers",
     "Preview",
+    "RequestMatch",
     "Route",
     "RouteContext",
     "RouteState",
+    "Share",
     "ask",
     "backends_behind",
     "claimants",
@@ -43,5 +48,6 @@ __all__ = [
     "ingress_hosts",
     "redirect_name",
     "require_only",
+    "shares_of",
     "www_twin",
 ]

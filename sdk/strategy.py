@@ -22,6 +22,7 @@ from deployer.toolkit.steps import (
     retire_steps,
     undeploy_steps,
 )
+from deployer.toolkit.workload import require_ready
 
 __all__ = [
     "AwaitEndpoints",
@@ -48,6 +49,7 @@ __all__ = [
     "VerifyHealth",
     "Work",
     "deploy_steps",
+    "require_ready",
     "retire_steps",
     "undeploy_steps",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from deployer.core.contract.providers import Capability
+from deployer.core.contract.providers import Capability, IngressProvider
 from deployer.core.errors import Problem
 from deployer.core.model.records import Document
+from deployer.core.plugin_manager.registry import Entry
 
 _ASKED: Mapping[Capability, tuple[str, Callable[[Document], Any]]] = {
     Capability.REDIRECT_WWW: ("redirectWww", lambda d: d.get("redirectWww")),
@@ -39,3 +40,24 @@ def remarks(
     if Capability.TLS in capabilities or field in known or not descriptor.get(field):
         return []
     return [Problem(field, f"has no effect: ingress provider {provider} leaves TLS to the data plane")]
+
+
+def missing(
+    needs: Mapping[str, str],
+    descriptor: Document,
+    ingress: IngressProvider | None,
+    installed: Iterable[Entry[IngressProvider]],
+) -> list[Problem]:
+    """What a strategy needs for fields that the descriptor has, and `ingress` does not list among its capabilities."""
+    found = []
+    for path, capability in needs.items():
+        value: Any = descriptor
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None or (ingress is not None and capability in ingress.capabilities):
+            continue
+        able = sorted(entry.provider.name for entry in installed if capability in entry.provider.capabilities)
+        lacks = f"ingress provider {ingress.name} does not have it" if ingress else "no ingress provider is configured"
+        others = f"; available: {', '.join(able)}" if able else ""
+        found.append(Problem(path, f"needs an ingress provider with the capability {capability}: {lacks}{others}"))
+    return found

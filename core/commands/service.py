@@ -110,8 +110,11 @@ class Service:
     def _provider_problems(self, normal: Document) -> list[Problem]:
         """What the providers say, who may repeat what they like, but no value of the environment."""
         found = self._calls.problems(self._chosen(normal), normal)
-        if (ingress := self._ingress) and normal.get("frontend"):
-            found += capabilities.problems(normal, ingress.name, ingress.capabilities, found)
+        if normal.get("frontend"):
+            if ingress := self._ingress:
+                found += capabilities.problems(normal, ingress.name, ingress.capabilities, found)
+            needs = self._registry.strategy(normal["deploymentType"]).needs
+            found += capabilities.missing(needs, normal, self._ingress, self._registry.ingress_providers.values())
         return [*_without_values(found, normal), *self._wrong_preview(normal)]
 
     def _wrong_preview(self, normal: Document) -> list[Problem]:

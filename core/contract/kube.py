@@ -210,6 +210,29 @@ class KubeAccess(Protocol):
         Whether it is one is the caller's business: pods carry no annotation of ours.
         """
 
+    def update(
+        self,
+        kind: Kind,
+        name: str,
+        change: Change,
+        *,
+        deployment: str | None = None,
+        original_ok: bool = False,
+    ) -> Document | None:
+        """Edit a versioned object of `deployment` (this one, unless said otherwise); `original_ok`: or of the original.
+
+        `change` gets a copy of what is there and returns what should be; it is called again when somebody else wrote
+        meanwhile, so it must change our fields only. An object that an earlier holder of the lease may still write is
+        written even when nothing differs: from then on that one is fenced. The original's get no mark of ours: they
+        are known by having none. Returns the object as it is then, None when there is none. Raises ForeignObject,
+        Fenced, KubeRejected.
+        """
+
+    def scale(
+        self, name: str, replicas: int, *, deployment: str | None = None, original_ok: bool = False
+    ) -> Document | None:
+        """Have a version's ReplicationController want that many pods; see `update`. Waits for none of them."""
+
     def put_shared(self, kind: Kind, name: str, change: Change, *, role: str) -> Document | None:
         """Edit an object that outlives a deployment (unversioned Service, route), or create it.
 

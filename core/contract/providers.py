@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from deployer.core.contract.health import HealthTarget, Verdict
@@ -150,6 +151,10 @@ class Step(ABC):
     id: str
     """Stable across releases of the plugin: a resumed operation finds its steps by it."""
     phase: Phase
+    exposes: bool = False
+    """It may give the new version traffic."""
+    budget: float | None = None
+    """Seconds of its own for `run`; None: what is left of its phase's."""
 
     @abstractmethod
     def run(self, work: Work) -> Outcome:
@@ -162,6 +167,10 @@ class Step(ABC):
 
 class Strategy(Provider):
     """How a new version takes over from the old one: a list of steps."""
+
+    needs: Mapping[str, str] = MappingProxyType({})
+    """What a descriptor asks of the ingress provider: where it has a field of that path, like `strategyOptions.match`,
+    the provider must list the capability. The core refuses it otherwise, when it is posted."""
 
     @abstractmethod
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
@@ -221,6 +230,36 @@ class Backend:
     service: str
     port: int
     weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMatch:
+    """Requests that go to the new version whatever the weights: those with this header of exactly this value, or those
+    with this cookie whose value is `always`. One of the two."""
+
+    header: str = ""
+    value: str = ""
+    cookie: str = ""
+
+    def as_headers(self) -> Mapping[str, str]:
+        """Of a request that matches."""
+        return {"Cookie": f"{self.cookie}=always"} if self.cookie else {self.header: self.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Part of a host's traffic, for `IngressProvider.split`.
+
+    service  a versioned Service
+    port     of the Service
+    weight   per cent of the requests, 0 to 100
+    match    requests that go there whatever the weights; None: none do
+    """
+
+    service: str
+    port: int
+    weight: int
+    match: RequestMatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +391,18 @@ class RouteState:
     redirect_www: bool = False
 
 
+def shares_of(route: Route, shares: Sequence[Share]) -> tuple[Share, Share]:
+    """The old version's share and the new one's. Raises ValueError unless they are what `split` asks for."""
+    by_service = {share.service: share for share in shares}
+    wanted = [route.previous.service if route.previous else "", route.backend.service]
+    if len(shares) != len(by_service) or sorted(by_service) != sorted(wanted):
+        raise ValueError(f"the shares of {route.host} are not those of its old version and its new one")
+    old, new = (by_service[service] for service in wanted)
+    if old.weight + new.weight != 100 or min(old.weight, new.weight) < 0 or old.match is not None:
+        raise ValueError(f"the shares of {route.host} do not add up to 100, or the old version has a match")
+    return old, new
+
+
 def backends_behind(kube: KubeAccess, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:
     """The same backends, with the versioned Service that the unversioned one stands for now in place of that; without
     it when it is not there or selects no version."""
@@ -457,6 +508,25 @@ class IngressProvider(Provider):
         """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
         `route.version`, as the Service was moved right before. True: that is proven; False: nothing could be asked, so
         that time was waited instead; None: the provider does not say."""
+
+    def split(self, context: RouteContext, shares: Sequence[Share]) -> None:
+        """Divide the host's traffic between `route.previous` and `route.backend`, between `prepare` and `switch`.
+
+        `shares` has one Share for each of the two, with weights that add up to 100; only the new version's has a
+        `match`. 100 for the old version without a match ends the split. The route stays the old version's: whatever
+        else the new one's descriptor changes comes with `switch`, which ends the split as well. Raises StepFailed when
+        the route leads elsewhere by now. The default is for providers without the capability `weights`.
+        """
+        raise StepFailed(
+            f"ingress provider {self.name} cannot divide the traffic of {context.route.host}",
+            reason="NotSupported",
+            hint="choose another deploymentType, or configure an ingress provider with the capability weights",
+        )
+
+    def confirm_split(self, context: RouteContext, shares: Sequence[Share]) -> bool | None:
+        """Return when the data plane divides the traffic as `split` was told, and nobody gets an earlier division any
+        more. Returns and raises as `confirm` does."""
+        raise StepFailed(f"ingress provider {self.name} cannot divide the traffic of {context.route.host}")
 
     def await_loaded(self, context: RouteContext) -> None:
         """Return when the data plane knows the route that `switch` made, although another provider (`route.displaces`)

@@ -20,11 +20,13 @@ from deployer.sdk.ingress import (
     Route,
     RouteContext,
     RouteState,
+    Share,
     backends_behind,
     claimants,
     data_plane,
     data_plane_schema,
     require_only,
+    shares_of,
     www_twin,
 )
 from deployer.sdk.kube import HTTP_ROUTE, SERVICE, KubeAccess
@@ -50,7 +52,7 @@ class Gateway(IngressProvider):
     """The provider. It keeps nothing between two calls."""
 
     name = "gateway"
-    capabilities = frozenset({"redirect-www", "headers", "weights", "preview"})
+    capabilities = frozenset({"redirect-www", "headers", "preview", "weights", "match"})
 
     def __init__(self, look: render.Look, plane: DataPlane, minimum_hold: float = 10.0) -> None:
         self._look = look
@@ -173,6 +175,56 @@ class Gateway(IngressProvider):
             if role not in wanted:
                 kube.delete_shared(HTTP_ROUTE, render.redirect_name(route.app, role))
 
+    def split(self, context: RouteContext, shares: Sequence[Share]) -> None:
+        """One replace of the app's HTTPRoute: the weights, and the revision, by which the division is known. Requests
+        that match have an HTTPRoute of their own."""
+        route, (old, new) = context.route, shares_of(context.route, shares)
+        ends = old.weight == 100 and new.match is None
+        kube = context.kube.for_deployment(route.deployment)
+        if new.match is None:
+            kube.delete(HTTP_ROUTE, render.match_name(route))
+        else:
+            made = render.match(route, self._look, new.match)
+            made["metadata"]["annotations"] = kube.annotations(render.ROLE_MATCH)
+            kube.create(HTTP_ROUTE, made)
+        main = context.kube.get(HTTP_ROUTE, route.app)
+        live = _note(main, DEPLOYMENT) if main else ""
+
+        def change(found: dict[str, Any] | None) -> dict[str, Any] | None:
+            public = render.public_rule_of(found)
+            if found is None or public is None:
+                return None
+            _require_expected(found, route)
+            # Alone, a backend has the weight that `switch` gives it.
+            weights = {old.service: 1} if ends else {old.service: old.weight, new.service: new.weight}
+            revision = live if ends else render.split_mark(route, new)
+            divided = render.split_rule(public, self._look, weights, route.backend, revision)
+            found["spec"]["rules"] = [divided if rule == public else rule for rule in render.rules_of(found)]
+            return found
+
+        written = context.kube.for_deployment(live).put_shared(HTTP_ROUTE, route.app, change, role=render.ROLE_ROUTE)
+        if render.public_rule_of(written) is None:
+            raise StepFailed(
+                f"HTTPRoute {route.app} leads {route.host} nowhere any more: somebody changed it",
+                reason="ObjectChanged",
+                hint="deploy again",
+            )
+
+    def confirm_split(self, context: RouteContext, shares: Sequence[Share]) -> bool:
+        """The controller has taken the route, and every address answers with the revision of this division."""
+        route, (old, new) = context.route, shares_of(context.route, shares)
+        watched = self._accepted(context)
+        main = context.kube.get(HTTP_ROUTE, route.app)
+        ends = old.weight == 100 and new.match is None
+        revision = _note(main, DEPLOYMENT) if ends and main else render.split_mark(route, new)
+        told = dataclasses.replace(context, route=dataclasses.replace(route, deployment=revision))
+        proven = self._await(told, "the split", watched)
+        if new.match:
+            watched = [found for found in [context.kube.get(HTTP_ROUTE, render.match_name(route))] if found]
+            conditions.Judgement(context.kube, watched).wait()
+            self._await(context, "the match", watched, headers=new.match.as_headers())
+        return proven
+
     def confirm(self, context: RouteContext) -> bool:
         """The controller has taken the route as it is, and every address answers with the deployment."""
         watched = self._accepted(context)
@@ -198,7 +250,7 @@ class Gateway(IngressProvider):
         try:
             previews = [
                 found
-                for found in self._of_app(kube, {render.ROLE_PREVIEW})
+                for found in self._of_app(kube, {render.ROLE_PREVIEW, render.ROLE_MATCH})
                 if _note(found, DEPLOYMENT) == route.deployment
                 or all(kube.get(SERVICE, b.service) is None for b in render.backends_of(render.public_rule_of(found)))
             ]
@@ -228,7 +280,7 @@ class Gateway(IngressProvider):
         for role in (render.ROLE_WWW, render.ROLE_HTTPS):
             kube.delete_shared(HTTP_ROUTE, render.redirect_name(route.app, role))
         try:
-            previews = self._of_app(kube, {render.ROLE_PREVIEW})
+            previews = self._of_app(kube, {render.ROLE_PREVIEW, render.ROLE_MATCH})
         except KubeNotFound:
             return
         for found in previews:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.sdk.ingress import Backend, Route, www_twin
+from deployer.sdk.ingress import Backend, RequestMatch, Route, Share, www_twin
 from deployer.sdk.plugin import Problem
 
 Object = dict[str, Any]
@@ -26,6 +26,7 @@ ROLE_WWW = "www-redirect"
 ROLE_HTTPS = "https-redirect"
 # Goes with its deployment, whatever happens to it.
 ROLE_PREVIEW = "versioned-preview"
+ROLE_MATCH = "versioned-match"
 
 # https://gateway-api.sigs.k8s.io/reference/spec/#httpheader and #httpheaderfilter
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
@@ -117,6 +118,11 @@ def preview_name(route: Route) -> str:
     return f"{route.app}.preview.{token(route)[:10]}"
 
 
+def match_name(route: Route) -> str:
+    """Of the HTTPRoute for requests that match. A dot in the name keeps it apart from every app's own route."""
+    return f"{route.app}.match.{token(route)[:10]}"
+
+
 def redirect_name(app: str, role: str) -> str:
     """Of a redirect's HTTPRoute."""
     return f"{app}-{role}"
@@ -134,6 +140,39 @@ def preview_rule(route: Route, look: Look) -> Object:
 def public_rule(route: Route, look: Look, backends: Sequence[Backend]) -> Object:
     """Everything else. The headers are the route's, as is the revision."""
     return _rule(route, look, backends)
+
+
+def split_mark(route: Route, new: Share) -> str:
+    """What the revision's header says while the traffic is divided: the new deployment, and its part in per cent."""
+    return f"{route.deployment}/{new.weight}"
+
+
+def split_rule(public: Object, look: Look, weights: Mapping[str, int], fresh: Backend, revision: str) -> Object:
+    """The rule of the public with other weights, `fresh` among them, and another revision; all else stays."""
+    kept = [backend for backend in backends_of(public) if backend.service != fresh.service]
+    backends = [Backend(b.service, b.port, weights.get(b.service, 0)) for b in kept]
+    backends.append(Backend(fresh.service, fresh.port, weights.get(fresh.service, 0)))
+    filters = copy.deepcopy(public.get("filters") or [])
+    for header in (h for f in filters for h in (f.get("responseHeaderModifier") or {}).get("set") or ()):
+        if header.get("name") == look.revision_header:
+            header["value"] = revision
+    made = {**public, "backendRefs": [_reference(backend) for backend in backends]}
+    return {**made, "filters": filters} if filters else made
+
+
+def match(route: Route, look: Look, wanted: RequestMatch) -> Object:
+    """The new version for requests with a header, or a cookie. More header matches win over fewer, whatever the route.
+
+    A cookie takes a regular expression, which most implementations have; one that has none does not accept the route.
+    """
+    header = {"type": "Exact", "name": wanted.header, "value": wanted.value}
+    if wanted.cookie:
+        # Whole, as some implementations look for a part and others compare the whole value.
+        header = {"type": "RegularExpression", "name": "Cookie", "value": rf"^(.*; ?)?{wanted.cookie}=always(;.*)?$"}
+    rule = _rule(route, look, [route.backend], [header])
+    made = edit(None, route, hosts=[route.host], parents=look.serving, rules=[rule])
+    made["metadata"] = {"name": match_name(route), "namespace": route.namespace, "labels": dict(MANAGED_BY)}
+    return made
 
 
 def _rule(route: Route, look: Look, backends: Sequence[Backend], headers: Sequence[Object] = ()) -> Object:

@@ -19,17 +19,20 @@ from deployer.plugins.ingress_nginx import options, render
 from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
 from deployer.sdk.errors import ForeignObject, KubeRejected, StepFailed
 from deployer.sdk.ingress import (
+    Backend,
     DataPlane,
     IngressProvider,
     Route,
     RouteContext,
     RouteState,
+    Share,
     backends_behind,
     claimants,
     data_plane,
     data_plane_schema,
     redirect_name,
     require_only,
+    shares_of,
     www_twin,
 )
 from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE, Kind, KubeAccess
@@ -64,7 +67,7 @@ class Nginx(IngressProvider):
     """The provider. It keeps nothing but what it needs to tell new Events from old ones."""
 
     name = "nginx"
-    capabilities = frozenset({"tls", "redirect-www", "compression", "sticky", "headers", "preview"})
+    capabilities = frozenset({"tls", "redirect-www", "compression", "sticky", "headers", "preview", "weights", "match"})
     backend_tls_hint = (
         'set "backend-protocol": "HTTPS" in ingressOptions, or choose a port that speaks plain HTTP with frontendPort'
     )
@@ -121,7 +124,7 @@ class Nginx(IngressProvider):
                 "made by this deployer for this app"
             )
         host = next((rule.get("host", "") for rule in found.get("spec", {}).get("rules") or ()), "")
-        backends = backends_behind(kube, route.app, render.backends_of(found))
+        backends = self._divided(kube, backends_behind(kube, route.app, render.backends_of(found)))
         secret = render.tls_secret_of(found, host)
         return RouteState(backends, host, _note(found, DEPLOYMENT), secret, self._redirected(kube, found))
 
@@ -231,6 +234,48 @@ class Nginx(IngressProvider):
             self._watched[key] = Watched(written, self._watched[key].events)
         self._take_over_redirect(kube, route, redirect_www)
 
+    def split(self, context: RouteContext, shares: Sequence[Share]) -> None:
+        """A canary Ingress beside the app's own, which stays as it is; it goes when the old version gets everything.
+
+        Of several Ingresses that name a Service the controller asks the oldest whether it is a canary's, so the warm-up
+        goes first, and the preview host with it.
+        """
+        route, (old, new) = context.route, shares_of(context.route, shares)
+        kube = context.kube.for_deployment(route.deployment)
+        if old.weight == 100 and new.match is None:
+            kube.delete(INGRESS, render.canary_name(route.app))
+            return
+        main = kube.get(INGRESS, route.app)
+        services = [b.service for b in backends_behind(kube, route.app, render.backends_of(main or {}))]
+        require_only(f"Ingress {route.app}", services, {old.service}, "" if main else "no rule at all")
+        for helper in self._of_app(kube, INGRESS, {render.ROLE_WARM_UP}):
+            if new.service in {backend.service for backend in render.all_backends_of(helper)}:
+                if route.preview.host in render.hosts_of(helper):
+                    context.log(f"{route.preview.host} ends here: a part of {route.host} goes to the new version now")
+                _delete(kube, INGRESS, helper)
+        wanted = render.canary(route, self._look, new)
+        self._create(kube, wanted, render.ROLE_CANARY)
+        kube.put_shared(
+            INGRESS,
+            render.canary_name(route.app),
+            lambda found: render.set_canary(found or copy.deepcopy(wanted), wanted),
+            role=render.ROLE_CANARY,
+        )
+
+    def confirm_split(self, context: RouteContext, shares: Sequence[Share]) -> bool:
+        """Wait as long as the controller may take, as it answers the same whatever the weight; then report what it says
+        against the canary. Raises StepFailed."""
+        route, (_, new) = context.route, shares_of(context.route, shares)
+        context.log(
+            f"{route.host}: waiting {self._data_plane.propagation:g} s until {new.weight} % of the requests go to "
+            f"version {route.version}"
+        )
+        context.gate.pause(self._data_plane.propagation)
+        found = context.kube.get(INGRESS, render.canary_name(route.app))
+        if found is not None and (said := objection(context.kube, [Watched(found)])):
+            raise StepFailed(said, reason="RouteRejected")
+        return False
+
     def confirm(self, context: RouteContext) -> bool:
         """Ask every controller; see `DataPlane.await_answers`. Raises StepFailed."""
         route = context.route
@@ -292,11 +337,26 @@ class Nginx(IngressProvider):
             _delete(kube, CONFIG_MAP, config_map)
 
     def fence(self, context: RouteContext) -> None:
-        """The app's Ingress, and one that was taken over, are shared between deployments; all else belongs to one."""
-        for name in (context.route.app, redirect_name(context.route.app)):
+        """The app's Ingress, one that was taken over, and the canary are written again and again; all else is not."""
+        app = context.route.app
+        for name in (app, redirect_name(app), render.canary_name(app)):
             context.kube.raise_epoch(INGRESS, name)
 
     # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _divided(self, kube: KubeAccess, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        """The backends of the app's Ingress, and the canary's with what it takes of them."""
+        canary = kube.get(INGRESS, render.canary_name(kube.owner.app))
+        if canary is None or not kube.is_ours(canary) or len(backends) != 1:
+            return backends
+        weight = render.canary_weight(canary)
+        others = [b for b in render.all_backends_of(canary) if b.service != backends[0].service]
+        if not others or not weight:
+            return backends
+        return (
+            dataclasses.replace(backends[0], weight=100 - weight),
+            dataclasses.replace(others[0], weight=weight),
+        )
 
     def _redirected(self, kube: KubeAccess, main: Mapping[str, Any]) -> bool:
         """By the app's Ingress, or by that which the original had for it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.plugins.ingress_nginx import options
-from deployer.sdk.ingress import ORIGINAL_ANNOTATIONS, Backend, Route
+from deployer.sdk.ingress import ORIGINAL_ANNOTATIONS, Backend, Route, Share
 from deployer.sdk.plugin import Problem
 
 Object = dict[str, Any]
@@ -27,13 +27,14 @@ ROLE_WARM_UP = "versioned-warm-up"
 # Of the helper Ingresses of earlier releases; today a hold is a rule of the app's own Ingress.
 ROLE_HOLD = "versioned-hold"
 ROLE_HEADERS = "versioned-headers"
+ROLE_CANARY = "versioned-canary"
 # The headers of a stable route, which outlive the deployment that made them.
 ROLE_STABLE_HEADERS = "headers"
 HEADER_ROLES = frozenset({ROLE_HEADERS, ROLE_STABLE_HEADERS})
 # No object's role, but the host under which a route can be asked while another provider has the public one.
 _SWAP = "swap"
 _HOLD_HOSTS = ".hold.invalid"
-HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD})
+HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD, ROLE_CANARY})
 
 INSTANCE = "kube-deployer/instance"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
@@ -198,6 +199,53 @@ def _helper(
         },
         "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(host, backend) for host, backend in rules]},
     }
+
+
+def canary_name(app: str) -> str:
+    """One name for all deployments of an app, as the controller takes one canary for a host. A dot keeps it apart from
+    every app's own Ingress."""
+    return f"{app}.canary"
+
+
+def canary(route: Route, look: Look, share: Share) -> Object:
+    """The Ingress that leads part of the host's requests to the new version, beside the app's own."""
+    annotations = {PREFIX + "canary": "true", PREFIX + "canary-weight": str(share.weight)}
+    if share.match and share.match.header:
+        annotations |= {
+            PREFIX + "canary-by-header": share.match.header,
+            PREFIX + "canary-by-header-value": share.match.value,
+        }
+    elif share.match:
+        annotations[PREFIX + "canary-by-cookie"] = share.match.cookie
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {
+            "name": canary_name(route.app),
+            "namespace": route.namespace,
+            "labels": dict(MANAGED_BY),
+            "annotations": annotations,
+        },
+        "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(route.host, route.backend)]},
+    }
+
+
+def set_canary(found: Object, wanted: Object) -> Object:
+    """The canary that is there, with the traffic that `wanted` takes."""
+    notes = found["metadata"].get("annotations") or {}
+    kept = {key: value for key, value in notes.items() if not key.startswith(PREFIX + "canary")}
+    found["metadata"]["annotations"] = kept | wanted["metadata"]["annotations"]
+    found["spec"] = {**found["spec"], **wanted["spec"]}
+    return found
+
+
+def canary_weight(found: Object) -> int:
+    """Per cent of the requests that a canary takes; 1 for one that takes only those with a header or a cookie."""
+    notes = found["metadata"].get("annotations") or {}
+    said = notes.get(PREFIX + "canary-weight", "0")
+    weight = int(said) if said.isascii() and said.isdigit() else 0
+    matches = notes.get(PREFIX + "canary-by-header") or notes.get(PREFIX + "canary-by-cookie")
+    return min(100, max(weight, 1 if matches else 0))
 
 
 def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) -> Object:

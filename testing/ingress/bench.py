@@ -8,7 +8,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,13 +192,13 @@ class Bench:
         """`Kind name` to all of it that does not change by itself; the epoch is left out."""
         return {f"{kind.kind} {o['metadata']['name']}": _content(o) for kind, o in self.raw(kinds)}
 
-    def ask(self, host: str) -> Answer:
+    def ask(self, host: str, headers: Mapping[str, str] | None = None) -> Answer:
         """What the data plane answers on a fresh connection."""
-        return ask(parse_address(self.ingress, tls=False), host, "", Gate(time.monotonic() + 5))
+        return ask(parse_address(self.ingress, tls=False), host, "", Gate(time.monotonic() + 5), headers=headers or {})
 
-    def version(self, host: str) -> str:
+    def version(self, host: str, headers: Mapping[str, str] | None = None) -> str:
         """The version that answers, or the status of what else does."""
-        answer = self.ask(host)
+        answer = self.ask(host, headers)
         found = re.match(rb"version (\S+)", answer.body)
         return found[1].decode() if answer.status == 200 and found else f"HTTP {answer.status}"
 

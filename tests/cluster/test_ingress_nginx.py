@@ -25,7 +25,7 @@ from deployer.kube.client import connect
 from deployer.sdk.ingress import IngressProvider
 from deployer.sdk.kube import INGRESS, SECRET, SERVICE
 from deployer.sdk.plugin import Gate
-from deployer.testing.ingress import CHECKS, Bench, open_bench
+from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 from support import originals
 from support.controller import Controller, find
 from support.traffic import CALM, Traffic
@@ -76,7 +76,11 @@ def bench(request: pytest.FixtureRequest, controller: Controller) -> Iterator[Be
             yield made
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+# Splits take minutes here, as a controller takes its time for each; test_canary_strategy.py makes those that matter.
+HERE = [check for check in CHECKS if check not in checks.SPLIT_CHECKS]
+
+
+@pytest.mark.parametrize("check", HERE, ids=lambda check: check.__name__)
 def test_the_provider_conforms(bench: Bench, check: Any) -> None:
     check(bench)
 

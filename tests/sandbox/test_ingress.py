@@ -223,3 +223,47 @@ def test_the_controllers_addresses_can_be_asked(cluster, sandbox):
     part = other.items(SLICE, label_selector=selector)[0]
     port = next(port["port"] for port in part["ports"] if port["name"] == "http")
     assert f"http://{part['endpoints'][0]['addresses'][0]}:{port}" == sandbox.ingress
+
+
+CANARY = "nginx.ingress.kubernetes.io/canary"
+
+
+@pytest.fixture
+def divided(cluster, objects, shop, host, ask):
+    """Version 1 has the host; returns what puts a canary for version 2 beside it, by its annotations."""
+    shop.deploy("1")
+    shop.deploy("2")
+    shop.route("1")
+    until(ask, lambda a: a.status == 200)
+
+    def divide(annotations, *, helper=False):
+        if helper:
+            cluster.create("ingress", objects.ingress("helper", f"helper.{host}", "shop-2"))
+        notes = {CANARY: "true"} | {f"{CANARY}-{name}": value for name, value in annotations.items()}
+        cluster.create("ingress", objects.ingress("shop-canary", host, "shop-2", notes))
+        cluster.wait("ingress", lambda found: all(item["status"]["loadBalancer"].get("ingress") for item in found))
+
+    return divide
+
+
+def test_a_canary_gets_its_weight(divided, ask):
+    divided({"weight": "10"})
+    until(ask, lambda a: a.headers["X-Version"] == "2")
+    asked = 2500  # three points are five standard deviations then
+    got = sum(ask().headers["X-Version"] == "2" for _ in range(asked))
+    assert abs(100 * got / asked - 10) < 3, f"{got} of {asked}"
+
+
+def test_a_canary_gets_requests_with_a_header_or_a_cookie_whatever_its_weight(divided, ask):
+    divided({"by-header": "X-Try", "by-header-value": "new", "by-cookie": "try"})
+    versions = lambda **headers: {ask(**headers).headers["X-Version"] for _ in range(10)}  # noqa: E731
+    assert versions(**{"X-Try": "new"}) == {"2"}
+    assert versions(**{"X-Try": "always"}) == {"1"}
+    assert versions(Cookie="try=always") == {"2"}
+    assert versions(Cookie="try=never") == versions(Cookie="try=yes") == versions() == {"1"}
+
+
+def test_a_canary_gets_nothing_when_an_older_ingress_named_its_service_first(divided, ask):
+    """As `createUpstreams` of ingress-nginx, which asks the first one that names a Service whether it is a canary's."""
+    divided({"weight": "100"}, helper=True)
+    assert {ask().headers["X-Version"] for _ in range(20)} == {"1"}

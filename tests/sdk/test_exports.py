@@ -17,6 +17,9 @@ EXPORTS = {
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
     """,
     "ingress": """
+        shares_of
+        Share
+        RequestMatch
         ORIGINAL_ANNOTATIONS PREVIEW_OPTIONS REVISION_HEADER Address Answer Backend Capability DataPlane IngressProvider
         Objection PodAnswers Preview Route RouteContext RouteState ask backends_behind claimants data_plane
         data_plane_schema ingress_hosts redirect_name require_only www_twin
@@ -29,6 +32,7 @@ EXPORTS = {
         Document Gate PluginSettings Problem Provider Schema hookimpl
     """,
     "strategy": """
+        require_ready
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
         Park Phase Plan PrepareRoute ReleaseRoute RemoveRoute RemoveService RemoveWorkload StartWorkload Step
         Strategy SwitchRoute VerifyHealth Work deploy_steps retire_steps undeploy_steps

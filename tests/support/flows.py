@@ -155,6 +155,11 @@ def again(world: World, tell: Tell) -> None:
     tell("undeployment", found[-1].id)
 
 
+CANARY = {
+    "deploymentType": "canary",
+    "replicas": 2,
+    "strategyOptions": {"steps": [{"weight": 40, "pause": 0.1}, {"weight": 60, "pause": 0.1}]},
+}
 UNHEALTHY = {"env": {"FAIL": "1"}}
 D, F, U = Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED
 
@@ -175,6 +180,8 @@ FLOWS: Mapping[str, Flow] = {
     "gateway-fail-late": Flow(
         live, deploying(**FAILS), (D, F), reason="Late", writes=6, before="gateway", ingress="gateway"
     ),
+    "canary": Flow(live, deploying(**CANARY), (U, D), writes=14, stride=3),
+    "canary-gateway": Flow(live, deploying(**CANARY), (U, D), writes=10, before="gateway", ingress="gateway", stride=3),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
     "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, timeout=60, writes=2),
@@ -233,7 +240,7 @@ def run(channel: Channel) -> None:
 def settings(flow: Flow, part: str) -> dict[str, Any]:
     """What the service has from the start."""
     ingress = flow.before if part == "act" else flow.ingress
-    plugins = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
+    plugins = {"ingress_nginx": {**NGINX, "propagation_seconds": 0.3}, "ingress_gateway": GATEWAY}
     return {"timeout": flow.timeout, "undo_timeout": 20.0, "plugins": plugins, "ingress": ingress}
 
 

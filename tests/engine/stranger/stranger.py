@@ -1,6 +1,6 @@
 """A stranger's plugin: a strategy of nine steps, a health checker, an injector, an observer, settings of its own.
 
-It knows nothing of the Deployer but `deployer.core`. STRANGER_KILL=`step:run:after` (or `undo`, or `before`) ends the
+It knows nothing of the Deployer but `deployer.sdk`. STRANGER_KILL=`step:run:after` (or `undo`, or `before`) ends the
 process there, without any clean-up.
 """
 
