@@ -1,0 +1,145 @@
+"""What an older service left when it died, at any moment of any operation, is brought to its end by this one.
+
+The databases in `tests/engine/databases/` were written by an older release, with what it had made in the cluster
+(`support/snapshots.py`). Each moment is put back on a sandbox, this service is started on it, and what a kill test
+demands must hold in the end; all the while the app is served.
+
+By default a few moments of each flow are tried, drawn by `--seed`; with `--kill=all` (`make test-long`) all of them,
+and with `--kill='snapshot:redeploy:12 kube.after'` only that one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from falcon import testing
+
+from deployer import sandbox
+from deployer.api.app import create_app
+from deployer.core import rollout
+from deployer.core.hookspecs import ENTRY_POINT_GROUP
+from deployer.core.records import Deployment
+from support import flows, late, snapshots
+from support.aftermath import APP, check_end
+from support.flows import Flow
+from support.history import History, broken
+from support.snapshots import Moment
+from support.world import World
+
+pytestmark = pytest.mark.timeout(1200)
+
+AT_ONCE = 6
+"""Moments at a time: most of each is waiting."""
+
+SAMPLED = 2
+"""Moments of a flow that are tried by default, the first third and the rest having one each."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.Sandbox]:
+    """A sandbox of its own, whose watches tell often how far they are."""
+    options = ("--bookmark-interval", "0.1")
+    cluster = sandbox.start(tmp_path_factory.mktemp("sandbox"), ingress_delay=0.05, options=options)
+    yield cluster
+    cluster.stop()
+
+
+def chosen(request: pytest.FixtureRequest) -> list[list[Moment]]:
+    """The moments that are to be tried, by flow."""
+    which, seed = str(request.config.getoption("--kill")), request.config.getoption("--seed")
+    found = {flow: snapshots.load(flow) for flow in snapshots.ALL}
+    if which == "all":
+        return list(found.values())
+    if which.startswith("snapshot:"):
+        _, flow, at = which.split(":")
+        return [[moment for moment in found[flow] if moment.at == at]]
+    drawn = []
+    for flow, moments in found.items():
+        # One of each part, so that no seed leaves out all of what comes early, or late.
+        parts = [moments[n * len(moments) // SAMPLED : (n + 1) * len(moments) // SAMPLED] for n in range(SAMPLED)]
+        drawn.append([random.Random(f"{seed} {flow} {n}").choice(part) for n, part in enumerate(parts)])
+    return drawn
+
+
+def test_every_moment_of_an_older_service_is_brought_to_its_end(
+    lab: sandbox.Sandbox, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "PODS_PATIENCE", 0.0)  # as it was then
+    flows_of = chosen(request)
+    assert all(flows_of), "no such moment"
+
+    def told(moments: Sequence[Moment]) -> list[str]:
+        """What is wrong with those of one flow, one after the other, as they share a namespace."""
+        found = [(moment, problems(lab, tmp_path / f"{moment.flow} {moment.at}", moment)) for moment in moments]
+        return ["\n  ".join([f"{moment.flow}:{moment.at}", *wrong]) for moment, wrong in found if wrong]
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        failed = [text for texts in pool.map(told, flows_of) for text in texts]
+    assert not failed, f"{len(failed)} of {sum(map(len, flows_of))} moments\n" + "\n".join(failed)
+
+
+def problems(cluster: sandbox.Sandbox, path: Path, moment: Moment) -> Sequence[str]:
+    """Put it back, start the service, and say what is wrong when nothing is left to do."""
+    path.mkdir()
+    flow = snapshots.ALL[moment.flow]
+    world = World(cluster, path, snapshots.namespace(moment.flow), **flows.settings(flow, "recover"))
+    world.entry_points = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
+    history: History | None = None
+    try:
+        snapshots.restore(world, moment)
+        history = History(world.eyes, world.namespace)
+        return _resumed(world, flow, moment, history)
+    except AssertionError as error:
+        return [str(error)]
+    finally:
+        if history is not None:
+            history.close()
+        snapshots.clear(world)
+
+
+def _resumed(world: World, flow: Flow, moment: Moment, history: History) -> Sequence[str]:
+    start = history.now()
+    world.start()
+    wrong = read_by_rest(world)
+    if "undeployment" not in moment.acknowledged:
+        flow.again(world, lambda what, id: None)
+    world.quiet()
+    end = history.now() if flow.stays else 0
+    wrong += [f"in the end {problem}" for problem in read_by_rest(world)]
+    wrong += check_end(world, flow, moment.acknowledged, flows.report(world))
+    if not flow.original:  # whose Service gets other ports, hence another EndpointSlice
+        wrong += [problem for problem in broken(history, APP, end) if int(problem.partition(":")[0]) > start]
+    if wrong:
+        wrong += [f"log of version {d.version}: {world.log(d.id)}" for d in world.store.find(Deployment)]
+    return wrong
+
+
+def read_by_rest(world: World) -> list[str]:
+    """What REST does not show of all that is stored."""
+    client = testing.TestClient(create_app(world.service, list, list), headers={"Host": "localhost"})
+    query = {"namespace": world.namespace}
+    wrong = []
+
+    def got(path: str) -> Any:
+        answer = client.simulate_get(path, params=query)
+        if answer.status_code not in (200, 204):
+            wrong.append(f"GET {path}: {answer.status} {answer.text}")
+        return answer.json if answer.text and "json" in answer.headers.get("Content-Type", "") else None
+
+    listed = got("/deployments") or []
+    stored = {d.id for d in world.store.find(Deployment)}
+    if {d["id"] for d in listed} != stored:
+        wrong.append(f"GET /deployments shows {listed}, not {stored}")
+    for deployment in listed:
+        got(f"/deployments/{deployment['id']}/logs")
+        if (shown := got(f"/deployments/{deployment['id']}")) is not None and shown["id"] != deployment["id"]:
+            wrong.append(f"GET of one deployment shows {shown}")
+    for descriptor in got("/descriptors") or []:
+        got(f"/descriptors/{descriptor['id']}")
+    return wrong
