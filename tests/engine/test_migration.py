@@ -10,10 +10,13 @@ and with `--kill='snapshot:redeploy:12 kube.after'` only that one.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.metadata
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,12 @@ from deployer import sandbox
 from deployer.api.app import create_app
 from deployer.core import rollout
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.records import Deployment
+from deployer.core.kube.kinds import CONTROLLER, INGRESS
+from deployer.core.records import Deployment, Operation
 from support import flows, late, snapshots
 from support.aftermath import APP, check_end
 from support.flows import Flow
-from support.history import History, broken
+from support.history import History, backend_of, broken
 from support.snapshots import Moment
 from support.world import World
 
@@ -84,23 +88,28 @@ def test_every_moment_of_an_older_service_is_brought_to_its_end(
     assert not failed, f"{len(failed)} of {sum(map(len, flows_of))} moments\n" + "\n".join(failed)
 
 
-def problems(cluster: sandbox.Sandbox, path: Path, moment: Moment) -> Sequence[str]:
-    """Put it back, start the service, and say what is wrong when nothing is left to do."""
+@contextlib.contextmanager
+def put_back(cluster: sandbox.Sandbox, path: Path, moment: Moment) -> Iterator[World]:
+    """A world as it was then, whose service is not started yet."""
     path.mkdir()
-    flow = snapshots.ALL[moment.flow]
-    world = World(cluster, path, snapshots.namespace(moment.flow), **flows.settings(flow, "recover"))
+    world = World(
+        cluster, path, snapshots.namespace(moment.flow), **flows.settings(snapshots.ALL[moment.flow], "recover")
+    )
     world.entry_points = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
-    history: History | None = None
     try:
         snapshots.restore(world, moment)
-        history = History(world.eyes, world.namespace)
-        return _resumed(world, flow, moment, history)
+        yield world
+    finally:
+        snapshots.clear(world)
+
+
+def problems(cluster: sandbox.Sandbox, path: Path, moment: Moment) -> Sequence[str]:
+    """Put it back, start the service, and say what is wrong when nothing is left to do."""
+    try:
+        with put_back(cluster, path, moment) as world, closing(History(world.eyes, world.namespace)) as history:
+            return _resumed(world, snapshots.ALL[moment.flow], moment, history)
     except AssertionError as error:
         return [str(error)]
-    finally:
-        if history is not None:
-            history.close()
-        snapshots.clear(world)
 
 
 def _resumed(world: World, flow: Flow, moment: Moment, history: History) -> Sequence[str]:
@@ -143,3 +152,50 @@ def read_by_rest(world: World) -> list[str]:
     for descriptor in got("/descriptors") or []:
         got(f"/descriptors/{descriptor['id']}")
     return wrong
+
+
+# --- the plugin that planned it is gone ---------------------------------------------------------------------------
+
+PLANNED = dataclasses.replace(snapshots.ALL["fail-late"], reason="PluginError")
+
+
+def started(step: str) -> Moment:
+    """The first moment of a deployment by strategy `late` at which that step has started."""
+    return next(m for m in snapshots.load("fail-late") if step in snapshots.started(m))
+
+
+def without_late(world: World) -> World:
+    """Start the service as if the strategy's plugin were not installed."""
+    installed, world.entry_points = world.entry_points, list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+    world.start()
+    world.entry_points = installed
+    return world
+
+
+def test_without_its_plugin_an_older_deployment_that_has_no_traffic_is_undone(
+    lab: sandbox.Sandbox, tmp_path: Path
+) -> None:
+    moment = started("prepare-route")
+    with put_back(lab, tmp_path / "world", moment) as world:
+        without_late(world).quiet()
+        assert check_end(world, PLANNED, moment.acknowledged, flows.report(world)) == []
+
+
+def test_without_its_plugin_an_older_deployment_that_has_traffic_is_kept_until_it_is_back(
+    lab: sandbox.Sandbox, tmp_path: Path
+) -> None:
+    moment = started("confirm-route")
+    with put_back(lab, tmp_path / "world", moment) as world:
+        without_late(world)
+
+        def waits() -> bool:
+            """Tried, and waiting for better times."""
+            (operation,) = world.store.find(Operation, tag="open")
+            return operation.due > 0 and world.engine.running == 0
+
+        world.until(waits, "the deployment to be held")
+        assert backend_of(world.objects(INGRESS)[APP]) == f"{APP}-2"
+        assert set(world.objects(CONTROLLER)) == {f"{APP}-1", f"{APP}-2"}
+        world.stop()
+        world.start().quiet()
+        assert check_end(world, PLANNED, moment.acknowledged, flows.report(world)) == []

@@ -102,6 +102,14 @@ def load(flow: str) -> list[Moment]:
     return [Moment(flow=flow, **moment) for moment in document["moments"]]
 
 
+def started(moment: Moment) -> set[str]:
+    """Ids of the steps that open operations have started."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript("\n".join(moment.database["statements"]))
+        rows = connection.execute("SELECT document FROM records WHERE kind = 'operation' AND tag = 'open'")
+        return {step for (text,) in rows for step in json.loads(text)["steps"]}
+
+
 def save(flow: str, commit: str, moments: Sequence[Document]) -> None:
     """Write the file of a flow."""
     text = json.dumps({"flow": flow, "format": commit, "moments": moments}, separators=(",", ":"))
