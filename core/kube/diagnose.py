@@ -13,7 +13,7 @@ from deployer.core.kube.explain import explain_not_ready, hint_not_ready
 from deployer.core.kube.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
 from deployer.core.kube.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.kube.mirror import CONTROLLED_BY, INVOLVED
-from deployer.core.kube.owned import OwnedKube
+from deployer.core.kube.owned import LOOK_AGAIN, OwnedKube
 from deployer.core.kube.pods import (
     container_statuses,
     controlled_by,
@@ -293,11 +293,11 @@ def await_pods_gone(
         said = count
         return not count
 
-    pause = 0.0
+    rounds = 0
     while True:
         kube.wait(POD, gone, labels=labels)
         found = kube.list(POD, labels)
         if not pods_left(found, controller_uid):
             return [pod for pod in found if not has_controller(pod)]
-        kube.gate.pause(pause)
-        pause = min(1.0, pause * 2 + 0.02)
+        rounds += 1
+        kube.gate.pause(LOOK_AGAIN.after(rounds))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from deployer.core.adoption import original_ingress
+from deployer.core.backoff import Backoff
 from deployer.core.errors import (
     DeadlineExceeded,
     Fenced,
@@ -47,6 +48,9 @@ Change = Callable[[Document | None], Document | None]
 
 ATTEMPTS = 6
 """How often an edit is made anew when somebody else was quicker."""
+
+LOOK_AGAIN = Backoff(first=0.02, most=1.0)
+"""Pauses between two looks at something that goes, while a mirror may lag behind."""
 
 VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
 """Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
@@ -435,14 +439,14 @@ class OwnedKube:
     def _await_gone(self, kind: Kind, found: Document) -> None:
         """Wait until that object is away. Most are at once; the mirror, which may lag, is only asked for the others."""
         name, uid = _name(found), found["metadata"]["uid"]
-        pause = 0.02
+        rounds = 0
         while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
             try:
                 self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
             except DeadlineExceeded as over:
                 raise self._stays(kind, now) from over
-            self.gate.pause(pause)
-            pause = min(1.0, pause * 2)
+            rounds += 1
+            self.gate.pause(LOOK_AGAIN.after(rounds))
 
     def _stays(self, kind: Kind, found: Document) -> StepFailed:
         keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"
