@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import functools
 import ipaddress
 import itertools
@@ -22,14 +21,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, NoReturn
 
-import jsonschema
-import referencing
-from jsonschema.protocols import Validator
-
 from deployer.core import headers, json_text, podsecurity, podspec, podtypes, policy
 from deployer.core.errors import Invalid, Problem
 from deployer.core.podspec import app_containers
 from deployer.core.records import Document
+from deployer.core.schema_errors import MAX_PROBLEMS, join, schema_problems, shown
 from deployer.core.settings import Settings
 
 SCHEMA: Mapping[str, Any] = json.loads(
@@ -47,9 +43,6 @@ MAX_BODY = 1 << 20
 MAX_NESTING = 64
 MAX_NAME = 63
 """Length of a label value and of a Service's name, in Kubernetes."""
-MAX_PROBLEMS = 200
-MAX_UNKNOWN = 30
-"""Unknown fields named of one object; as the bound above, so that answers and the time they take are bounded."""
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 BOOLEANS = tuple(name for name, rule in SCHEMA["properties"].items() if rule.get("$ref") == "#/$defs/flag")
@@ -187,103 +180,6 @@ def _parts(thing: Any) -> Iterable[Any]:
     return itertools.chain(thing, thing.values()) if isinstance(thing, dict) else thing
 
 
-# --- schemas ------------------------------------------------------------------------------------------------------
-
-
-def _pattern(_: Validator, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
-    """The keyword as ECMAScript has it: Python's `$` would also match before a newline at the end."""
-    strict = pattern[:-1] + r"\Z" if pattern.endswith("$") and not pattern.endswith("\\$") else pattern
-    if isinstance(instance, str) and not re.search(strict, instance):
-        yield jsonschema.ValidationError("does not have the right form")
-
-
-_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator, {"pattern": _pattern}
-)
-_KINDS = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "object": "an object",
-    "array": "a list",
-    "null": "null",
-}
-
-
-def schema_problems(value: Any, schema: Mapping[str, Any], path: str = "") -> list[Problem]:
-    """What is wrong with `value` according to a JSON Schema (2020-12), in words; paths begin with `path`.
-
-    A subschema's `x-rule` is the message for whatever breaks it. References to other documents are never fetched.
-    """
-    validator = _Validator(schema, registry=referencing.Registry())
-    found: list[Problem] = []
-    for error in itertools.islice(validator.iter_errors(value), MAX_PROBLEMS):
-        found += _problems(error, join(path, *error.absolute_path))
-    return found
-
-
-def join(path: str, *parts: str | int) -> str:
-    """`join("podspec", "containers", 0, "name")` is `podspec.containers[0].name`."""
-    for part in parts:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            name = part if re.fullmatch(r"[\w$./-]{1,80}", part) else _shown(part)
-            path += f".{name}" if path else name
-    return path
-
-
-def _problems(error: jsonschema.ValidationError, path: str) -> Iterator[Problem]:
-    schema = error.schema if isinstance(error.schema, Mapping) else {}
-    limit: Any = error.validator_value
-    instance: Any = error.instance
-    match error.validator:
-        case "required":
-            # jsonschema reports one error for each missing name, and the name only in its message.
-            missing = next(n for n in limit if n not in instance and error.message.startswith(repr(n)))
-            yield Problem(join(path, missing), "is required")
-        case "additionalProperties" if limit is False:
-            known = schema.get("properties", {})
-            for name in itertools.islice((n for n in instance if n not in known), MAX_UNKNOWN):
-                yield Problem(join(path, name), f"is not a known field{_meant(name, known)}")
-        case "type":
-            kinds = [limit] if isinstance(limit, str) else limit
-            wanted = " or ".join(_KINDS[k] for k in kinds if k != "null")
-            yield Problem(path, f"must be {wanted}, not {podtypes.kind_of(instance)}")
-        case "maxItems" | "maxLength":
-            yield Problem(
-                path, f"must not have more than {limit} {'items' if error.validator == 'maxItems' else 'characters'}"
-            )
-        case _ if "x-rule" in schema:
-            yield Problem(path, f"{schema['x-rule']}{_not_this(instance)}")
-        case "minimum" | "maximum" if "minimum" in schema and "maximum" in schema:
-            yield Problem(path, f"must be between {schema['minimum']} and {schema['maximum']}")
-        case "enum":
-            yield Problem(path, f"must be one of {', '.join(_shown(choice) for choice in limit)}")
-        case "minItems" | "minLength" if limit == 1:
-            yield Problem(path, "must not be empty")
-        case None:
-            yield Problem(path, "is not allowed here")  # a schema that is just `false`
-        case _:
-            yield Problem(path, error.message[:200])
-
-
-def _shown(value: Any) -> str:
-    """A value for a message: in quotes, without control characters, short."""
-    return json.dumps(value if not isinstance(value, str) or len(value) <= 60 else value[:57] + "...")
-
-
-def _not_this(value: Any) -> str:
-    return f", not {_shown(value)}" if isinstance(value, str | int | float | None) else ""
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower()[:100], by_lower, n=1, cutoff=0.7)
-    return f"; did you mean {by_lower[near[0]]}?" if near else ""
-
-
 # --- the normal form ----------------------------------------------------------------------------------------------
 
 
@@ -327,7 +223,7 @@ def examine(
         if problem.path not in known
     ]
     if namespace is not None and "namespace" not in broken and out["namespace"] != namespace:
-        meaning.append(Problem("namespace", f"must be {_shown(namespace)}, the namespace of the request"))
+        meaning.append(Problem("namespace", f"must be {shown(namespace)}, the namespace of the request"))
     if not broken.intersection(_HEALTH):
         meaning += _health(out, rules, stored)
     return out, [*shape, *meaning]
@@ -433,13 +329,13 @@ def _names(out: Document, _: Rules) -> Iterator[Problem]:
 
 def _protected(out: Document, rules: Rules) -> Iterator[Problem]:
     if rules.settings.protects(out["namespace"]):
-        yield Problem("namespace", f"{_shown(out['namespace'])} is protected: nobody may deploy there")
+        yield Problem("namespace", f"{shown(out['namespace'])} is protected: nobody may deploy there")
 
 
 def _strategy(out: Document, rules: Rules) -> Iterator[Problem]:
     chosen = out["deploymentType"]
     if chosen not in rules.strategies:
-        yield Problem("deploymentType", f"{_shown(chosen)} is not installed; there is {_listed(rules.strategies)}")
+        yield Problem("deploymentType", f"{shown(chosen)} is not installed; there is {_listed(rules.strategies)}")
     else:
         schema = rules.strategies[chosen]
         yield from _options(out.get("strategyOptions", {}), schema, "strategyOptions", f"strategy {chosen}")
@@ -471,11 +367,11 @@ def _frontend_port(out: Document, _: Rules) -> Iterator[Problem]:
         return
     meant = [port for port in ports(out) if wanted in (int(port["containerPort"]), port.get("name"))]
     if meant and not _is_tcp(meant):
-        yield Problem("frontendPort", f"must be a TCP port: {_shown(wanted)} is {meant[0]['protocol']}")
+        yield Problem("frontendPort", f"must be a TCP port: {shown(wanted)} is {meant[0]['protocol']}")
     elif not meant:
         known = [named_port(out, int(port["containerPort"])) for port in ports(out)]
         there = f"there is {', '.join(dict.fromkeys(known))}" if known else "none has a port"
-        yield Problem("frontendPort", f"no container has a port {_shown(wanted)}; {there}")
+        yield Problem("frontendPort", f"no container has a port {shown(wanted)}; {there}")
 
 
 def _hosts(out: Document, rules: Rules) -> Iterator[Problem]:
@@ -487,9 +383,9 @@ def _headers(out: Document, _: Rules) -> Iterator[Problem]:
     for n, header in enumerate(out.get("additionHttpHeaders", ())):
         name = header["Header"].lower()
         if name in seen:
-            yield Problem(f"additionHttpHeaders[{n}].Header", f"{_shown(header['Header'])} appears twice")
+            yield Problem(f"additionHttpHeaders[{n}].Header", f"{shown(header['Header'])} appears twice")
         if why := headers.refused(name):
-            yield Problem(f"additionHttpHeaders[{n}].Header", f"{_shown(header['Header'])} cannot be set here: {why}")
+            yield Problem(f"additionHttpHeaders[{n}].Header", f"{shown(header['Header'])} cannot be set here: {why}")
         seen.add(name)
 
 
@@ -508,7 +404,7 @@ def _podspec(out: Document, rules: Rules) -> Iterator[Problem]:
             path = ("ephemeral", "volumeClaimTemplate", "metadata", kind)
             for key in _dig(volume, path):
                 if key.startswith("kube-deployer/") or key == "app.kubernetes.io/managed-by":
-                    yield Problem(join(f"podspec.volumes[{n}]", *path), f"{_shown(key)} is reserved for the service")
+                    yield Problem(join(f"podspec.volumes[{n}]", *path), f"{shown(key)} is reserved for the service")
 
 
 def _allowed(out: Document, rules: Rules) -> Iterator[Problem]:
@@ -540,7 +436,7 @@ _HEALTH = frozenset({"useHealthCheck", "healthCheckPort", "healthCheckPath", "he
 def _health(out: Document, rules: Rules, stored: bool) -> Iterator[Problem]:
     kind = out.get("healthCheckType")
     if kind is not None and kind not in rules.health_checkers:
-        yield Problem("healthCheckType", f"{_shown(kind)} is not installed; there is {_listed(rules.health_checkers)}")
+        yield Problem("healthCheckType", f"{shown(kind)} is not installed; there is {_listed(rules.health_checkers)}")
     if not out["useHealthCheck"]:
         return
     for name in ("healthCheckPort", "healthCheckPath", "healthCheckType"):

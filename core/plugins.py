@@ -14,11 +14,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
-import jsonschema
 import pluggy
-from referencing import Registry as References
 
-from deployer.core.errors import PluginError, SettingsError
+from deployer.core import schema_errors
+from deployer.core.errors import Invalid, PluginError, SettingsError
 from deployer.core.hookspecs import ENTRY_POINT_GROUP, PROJECT, Specs
 from deployer.core.providers import EnvInjector, HealthChecker, IngressProvider, PluginSettings, Provider, Strategy
 from deployer.core.records import Document
@@ -315,10 +314,10 @@ class _Loader:
             return MappingProxyType({})
         table = copy.deepcopy(dict(self._settings.plugins.get(plugin.name, {})))
         for schema in schemas:
-            checker = _validator(schema, "its settings_schema")
-            errors = _guarded(partial(_all_errors, checker, table), "its settings_schema cannot be used")
-            for error in errors:
-                raise SettingsError(f"[plugins.{plugin.name}] {_say(error)}")
+            _check_schema(schema, "its settings_schema")
+            check = partial(schema_errors.schema_problems, table, schema, secret=True)
+            if found := _guarded(check, "its settings_schema cannot be used"):
+                raise SettingsError(f"[plugins.{plugin.name}] {Invalid(found)}")
         return MappingProxyType(table)
 
     def _add(self, kind: str, provider: Provider, plugin: Plugin) -> None:
@@ -357,40 +356,10 @@ def _check_provider(sort: _Sort, provider: Any) -> None:
         raise _Broken(f"its {type(provider).__name__} is named {name!r}, which means that there is no ingress")
     schema = _guarded(lambda: provider.options_schema, f"the options_schema of {name} raised")
     if schema is not None:
-        _validator(schema, f"the options_schema of {name}")
+        _check_schema(schema, f"the options_schema of {name}")
 
 
-def _validator(schema: Any, what: str) -> jsonschema.Draft202012Validator:
-    """A validator that fetches nothing from the network. Raises _Broken for what is no schema."""
-    if not isinstance(schema, Mapping):
-        raise _Broken(f"{what} is no JSON Schema but a {type(schema).__name__}")
-    try:
-        jsonschema.Draft202012Validator.check_schema(dict(schema))
-    except jsonschema.SchemaError as error:
-        raise _Broken(f"{what} is no JSON Schema: {error.message}") from None
-    return jsonschema.Draft202012Validator(dict(schema), registry=References())
-
-
-def _all_errors(checker: jsonschema.Draft202012Validator, table: Document) -> list[jsonschema.ValidationError]:
-    return sorted(checker.iter_errors(table), key=lambda error: list(map(str, error.absolute_path)))
-
-
-def _say(error: jsonschema.ValidationError) -> str:
-    """What is wrong with a table, without its values: they may be passwords."""
-    path = ".".join(str(part) for part in error.absolute_path)
-    rule, limit = str(error.validator), cast(Any, error.validator_value)
-    if rule == "additionalProperties" and isinstance(error.instance, Mapping):
-        known = sorted(error.schema.get("properties", {})) if isinstance(error.schema, Mapping) else []
-        unknown = sorted(set(error.instance) - set(known))
-        said = f"unknown key {', '.join(map(str, unknown))}; known: {', '.join(known) or 'none'}"
-    elif rule in ("required", "dependentRequired"):
-        said = error.message
-    elif rule == "type":
-        said = f"must be of type {' or '.join(limit) if isinstance(limit, list) else limit}"
-    elif rule == "enum":
-        said = f"must be one of {', '.join(map(str, limit))}"
-    elif rule in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "minLength", "maxLength"):
-        said = f"does not keep the limit {rule} {limit}"
-    else:
-        said = f"breaks the rule {rule} of the plugin's schema"
-    return f"{path}: {said}" if path else said
+def _check_schema(schema: Any, what: str) -> None:
+    """Raise _Broken for what is no schema."""
+    if wrong := schema_errors.check_schema(schema):
+        raise _Broken(f"{what} {wrong}")

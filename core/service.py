@@ -41,6 +41,7 @@ from deployer.core.records import (
 )
 from deployer.core.redaction import about_descriptor, clean_credentials, environment_values
 from deployer.core.remarks import remarks
+from deployer.core.schema_errors import MAX_UNKNOWN
 from deployer.core.secret_matching import Matcher
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.core.store.base import Change, Create, Delete, Store, Update
@@ -190,7 +191,7 @@ class Service:
         """What there is to say about a valid descriptor, the providers' word included, and no reason to refuse it."""
         said = f"is not a field that Kubernetes {podtypes.VERSION} knows"
         paths = () if cluster_asked else podtypes.unknown_fields(normal["podspec"])
-        unknown = [Problem(path, said) for path in itertools.islice(paths, descriptors.MAX_UNKNOWN)]
+        unknown = [Problem(path, said) for path in itertools.islice(paths, MAX_UNKNOWN)]
         chosen = [r for p in self._chosen(normal) for r in _asked(p, p.remarks, normal)]
         found = [*unknown, *remarks(sent, normal, self._settings), *_without_values(chosen, normal)]
         return [{"path": remark.path, "message": remark.message} for remark in found]

@@ -17,8 +17,8 @@ import deployer.core
 from deployer.cli import sample
 from deployer.cli.reference import settings_page
 from deployer.core import providers
-from deployer.core.descriptor import schema_problems
 from deployer.core.hookspecs import Specs
+from deployer.core.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import options
 
 ROOT = Path(__file__).resolve().parents[2]

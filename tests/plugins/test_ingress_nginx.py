@@ -28,8 +28,8 @@ from deployer.core import (
     StepFailed,
 )
 from deployer.core.conformance.bench import Exhausted
-from deployer.core.descriptor import schema_problems
 from deployer.core.hosts import require_free
+from deployer.core.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import render
 from deployer.plugins.ingress_nginx.refusals import Watched
 from support.nginx import ONE, SANDBOX, TWO, Site, nginx

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployer.core import Problem, StepFailed
-from deployer.core.descriptor import schema_problems
 from deployer.core.kube.kinds import CONFIG_MAP
+from deployer.core.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import options
 from support.nginx import ONE, SANDBOX, nginx
 
