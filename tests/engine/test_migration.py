@@ -5,7 +5,7 @@ The databases in `tests/engine/databases/` were written by an older release, wit
 demands must hold in the end; all the while the app is served.
 
 By default a few moments of each flow are tried, drawn by `--seed`; with `--kill=all` (`make test-long`) all of them,
-and with `--kill='snapshot:redeploy:12 kube.after'` only that one.
+with `--kill=snapshot:redeploy` those of one flow, and with `--kill='snapshot:redeploy:12 kube.after'` only that one.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def chosen(request: pytest.FixtureRequest) -> list[list[Moment]]:
     if which == "all":
         return list(found.values())
     if which.startswith("snapshot:"):
-        _, flow, at = which.split(":")
-        return [[moment for moment in found[flow] if moment.at == at]]
+        flow, _, at = which.removeprefix("snapshot:").partition(":")
+        return [[moment for moment in found[flow] if at in ("", moment.at)]]
     drawn = []
     for flow, moments in found.items():
         # One of each part, so that no seed leaves out all of what comes early, or late.
@@ -152,6 +152,30 @@ def read_by_rest(world: World) -> list[str]:
     for descriptor in got("/descriptors") or []:
         got(f"/descriptors/{descriptor['id']}")
     return wrong
+
+
+def test_the_snapshots_show_whatever_an_operation_can_have_left() -> None:
+    """So that files which are made anew, or a flow that is no longer there, leave nothing out unnoticed."""
+    moments = [moment for flow in snapshots.ALL for moment in snapshots.load(flow)]
+    operations = [document for moment in moments for document in snapshots.records(moment, "operation")]
+    plans = [document for moment in moments for document in snapshots.records(moment, "plan")]
+    steps = {(operation["state"], *step) for operation in operations for step in operation["steps"].items()}
+    for step in {step for plan in plans for step in plan["steps"]}:
+        assert {("running", step, "done"), ("undoing", step, "undone")} <= steps or step == "last"
+    removing = ("release-route", "remove-route", "remove-service", "check-unused", "remove-workload", "await-pods-end")
+    assert {("running", step, "started") for step in removing} <= steps
+    targets = {(o["kind"], o["state"], name) for o in operations for name in o["target"]}
+    for state in ("queued", "running"):
+        names = [("retire", name) for name in ("by", "previous", "drop", "ending")] + [("undeploy", "released")]
+        assert {(kind, state, name) for kind, name in names} <= targets
+    assert ("deploy", "queued", "awaits") in targets
+    assert any(operation["memory"].get("engine/awaits") for operation in operations)
+    assert any(operation["kind"] == "deploy" and operation["steps"] and operation["due"] for operation in operations)
+    assert any(plan["made"] for plan in plans)
+    previous = [plan["previous"] for plan in plans if plan["previous"]]
+    assert any(document["original"] for document in previous)
+    providers = {(p["previous"]["ingress"]["name"], p["ingress"]["name"]) for p in plans if p["previous"]}
+    assert {("nginx", "gateway"), ("gateway", "nginx"), ("gateway", "gateway"), ("nginx", "nginx")} <= providers
 
 
 # --- the plugin that planned it is gone ---------------------------------------------------------------------------

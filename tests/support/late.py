@@ -15,6 +15,7 @@ from deployer.core import (
     CONFIG_MAP,
     Done,
     Outcome,
+    Park,
     Phase,
     Plan,
     PluginSettings,
@@ -27,6 +28,9 @@ from deployer.core import (
 )
 
 WAITING = "waiting at the last step"
+
+PARKED = 0.3
+"""Seconds for which the last step parks."""
 
 ENTRY_POINT = importlib.metadata.EntryPoint("late", "support.late", "deployer.plugins")
 
@@ -54,7 +58,10 @@ class Last(Step):
         end = work.plan.descriptor["strategyOptions"]["end"]
         if end == "fails":
             raise StepFailed("the last step fails", reason="Late")
-        if end == "succeeds":
+        if end == "parks" and not work.recall("parked", False):
+            work.remember("parked", True)
+            return Park(work.now() + PARKED)
+        if end in ("succeeds", "parks"):
             return Done()
         work.log(WAITING)
         work.gate.wait(threading.Event())
@@ -62,13 +69,13 @@ class Last(Step):
 
 
 class Late(Strategy):
-    """Options `end` (`fails`, `waits` or `succeeds`) and `makes`."""
+    """Options `end` (`fails`, `waits`, `succeeds`, or `parks` before it does) and `makes`."""
 
     name = "late"
     options_schema: Mapping[str, object] = {
         "type": "object",
         "required": ["end"],
-        "properties": {"end": {"enum": ["fails", "waits", "succeeds"]}, "makes": {"type": "boolean"}},
+        "properties": {"end": {"enum": ["fails", "waits", "succeeds", "parks"]}, "makes": {"type": "boolean"}},
     }
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:

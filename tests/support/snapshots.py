@@ -26,8 +26,8 @@ from deployer.core.errors import KubeConflict, KubeNotFound
 from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.records import Document
-from support import originals
-from support.flows import FAILS, FLOWS, D, F, Flow, U, deploying, host, live, nothing, undeploy
+from support import late, originals
+from support.flows import FAILS, FLOWS, WAITS, D, F, Flow, U, deploying, host, live, nothing, undeploy, waiting
 from support.world import HEALTHY, PATIENCE, World
 
 FILES = Path(__file__).parent.parent / "engine" / "databases"
@@ -57,9 +57,13 @@ def made(world: World) -> None:
     world.quiet()
 
 
+SLOW = {"env": {"DRAIN": "0.5"}}
+"""A version whose pods take half a second to end."""
+
+
 def slow(world: World) -> None:
     """Version 1, whose pods take their time to end, is live."""
-    world.deployed(frontend=host(world.namespace), **HEALTHY, env={"DRAIN": "0.5"})
+    world.deployed(frontend=host(world.namespace), **HEALTHY, **SLOW)
     world.quiet()
 
 
@@ -73,6 +77,9 @@ ALL: Mapping[str, Flow] = {
     "made-fail-late": Flow(live, deploying(**making("fails")), (D, F), reason="Late"),
     "made-redeploy": Flow(made, deploying(), (U, D)),
     "made-undeploy": Flow(made, undeploy, (U,), stays=False, again=undeploy),
+    "park": Flow(live, deploying(deploymentType="late", strategyOptions={"end": "parks"}), (U, D)),
+    "slow-fail-late": Flow(live, deploying(**FAILS, **SLOW), (D, F), reason="Late"),
+    "slow-cancel-late": Flow(waiting(late.WAITING, **WAITS, **SLOW), undeploy, (D, U), again=undeploy, timeout=60),
     "slow-undeploy": Flow(slow, undeploy, (U,), stays=False, again=undeploy),
 }
 
@@ -102,12 +109,17 @@ def load(flow: str) -> list[Moment]:
     return [Moment(flow=flow, **moment) for moment in document["moments"]]
 
 
-def started(moment: Moment) -> set[str]:
-    """Ids of the steps that open operations have started."""
+def records(moment: Moment, kind: str) -> list[Document]:
+    """The stored documents of one kind; of operations those that are open."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript("\n".join(moment.database["statements"]))
-        rows = connection.execute("SELECT document FROM records WHERE kind = 'operation' AND tag = 'open'")
-        return {step for (text,) in rows for step in json.loads(text)["steps"]}
+        rows = connection.execute("SELECT document FROM records WHERE kind = ? AND tag != 'closed'", (kind,))
+        return [json.loads(text) for (text,) in rows]
+
+
+def started(moment: Moment) -> set[str]:
+    """Ids of the steps that open operations have started."""
+    return {step for operation in records(moment, "operation") for step in operation["steps"]}
 
 
 def save(flow: str, commit: str, moments: Sequence[Document]) -> None:
