@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 from deployer.core import failpoints
+from deployer.core.backoff import Backoff
 from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -41,8 +42,8 @@ from deployer.kube.transport import Answer, Call, Lost, NotSent, Silent, Transpo
 RETRY_BUDGET = 30.0
 """Seconds for which a call without a deadline of its own goes on retrying."""
 
-BACKOFF_FIRST, BACKOFF_MOST = 0.2, 4.0
-"""Bounds of the exponential backoff in seconds; what is waited is a random part of it ("full jitter")."""
+BACKOFF = Backoff(first=0.4, most=4.0, spread=(0.0, 1.0))
+"""Pauses between two attempts at one request."""
 
 REFUSALS_BORNE = 3
 """How often a call that got a 401 is repeated with credentials that were never good."""
@@ -399,7 +400,7 @@ class KubeClient:
                 return self._attempt(request, gate)
             except _Retry as again:
                 attempt += 1
-                wait = max(again.after, random.uniform(0, min(BACKOFF_MOST, BACKOFF_FIRST * 2**attempt)))
+                wait = max(again.after, BACKOFF.after(attempt))
                 # A gate's deadline is the caller's word on how long to go on; only without one there is ours.
                 own_limit = gate is None or gate.deadline is None
                 refused = again.refused and attempt > REFUSALS_BORNE and not self.changing_hands

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from deployer.core.backoff import Backoff
 from deployer.core.contract.kinds import Kind
 from deployer.core.contract.kube import CONTROLLED_BY, ClusterEvent
 from deployer.core.errors import (
@@ -39,11 +39,11 @@ INVOLVED = "@involved"
 IDLE = 60.0
 """Seconds after the last use for which a mirror goes on watching."""
 
-BACKOFF_FIRST, BACKOFF_MOST = 0.05, 1.0
-"""Bounds of the pause before connecting again, in seconds: the first ones are quick, then about one a second."""
+RECONNECT = Backoff(first=0.1, most=1.0, spread=(0.8, 1.2))
+"""Pauses before connecting again: the first ones are quick, then about one a second."""
 
-RELIST_MOST = 5.0
-"""Upper bound of the pause before listing again, when the server forgot (410), sent what cannot be read, or nothing."""
+RELIST = Backoff(first=0.1, most=5.0, spread=(0.8, 1.2))
+"""Pauses before listing again, when the server forgot (410), sent what cannot be read, or nothing."""
 
 RETRY_AFTER_MOST = 60.0
 """A server that asks for more than this many seconds is asked again after as many."""
@@ -337,9 +337,8 @@ class Mirror:
             except (KubeError, _Undecodable) as error:
                 wait = self._after(error, failures)
             failures = 1 if time.monotonic() - began >= SETTLED else min(failures + 1, 20)
-            most = BACKOFF_MOST if self._version else RELIST_MOST
-            pause = max(wait, min(most, BACKOFF_FIRST * 2**failures) * random.uniform(0.8, 1.2))
-            self._gate.pause(pause)
+            backoff = RECONNECT if self._version else RELIST
+            self._gate.pause(max(wait, backoff.after(failures)))
             if self._rest():
                 return
 

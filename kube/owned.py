@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
+from deployer.core.backoff import Backoff
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
 from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Owner
 from deployer.core.errors import (
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 """How often an edit is made anew when somebody else was quicker."""
+
+LOOK_AGAIN = Backoff(first=0.02, most=1.0)
+"""Pauses between two looks at something that goes, while a mirror may lag behind."""
 
 VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
 """Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
@@ -407,14 +411,14 @@ class OwnedKube(KubeAccess):
     def _await_gone(self, kind: Kind, found: Document) -> None:
         """Wait until that object is away. Most are at once; the mirror, which may lag, is only asked for the others."""
         name, uid = _name(found), found["metadata"]["uid"]
-        pause = 0.02
+        rounds = 0
         while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
             try:
                 self.wait(kind, lambda items: all(item["metadata"]["uid"] != uid for item in items))
             except DeadlineExceeded as over:
                 raise self._stays(kind, now) from over
-            self.gate.pause(pause)
-            pause = min(1.0, pause * 2)
+            rounds += 1
+            self.gate.pause(LOOK_AGAIN.after(rounds))
 
     def _stays(self, kind: Kind, found: Document) -> StepFailed:
         keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"

@@ -40,6 +40,7 @@ from deployer.core.plugin_manager.provider_calls import ProviderCalls
 from deployer.core.plugin_manager.registry import NO_INGRESS, Registry
 from deployer.core.podspec import types as podtypes
 from deployer.core.redaction import clean_credentials, environment_values
+from deployer.core.schema_errors import MAX_UNKNOWN
 from deployer.core.secret_matching import Matcher
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.toolkit.dry_run import DryRun, Findings
@@ -198,7 +199,7 @@ class Service:
         """What there is to say about a valid descriptor, the providers' word included, and no reason to refuse it."""
         said = f"is not a field that Kubernetes {podtypes.VERSION} knows"
         paths = () if cluster_asked else podtypes.unknown_fields(normal["podspec"])
-        unknown = [Problem(path, said) for path in itertools.islice(paths, descriptors.MAX_UNKNOWN)]
+        unknown = [Problem(path, said) for path in itertools.islice(paths, MAX_UNKNOWN)]
         chosen = self._calls.remarks(self._chosen(normal), normal)
         if (ingress := self._ingress) and normal.get("frontend"):
             chosen += capabilities.remarks(normal, ingress.name, ingress.capabilities, chosen)

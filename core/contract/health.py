@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import http.client
 import ipaddress
 import re
-import select
 import socket
-import threading
 import time
 import urllib.parse
 from abc import ABC, abstractmethod
@@ -17,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployer.core import http_exchange
 from deployer.core.errors import DeployerError
 from deployer.core.gate import Gate
+from deployer.core.http_exchange import GuardedSocket
 
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer that are read and kept; the rest is never fetched."""
@@ -113,82 +112,15 @@ class Way(ABC):
         """The pod's own answer, complete or cut at BODY_LIMIT. Raises PodUnreachable, and what the gate raises."""
 
 
-class GuardedSocket(socket.socket):
-    """A TCP socket with one deadline for everything that it does, which a closing gate ends at once.
-
-    A plain time-out starts anew with every byte, so one byte a second would hold a checker for ever.
-    """
-
-    def __init__(self, family: int, gate: Gate, deadline: float) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
-        self._deadline = deadline
-        self._guard = threading.Lock()
-        self._forget = gate.on_close(self._interrupt)
-
-    def _interrupt(self) -> None:
-        # shutdown wakes a thread that sleeps in connect or recv; close would not. The lock keeps the descriptor ours.
-        with self._guard, contextlib.suppress(OSError):
-            self.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close it and let go of the gate."""
-        self._forget()
-        with self._guard:
-            super().close()
-
-    def dial(self, address: tuple[str, int], gate: Gate) -> None:
-        """Connect. Raises OSError, TimeoutError, or what the gate raises."""
-        end = min(self._deadline, time.monotonic() + CONNECT_TIMEOUT)
-        self.setblocking(False)
-        code = self.connect_ex(address)
-        # A gate that closed before the connect began had nothing to shut down; one that closes later wakes the poll.
-        gate.check()
-        if code == errno.EINPROGRESS:
-            poll = select.poll()
-            poll.register(self, select.POLLOUT)
-            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-                raise TimeoutError
-            gate.check()
-            code = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, errno.errorcode.get(code, ""))
-
-    def _arm(self) -> None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self.settimeout(left)
-
-    def recv(self, *args: Any) -> bytes:
-        """`socket.recv` within the deadline."""
-        self._arm()
-        return super().recv(*args)
-
-    def recv_into(self, *args: Any) -> int:
-        """`socket.recv_into` within the deadline."""
-        self._arm()
-        return super().recv_into(*args)
-
-    def send(self, *args: Any) -> int:
-        """`socket.send` within the deadline."""
-        self._arm()
-        return super().send(*args)
-
-    def sendall(self, *args: Any) -> None:
-        """`socket.sendall` within the deadline."""
-        self._arm()
-        super().sendall(*args)
-
-
 class Direct(Way):
     """Dial the pod's own address."""
 
-    def connect(self, target: HealthTarget, address: Address) -> socket.socket:
+    def connect(self, target: HealthTarget, address: Address) -> GuardedSocket:
         """Raises PodUnreachable when nobody answers, and what the gate raises."""
         family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
         sock = GuardedSocket(family, target.gate, time.monotonic() + target.remaining())
         try:
-            sock.dial((str(address), target.port), target.gate)
+            sock.dial((str(address), target.port), CONNECT_TIMEOUT)
         except OSError as error:
             sock.close()
             raise self._not_connected(target, error) from None
@@ -199,22 +131,16 @@ class Direct(Way):
 
     def exchange(self, target: HealthTarget, address: Address, request: HttpRequest) -> HttpAnswer:
         """HTTP/1.1 on a connection of its own."""
-        with self.connect(target, address) as sock:
-            try:
-                sock.sendall(_wire(request, target.host or target.authority))
-                with contextlib.closing(http.client.HTTPResponse(sock, method=request.method)) as response:
-                    response.begin()
-                    body = response.read(BODY_LIMIT + 1)
-                    short = len(body) <= BODY_LIMIT and bool(response.length)
-                    names = {name.lower() for name in response.headers}
-                    found = {name: ", ".join(response.headers.get_all(name, ())) for name in names}
-                    status = response.status
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                raise failure(target, error) from None
-        if short:
-            target.gate.check()
-            raise PodUnreachable(f"{target.where} closed the connection in the middle of its answer")
-        return HttpAnswer(status, found, body[:BODY_LIMIT], len(body) > BODY_LIMIT)
+        sock = self.connect(target, address)
+        headers = {"Host": target.host or target.authority} | dict(request.headers)
+        try:
+            sent = http_exchange.request(request.method, request.path, headers)
+            found = http_exchange.exchange(sock, sent, limit=BODY_LIMIT, method=request.method)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise failure(target, error) from None
+        if found.cut is not None:
+            raise failure(target, found.cut)
+        return HttpAnswer(found.status, found.headers, found.body, found.truncated)
 
     @staticmethod
     def _not_connected(target: HealthTarget, error: OSError) -> PodUnreachable:
@@ -226,11 +152,6 @@ class Direct(Way):
         return reason
 
 
-def _wire(request: HttpRequest, host: str) -> bytes:
-    lines = [f"{name}: {value}" for name, value in ({"Host": host} | dict(request.headers)).items()]
-    return ("\r\n".join([f"{request.method} {request.path} HTTP/1.1", *lines]) + "\r\n\r\n").encode("ascii")
-
-
 def failure(target: HealthTarget, error: Exception) -> PodUnreachable:
     """Why no answer came, as a sentence. Raises what the gate raises when that is the reason."""
     target.gate.check()
@@ -239,7 +160,9 @@ def failure(target: HealthTarget, error: Exception) -> PodUnreachable:
         return PodUnreachable(f"{target.where} gave no complete answer within {limit:g} s")
     if isinstance(error, ConnectionRefusedError):
         return PodRefused(f"{target.where} refused the connection: does the app listen on that port?")
-    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead | ConnectionError):
+    if isinstance(error, http.client.IncompleteRead):
+        return PodUnreachable(f"{target.where} closed the connection in the middle of its answer")
+    if isinstance(error, http.client.RemoteDisconnected | ConnectionError):
         return PodUnreachable(f"{target.where} closed the connection before its answer was complete")
     if isinstance(error, OSError):
         return PodUnreachable(f"{target.where} cannot be reached: {error.strerror or error}")

@@ -28,7 +28,7 @@ from deployer.core.descriptor.normal_form import (
     repaired,
 )
 from deployer.core.descriptor.reading import MAX_BODY, MAX_NESTING, parse
-from deployer.core.descriptor.schema import MAX_PROBLEMS, MAX_UNKNOWN, SCHEMA, schema_problems
+from deployer.core.descriptor.schema import SCHEMA
 
 __all__ = [
     "AUTOINCREMENT",
@@ -37,8 +37,6 @@ __all__ = [
     "MAX_BODY",
     "MAX_NAME",
     "MAX_NESTING",
-    "MAX_PROBLEMS",
-    "MAX_UNKNOWN",
     "NEVER_STORED",
     "SCHEMA",
     "Rules",
@@ -54,7 +52,6 @@ __all__ = [
     "parse",
     "ports",
     "repaired",
-    "schema_problems",
     "start_timeout",
     "version_of",
 ]

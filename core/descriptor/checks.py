@@ -17,12 +17,12 @@ from deployer.core.descriptor.fields import (
     named_port,
     ports,
 )
-from deployer.core.descriptor.schema import MAX_PROBLEMS, join, meant, schema_problems, shown
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
 from deployer.core.podspec import rules as podspec
 from deployer.core.podspec import security as podsecurity
 from deployer.core.podspec import types as podtypes
+from deployer.core.schema_errors import MAX_PROBLEMS, join, meant, schema_problems, shown
 from deployer.core.settings import Settings
 from deployer.core.settings.hosts import is_address
 

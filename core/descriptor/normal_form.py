@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deployer.core.descriptor.checks import CHECKS, HEALTH, Rules, health
-from deployer.core.descriptor.schema import MAX_PROBLEMS, SCHEMA, schema_problems, shown
+from deployer.core.descriptor.schema import SCHEMA
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
 from deployer.core.podspec import types as podtypes
+from deployer.core.schema_errors import MAX_PROBLEMS, schema_problems, shown
 
 DEFAULT_STRATEGY = "blue-green"
 

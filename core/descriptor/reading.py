@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from deployer.core.descriptor import json_text
-from deployer.core.descriptor.schema import MAX_PROBLEMS, join
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
+from deployer.core.schema_errors import MAX_PROBLEMS, join
 
 MAX_BODY = 1 << 20
 """Bytes."""

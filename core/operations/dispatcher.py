@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from deployer.core.backoff import Backoff
 from deployer.core.clock import bounded
 from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import ClusterEvent
@@ -43,7 +44,10 @@ TOO_MANY_HUNG = 8
 """Threads that hang past their deadline before the service calls itself unready."""
 
 RETRY = 1.0
-"""The first pause, in seconds, after an operation had to be left as it is; doubled up to a minute."""
+"""Seconds until the store, or another process, is asked again."""
+
+AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
+"""Pauses after an operation had to be left as it is."""
 
 
 @dataclass(slots=True)
@@ -341,7 +345,7 @@ class Engine:
 
     def _failed(self, queue: _Queue) -> float:
         queue.failures += 1
-        return min(60.0, RETRY * 2.0 ** min(queue.failures - 1, 6))
+        return AFTER_FAILURE.after(queue.failures)
 
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from deployer.core.backoff import Backoff
 from deployer.core.clock import SteadyClock
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.health import Way
@@ -73,8 +74,11 @@ logger = logging.getLogger(__name__)
 FRESH = 10.0
 """The least budget, in seconds, that a phase has after a restart: what was consumed then may not be its fault."""
 
-RETRY_MOST = 60.0
-"""The longest pause, in seconds, between two attempts at an undo, an undeployment or a retirement."""
+STEP_AGAIN = Backoff(first=0.25, most=5.0)
+"""Pauses between two attempts at a step, while the API server cannot be reached."""
+
+OPERATION_AGAIN = Backoff(first=1.0, most=60.0)
+"""Pauses between two attempts at an undo, an undeployment or a retirement."""
 
 SHARED_BUDGETS = {Phase.CONFIRM: Phase.EXPOSE}
 """Phases without a budget of their own. That traffic has moved is part of moving it, to everybody who waits for it."""
@@ -224,7 +228,7 @@ class Runner:
     def _run_step(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
         phase = (SHARED_BUDGETS.get(step.phase) or Phase(step.phase)).name
-        pause, last = 0.25, ""
+        failures, last = 0, ""
         while True:
             left, budget = self._left(phase, plan)
             began = time.monotonic()
@@ -238,8 +242,8 @@ class Runner:
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = f": {error}"
-                self._caller.pause(min(pause, left), cancellable=cancellable)
-                pause = min(2 * pause, 5.0)
+                failures += 1
+                self._caller.pause(min(STEP_AGAIN.after(failures), left), cancellable=cancellable)
             except DeadlineExceeded as error:
                 if isinstance(error.__cause__, KubeError):  # what stood in the way until then
                     last = f": {error.__cause__}"
@@ -297,7 +301,7 @@ class Runner:
     def _again(self, why: str, state: OperationState, **fields: Json) -> float:
         """Try later, a little later each time; said once for each reason. `fields` of the record change too."""
         attempts = self.operation.attempts + 1
-        wait = self._wait(min(RETRY_MOST, 0.5 * 2 ** min(attempts, 10)))
+        wait = self._wait(OPERATION_AGAIN.after(attempts))
         self._say_once(why)
         self._journal.write(
             state=state, **wait, attempts=attempts, memory={**self.operation.memory, SAID: why}, **fields

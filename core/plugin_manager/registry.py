@@ -14,13 +14,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
-import jsonschema
 import pluggy
 from referencing import Registry as References
 from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from deployer.core import schema_errors
 from deployer.core.contract.providers import (
     Capability,
     EnvInjector,
@@ -31,7 +31,7 @@ from deployer.core.contract.providers import (
     Schema,
     Strategy,
 )
-from deployer.core.errors import PluginError, SettingsError
+from deployer.core.errors import Invalid, PluginError, SettingsError
 from deployer.core.hookspecs import ENTRY_POINT_GROUP, PROJECT, Specs
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager.calls import Invocation
@@ -419,10 +419,10 @@ class _Loader:
             return MappingProxyType({})
         table = copy.deepcopy(dict(self._settings.plugins.get(plugin.name, {})))
         for schema in schemas:
-            checker = _validator(schema, "its settings_schema")
-            errors = _guarded(partial(_all_errors, checker, table), "its settings_schema cannot be used")
-            for error in errors:
-                raise SettingsError(f"[plugins.{plugin.name}] {_say(error)}")
+            _check_schema(schema, "its settings_schema")
+            check = partial(schema_errors.schema_problems, table, schema, secret=True)
+            if found := _guarded(check, "its settings_schema cannot be used"):
+                raise SettingsError(f"[plugins.{plugin.name}] {Invalid(found)}")
         return MappingProxyType(table)
 
     def _check_unique(self, kind: str, provider: Provider, plugin: Plugin) -> None:
@@ -478,7 +478,7 @@ def _check_provider(sort: _Sort, provider: Any) -> None:
     what = f"the options_schema of {name}"
     schema = _guarded(lambda: provider.options_schema, f"{what} raised", what)
     if schema is not None:
-        _validator(schema, what)
+        _check_schema(schema, what)
 
 
 def _check_capabilities(provider: IngressProvider) -> None:
@@ -488,19 +488,13 @@ def _check_capabilities(provider: IngressProvider) -> None:
         raise _Broken(f"{what} include {unknown[0]!r}, which is none; there are {', '.join(Capability)}")
 
 
-def _validator(schema: Any, what: str) -> jsonschema.Draft202012Validator:
-    """A validator that fetches nothing from the network. Raises _Broken for what is no schema."""
-    if not isinstance(schema, Mapping):
-        raise _Broken(f"{what} is no JSON Schema but a {type(schema).__name__}")
-    try:
-        jsonschema.Draft202012Validator.check_schema(dict(schema))
-        resource = DRAFT202012.create_resource(dict(schema))
-        _check_references(resource, References().with_resource("", resource).resolver(), what)
-    except jsonschema.SchemaError as error:
-        raise _Broken(f"{what} is no JSON Schema: {error.message}") from None
-    checker = jsonschema.Draft202012Validator(dict(schema), registry=References())
-    _guarded(partial(_all_errors, checker, {}), f"{what} cannot be used")
-    return checker
+def _check_schema(schema: Any, what: str) -> None:
+    """Raises _Broken for what is no schema, or refers to what is not in it: nothing is fetched from the network."""
+    if wrong := schema_errors.check_schema(schema):
+        raise _Broken(f"{what} {wrong}")
+    resource = DRAFT202012.create_resource(dict(schema))
+    _check_references(resource, References().with_resource("", resource).resolver(), what)
+    _guarded(partial(schema_errors.schema_problems, {}, schema), f"{what} cannot be used")
 
 
 def _check_references(resource: Resource[Any], resolver: Any, what: str) -> None:
@@ -513,28 +507,3 @@ def _check_references(resource: Resource[Any], resolver: Any, what: str) -> None
             raise _Broken(f"{what} cannot be used: {reference!r} is not in it, and nothing is fetched") from None
     for inner in resource.subresources():
         _check_references(inner, resolver.in_subresource(inner), what)
-
-
-def _all_errors(checker: jsonschema.Draft202012Validator, table: Document) -> list[jsonschema.ValidationError]:
-    return sorted(checker.iter_errors(table), key=lambda error: list(map(str, error.absolute_path)))
-
-
-def _say(error: jsonschema.ValidationError) -> str:
-    """What is wrong with a table, without its values: they may be passwords."""
-    path = ".".join(str(part) for part in error.absolute_path)
-    rule, limit = str(error.validator), cast(Any, error.validator_value)
-    if rule == "additionalProperties" and isinstance(error.instance, Mapping):
-        known = sorted(error.schema.get("properties", {})) if isinstance(error.schema, Mapping) else []
-        unknown = sorted(set(error.instance) - set(known))
-        said = f"unknown key {', '.join(map(str, unknown))}; known: {', '.join(known) or 'none'}"
-    elif rule in ("required", "dependentRequired"):
-        said = error.message
-    elif rule == "type":
-        said = f"must be of type {' or '.join(limit) if isinstance(limit, list) else limit}"
-    elif rule == "enum":
-        said = f"must be one of {', '.join(map(str, limit))}"
-    elif rule in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "minLength", "maxLength"):
-        said = f"does not keep the limit {rule} {limit}"
-    else:
-        said = f"breaks the rule {rule} of the plugin's schema"
-    return f"{path}: {said}" if path else said

@@ -10,6 +10,9 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Sequence
 
+from deployer.core import http_exchange
+from deployer.core.gate import Gate
+
 TIMEOUT = 1.0
 """Seconds for all endpoints together: nobody shall wait for a warning."""
 LIMIT = 1 << 20
@@ -31,7 +34,7 @@ def keys(endpoints: Sequence[str], prefix: str, tls: Callable[[], ssl.SSLContext
                 found.append(_count(endpoint, prefix, tls))
                 return
 
-    # A thread of its own, as a time-out of a socket begins anew with every byte.
+    # A thread of its own, as looking up a name cannot be given up.
     thread = threading.Thread(target=ask, name="etcd-v2", daemon=True)
     thread.start()
     thread.join(TIMEOUT)
@@ -43,15 +46,12 @@ def _count(endpoint: str, prefix: str, tls: Callable[[], ssl.SSLContext]) -> int
     """Keys of the first level, as only those were read. Raises OSError, HTTPException or ValueError."""
     parts = urllib.parse.urlsplit(endpoint)
     host, port = parts.hostname or "", parts.port or 2379
-    connection = (
-        http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=tls())
-        if parts.scheme == "https"
-        else http.client.HTTPConnection(host, port, timeout=TIMEOUT)
-    )
-    with contextlib.closing(connection):
-        connection.request("GET", f"/v2/keys{urllib.parse.quote(prefix.rstrip('/'))}")
-        response = connection.getresponse()
-        if response.status != http.client.OK:
-            return 0
-        nodes = json.loads(response.read(LIMIT))["node"].get("nodes") or []
+    target = f"/v2/keys{urllib.parse.quote(prefix.rstrip('/'))}"
+    request = http_exchange.request("GET", target, {"Host": parts.netloc.rpartition("@")[2], "Connection": "close"})
+    sock = http_exchange.connect(host, port, Gate(), timeout=TIMEOUT, connect_timeout=TIMEOUT)
+    secure = tls() if parts.scheme == "https" else None
+    answer = http_exchange.exchange(sock, request, limit=LIMIT, tls=secure, server_name=host)
+    if answer.status != http.client.OK:
+        return 0
+    nodes = json.loads(answer.body)["node"].get("nodes") or []
     return sum("value" in node for node in nodes)

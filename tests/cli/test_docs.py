@@ -17,8 +17,8 @@ import yaml
 from deployer.cli import sample
 from deployer.cli.reference import settings_page
 from deployer.core.contract import providers
-from deployer.core.descriptor import schema_problems
 from deployer.core.hookspecs import Specs
+from deployer.core.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
 

@@ -24,6 +24,7 @@ from deployer.core.descriptor import (
     version_of,
 )
 from deployer.core.errors import Invalid
+from deployer.core.schema_errors import MAX_PROBLEMS, MAX_UNKNOWN
 from deployer.core.settings import Settings
 from deployer.toolkit import manifests
 
@@ -474,9 +475,9 @@ def test_every_problem_is_named_at_once():
 
 def test_an_answer_is_bounded():
     found = problems(with_(podspec={"containers": [{}] * 5000}))
-    assert len(found) == module.MAX_PROBLEMS + 1
+    assert len(found) == MAX_PROBLEMS + 1
     found = problems(with_(**{f"field{n}": n for n in range(5000)}))
-    assert len(found) == module.MAX_UNKNOWN
+    assert len(found) == MAX_UNKNOWN
 
 
 def test_a_stored_descriptor_may_lack_the_port():

@@ -220,7 +220,7 @@ def test_a_plugins_own_protocol_keeps_the_deadline(pod):
         (b"SSH-2.0-OpenSSH\r\n", "did not answer in HTTP"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "did not answer in HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "did not answer in HTTP"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "before its answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "in the middle of its answer"),
     ],
 )
 def test_an_answer_that_is_none_is_a_sentence(pod, raw, said, target):

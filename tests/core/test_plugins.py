@@ -355,10 +355,10 @@ def test_a_plugin_gets_its_table_and_the_services_settings(shelf):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({}, r"\[plugins.one\] 'size' is a required property"),
-        ({"size": "big"}, r"\[plugins.one\] size: must be of type integer"),
-        ({"size": 0}, r"\[plugins.one\] size: does not keep the limit minimum 1"),
-        ({"size": 1, "sise": 2}, r"\[plugins.one\] unknown key sise; known: password, size"),
+        ({}, r"\[plugins.one\] size: is required"),
+        ({"size": "big"}, r"\[plugins.one\] size: must be a whole number, not text"),
+        ({"size": 0}, r"\[plugins.one\] size: must be at least 1"),
+        ({"size": 1, "sise": 2}, r"\[plugins.one\] sise: is not a known field; did you mean size\?"),
     ],
 )
 def test_a_wrong_table_stops_the_service(shelf, table, said):

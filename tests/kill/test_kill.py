@@ -6,7 +6,7 @@ there by `os._exit(137)`, a new one is started on the same store, and when that 
 undeployed. The sandbox is a process of its own and sees none of this.
 
 What must hold is checked on *every* state that the cluster went through (`support/history.py`), by a visitor who asks
-for the page all the time, and on what is left in the end (`Case.check_end`).
+for the page all the time, and on what is left in the end (`support/aftermath.py`).
 
 By default a spread of the points is tried: two of each flow and failpoint, together all over the flow. With `CI` set or
 `--kill=sample` it is one in three, drawn by `--seed`, which the report's header names; with `--kill=all` (`make
@@ -27,22 +27,20 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.deployment_log import Logbook, Redactor
 from deployer.core.failpoints import EXIT_CODE
-from deployer.core.model.records import Deployment, Document, Operation, Status
+from deployer.core.model.records import Deployment, Operation
 from deployer.store.sqlite import SqliteStore
+from support.aftermath import all_objects, check_empty, check_end
 from support.flows import FLOWS, host
 from support.forkserver import Child, ForkServer
 from support.history import (
     History,
     Visitor,
-    backend_of,
     broken,
     document,
     foreign_versions,
     make_foreign,
-    ready_pods,
 )
 from support.world import World
 
@@ -67,7 +65,6 @@ RESTARTS = 30
 
 Clean = Callable[[str], dict[str, int]]
 APP = "shop"
-FOREIGN = {"foreign"}
 
 
 @dataclasses.dataclass
@@ -158,7 +155,7 @@ class Case:
             message = self._listen(child)
             assert message, f"the service ended with {child.exit} instead of recovering"
             end = history.now()
-            problems = self.check_end(world, message["report"])
+            problems = check_end(world, self.flow, self._acknowledged, message["report"])
             failed = visitor.stop()
             if self.flow.stays:
                 problems += failed[:3]
@@ -200,30 +197,6 @@ class Case:
         except TimeoutError:
             raise AssertionError("the service hangs") from None
 
-    def check_end(self, world: World, report: Document) -> list[str]:
-        """What is wrong once there is nothing left to do."""
-        found = report["deployments"]
-        problems = [f"left open: {report['open']}"] if report["open"] else []
-        if report["events"]:
-            problems.append("observers were not told everything")
-        lost = {v for k, v in self._acknowledged.items()} - {d["id"] for d in found} - set(report["descriptors"])
-        problems += [f"acknowledged, but lost: {id}" for id in lost]
-        ends = self.flow.ends
-        if len(found) < len(ends):  # the last were never accepted
-            ends = (*[Status.UNDEPLOYED] * (len(found) - 1), *[Status.DEPLOYED] * bool(found))
-        statuses = tuple(Status(d["status"]) for d in found)
-        if statuses != ends:
-            problems.append(f"ended {[s.value for s in statuses]}, not {[s.value for s in ends]}")
-        if found and statuses[-1] is Status.FAILURE and found[-1]["reason"] != self.flow.reason:
-            problems.append(f"failed because of {found[-1]['reason']}, not {self.flow.reason}")
-        live = next((d for d in found if d["status"] == Status.DEPLOYED), None)
-        if (report["live"], report["held"]) != (live["id"] if live else "", ""):
-            problems.append(f"the app's record says live {report['live']!r}, held {report['held']!r}")
-        if sorted(report["plans"]) != ([live["id"]] if live else []):
-            problems.append(f"plans left: {report['plans']}")
-        provider = self.flow.before if live and live["version"] == "1" else self.flow.ingress
-        return problems + check_objects(world, live, HTTP_ROUTE if provider == "gateway" else INGRESS)
-
     def _story(self, world: World) -> str:
         """The logs of the deployments and the namespace's objects."""
         parts = [f"=== objects of {self._namespace}", document(all_objects(world))]
@@ -250,67 +223,6 @@ class Living:
 
     def __exit__(self, *_: object) -> None:
         self._child.close()
-
-
-# --- what must hold -----------------------------------------------------------------------------------------------
-
-
-def check_objects(world: World, live: Document | None, kind_of_route: Kind) -> list[str]:
-    """The namespace has exactly the objects of the live deployment, all of them marked as its own."""
-    version = live["version"] if live else ""
-    route = {APP} if live else set()
-    wanted: dict[Kind, set[str]] = {
-        CONTROLLER: {f"{APP}-{version}"} if live else set(),
-        INGRESS: set(),
-        HTTP_ROUTE: set(),
-    }
-    wanted[kind_of_route] = route
-    wanted[SERVICE] = {*route, *wanted[CONTROLLER], *FOREIGN}
-    problems = []
-    for kind, names in wanted.items():
-        if set(world.objects(kind)) != names:
-            problems.append(f"{kind.plural} are {sorted(world.objects(kind))}, not {sorted(names)}")
-    maps = {name for name in world.objects(CONFIG_MAP) if name not in FOREIGN}
-    if len(maps) != (len(route) if kind_of_route is INGRESS else 0):
-        problems.append(f"configmaps are {sorted(maps)}")
-    for found in all_objects(world):
-        name, notes = found["metadata"]["name"], found["metadata"].get("annotations") or {}
-        owner = notes.get("kube-deployer/deployment")
-        if name not in FOREIGN and live and found["kind"] != "Pod" and owner != live["id"]:
-            problems.append(f"{found['kind']} {name} is marked as of deployment {owner}, not of {live['id']}")
-    return problems + (check_live(world, f"{APP}-{version}", kind_of_route) if live else check_no_pods(world))
-
-
-def check_live(world: World, name: str, kind: Kind) -> list[str]:
-    """Service and route lead to the one version that there is, and it is ready."""
-    services, pods = world.objects(SERVICE), world.pods()
-    if not {APP, name} <= services.keys() or APP not in world.objects(kind):
-        return ["there is no service or no route: the cluster is as good as empty"]
-    problems = []
-    if backend_of(world.objects(kind)[APP]) != name:
-        problems.append(f"the route leads to {backend_of(world.objects(kind)[APP])}, not to {name}")
-    for service in (services[APP], services[name]):
-        if sorted(ready_pods({"pods": pods}, service)) != sorted(pods):
-            problems.append(f"service {service['metadata']['name']} does not select all pods: {sorted(pods)}")
-    return problems if pods else [*problems, "there is no pod"]
-
-
-def check_no_pods(world: World) -> list[str]:
-    """Nothing runs."""
-    return [f"pods are left: {sorted(world.pods())}"] if world.pods() else []
-
-
-def check_empty(world: World, report: Document) -> list[str]:
-    """After everything was undeployed."""
-    problems = [f"left open: {report['open']}"] if report["open"] else []
-    left = [o for o in all_objects(world) if o["metadata"]["name"] not in FOREIGN]
-    return problems + ([f"left after undeploying everything: {document(left)}"] if left else [])
-
-
-def all_objects(world: World) -> list[Document]:
-    """Everything in the namespace that a Deployer could have made."""
-    kinds = (POD, CONTROLLER, SERVICE, INGRESS, HTTP_ROUTE, CONFIG_MAP)
-    return [{"kind": k.kind, **o} for k in kinds for o in world.eyes.list(k, world.namespace)[0]]
 
 
 # --- the tests ----------------------------------------------------------------------------------------------------

@@ -410,12 +410,12 @@ def test_tls_with_certificates_on_both_sides(tmp_path):
         ({"endpoints": ["http://h:1"], "username": "u", "password": "canary-pw", "password_file": "f"}, "either"),
         (
             {"endpoints": ["http://h:1"], "cert_file": "f"},
-            "'key_file' is a dependency of 'cert_file'",
+            "key_file: is required where cert_file is given",
         ),
-        ({"endpoints": "http://h:1"}, "endpoints: must be of type array"),
-        ({"timeout": 0}, "timeout: does not keep the limit"),
-        ({"prefix": "x"}, "prefix: does not keep the limit"),
-        ({"pasword": "canary-pw"}, "unknown key pasword"),
+        ({"endpoints": "http://h:1"}, "endpoints: must be a list, not text"),
+        ({"timeout": 0}, "timeout: must be more than 0"),
+        ({"prefix": "x"}, "prefix: must match the pattern"),
+        ({"pasword": "canary-pw"}, "pasword: is not a known field; did you mean password?"),
     ],
 )
 def test_wrong_settings_stop_the_service(table, said):

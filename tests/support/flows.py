@@ -51,6 +51,7 @@ class Flow:
     timeout  the service's setting, in seconds
     writes   the least number of writes to the cluster that a clean run makes
     before, ingress  the ingress provider in the settings while `prepare` runs, and from `act` on
+    original the version that the original deployer had left, which is live in the end when no other is
     stride   3: every third point will do, as the flow's parts are tried by themselves, too
     """
 
@@ -65,6 +66,7 @@ class Flow:
     writes: int = 3
     before: str = "nginx"
     ingress: str = "nginx"
+    original: str = ""
     stride: int = 1
 
 
@@ -254,6 +256,7 @@ def report(world: World) -> dict[str, Any]:
                 "id": d.id,
                 "version": d.version,
                 "status": d.status.value,
+                "frontend": d.descriptor.get("frontend") or "",
                 "reason": (d.failure or {}).get("reason", ""),
                 "log": world.log(d.id),
             }

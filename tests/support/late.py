@@ -1,5 +1,7 @@
 """A strategy for tests, `late`: blue-green with one more step at the very end, which fails, or waits to be cancelled.
 
+With the option `makes`, it makes a ConfigMap of its own at the very beginning, which the core removes.
+
 By then everything leads to the new version: what follows is the whole way back.
 """
 
@@ -10,12 +12,29 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from deployer.sdk.errors import StepFailed
+from deployer.sdk.kube import CONFIG_MAP
 from deployer.sdk.plugin import PluginSettings, hookimpl
-from deployer.sdk.strategy import Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
+from deployer.sdk.strategy import Done, Outcome, Park, Phase, Plan, Step, Strategy, Work, deploy_steps
 
 WAITING = "waiting at the last step"
 
+PARKED = 0.3
+"""Seconds for which the last step parks."""
+
 ENTRY_POINT = importlib.metadata.EntryPoint("late", "support.late", "deployer.plugins")
+
+
+class Make(Step):
+    """Before everything else: an object that no plan knows of."""
+
+    id = "make"
+    phase = Phase.START
+
+    def run(self, work: Work) -> Outcome:
+        name = f"{work.plan.app}-{work.plan.version}-made"
+        metadata = {"name": name, "annotations": work.kube.annotations("made")}
+        work.kube.create(CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
+        return Done()
 
 
 class Last(Step):
@@ -25,26 +44,33 @@ class Last(Step):
     phase = Phase.CONFIRM
 
     def run(self, work: Work) -> Outcome:
-        if work.plan.descriptor["strategyOptions"]["end"] == "fails":
+        end = work.plan.descriptor["strategyOptions"]["end"]
+        if end == "fails":
             raise StepFailed("the last step fails", reason="Late")
+        if end == "parks" and not work.recall("parked", False):
+            work.remember("parked", True)
+            return Park(work.now() + PARKED)
+        if end in ("succeeds", "parks"):
+            return Done()
         work.log(WAITING)
         work.gate.wait(threading.Event())
         raise AssertionError("the wait of the last step cannot end by itself")
 
 
 class Late(Strategy):
-    """Option `end`: `fails` or `waits`."""
+    """Options `end` (`fails`, `waits`, `succeeds`, or `parks` before it does) and `makes`."""
 
     name = "late"
     options_schema: Mapping[str, object] = {
         "type": "object",
         "required": ["end"],
-        "properties": {"end": {"enum": ["fails", "waits"]}},
+        "properties": {"end": {"enum": ["fails", "waits", "succeeds", "parks"]}, "makes": {"type": "boolean"}},
     }
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """The usual ones, and the last."""
-        return [*deploy_steps(), Last()]
+        makes = plan.descriptor["strategyOptions"].get("makes")
+        return [*([Make()] if makes else []), *deploy_steps(), Last()]
 
 
 @hookimpl

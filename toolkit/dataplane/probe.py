@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import io
 import ipaddress
 import re
-import socket
 import ssl
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deployer.core import http_exchange
 from deployer.core.gate import Gate
 
 CONNECT_TIMEOUT = 1.0
@@ -76,18 +73,16 @@ def ask(
 
     Raises ValueError for what would be more than one request line or header.
     """
-    request = _request(host, path, headers or {})
-    end = time.monotonic() + gate.remaining(ANSWER_TIMEOUT)
+    usual = {"Host": host, "User-Agent": "deployer", "Accept": "*/*", "Connection": "close"}
+    request = http_exchange.request("GET", path, usual | dict(headers or {}))
+    tls = _context() if address.tls else None
     try:
-        raw = _exchange(address, host, request, end, gate)
-        response = http.client.HTTPResponse(_Bytes(raw))  # type: ignore[arg-type]
-        with contextlib.closing(response):
-            response.begin()
-            try:
-                body = response.read(_LIMIT)
-            except http.client.IncompleteRead as error:
-                body = error.partial
-            return Answer(response.status, response.headers.get(revision_header) or "", body)
+        sock = http_exchange.connect(
+            address.host, address.port, gate, timeout=gate.remaining(ANSWER_TIMEOUT), connect_timeout=CONNECT_TIMEOUT
+        )
+        found = http_exchange.exchange(sock, request, limit=_LIMIT, tls=tls, server_name=host)
+        # A head that is complete says enough, whatever becomes of the rest (`found.cut`).
+        return Answer(found.status, found.headers.get(revision_header.lower(), ""), found.body)
     except TimeoutError:
         gate.check()
         return Answer(0, body=b"gave no answer in time")
@@ -96,74 +91,9 @@ def ask(
         return Answer(0, body=f"gave no answer ({type(error).__name__})".encode())
 
 
-def _request(host: str, path: str, headers: Mapping[str, str]) -> bytes:
-    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "User-Agent: deployer", "Accept: */*", "Connection: close"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if not path.startswith("/") or " " in path or not all(line.isascii() and line.isprintable() for line in lines):
-        raise ValueError("a path and headers of printable ASCII are needed")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-
-
-def _exchange(address: Address, host: str, request: bytes, end: float, gate: Gate) -> bytes:
-    """What comes back, up to the limit, the end of the connection or the deadline."""
-    gate.check()
-    timeout = min(CONNECT_TIMEOUT, _left(end))
-    with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(socket.create_connection((address.host, address.port), timeout))
-        # A second handle on the same connection: TLS takes the first one over. Shutting it down wakes whoever waits.
-        handle = stack.enter_context(sock.dup())
-        stack.callback(gate.on_close(lambda: _shutdown(handle)))
-        if address.tls:
-            sock.settimeout(_left(end))
-            sock = stack.enter_context(_context().wrap_socket(sock, server_hostname=host))
-        sock.settimeout(_left(end))
-        sock.sendall(request)
-        return _receive(sock, end)
-
-
-def _receive(sock: socket.socket, end: float) -> bytes:
-    raw = bytearray()
-    while len(raw) < _LIMIT:
-        try:
-            sock.settimeout(_left(end))
-            piece = sock.recv(_LIMIT)
-        except TimeoutError:
-            # Headers that are complete say enough, however slowly the rest comes.
-            if b"\r\n\r\n" not in raw:
-                raise
-            break
-        if not piece:
-            break
-        raw += piece
-    return bytes(raw)
-
-
-def _left(end: float) -> float:
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _shutdown(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
 def _context() -> ssl.SSLContext:
     # The question is which version answers, not who; and the certificate is the host's, not the address'.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-class _Bytes:
-    """Bytes that http.client reads like a connection."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        """The bytes as a file."""
-        return io.BytesIO(self._raw)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployer.core.backoff import Backoff
 from deployer.core.contract.kinds import ENDPOINT_SLICE
 from deployer.core.contract.providers import RouteContext
 from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed
@@ -35,7 +36,7 @@ _NO_BACKEND = frozenset({0, 502, 503, 504})
 _BOUND = 300.0
 """Seconds to wait at most where no deadline is set."""
 
-_QUICKEST, _SLOWEST, _GROWTH = 0.03, 1.0, 1.2
+_PAUSES = Backoff(first=0.03, most=1.0, growth=1.2)
 """Seconds between two rounds at first and at most, and the factor between them: an app may limit its requests."""
 
 _SAY_AFTER, _SAY_EVERY = 2.0, 5.0
@@ -183,7 +184,7 @@ class _Round:
     serving: bool = False
     right: Counter[Address] = field(default_factory=Counter)
     last: dict[Address, Answer] = field(default_factory=dict)
-    pause: float = _QUICKEST
+    rounds: int = 0
     wants_tls: bool = False
 
     def run(self) -> None:
@@ -199,8 +200,8 @@ class _Round:
                 if now >= say_at and (text := self._text()) != said:
                     self.context.log(f"not confirmed yet: {text}")
                     said, say_at = text, now + _SAY_EVERY
-                self.context.gate.pause(self.pause)
-                self.pause = min(_SLOWEST, self.pause * _GROWTH)
+                self.rounds += 1
+                self.context.gate.pause(_PAUSES.after(self.rounds))
         except DeadlineExceeded:
             raise self._failed() from None
         if self.wants_tls and not self.context.pods.any_status:
@@ -233,7 +234,7 @@ class _Round:
         answer = self.last[address] = self._ask(address, self.host, self.headers)
         if self._is_right(answer) and not self._is_nobodys(address, answer):
             self.right[address] += 1
-            self.pause = _QUICKEST
+            self.rounds = 0
             self.wants_tls = self.wants_tls or (answer.status == 400 and WANTS_TLS.search(answer.body) is not None)
         elif not self._says_nothing(answer):
             self.right[address] = 0

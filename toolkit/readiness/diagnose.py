@@ -13,6 +13,7 @@ from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, Ste
 from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
+from deployer.kube.owned import LOOK_AGAIN
 from deployer.kube.pods import (
     container_statuses,
     controlled_by,
@@ -293,11 +294,11 @@ def await_pods_gone(
         said = count
         return not count
 
-    pause = 0.0
+    rounds = 0
     while True:
         kube.wait(POD, gone, labels=labels)
         found = kube.list(POD, labels)
         if not pods_left(found, controller_uid):
             return [pod for pod in found if not has_controller(pod)]
-        kube.gate.pause(pause)
-        pause = min(1.0, pause * 2 + 0.02)
+        rounds += 1
+        kube.gate.pause(LOOK_AGAIN.after(rounds))

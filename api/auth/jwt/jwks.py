@@ -5,11 +5,9 @@ Tokens never say where keys are: `jku`, `x5u`, `jwk` and the like in a token are
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import logging
-import socket
 import ssl
 import threading
 import time
@@ -20,7 +18,9 @@ import jwt
 
 from deployer.api.auth.jwt.keys import Keys, KeySource, PublicKey, unfit
 from deployer.api.auth.principal import Unsure
-from deployer.core.errors import SettingsError
+from deployer.core import http_exchange
+from deployer.core.errors import Revoked, SettingsError
+from deployer.core.gate import Gate
 
 REFRESH = 300.0
 """Seconds after which the keys are fetched anew."""
@@ -65,7 +65,7 @@ class KeySet(KeySource):
         self._fetched = 0.0  # when the keys came, on the monotonic clock
         self._tried = float("-inf")  # when the last fetch began
         self._thread: threading.Thread | None = None
-        self._socket: socket.socket | None = None
+        self._gate = Gate()
         self._waiting = 0
         self._trouble = ""
         self._closed = False
@@ -106,9 +106,8 @@ class KeySet(KeySource):
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            thread, connected = self._thread, self._socket
-        if connected is not None:
-            _shut(connected)
+            thread = self._thread
+        self._gate.close(Revoked("the service is stopping"))
         if thread is not None:
             thread.join(PATIENCE)
 
@@ -165,46 +164,29 @@ class KeySet(KeySource):
         target = parts.path or "/"
         if parts.query:
             target += f"?{parts.query}"
-        connection = http.client.HTTPSConnection(
-            parts.hostname or "", parts.port or 443, timeout=PATIENCE, context=self._context
-        )
-        timer = threading.Timer(PATIENCE, self._give_up)
-        timer.daemon = True
-        timer.start()
+        host, port = parts.hostname or "", parts.port or 443
+        headers = {"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
-            connection.connect()
-            with self._changed:
-                self._socket = connection.sock
-                if self._closed:
-                    raise _Unusable("the service is stopping")
-            connection.request("GET", target, headers={"Accept": "application/json", "Accept-Encoding": "identity"})
-            response = connection.getresponse()
-            if response.status != 200:
+            request = http_exchange.request("GET", target, headers | {"Connection": "close"})
+            sock = http_exchange.connect(host, port, self._gate, timeout=PATIENCE, connect_timeout=PATIENCE)
+            answer = http_exchange.exchange(sock, request, limit=MAX_BYTES, tls=self._context, server_name=host)
+            if answer.status != 200:
                 # A redirect, too: the address is fixed.
-                raise _Unusable(f"the server answered {response.status}")
-            body = response.read(MAX_BYTES + 1)
-            if len(body) > MAX_BYTES:
+                raise _Unusable(f"the server answered {answer.status}")
+            if answer.truncated:
                 raise _Unusable(f"the answer is larger than {MAX_BYTES} bytes")
-            return body
+            if answer.cut is not None:
+                raise answer.cut
+            return answer.body
         except ssl.SSLCertVerificationError as error:
             raise _Unusable(
                 f"its certificate cannot be verified ({error.verify_message}); name the file with the certificate of "
                 "its authority by --jwt-jwks-ca-file"
             ) from error
+        except TimeoutError as error:
+            raise _Unusable(f"it gave no answer within {PATIENCE:g} s") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _Unusable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
-        finally:
-            timer.cancel()
-            timer.join()
-            with self._changed:
-                self._socket = None
-            connection.close()
-
-    def _give_up(self) -> None:
-        """The server had its time; time-outs of sockets are for each byte only."""
-        with self._changed:
-            if self._socket is not None:
-                _shut(self._socket)
 
 
 def parse(body: bytes, algorithm: str) -> dict[str, PublicKey]:
@@ -247,9 +229,3 @@ def _context(ca_file: str) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
         raise SettingsError(f"the file {ca_file} of --jwt-jwks-ca-file cannot be used: {why}") from error
-
-
-def _shut(connected: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        # Not SSLSocket.shutdown: that one takes the TLS state away from under the thread that is reading.
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)

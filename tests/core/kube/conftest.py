@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from deployer import sandbox as sandbox_package
+from deployer.core.backoff import Backoff
 from deployer.core.contract.kinds import NAMESPACE
 from deployer.core.contract.kube import Owner
 from deployer.core.gate import Gate
@@ -177,8 +178,7 @@ def fault_server() -> type[FaultServer]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses between attempts."""
-    monkeypatch.setattr(client_module, "BACKOFF_FIRST", 0.005)
-    monkeypatch.setattr(client_module, "BACKOFF_MOST", 0.02)
+    monkeypatch.setattr(client_module, "BACKOFF", Backoff(first=0.01, most=0.02, spread=(0.0, 1.0)))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deployer.core.backoff import Backoff
 from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import CONTROLLED_BY, Changed, Gone, NotReady
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
@@ -377,8 +378,7 @@ def test_a_right_that_is_taken_away_reaches_who_waits(cluster: Cluster, mirrors:
 def test_an_old_refusal_is_not_held_against_who_asks_anew(
     cluster: Cluster, server: Any, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror_module, "BACKOFF_FIRST", 60.0)
-    monkeypatch.setattr(mirror_module, "RELIST_MOST", 60.0)
+    monkeypatch.setattr(mirror_module, "RELIST", Backoff(first=60.0, most=60.0))
     allowed, mirror = server.answer, mirrors.get(POD, "ns")
     server.answer = lambda request: request.status(403, "Forbidden", "no right to list")
     for number in (1, 2, 3):

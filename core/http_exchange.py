@@ -1,0 +1,237 @@
+"""One HTTP/1.1 exchange on a connection of its own, bounded in time and size, that a closing gate ends at once.
+
+Time-outs of sockets begin anew with every byte, so one byte a second would hold whoever asks for ever. Here one
+deadline holds for everything: connecting, TLS, sending, and the answer to its last byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import io
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deployer.core.gate import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer, never decompressed.
+
+    headers    by name in lower case; the values of one that came several times are joined by commas (RFC 9110, 5.3)
+    truncated  there was more than the limit, at which the body is cut
+    cut        why the body is not whole although it is within the limit: a TimeoutError, another OSError, or
+               http.client.IncompleteRead where the connection ended early; None when it is
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    truncated: bool = False
+    cut: Exception | None = None
+
+
+class GuardedSocket(socket.socket):
+    """A TCP socket that a gate ends at once, with one deadline, on `time.monotonic()`'s clock, for all that it does."""
+
+    def __init__(self, family: int, gate: Gate, deadline: float) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self.deadline = deadline
+        self.gate = gate
+        self._guard = threading.Lock()
+        self._forget = gate.on_close(self._interrupt)
+
+    def _interrupt(self) -> None:
+        # shutdown wakes a thread that sleeps in connect or recv; close would not. The lock keeps the descriptor ours.
+        with self._guard:
+            shut(self)
+
+    def close(self) -> None:
+        """Close it and let go of the gate."""
+        self._forget()
+        with self._guard:
+            super().close()
+
+    def dial(self, address: tuple[str, int], timeout: float) -> None:
+        """Connect within `timeout` seconds. Raises OSError, TimeoutError, or what the gate raises."""
+        end = min(self.deadline, time.monotonic() + timeout)
+        self.setblocking(False)
+        code = self.connect_ex(address)
+        # A gate that closed before the connect began had nothing to shut down; one that closes later wakes the poll.
+        self.gate.check()
+        if code == errno.EINPROGRESS:
+            poll = select.poll()
+            poll.register(self, select.POLLOUT)
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                raise TimeoutError
+            self.gate.check()
+            code = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, errno.errorcode.get(code, ""))
+
+    def _arm(self) -> None:
+        self.settimeout(_left(self.deadline))
+
+    def recv(self, *args: Any) -> bytes:
+        """`socket.recv` within the deadline."""
+        self._arm()
+        return super().recv(*args)
+
+    def recv_into(self, *args: Any) -> int:
+        """`socket.recv_into` within the deadline."""
+        self._arm()
+        return super().recv_into(*args)
+
+    def send(self, *args: Any) -> int:
+        """`socket.send` within the deadline."""
+        self._arm()
+        return super().send(*args)
+
+    def sendall(self, *args: Any) -> None:
+        """`socket.sendall` within the deadline."""
+        self._arm()
+        super().sendall(*args)
+
+
+def connect(host: str, port: int, gate: Gate, *, timeout: float, connect_timeout: float) -> GuardedSocket:
+    """A connection to the first address of `host` that takes it; everything done with it ends within `timeout` seconds.
+
+    Each address has `connect_timeout` seconds. Looking up a name cannot be interrupted. Raises OSError, and what the
+    gate raises.
+    """
+    gate.check()
+    deadline = time.monotonic() + timeout
+    last: OSError = TimeoutError()
+    for family, _, _, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = GuardedSocket(family, gate, deadline)
+        try:
+            sock.dial((str(place[0]), int(place[1])), connect_timeout)
+        except OSError as error:
+            sock.close()
+            last = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise last
+
+
+def exchange(
+    sock: GuardedSocket,
+    request: bytes,
+    *,
+    limit: int,
+    method: str = "GET",
+    tls: ssl.SSLContext | None = None,
+    server_name: str = "",
+) -> Response:
+    """Send `request`, a whole one that asks for `Connection: close`, and read the answer; `sock` is of no use after it.
+
+    limit        bytes of the body that are read and kept; the rest is never fetched
+    tls          over TLS, with a server that is called `server_name`
+
+    Raises OSError (TimeoutError when the deadline passed, ssl.SSLError), http.client.HTTPException and ValueError for
+    what is not HTTP, as long as the head is not complete; after that what came is returned (`Response.cut`). Whether
+    the gate was the reason is for the caller to ask.
+    """
+    with contextlib.ExitStack() as stack:
+        wire: socket.socket = stack.enter_context(sock)
+        if tls is not None:
+            wire = _secured(sock, tls, server_name, stack)
+        try:
+            wire.settimeout(_left(sock.deadline))
+            wire.sendall(request)
+            answer = http.client.HTTPResponse(_Timed(wire, sock.deadline), method=method)  # type: ignore[arg-type]
+            with contextlib.closing(answer):
+                answer.begin()
+                return _read(answer, limit)
+        except OSError as error:
+            raise _timely(error, sock.deadline) from None
+
+
+def request(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    """The head of a request without a body. Raises ValueError for what would be more than one line, or not ASCII."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if not target.startswith("/") or " " in target or not all(line.isascii() and line.isprintable() for line in lines):
+        raise ValueError("a path and headers of printable ASCII are needed")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+def shut(sock: socket.socket) -> None:
+    """Wake whoever waits for the other end; the descriptor stays open."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _secured(sock: GuardedSocket, tls: ssl.SSLContext, name: str, stack: contextlib.ExitStack) -> socket.socket:
+    """The connection over TLS, which takes the socket over: a second handle ends it."""
+    handle = stack.enter_context(socket.socket(fileno=os.dup(sock.fileno())))
+    stack.callback(sock.gate.on_close(lambda: shut(handle)))
+    # The time-out of a handshake is one of each of its reads.
+    timer = threading.Timer(_left(sock.deadline), shut, (handle,))
+    timer.daemon = True
+    timer.start()
+    stack.callback(timer.join)
+    stack.callback(timer.cancel)
+    sock.settimeout(_left(sock.deadline))
+    try:
+        return stack.enter_context(tls.wrap_socket(sock, server_hostname=name))
+    except OSError as error:
+        raise _timely(error, sock.deadline) from None
+
+
+def _read(answer: http.client.HTTPResponse, limit: int) -> Response:
+    body = bytearray()
+    cut: Exception | None = None
+    try:
+        while len(body) <= limit and (piece := answer.read1(limit + 1 - len(body))):
+            body += piece
+        if len(body) <= limit and answer.length:
+            cut = http.client.IncompleteRead(bytes(body), answer.length)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        cut = error
+    names = {name.lower() for name in answer.headers}
+    headers = {name: ", ".join(answer.headers.get_all(name, ())) for name in names}
+    return Response(answer.status, headers, bytes(body[:limit]), len(body) > limit, cut)
+
+
+def _timely(error: OSError, deadline: float) -> OSError:
+    """A connection that was shut at its deadline fails in many ways."""
+    return TimeoutError() if time.monotonic() >= deadline else error
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _Timed(io.RawIOBase):
+    """A connection as http.client reads it, each read within what is left of the time."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        super().__init__()
+        self._sock = sock
+        self._deadline = deadline
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """As of a socket."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_left(self._deadline))
+        return self._sock.recv_into(buffer)
