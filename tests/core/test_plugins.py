@@ -582,7 +582,7 @@ def test_whoever_only_looks_sees_a_clash_as_quarantine(shelf):
 
 def test_a_missing_table_may_be_borne_and_a_wrong_one_not(shelf):
     shelf.install("needy", CHECKER.format(name="needy") + SCHEMA)
-    with pytest.raises(SettingsError, match="'size' is a required property"):
+    with pytest.raises(SettingsError, match="size: is required"):
         shelf.load()
     registry = shelf.load_loosely(complete=False)
     assert registry.describe()[0]["error"] == "[plugins.needy] 'size' is a required property"
