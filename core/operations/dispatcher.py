@@ -15,7 +15,7 @@ from deployer.core.clock import bounded
 from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import Gone
 from deployer.core.contract.store import Delete, Lease, Update
-from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
+from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -296,6 +296,9 @@ class Engine:
         except Fenced as error:
             logger.warning("operation %s of %s belongs to another process now: %s", operation.id, operation.app, error)
             pause = RETRY
+        except UnknownFormat as error:
+            logger.error("operation %s of %s is held: %s", operation.id, operation.app, error)
+            pause = self._held(queue, operation, str(error))
         except StoreError as error:
             logger.error("operation %s of %s waits for the store: %s", operation.id, operation.app, error)
             pause = self._failed(queue)
@@ -323,6 +326,13 @@ class Engine:
     def _failed(self, queue: _Queue) -> float:
         queue.failures += 1
         return min(60.0, RETRY * 2.0 ** min(queue.failures - 1, 6))
+
+    def _held(self, queue: _Queue, operation: Operation, why: str) -> float:
+        """Say once to whoever deploys why nothing goes on; the words are the core's, so there is nothing to conceal."""
+        if not queue.failures and operation.deployment:
+            with contextlib.suppress(StoreError), self._tools.redactor.about(operation.deployment, set()):
+                self._tools.logbook.append(operation.deployment, why)
+        return self._failed(queue)
 
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""

@@ -10,6 +10,7 @@ from deployer.core.contract.providers import Step
 from deployer.core.contract.store import Change, Update
 from deployer.core.errors import Cancelled, DeadlineExceeded, Hold, PluginError, StaleRevision, StepFailed
 from deployer.core.gate import Gate
+from deployer.core.model.plan import Previous, Workload
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -84,7 +85,8 @@ class Removal(Runner):
         if "ending" in target:
             # Nobody would read about pods of a deployment whose record is gone.
             known = self._store.get(Deployment, self.operation.deployment) is not None
-            return [(steps.AwaitPodsEnd(), self._ending_plan(target["ending"]))] if known else []
+            ending = target["ending"]
+            return [(steps.AwaitPodsEnd(ending["controller"]), self._ending_plan(ending))] if known else []
         todo: list[tuple[Step, Plan]] = []
         winner = self._store.get(Plan, target["by"]) if target.get("by") else None
         if winner is not None and winner.route and self._known(winner):
@@ -177,26 +179,21 @@ class Removal(Runner):
 
     def _old_plan(self) -> Plan | None:
         """The plan of what is retired; made up from names for a version that the original made."""
-        previous = self.operation.target.get("previous")
-        if not previous:
+        pinned = self.operation.target.get("previous")
+        if not pinned:
             return None
-        plan = self._store.get(Plan, previous["deployment"]) if previous["deployment"] else None
-        if plan is not None or previous["deployment"]:
-            return plan
-        name = ownership.versioned_name(self.operation.app, previous["version"])
+        previous = Previous.from_document(pinned)
+        if previous.deployment:
+            return self._store.get(Plan, previous.deployment)
+        named = {"metadata": {"name": ownership.versioned_name(self.operation.app, previous.version)}}
         return Plan(
             namespace=self.operation.namespace,
             app=self.operation.app,
             deployment="",
-            version=previous["version"],
-            objects={
-                "controller": {"metadata": {"name": name}},
-                "versioned_service": {"metadata": {"name": name}},
-                "service": None,
-            },
-            settings={"original": True},
-            route=previous.get("original_route"),
-            ingress=previous.get("ingress") or {},
+            version=previous.version,
+            objects=Workload(controller=named, versioned_service=named),
+            route=previous.original_route,
+            ingress=previous.ingress,
         )
 
     def _ending_plan(self, ending: Document) -> Plan:
@@ -207,15 +204,14 @@ class Removal(Runner):
             app=self.operation.app,
             deployment=self.operation.deployment,
             version=ending["version"],
-            objects={"controller": {"spec": {"template": {"spec": podspec}}}},
-            settings={"controller": ending["controller"]},
+            objects=Workload(controller={"spec": {"template": {"spec": podspec}}}),
         )
 
     def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:
         """The strategy's own steps, or None for the usual ones; also when the strategy is gone or broken by now."""
-        if not plan.strategy:
+        name = plan.strategy.name
+        if not name:
             return None
-        name = plan.strategy["name"]
 
         def ask(_: Gate) -> list[Step] | None:
             found = getattr(self._tools.registry.strategy(name), method)(plan)
@@ -234,6 +230,6 @@ class Removal(Runner):
         try:
             self._ingress(plan)
         except PluginError as error:
-            self._log(f"the route of {plan.route['host']} is left as it is: {error}")
+            self._log(f"the route of {plan.route.host} is left as it is: {error}")
             return False
         return True

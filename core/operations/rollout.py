@@ -176,11 +176,10 @@ class Rollout(Runner):
 
     def _explained(self, error: BaseException, plan: Plan) -> BaseException:
         """The same, with a hint when what the app's own Service puts into its pods may be the reason."""
-        if not isinstance(error, StepFailed) or not (plan.previous or {}).get("service_object"):
+        if not isinstance(error, StepFailed) or plan.previous is None or not plan.previous.service_object:
             return error
-        podspec = plan.objects["controller"]["spec"]["template"]["spec"]
         log = "".join(self._tools.logbook.text(plan.deployment))
-        return service_links.explained(error, plan.descriptor, podspec, log)
+        return service_links.explained(error, plan.descriptor, plan.objects.podspec, log)
 
     def _decide(self) -> None:
         """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""
@@ -219,19 +218,19 @@ class Rollout(Runner):
             finished(decided, "deployment_started"),
         ]
         if plan.route:
-            preview = plan.route["preview"]["host"]
+            preview = plan.route.preview.host
             changes += claim_hosts(self._store, self._tools.settings, plan.descriptor, preview=preview)
-        text = f"version {plan.version}" + (f", replacing version {plan.previous['version']}" if plan.previous else "")
+        text = f"version {plan.version}" + (f", replacing version {plan.previous.version}" if plan.previous else "")
         self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target={})
 
     def _steps(self, plan: Plan) -> list[Step]:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
-        name = plan.strategy["name"]
+        name = plan.strategy.name
         strategy = self._tools.registry.strategy(name)
         found = self._caller.call(
             self._tools.settings.expose_timeout, lambda _: check_steps(strategy.deploy_steps(plan), name)
         )
-        if [step.id for step in found] != plan.steps:
+        if [step.id for step in found] != [step.id for step in plan.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:
             self._ingress(plan)
@@ -269,7 +268,7 @@ class Rollout(Runner):
                 changes.append(Create(self._clearing(replaced)))
                 changes.append(self._tools.logbook.line(replaced.id, f"was gone, and version {plan.version} is live"))
             elif replaced is not None:
-                text = f"replaced by version {plan.version}; removed in {plan.settings['hold']:g} s"
+                text = f"replaced by version {plan.version}; removed in {plan.settings.hold:g} s"
                 changes.append(self._tools.logbook.line(replaced.id, text))
             try:
                 self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
@@ -292,7 +291,7 @@ class Rollout(Runner):
                 id=new_id(),
                 kind=OperationKind.RETIRE,
                 deployment=deployment,
-                **self._wait(hold, least=float(plan.settings.get("minimum_hold", 0.0))),
+                **self._wait(hold, least=plan.settings.minimum_hold),
                 target=target,
             )
 
@@ -301,14 +300,14 @@ class Rollout(Runner):
             return [retire(plan.deployment, 0.0, {"by": plan.deployment})] if plan.route else []
         operations = []
         drop = []
-        if (previous.get("route") or previous.get("original_route")) and not plan.route:
+        if previous.last_route and not plan.route:
             drop.append("route")
-        if previous.get("service_object") and not plan.objects.get("service"):
+        if previous.service_object and not plan.objects.service:
             drop.append("service")
         if drop:
-            operations.append(retire(plan.deployment, 0.0, {"drop": drop, "previous": previous}))
-        hold = float(plan.settings["hold"])
-        operations.append(retire(previous["deployment"], hold, {"by": plan.deployment, "previous": previous}))
+            operations.append(retire(plan.deployment, 0.0, {"drop": drop, "previous": previous.to_document()}))
+        pinned = previous.to_document()
+        operations.append(retire(previous.deployment, plan.settings.hold, {"by": plan.deployment, "previous": pinned}))
         return operations
 
     # --- undo ----------------------------------------------------------------------------------------------------
@@ -367,19 +366,15 @@ class Rollout(Runner):
         try:
             found = self._steps(plan)
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
-            # Without the plugin the core can still remove objects, but it cannot move traffic back.
+            self._undo_without(plan, str(error))
             self._log(f"undoing without the plugin: {error}")
-            why = str(error)
-            self._caller.call(
-                self._tools.settings.undo_timeout, lambda gate: self._refuse_when_exposed(plan, why, gate)
-            )
             return
         for step in reversed(found):
             if self.operation.steps.get(step.id) not in ("started", "done"):
                 continue
             try:
                 self._caller.call(
-                    self._removal_budget(plan),
+                    self._undo_budget(step, plan),
                     lambda gate, step=step: step.undo(self._work(step, plan, gate)),  # type: ignore[misc]
                 )
             except (Hold, KubeError, StoreError, Revoked):
@@ -387,27 +382,36 @@ class Rollout(Runner):
             except (DeployerError, StepCrashed) as error:
                 if self.operation.attempts < UNDO_ATTEMPTS:
                     raise _UndoFailed(f"step {step.id}: {error}") from error
+                self._undo_without(plan, f"undoing step {step.id} keeps failing: {error}", only=step.id)
                 self._log(f"undoing step {step.id} keeps failing ({error}); the core removes the objects itself")
-                if Phase[plan.phases[step.id]] >= Phase.EXPOSE:
-                    why = f"undoing step {step.id} keeps failing"
-                    self._caller.call(
-                        self._tools.settings.undo_timeout,
-                        lambda gate, why=why: self._refuse_when_exposed(plan, why, gate),  # type: ignore[misc]
-                    )
             self._journal.write(steps={**self.operation.steps, step.id: "undone"})
 
-    def _refuse_when_exposed(self, plan: Plan, why: str, gate: Gate) -> None:
-        """Raise Hold while traffic may be led to the new version: removing it would be an outage."""
-        kube = self._kube(plan.deployment, gate)
-        exposed = any(
-            Phase[plan.phases[step]] >= Phase.EXPOSE and self.operation.steps.get(step) in ("started", "done")
+    def _undo_without(self, plan: Plan, why: str, *, only: str = "") -> None:
+        """Return when the core, which can remove objects but not move traffic back, may undo what was started without
+        the steps themselves (`only`: that one). Raises Hold where that could be an outage."""
+        started = [
+            step
             for step in plan.steps
-        )
-        if exposed and self._selected(kube, plan, gate):
-            raise Hold(
-                f"version {plan.version} may have traffic already, and nobody can move it back ({why}): everything is "
-                f"kept as it is until the plugin is back ({plan.strategy.get('source') or plan.strategy['name']})"
-            )
+            if self.operation.steps.get(step.id) in ("started", "done") and only in ("", step.id)
+        ]
+        for step in reversed(started):
+            if step.disturbs or step.exposes:
+                what = "may have taken traffic or capacity from the version before" if step.disturbs else ""
+                what = what or f"may have given traffic to version {plan.version}"
+                raise Hold(self._kept(plan, f"step {step.id} {what}, and only the plugin can take that back", why))
+        if any(Phase[step.phase] >= Phase.EXPOSE for step in started):
+            # A step may have moved traffic although it says that it does not.
+            budget = self._tools.settings.undo_timeout
+            self._caller.call(budget, lambda gate: self._refuse_when_selected(plan, why, gate))
+
+    def _refuse_when_selected(self, plan: Plan, why: str, gate: Gate) -> None:
+        if self._selected(self._kube(plan.deployment, gate), plan, gate):
+            what = f"version {plan.version} may have traffic already, and nobody can move it back"
+            raise Hold(self._kept(plan, what, why))
+
+    def _kept(self, plan: Plan, what: str, why: str) -> str:
+        plugin = plan.strategy.source or plan.strategy.name
+        return f"{what} ({why}): everything is kept as it is until the plugin is back ({plugin})"
 
     def _selected(self, kube: KubeAccess, plan: Plan, gate: Gate) -> bool:
         """Does the Service or the route lead to this version? True also when nobody can tell."""
@@ -421,8 +425,8 @@ class Rollout(Runner):
         except PluginError:
             return True
         assert provider is not None
-        state = provider.state(self._route(plan, kube, gate))
-        return bool(state and leads_to(state.backends, plan.route["backend"]["service"]))
+        state = provider.state(self._route(plan.route, kube, gate))
+        return bool(state and leads_to(state.backends, plan.route.backend.service))
 
     # --- ends ----------------------------------------------------------------------------------------------------
 

@@ -30,8 +30,9 @@ EXPORTS = {
     """,
     "strategy": """
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
-        Park Phase Plan PrepareRoute ReleaseRoute RemoveRoute RemoveService RemoveWorkload StartWorkload Step
-        Strategy SwitchRoute VerifyHealth Work deploy_steps retire_steps undeploy_steps
+        Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
+        RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload deploy_steps
+        retire_steps undeploy_steps
     """,
 }
 
