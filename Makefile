@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
 
-.PHONY: help demo run test test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
+.PHONY: help demo run test test-fast test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   play a blue-green deployment on this machine, with load, and count lost requests"
 	@echo "make run    start the service on the embedded sandbox, to play with"
 	@echo "make test   lint, types, import rules and tests"
+	@echo "make test-fast   the tests that need neither sandbox nor service, in under a minute"
 	@echo "make test-long   kill the service at every single write"
 	@echo "make bench-api   how fast REST and the log stream are on this machine"
 	@echo "make test-cluster, make bench-cluster, make bench-switch   tests and figures on the Kubernetes that KUBECONFIG names"
@@ -22,6 +23,10 @@ run: $(VENV)/.run
 	@$(BIN)/deployer sandbox --data-dir $(STATE)
 
 test: lint types imports tests
+
+# What can be tested without a sandbox and without a service: for the minute between two edits.
+test-fast: $(VENV)/.dev
+	$(BIN)/pytest -m fast $(PYTEST_ARGS)
 
 # Every point at which the service can be killed, of which `make test` tries a sample in CI; about ten minutes more.
 test-long: $(VENV)/.dev

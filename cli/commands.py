@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 import deployer
 from deployer.cli.flags import SettingsCommand, config_flag, read_settings, settings_flags
 from deployer.cli.sample import DECIDED
+from deployer.core.errors import DeployerError
 from deployer.core.settings import is_loopback
 
 # What is worth turning while one plays.
@@ -52,7 +54,7 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     ending = process.Ending()
     process.log_to_stderr(settings.log_level)
-    running = wiring.start(settings)
+    running = wiring.start(settings, loading=ending.at_once())
     click.echo(f"deployer {deployer.__version__} on {running.url}")
     if settings.auth == "none" and is_loopback(settings.deployhost):
         click.echo(_ONLY_HERE)
@@ -85,7 +87,8 @@ def sandbox(config: Path | None, ingress_port: int | None, **flags: Any) -> None
     settings = read_settings(config, flags)
     from deployer.cli import playground
 
-    playground.run(settings, ingress_port)
+    with _errors_of_the_sandbox():
+        playground.run(settings, ingress_port)
 
 
 @cli.command(short_help="Play a blue-green deployment under load.")
@@ -100,7 +103,7 @@ def demo(rate: float) -> int:
     from deployer.cli import process
 
     process.log_to_stderr("error", audit=False)
-    with contextlib.closing(process.Interrupts()) as interrupts:
+    with contextlib.closing(process.Interrupts()) as interrupts, _errors_of_the_sandbox():
         return play.run(rate, interrupts)
 
 
@@ -118,3 +121,14 @@ def plugins(config: Path | None, traceback: bool) -> None:
     registry = load(settings, strict=False)
     listing.show(redactor_for(settings).clean_document(registry.describe()), tracebacks=traceback)
     registry.check_tables()
+
+
+@contextlib.contextmanager
+def _errors_of_the_sandbox() -> Iterator[None]:
+    """The sandbox imports nothing of ours, so that its errors are none of ours either; here they become one."""
+    from deployer.sandbox import SandboxError
+
+    try:
+        yield
+    except SandboxError as error:
+        raise DeployerError(str(error)) from error

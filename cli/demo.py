@@ -48,7 +48,7 @@ def run(rate: float, interrupts: Interrupts) -> int:
             cluster = sandbox.start(directory / "sandbox")
             parts.callback(cluster.stop)
             parts.callback(interrupts.ignore)
-        running = wiring.start(_settings(cluster, directory))
+        running = wiring.start(_settings(cluster, directory), complete=False)
         parts.callback(running.stop, 5.0)
         parts.callback(interrupts.ignore)
         screen.say(f"  sandbox {cluster.api}, its ingress {cluster.ingress}, Deployer {running.url}")

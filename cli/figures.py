@@ -7,7 +7,6 @@ from deployer.api.stream.server import LogStream
 from deployer.core.contract.store import Store
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.plugin_manager.registry import Registry
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient
 
@@ -18,7 +17,6 @@ def show(
     store: Store,
     engine: Engine,
     client: KubeClient,
-    registry: Registry,
     logs: LogStream,
     settings: Settings,
 ) -> None:
@@ -55,7 +53,13 @@ def show(
     )
     metrics.counter(
         "deployer_observer_errors",
-        "Errors of plugins that were told of a deployment.",
-        lambda: registry.observer_errors,
+        "Errors of plugins that were told of a deployment, hanging calls included.",
+        lambda: engine.observers.errors,
+        "plugin",
+    )
+    metrics.counter(
+        "deployer_observer_events_dropped",
+        "What plugins were not told of deployments, because they failed for an hour.",
+        lambda: engine.observers.dropped,
         "plugin",
     )

@@ -42,4 +42,7 @@ def _source(plugin: Document) -> str:
 
 
 def _about(plugin: Document) -> str:
-    return str(plugin["error"]) if plugin["state"] == "quarantined" else ", ".join(plugin["provides"]) or "nothing"
+    if plugin["state"] == "quarantined":
+        return str(plugin["error"])
+    remark = f" ({plugin['remark']})" if plugin.get("remark") else ""
+    return (", ".join(plugin["provides"]) or "nothing") + remark

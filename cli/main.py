@@ -11,7 +11,6 @@ import click
 from deployer.cli.commands import cli
 from deployer.core.errors import DeployerError, SettingsError
 from deployer.core.settings import translate_original_flags
-from deployer.sandbox import SandboxError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong; a flag, variable or file is wrong; Ctrl-C (128 + SIGINT, as shells have it)."""
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = arrange(sys.argv[1:] if argv is None else argv)
     try:
         code = cli.main(args=arguments, prog_name="deployer", standalone_mode=False)
-    except (click.ClickException, DeployerError, SandboxError) as error:
+    except (click.ClickException, DeployerError) as error:
         return _report(error)
     except (click.exceptions.Abort, KeyboardInterrupt):
         return INTERRUPTED

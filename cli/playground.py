@@ -42,7 +42,7 @@ def run(settings: Settings, ingress_port: int | None = None) -> None:
     base = settings.data_dir.absolute()
     settings = _with_plugins(settings)
     process.log_to_stderr(settings.log_level, audit=base / _AUDIT)
-    wiring.checked(settings)
+    wiring.checked(settings, complete=False)
     if ignored := [name for name in sample.DECIDED if getattr(settings, name)]:
         click.echo(f"without effect, since the sandbox is the cluster: {', '.join(ignored)}", err=True)
     with _usable(base):
@@ -52,7 +52,7 @@ def run(settings: Settings, ingress_port: int | None = None) -> None:
         found = Sandbox.attach(base / _STATE)
         cluster = found or sandbox.start(base / _STATE, ingress_port=_ingress_port(ingress_port))
     try:
-        running = wiring.start(fit(settings, cluster))
+        running = wiring.start(fit(settings, cluster), complete=False)
     except BaseException:
         # One that was there already may be somebody's, who uses it right now.
         if found is None:

@@ -65,6 +65,7 @@ class Ending:
         """`at_once` is called, in another thread, before the process ends without any order. Main thread only."""
         self._asked = threading.Event()
         self._at_once = at_once
+        self._impatient = False
         for number in ENDING:
             signal.signal(number, _do_nothing)
         _watch(self._on_signal)
@@ -73,8 +74,17 @@ class Ending:
         """Return when the end was asked for."""
         self._asked.wait()
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block the first signal ends the process: nothing is open yet, and it may take any time."""
+        self._impatient = True
+        try:
+            yield
+        finally:
+            self._impatient = False
+
     def _on_signal(self, number: int) -> None:
-        if self._asked.is_set():
+        if self._asked.is_set() or self._impatient:
             try:
                 self._at_once()
             finally:

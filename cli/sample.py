@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployer.core.model.records import Document
 from deployer.core.settings import option
-from deployer.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from deployer.sandbox import Sandbox
 
 NAMESPACE = "default"
 APP = "shop"

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from contextlib import AbstractContextManager
 
 from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
@@ -51,8 +52,13 @@ _log = logging.getLogger(__name__)
 class Running:
     """A service that runs, from `start` to `stop`."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises SettingsError, PluginError or StoreUnavailable; what was opened until then is closed again."""
+    def __init__(self, settings: Settings, loading: AbstractContextManager[object], *, complete: bool) -> None:
+        """`loading` surrounds the loading of plugins; for `complete` see `plugins.load`.
+
+        Raises SettingsError, PluginError or StoreUnavailable; what was opened until then is closed again.
+        """
+        self._loading = loading
+        self._complete = complete
         self._host = settings.deployhost
         self._deadline = 0.0
         with contextlib.ExitStack() as opened:
@@ -64,7 +70,8 @@ class Running:
         redactor = redactor_for(settings)
         opened.callback(guard_logging(redactor))
         # What can be wrong without touching anything comes first.
-        self.registry = checked(settings)
+        with self._loading:
+            self.registry = checked(settings, complete=self._complete)
         self.client = kube_client.connect(settings)
         opened.callback(self.client.close)
         self.client.conceal_with(lambda credentials: redactor.set_credentials("kubernetes", [credentials]))
@@ -102,7 +109,6 @@ class Running:
             store=store,
             engine=engine,
             client=self.client,
-            registry=self.registry,
             logs=logs,
             settings=settings,
         )
@@ -207,10 +213,10 @@ def ask(client: KubeClient) -> str:
     return ""
 
 
-def checked(settings: Settings) -> Registry:
+def checked(settings: Settings, *, complete: bool = True) -> Registry:
     """The plugins, after all that can be checked without touching anything. Raises SettingsError, PluginError."""
     check_exposure(settings)
-    registry = plugins.load(settings)
+    registry = plugins.load(settings, complete=complete)
     try:
         registry.ingress()
     except PluginError as error:
@@ -218,12 +224,20 @@ def checked(settings: Settings) -> Registry:
     return registry
 
 
-def start(settings: Settings) -> Running:
+def start(
+    settings: Settings,
+    *,
+    complete: bool = True,
+    loading: AbstractContextManager[object] = contextlib.nullcontext(),  # noqa: B008 - it has no state
+) -> Running:
     """Start the service. A cluster that cannot be reached is no reason not to: it is logged, and `/readyz` says it.
+
+    complete   False: it starts without plugins that need a table which is not there
+    loading    surrounds the loading of plugins, whose code may take any time
 
     Raises SettingsError, PluginError or StoreUnavailable.
     """
-    running = Running(settings)
+    running = Running(settings, loading, complete=complete)
     if settings.auth != "none" and not is_loopback(settings.deployhost):
         _log.warning(
             "the service speaks plain HTTP, and tokens that come to %s from other machines are UNENCRYPTED: let a "

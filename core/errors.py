@@ -19,6 +19,10 @@ class PluginError(DeployerError):
     """A plugin is missing, quarantined, or broke its contract."""
 
 
+class PluginBusy(PluginError):
+    """A plugin does not answer in time while a client waits; try again later."""
+
+
 # --- what a request can run into ----------------------------------------------------------------------------------
 
 

@@ -47,9 +47,14 @@ class Specs:
         """Injectors, all of which are asked at every deployment."""
 
     @hookspec
-    def deployment_started(self, deployment: Document) -> None:
+    def deployment_started(self, deployment: Document, settings: PluginSettings) -> None:
         """A deployment was taken up. Told at least once, in order; `deployment` is what REST shows."""
 
     @hookspec
-    def deployment_finished(self, deployment: Document) -> None:
+    def deployment_changed(self, deployment: Document, settings: PluginSettings) -> None:
+        """A deployment came further or waits: `deployment["operation"]` is `{"kind", "state", "steps", "until"}`. Of
+        what comes while the observer is busy only the newest is told, once; nothing after a restart."""
+
+    @hookspec
+    def deployment_finished(self, deployment: Document, settings: PluginSettings) -> None:
         """A deployment is DEPLOYED, FAILURE or UNDEPLOYED. Told at least once, in order."""

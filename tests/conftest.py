@@ -22,6 +22,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=random.randrange(1_000_000), help="what a sample is drawn by")
 
 
+# Whoever asks for one of these has a sandbox or a service: see `make test-fast`.
+STARTED = frozenset({"cluster", "sandbox", "world", "deployer", "lab", "etcd"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `fast` whatever needs neither sandbox nor service, and is not marked as slow."""
+    here = Path(__file__).parent
+    for item in items:
+        room = Path(item.path).relative_to(here).parts[0]
+        if (
+            room not in ("cluster", "kill")
+            and not STARTED & set(getattr(item, "fixturenames", ()))
+            and not item.get_closest_marker("slow")
+        ):
+            item.add_marker(pytest.mark.fast)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """How to draw the same sample again."""
     return f"--kill={config.getoption('--kill')} --seed={config.getoption('--seed')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from deployer.core.clock import SteadyClock
 from deployer.core.contract.store import Change, Create, Delete, Expect, Store, Update
 from deployer.core.errors import Conflict
 from deployer.core.model.records import (
@@ -115,10 +116,16 @@ def released(store: Store, namespace: str, app: str) -> set[str]:
 
 def finished(deployment: Deployment, name: str = "deployment_finished") -> Change:
     """The event that tells observers, in the transaction of the change itself."""
-    event = Event(
-        namespace=deployment.namespace, app=deployment.app, id=new_id(), name=name, deployment=deployment.public()
+    return Create(
+        Event(
+            namespace=deployment.namespace,
+            app=deployment.app,
+            id=new_id(),
+            name=name,
+            deployment=deployment.public(),
+            at=SteadyClock()(),
+        )
     )
-    return Create(event)
 
 
 def ended_changes(store: Store, deployment: Deployment) -> list[Change]:

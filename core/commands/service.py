@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import itertools
 import logging
@@ -12,7 +11,6 @@ from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
 from deployer.core.commands.host_claims import claim_hosts, hosts_of, purge_changes, release_hosts
-from deployer.core.contract.providers import Provider
 from deployer.core.contract.store import Change, Create, Delete, Store, Update
 from deployer.core.deployment_log import Logbook
 from deployer.core.errors import (
@@ -37,9 +35,10 @@ from deployer.core.model.records import (
     new_id,
     timestamp,
 )
-from deployer.core.plugin_manager.registry import Registry
+from deployer.core.plugin_manager.provider_calls import ProviderCalls
+from deployer.core.plugin_manager.registry import NO_INGRESS, Registry
 from deployer.core.podspec import types as podtypes
-from deployer.core.redaction import about_descriptor, clean_credentials, environment_values
+from deployer.core.redaction import clean_credentials, environment_values
 from deployer.core.secret_matching import Matcher
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 from deployer.toolkit.dry_run import DryRun, Findings
@@ -76,6 +75,7 @@ class Service:
         self.logbook = logbook
         self._registry = registry
         self._settings = settings
+        self._calls = ProviderCalls(registry)
         self.rules = rules(registry, settings)
 
     # --- descriptors ---------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Service:
 
     def _provider_problems(self, normal: Document) -> list[Problem]:
         """What the providers say, who may repeat what they like, but no value of the environment."""
-        found = [p for provider in self._chosen(normal) for p in _problems(provider, normal)]
+        found = self._calls.problems(self._chosen(normal), normal)
         return [*_without_values(found, normal), *self._wrong_preview(normal)]
 
     def _wrong_preview(self, normal: Document) -> list[Problem]:
@@ -117,13 +117,14 @@ class Service:
             return []
         return [Problem("appName", f"is too long for a preview host: {preview} is no name of a host")]
 
-    def _chosen(self, descriptor: Document) -> list[Provider]:
-        """The providers that the descriptor will be deployed with. Raises PluginError when the ingress is not there."""
-        chosen: list[Provider] = [self._registry.strategy(descriptor["deploymentType"])]
+    def _chosen(self, descriptor: Document) -> list[tuple[str, str]]:
+        """Kind and name of the providers that the descriptor will be deployed with."""
+        chosen = [("strategy", str(descriptor["deploymentType"]))]
         if descriptor["useHealthCheck"]:
-            chosen.append(self._registry.health_checker(descriptor["healthCheckType"]))
-        ingress = self._registry.ingress() if descriptor.get("frontend") else None
-        return [*chosen, ingress] if ingress else chosen
+            chosen.append(("health", str(descriptor["healthCheckType"])))
+        if descriptor.get("frontend") and self._registry.ingress_name != NO_INGRESS:
+            chosen.append(("ingress", self._registry.ingress_name))
+        return chosen
 
     def validate(self, namespace: str, body: bytes) -> Document:
         """The normalised descriptor and, in `validation`, what was checked; or Invalid. Stores and writes nothing.
@@ -191,7 +192,7 @@ class Service:
         said = f"is not a field that Kubernetes {podtypes.VERSION} knows"
         paths = () if cluster_asked else podtypes.unknown_fields(normal["podspec"])
         unknown = [Problem(path, said) for path in itertools.islice(paths, descriptors.MAX_UNKNOWN)]
-        chosen = [r for p in self._chosen(normal) for r in _asked(p, p.remarks, normal)]
+        chosen = self._calls.remarks(self._chosen(normal), normal)
         found = [*unknown, *remarks(sent, normal, self._settings), *_without_values(chosen, normal)]
         return [{"path": remark.path, "message": remark.message} for remark in found]
 
@@ -468,23 +469,6 @@ def _without_values(problems: list[Problem], descriptor: Document) -> list[Probl
         return problems
     own = Matcher(environment_values(descriptor.get("podspec")))
     return [Problem(own.clean(p.path), clean_credentials(own.clean(p.message))) for p in problems]
-
-
-def _problems(provider: Provider, document: Document) -> list[Problem]:
-    """What the provider finds wrong. Raises PluginError when it cannot even look, whatever it raises."""
-    return _asked(provider, provider.check_descriptor, document)
-
-
-def _asked(provider: Provider, question: Callable[[Document], Sequence[Problem]], document: Document) -> list[Problem]:
-    try:
-        return [Problem(problem.path, problem.message) for problem in question(copy.deepcopy(document))]
-    except BaseException as error:  # sys.exit in a plugin must not end the service
-        with about_descriptor(document):  # which the traceback may quote
-            logger.exception("%s of %s failed", question.__name__, provider.name)
-        raise PluginError(
-            f"{provider.name} could not check the descriptor: it raised {type(error).__name__}; "
-            f"the service's log has the details"
-        ) from None  # who logs this knows nothing of the descriptor
 
 
 def _expect(what: str, revision: int, if_match: Collection[int] | None) -> None:

@@ -263,12 +263,18 @@ class HealthData(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Record):
-    """A change of status that observers have yet to be told; written in the transaction of that change."""
+    """A change of status that observers have yet to be told; written in the transaction of that change.
+
+    at     seconds since the epoch when it was written; 0 for one of an earlier release
+    told   the observers that need it no more, as `distribution:plugin`
+    """
 
     KIND: ClassVar[str] = "event"
     id: str
     name: str
     deployment: Document
+    at: float = 0.0
+    told: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> str:

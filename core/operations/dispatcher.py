@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from deployer.core.clock import bounded
 from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import Gone
-from deployer.core.contract.store import Delete, Lease, Update
+from deployer.core.contract.store import Lease, Update
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
 from deployer.core.model.records import (
     Deployment,
@@ -28,6 +28,7 @@ from deployer.core.model.records import (
     new_id,
 )
 from deployer.core.operations.invocation import Hung
+from deployer.core.operations.observers import Observers
 from deployer.core.operations.removal import Removal
 from deployer.core.operations.rollout import Rollout
 from deployer.core.operations.runner import Runner, Tools
@@ -96,7 +97,6 @@ class Engine:
     def __init__(self, tools: Tools, watch: Callable[[str, Document], None] | None = None) -> None:
         """`watch` is told what observers are told: the name of the event, and the deployment as REST shows it."""
         self._tools = tools
-        self._watch = watch
         self._store = tools.store
         self.holder = new_id()
         self.hung = Hung()
@@ -111,7 +111,15 @@ class Engine:
         self._listening: dict[str, Callable[[], None]] = {}
         self._slots = threading.Semaphore(tools.settings.workers)
         self._threads: set[threading.Thread] = set()
-        self._observe = threading.Event()
+        self.observers = Observers(
+            self._store,
+            tools.registry.observers,
+            redactor=tools.redactor,
+            secrets=self._told,
+            clock=tools.clock,
+            hung=self.hung.add,
+            watch=watch,
+        )
         self._service: list[threading.Thread] = []
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -127,11 +135,11 @@ class Engine:
             queue.operations[operation.id] = operation
             if operation.begun or operation.steps:
                 queue.early.add(operation.id)
-        for name, target in (("engine", self._dispatch), ("leases", self._renew), ("observers", self._tell)):
+        for name, target in (("engine", self._dispatch), ("leases", self._renew)):
             thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
             self._service.append(thread)
-        self._observe.set()
+        self.observers.start()
 
     def _bound_periods(self) -> None:
         """Nothing waits for ever, or not at all, because the system's clock was set before this start."""
@@ -148,14 +156,14 @@ class Engine:
         """Take up nothing more, let go of what is running within `grace` seconds; all of it is resumed later."""
         self._stopping.set()
         self._wake.set()
-        self._observe.set()
+        observers = self.observers.stop()
         end = time.monotonic() + grace
         with self._lock:
             runners = [queue.runner for queue in self._apps.values() if queue.runner]
             threads = list(self._threads)
         for runner in runners:
             runner.stop(Revoked("the service is stopping"))
-        for thread in [*threads, *self._service]:
+        for thread in [*threads, *self._service, *observers]:
             thread.join(max(0.1, end - time.monotonic()))
         for forget in list(self._listening.values()):
             forget()
@@ -185,7 +193,7 @@ class Engine:
                 self._changed.add((kind, key))
             self._wake.set()
         elif kind == Event.KIND:
-            self._observe.set()
+            self.observers.wake()
 
     def _dispatch(self) -> None:
         while not self._stopping.is_set():
@@ -222,6 +230,15 @@ class Engine:
                         queue.operations.pop(key, None)
                 else:
                     self._apps[operation.namespace, operation.app].operations[key] = operation
+            if operation is not None and operation.begun and "deployment_changed" in self.observers.wanted:
+                self._tell_progress(operation)
+
+    def _tell_progress(self, operation: Operation) -> None:
+        deployment = self._store.get(Deployment, operation.deployment)
+        if deployment is not None:
+            progress: Document = {"kind": operation.kind.value, "state": operation.state.value}
+            progress |= {"steps": dict(operation.steps), "until": operation.due or None}
+            self.observers.changed({**deployment.public(), "operation": progress})
 
     def _cancel(self, deployment: Deployment) -> None:
         """Somebody wants to be rid of a deployment that may be under way, waiting in the queue, or parked."""
@@ -314,9 +331,9 @@ class Engine:
             subject.close()
             self._done(app, queue, operation, pause)
 
-    def _told(self, event: Event) -> set[str]:
+    def _told(self, deployment: Document) -> set[str]:
         """What must not be said of a deployment that may be gone by now. Raises StoreError."""
-        return self._secrets(event.deployment["id"]) | secrets_of(event.deployment.get("descriptor", {}))
+        return self._secrets(deployment["id"]) | secrets_of(deployment.get("descriptor", {}))
 
     def _secrets(self, id: str) -> set[str]:
         """What must not be said of a deployment. Raises StoreError."""
@@ -403,7 +420,7 @@ class Engine:
         if deployment is not None and deployment.status is Status.UNDEPLOYING:
             runner.cancel()
 
-    # --- leases and observers ------------------------------------------------------------------------------------
+    # --- leases --------------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
         while not self._stopping.wait(LEASE / 3):
@@ -416,20 +433,3 @@ class Engine:
                     runner.stop(Revoked(f"the lease is lost: {error}"))
                 except StoreError as error:
                     logger.error("the lease of %s/%s could not be renewed: %s", lease.namespace, lease.app, error)
-
-    def _tell(self) -> None:
-        """Tell observers what was committed, in order, each at least once."""
-        while not self._stopping.is_set():
-            self._observe.wait()
-            self._observe.clear()
-            try:
-                for event in self._store.find(Event):
-                    if self._stopping.is_set():
-                        return
-                    with self._tools.redactor.about(event.deployment["id"], self._told(event)):
-                        self._tools.registry.notify(event.name, event.deployment)
-                    if self._watch is not None:
-                        self._watch(event.name, event.deployment)
-                    self._store.commit(Delete(event))
-            except StoreError as error:
-                logger.error("observers are told later: %s", error)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from deployer.core import policy
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.contract.kube import KubeAccess
@@ -29,7 +28,7 @@ from deployer.core.contract.providers import (
     Step,
 )
 from deployer.core.contract.store import Store
-from deployer.core.descriptor import AUTOINCREMENT, frontend_port, start_timeout
+from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
 from deployer.core.errors import ForeignObject, Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef

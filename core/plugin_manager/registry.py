@@ -6,9 +6,9 @@ import copy
 import importlib.metadata
 import logging
 import re
+import threading
 import traceback
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -17,6 +17,9 @@ from typing import Any, Generic, TypeVar, cast
 import jsonschema
 import pluggy
 from referencing import Registry as References
+from referencing import Resource
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from deployer.core.contract.providers import (
     EnvInjector,
@@ -29,12 +32,19 @@ from deployer.core.contract.providers import (
 from deployer.core.errors import PluginError, SettingsError
 from deployer.core.hookspecs import ENTRY_POINT_GROUP, PROJECT, Specs
 from deployer.core.model.records import Document
+from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 NO_INGRESS = "none"
 """The value of the setting `ingress` that exposes nothing."""
+
+DEADLINE = 30.0
+"""Seconds for a plugin's import, and for each of its hooks at start-up."""
+
+SLOW = 2.0
+"""Seconds of loading after which the log says whom it waits for."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -56,7 +66,7 @@ _SORTS: Mapping[str, _Sort] = {
     "ingress": _Sort("ingress provider", "register_ingress_providers", IngressProvider),
     "env": _Sort("environment injector", "register_env_injectors", EnvInjector),
 }
-_OBSERVERS = ("deployment_started", "deployment_finished")
+_OBSERVERS = ("deployment_started", "deployment_changed", "deployment_finished")
 
 
 # --- the result ---------------------------------------------------------------------------------------------------
@@ -74,7 +84,8 @@ class Entry(Generic[P_co]):
 
 @dataclass(slots=True)
 class Plugin:
-    """One entry point and what became of it. `error` is a sentence and empty when all is well."""
+    """One entry point and what became of it. `error` is a sentence and empty when all is well; so is `remark`, about
+    what is no error."""
 
     name: str
     distribution: str
@@ -82,6 +93,13 @@ class Plugin:
     provides: list[str] = field(default_factory=list)
     error: str = ""
     traceback: str = ""
+    remark: str = ""
+    observes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The distribution and its version."""
+        return f"{self.distribution} {self.version}".rstrip()
 
     @property
     def key(self) -> str:
@@ -97,12 +115,13 @@ class Plugin:
             "state": "quarantined" if self.error else "ok",
             "provides": list(self.provides),
         }
+        out |= {"remark": self.remark} if self.remark else {}
         return out | {"error": self.error, "traceback": self.traceback} if self.error else out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """What the installed plugins provide. `observer_errors` counts by plugin what `notify` had to catch."""
+    """What the installed plugins provide."""
 
     plugins: tuple[Plugin, ...]
     strategies: Mapping[str, Entry[Strategy]]
@@ -110,7 +129,6 @@ class Registry:
     ingress_providers: Mapping[str, Entry[IngressProvider]]
     env_injectors: Mapping[str, Entry[EnvInjector]]
     ingress_name: str
-    observer_errors: Counter[str] = field(default_factory=Counter)
     _loader: _Loader = field(repr=False)
 
     @property
@@ -145,6 +163,11 @@ class Registry:
             message += f"; quarantined, so that what they provide is missing: {', '.join(broken)}"
         raise PluginError(message)
 
+    def title(self, kind: str, name: str) -> str:
+        """What errors call a provider: `injector vault of acme-vault 1.2`. Raises PluginError like `entry`."""
+        entry = self.entry(kind, name)
+        return f"{_SORTS[kind].word} {name} of {entry.distribution} {entry.version}".rstrip()
+
     def ref(self, kind: str, name: str) -> Document:
         """`{"name", "source", "version"}`: what a plan pins. The source is `distribution:plugin`."""
         if not name:
@@ -160,16 +183,11 @@ class Registry:
         """Every plugin, as `GET /plugins` and `deployer plugins` show it."""
         return [p.describe() for p in sorted(self.plugins, key=lambda p: (p.name, p.distribution))]
 
-    def notify(self, hook: str, deployment: Document) -> None:
-        """Tell every observer; one that raises is logged and counted, and the next one is told all the same."""
-        for plugin in self.plugins:
-            if plugin.error:
-                continue
-            try:
-                self._loader.call(plugin, hook, deployment=copy.deepcopy(deployment))
-            except _Broken as error:
-                self.observer_errors[plugin.key] += 1
-                logger.error("plugin %s: %s failed: %s\n%s", plugin.key, hook, error.sentence, error.traceback)
+    @property
+    def observers(self) -> tuple[PluginObserver, ...]:
+        """Every plugin that wants to be told of deployments."""
+        usable = (PluginObserver(self._loader, plugin) for plugin in self.plugins if not plugin.error)
+        return tuple(observer for observer in usable if observer.hooks)
 
     def _of(self, kind: str) -> Mapping[str, Entry[Provider]]:
         found: Mapping[str, Mapping[str, Entry[Provider]]] = {
@@ -181,21 +199,52 @@ class Registry:
         return found[kind]
 
 
+@dataclass(frozen=True, slots=True)
+class PluginObserver:
+    """A plugin that implements hooks for observers."""
+
+    _loader: _Loader
+    _plugin: Plugin
+
+    @property
+    def key(self) -> str:
+        """`distribution:plugin`."""
+        return self._plugin.key
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """Those for observers that it implements."""
+        return frozenset(self._plugin.observes)
+
+    def tell(self, hook: str, deployment: Document) -> None:
+        """Call the hook. Raises PluginError, which says who raised what; the traceback is in the log."""
+        settings = self._loader.settings_of(self._plugin)
+        try:
+            self._loader.call(self._plugin, hook, bounded=False, deployment=deployment, settings=settings)
+        except _Broken as error:
+            logger.error("plugin %s: %s\n%s", self.key, error.sentence, error.traceback)
+            raise PluginError(f"observer {self._plugin.name} of {self._plugin.source}: {error.sentence}") from None
+
+
 def load(
     settings: Settings,
     *,
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
     strict: bool = True,
+    complete: bool = True,
 ) -> Registry:
     """Load the plugins of the group `deployer.plugins`, or those given, with a plugin manager of their own.
 
     Raises PluginError when two plugins give the same name, and SettingsError for a `[plugins.<name>]` table that is
-    wrong. A plugin that cannot be used is quarantined: the service runs without it. When not `strict`, so is one whose
-    table is wrong or missing, and tables that nobody reads are left to `check_tables`: for those who only want to look.
+    wrong. A plugin that cannot be used is quarantined: the service runs without it.
+
+    strict     False: for those who only want to look. A plugin is quarantined, too, for a wrong table or for a name
+               that another one gives, and tables that nobody reads are left to `check_tables`
+    complete   False: a plugin without the table that it needs is quarantined as well
     """
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    loader = _Loader(settings, strict)
+    loader = _Loader(settings, strict, complete)
     for entry_point in entry_points:
         loader.load(entry_point)
     if strict:
@@ -227,8 +276,9 @@ class _Broken(Exception):
 class _Loader:
     """Registers plugins one by one. Every hook is called for one plugin at a time, so that it is known who raised."""
 
-    def __init__(self, settings: Settings, strict: bool) -> None:
+    def __init__(self, settings: Settings, strict: bool, complete: bool) -> None:
         self._strict = strict
+        self._complete = complete
         self.plugins: list[Plugin] = []
         self.entries: dict[str, dict[str, Entry[Provider]]] = {kind: {} for kind in _SORTS}
         self._settings = settings
@@ -236,6 +286,7 @@ class _Loader:
         self._manager.add_hookspecs(Specs)
         self._hooks = frozenset(name for name in vars(Specs) if not name.startswith("_"))
         self._schemas: dict[str, bool] = {}
+        self._tables: dict[str, PluginSettings] = {}
 
     def load(self, entry_point: importlib.metadata.EntryPoint) -> None:
         """Load one plugin, or quarantine it. Raises PluginError and SettingsError as `load` does."""
@@ -244,12 +295,19 @@ class _Loader:
         if any(other.key == plugin.key for other in self.plugins):
             logger.debug("plugin %s is installed twice; the first one counts", plugin.key)
             return
+        self._remark_twins(plugin)
         self.plugins.append(plugin)
+        logger.debug("loading plugin %s", plugin.key)
+        slow = threading.Timer(SLOW, _say_slow, (plugin,))
+        slow.daemon = True
+        slow.start()
         try:
             self._register(plugin, entry_point)
             providers = self._providers(plugin)
-        except (_Broken, SettingsError) as error:
-            if self._strict and isinstance(error, SettingsError):
+            for kind, provider in providers:
+                self._check_unique(kind, provider, plugin)
+        except (_Broken, SettingsError, PluginError) as error:
+            if not isinstance(error, _Broken) and self._is_fatal(plugin, error):
                 raise
             plugin.error, plugin.traceback = str(error), getattr(error, "traceback", "")
             plugin.provides.clear()
@@ -257,11 +315,27 @@ class _Loader:
                 self._manager.unregister(name=plugin.key)
             logger.error("plugin %s is quarantined: %s\n%s", plugin.key, plugin.error, plugin.traceback)
             return
+        finally:
+            slow.cancel()
         for kind, provider in providers:
-            self._add(kind, provider, plugin)
+            entry = Entry(provider, plugin.distribution, plugin.version, plugin.name)
+            self.entries[kind][provider.name] = entry
+            plugin.provides.append(f"{_SORTS[kind].word} {provider.name}")
 
-    def call(self, plugin: Plugin, hook: str, **arguments: object) -> list[Any]:
-        """Call the plugin's own implementations of `hook`; None as a result is left out. Raises _Broken.
+    def _is_fatal(self, plugin: Plugin, error: SettingsError | PluginError) -> bool:
+        absent = isinstance(error, SettingsError) and plugin.name not in self._settings.plugins
+        return self._strict and (self._complete or not absent)
+
+    def _remark_twins(self, plugin: Plugin) -> None:
+        """Plugins of different distributions may have one name, but then they have one table as well."""
+        for other in self.plugins:
+            if other.name == plugin.name:
+                plugin.remark = f"shares its name and the table [plugins.{plugin.name}] with that of {other.source}"
+                other.remark = f"shares its name and the table [plugins.{plugin.name}] with that of {plugin.source}"
+                logger.warning("plugin %s %s", plugin.key, plugin.remark)
+
+    def call(self, plugin: Plugin, hook: str, *, bounded: bool = True, **arguments: object) -> list[Any]:
+        """What the plugin's own implementations of `hook` return. Raises _Broken. When `bounded`, each has a deadline.
 
         pluggy's own call would lose everybody's results when one plugin raises.
         """
@@ -269,8 +343,13 @@ class _Loader:
         for impl in getattr(self._manager.hook, hook).get_hookimpls():
             if impl.plugin_name == plugin.key:
                 values = [arguments[name] for name in impl.argnames]
-                results.append(_guarded(partial(impl.function, *values), f"its {hook} raised"))
-        return [result for result in results if result is not None]
+                late = f"its {hook}" if bounded else ""
+                results.append(_guarded(partial(impl.function, *values), f"its {hook} raised", late))
+        return results
+
+    def settings_of(self, plugin: Plugin) -> PluginSettings:
+        """What its hooks get."""
+        return self._tables[plugin.key]
 
     def check_tables(self) -> None:
         """Raises SettingsError for a `[plugins.<name>]` table that nobody reads."""
@@ -285,7 +364,7 @@ class _Loader:
                 raise SettingsError(f"[plugins.{name}]: that plugin takes no settings; remove the table")
 
     def _register(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
-        module = _guarded(entry_point.load, "it cannot be imported")
+        module = _guarded(entry_point.load, "it cannot be imported", "its import")
         _guarded(lambda: self._manager.register(module, plugin.key), "it is no valid plugin")
         callers = self._manager.get_hookcallers(module) or []
         unknown = sorted(caller.name for caller in callers if caller.name not in self._hooks)
@@ -299,24 +378,29 @@ class _Loader:
             raise _Broken("it wraps a hook; wrappers are never called, because every plugin is called on its own")
         if not callers:
             raise _Broken("it implements no hook; mark functions with @hookimpl")
-        plugin.provides += [f"observer {caller.name}" for caller in callers if caller.name in _OBSERVERS]
+        plugin.observes = tuple(caller.name for caller in callers if caller.name in _OBSERVERS)
+        plugin.provides += [f"observer {name}" for name in plugin.observes]
 
     def _providers(self, plugin: Plugin) -> list[tuple[str, Provider]]:
         """Everything that the plugin hands in, checked. Raises _Broken."""
-        settings = PluginSettings(self._table(plugin), self._settings)
+        settings = self._tables[plugin.key] = PluginSettings(self._table(plugin), self._settings)
         found: list[tuple[str, Provider]] = []
         for kind, sort in _SORTS.items():
             for result in self.call(plugin, sort.hook, settings=settings):
+                if result is None:
+                    raise _Broken(f"its {sort.hook} returned nothing; did you forget `return`?")
                 if not isinstance(result, Sequence) or isinstance(result, str | bytes):
                     raise _Broken(f"its {sort.hook} returned {type(result).__name__}, not a list")
                 for provider in result:
                     _check_provider(sort, provider)
+                    if any(k == kind and p.name == provider.name for k, p in found):
+                        raise _Broken(f"it gives the {sort.word} {provider.name} twice")
                     found.append((kind, provider))
         return found
 
     def _table(self, plugin: Plugin) -> Mapping[str, Any]:
         """The plugin's table, checked against its schema. Raises _Broken and, for a wrong table, SettingsError."""
-        schemas = self.call(plugin, "settings_schema")
+        schemas = [s for s in self.call(plugin, "settings_schema") if s is not None]
         self._schemas[plugin.name] = self._schemas.get(plugin.name, False) or bool(schemas)
         if not schemas:
             return MappingProxyType({})
@@ -328,7 +412,8 @@ class _Loader:
                 raise SettingsError(f"[plugins.{plugin.name}] {_say(error)}")
         return MappingProxyType(table)
 
-    def _add(self, kind: str, provider: Provider, plugin: Plugin) -> None:
+    def _check_unique(self, kind: str, provider: Provider, plugin: Plugin) -> None:
+        """Raises PluginError when another plugin gives that name."""
         first = self.entries[kind].get(provider.name)
         if first:
             raise PluginError(
@@ -336,18 +421,31 @@ class _Loader:
                 f"{first.distribution} {first.version} and {plugin.name} of {plugin.distribution} {plugin.version}; "
                 "uninstall one of them"
             )
-        self.entries[kind][provider.name] = Entry(provider, plugin.distribution, plugin.version, plugin.name)
-        plugin.provides.append(f"{_SORTS[kind].word} {provider.name}")
 
 
-def _guarded(action: Any, what: str) -> Any:
-    """Run a plugin's code. SettingsError passes: it is how a plugin says that its table is wrong. Raises _Broken."""
+def _say_slow(plugin: Plugin) -> None:
+    logger.warning(
+        "loading plugin %s takes more than %g s; what hangs is given up after %g s", plugin.key, SLOW, DEADLINE
+    )
+
+
+def _guarded(action: Callable[[], Any], failed: str, late: str = "") -> Any:
+    """Run a plugin's code. Raises _Broken, whose sentence begins with `failed`, or with `late` when that is given and
+    the code is not back in time; then its thread is left behind.
+
+    SettingsError passes: it is how a plugin says that its table is wrong.
+    """
     try:
-        return action()
-    except (KeyboardInterrupt, SettingsError):
+        if not late:
+            return action()
+        call = Invocation(action, "plugin")
+        if not call.wait(DEADLINE):
+            raise _Broken(f"{late} did not end within {DEADLINE:g} s; when that is mended, start the service again")
+        return call.result()
+    except (KeyboardInterrupt, SettingsError, _Broken):
         raise
     except BaseException as error:  # sys.exit in a plugin must not end the service
-        sentence = f"{what}: {type(error).__name__}: {error}".rstrip(": ")
+        sentence = f"{failed}: {type(error).__name__}: {error}".rstrip(": ")
         raise _Broken(sentence, "".join(traceback.format_exception(error))) from error
 
 
@@ -362,9 +460,10 @@ def _check_provider(sort: _Sort, provider: Any) -> None:
         )
     if sort.base is IngressProvider and name == NO_INGRESS:
         raise _Broken(f"its {type(provider).__name__} is named {name!r}, which means that there is no ingress")
-    schema = _guarded(lambda: provider.options_schema, f"the options_schema of {name} raised")
+    what = f"the options_schema of {name}"
+    schema = _guarded(lambda: provider.options_schema, f"{what} raised", what)
     if schema is not None:
-        _validator(schema, f"the options_schema of {name}")
+        _validator(schema, what)
 
 
 def _validator(schema: Any, what: str) -> jsonschema.Draft202012Validator:
@@ -373,9 +472,25 @@ def _validator(schema: Any, what: str) -> jsonschema.Draft202012Validator:
         raise _Broken(f"{what} is no JSON Schema but a {type(schema).__name__}")
     try:
         jsonschema.Draft202012Validator.check_schema(dict(schema))
+        resource = DRAFT202012.create_resource(dict(schema))
+        _check_references(resource, References().with_resource("", resource).resolver(), what)
     except jsonschema.SchemaError as error:
         raise _Broken(f"{what} is no JSON Schema: {error.message}") from None
-    return jsonschema.Draft202012Validator(dict(schema), registry=References())
+    checker = jsonschema.Draft202012Validator(dict(schema), registry=References())
+    _guarded(partial(_all_errors, checker, {}), f"{what} cannot be used")
+    return checker
+
+
+def _check_references(resource: Resource[Any], resolver: Any, what: str) -> None:
+    """Raises _Broken for a reference of the schema, or of one within it, that leads nowhere."""
+    found = resource.contents if isinstance(resource.contents, Mapping) else {}
+    for reference in (found[keyword] for keyword in ("$ref", "$dynamicRef") if keyword in found):
+        try:
+            resolver.lookup(reference)
+        except Unresolvable:
+            raise _Broken(f"{what} cannot be used: {reference!r} is not in it, and nothing is fetched") from None
+    for inner in resource.subresources():
+        _check_references(inner, resolver.in_subresource(inner), what)
 
 
 def _all_errors(checker: jsonschema.Draft202012Validator, table: Document) -> list[jsonschema.ValidationError]:

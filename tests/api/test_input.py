@@ -185,6 +185,7 @@ SLOW = (
 )
 
 
+@pytest.mark.slow
 def test_a_thousand_slow_connections_starve_nobody() -> None:
     """Trickled headers and bodies, handshakes half said, and silence: probes are answered all the while."""
     process = subprocess.Popen(
@@ -255,6 +256,7 @@ WATCHED = """
 """
 
 
+@pytest.mark.slow
 def test_half_requests_cost_no_viewer_its_place(tmp_path: Path, make_document: Any) -> None:
     """As many as there are file descriptors, without credentials, in a process that has the usual 1,024."""
     process = subprocess.Popen(

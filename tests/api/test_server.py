@@ -129,6 +129,7 @@ def test_a_port_that_is_taken_is_one_sentence(world: Any) -> None:
         second.start()
 
 
+@pytest.mark.slow
 def test_without_file_descriptors_the_port_recovers() -> None:
     """In a process of its own, which has 100 of them."""
     script = """

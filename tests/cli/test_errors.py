@@ -96,6 +96,7 @@ def test_a_data_directory_that_is_in_use(deployer: Any, tmp_path: Path) -> None:
     assert first.end() == 0
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     threads = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0)) as taken:

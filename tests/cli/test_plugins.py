@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,10 +100,20 @@ def test_two_that_clash_are_both_named(deployer: Any, broken: Path) -> None:
         "from deployer.plugins.health_probe import Probe\nfrom deployer.sdk.plugin import hookimpl\n"
         "@hookimpl\ndef register_health_checkers():\n    return [Probe()]\n"
     )
-    done = deployer.run("plugins", PYTHONPATH=str(broken))
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert "'probe'" in line and "kube-deployer" in line and "deployer-broken 2.0" in line
+    for command, code in (("plugins", 0), ("serve", 1)):  # the one shows whatever is there, clash or not
+        done = deployer.run(command, PYTHONPATH=str(broken))
+        assert done.returncode == code
+        [line] = [line for line in (done.stdout + done.stderr).splitlines() if "two plugins" in line]
+        assert "'probe'" in line and "kube-deployer" in line and "deployer-broken 2.0" in line
+
+
+def test_a_signal_ends_a_service_whose_plugin_hangs(deployer: Any, broken: Path) -> None:
+    code = "import threading\nprint('hanging', flush=True)\nthreading.Event().wait()\n"
+    (broken / "deployer_broken.py").write_text(code)
+    process = deployer.start("serve", "--log-level=debug", "--deployport=0", PYTHONPATH=str(broken))
+    process.line("hanging")
+    process.line("loading plugin deployer-broken:broken", "err")
+    assert process.end() == 128 + signal.SIGTERM
 
 
 def test_the_plugin_of_the_readme_is_the_example() -> None:

@@ -166,6 +166,15 @@ def test_a_start_that_fails_ends_its_sandbox(deployer: Any, tmp_path: Path) -> N
     assert Sandbox.attach(tmp_path / "data" / "sandbox") is None
 
 
+def test_a_sandbox_that_cannot_start_is_one_sentence(deployer: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = deployer.run("sandbox", "--ingress-port", str(port), "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("deployer: the sandbox did not start within 20 s: ")
+    assert "address already in use" in done.stderr and done.stderr.count("\n") == 1
+
+
 def started(deployer: Any, flags: list[str]) -> tuple[Any, Any]:
     """A process, and a client of it."""
     process = deployer.start(*flags)

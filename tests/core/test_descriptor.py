@@ -773,6 +773,7 @@ def test_any_json_is_refused_or_normal(document):
     assert outcome(document, False, "baseline") == "refused"
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(DOCUMENT, st.booleans(), st.sampled_from(["privileged", "baseline", "restricted"]))
 def test_any_near_descriptor_is_refused_or_normal_and_renders(document, stored, pod_security):

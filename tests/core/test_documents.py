@@ -30,6 +30,7 @@ def shape(value: Any) -> Any:
     return [shape(inner) for inner in value] if isinstance(value, list) else (type(value), value)
 
 
+@pytest.mark.slow
 @given(DOCUMENTS)
 @settings(max_examples=300, deadline=None, database=None)
 def test_everything_comes_back(document: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployer.core.errors import PluginError, SettingsError
+from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Registry, load
 from deployer.core.settings import Settings
 
@@ -72,12 +73,17 @@ class Shelf:
 
     def load(self, **settings: object) -> Registry:
         """Load what is installed here, and nothing else."""
+        return self.load_loosely(**settings)
+
+    def load_loosely(self, strict: bool = True, complete: bool = True, **settings: object) -> Registry:
+        """The same, perhaps for somebody who can do with less."""
         found = [
             entry_point
             for distribution in sorted(importlib.metadata.distributions(path=[str(self.path)]), key=lambda d: d.name)
             for entry_point in distribution.entry_points
         ]
-        return load(Settings(own_namespace="", **settings), entry_points=found)  # type: ignore[arg-type]
+        given = Settings(own_namespace="", **settings)  # type: ignore[arg-type]
+        return load(given, entry_points=found, strict=strict, complete=complete)
 
 
 @pytest.fixture
@@ -297,8 +303,7 @@ def test_nothing_of_a_plugin_counts_when_a_part_of_it_is_broken(shelf):
     shelf.install("half", half)
     registry = shelf.load()
     assert not registry.health_checkers
-    registry.notify("deployment_started", {})
-    assert not registry.observer_errors
+    assert not registry.observers
 
 
 def test_ctrl_c_is_not_swallowed(shelf):
@@ -422,16 +427,164 @@ def seen(shelf) -> Callable[[str], list[dict[str, object]]]:
     return lambda module: sys.modules[module].seen
 
 
-def test_every_observer_is_told_although_one_raises(shelf, seen, caplog):
-    first = shelf.install("a", OBSERVER.format(act="raise SystemExit(1)"))
-    second = shelf.install("b", OBSERVER.format(act="pass"))
+def test_an_observer_that_raises_is_named_with_its_distribution_and_hook(shelf, seen, caplog):
+    module = shelf.install("acme-chat", OBSERVER.format(act="raise SystemExit(1)"), plugin="chat", version="1.2")
+    shelf.install("other", OBSERVER.format(act="pass"))
     registry = shelf.load()
-    document = {"id": "1", "descriptor": {}}
-    registry.notify("deployment_started", document)
-    registry.notify("deployment_finished", document)
-    registry.notify("deployment_finished", document)
-    assert document == {"id": "1", "descriptor": {}}
-    assert len(seen(first)) == len(seen(second)) == 2
-    assert registry.observer_errors == {"a:a": 2}
-    assert "deployment_finished failed" in caplog.text or "its deployment_finished raised" in caplog.text
+    chat, other = registry.observers
+    assert (chat.key, chat.hooks) == ("acme-chat:chat", {"deployment_finished"})
+    with pytest.raises(PluginError, match=r"^observer chat of acme-chat 1\.2: its deployment_finished raised: System"):
+        chat.tell("deployment_finished", {"id": "1", "descriptor": {}})
+    other.tell("deployment_finished", {"id": "1", "descriptor": {}})
+    assert len(seen(module)) == 1
     assert [p["provides"] for p in registry.describe()] == [["observer deployment_finished"]] * 2
+
+
+def test_an_observer_may_ask_for_its_settings(shelf, seen):
+    module = shelf.install(
+        "room",
+        """
+        from deployer.sdk.plugin import hookimpl
+
+        seen = []
+
+        @hookimpl
+        def settings_schema():
+            return {"type": "object", "properties": {"room": {"type": "string"}}}
+
+        @hookimpl
+        def deployment_changed(deployment, settings):
+            seen.append((deployment["id"], settings.table["room"]))
+        """,
+    )
+    [observer] = shelf.load(plugins={"room": {"room": "ops"}}).observers
+    observer.tell("deployment_changed", {"id": "1"})
+    assert seen(module) == [("1", "ops")]
+
+
+# --- what hangs, or is forgotten ----------------------------------------------------------------------------------
+
+HANG = """
+    import threading
+
+    go = threading.Event()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("    go.wait(30)", "its import did not end within 0.2 s; when that is mended, start the service again"),
+        (
+            """
+    from deployer.sdk.plugin import hookimpl
+
+    @hookimpl
+    def register_strategies():
+        go.wait(30)
+        """,
+            "its register_strategies did not end within 0.2 s; when that is mended, start the service again",
+        ),
+        (
+            """
+    from deployer.sdk.plugin import hookimpl
+
+    @hookimpl
+    def settings_schema():
+        go.wait(30)
+        """,
+            "its settings_schema did not end within 0.2 s; when that is mended, start the service again",
+        ),
+    ],
+)
+def test_one_that_hangs_is_quarantined_and_the_others_are_loaded(shelf, monkeypatch, caplog, source, said):
+    monkeypatch.setattr(plugins, "DEADLINE", 0.2)
+    monkeypatch.setattr(plugins, "SLOW", 0.05)
+    caplog.set_level(logging.DEBUG, "deployer")
+    module = shelf.install("hanging", HANG + source)
+    shelf.install("other", CHECKER.format(name="other"))
+    registry = shelf.load()
+    broken = next(p for p in registry.describe() if p["name"] == "hanging")
+    sys.modules[module].go.set()
+    assert (broken["state"], broken["error"]) == ("quarantined", said)
+    assert set(registry.health_checkers) == {"other"}
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "loading plugin hanging:hanging"  # before it can hang
+    assert "loading plugin hanging:hanging takes more than 0.05 s; what hangs is given up after 0.2 s" in lines
+    assert "loading plugin other:other" in lines
+
+
+def test_a_hook_without_a_return_is_quarantined_with_a_hint(shelf):
+    shelf.install(
+        "forgetful",
+        """
+        from deployer.sdk.plugin import hookimpl
+
+        @hookimpl
+        def register_health_checkers():
+            ["forgot to return"]
+        """,
+    )
+    [plugin] = shelf.load().describe()
+    assert plugin["error"] == "its register_health_checkers returned nothing; did you forget `return`?"
+
+
+def test_a_plugin_that_gives_a_name_twice_says_so(shelf):
+    shelf.install("double", CHECKER.format(name="same").replace("[Checker()]", "[Checker(), Checker()]"))
+    [plugin] = shelf.load().describe()
+    assert plugin["error"] == "it gives the health checker same twice"
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"$ref": "#/$defs/nothing"}, "'#/$defs/nothing' is not in it, and nothing is fetched"),
+        (
+            {"properties": {"a": {"items": {"$ref": "https://example.com/schema"}}}},
+            "'https://example.com/schema' is not in it, and nothing is fetched",
+        ),
+        ({"$ref": "#"}, "RecursionError"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_found_when_the_plugin_is_loaded(shelf, schema, said):
+    source = CHECKER.format(name="acme").replace("name = ", f"options_schema = {schema!r}\n        name = ")
+    shelf.install("acme", source)
+    [plugin] = shelf.load().describe()
+    assert plugin["state"] == "quarantined"
+    assert plugin["error"].startswith(f"the options_schema of acme cannot be used: {said}")
+
+
+def test_references_within_a_schema_are_followed(shelf):
+    schema = {"$defs": {"size": {"type": "integer"}}, "properties": {"size": {"$ref": "#/$defs/size"}}}
+    source = CHECKER.format(name="acme").replace("name = ", f"options_schema = {schema!r}\n        name = ")
+    shelf.install("acme", source)
+    assert states(shelf.load()) == {"acme": "ok"}
+
+
+def test_two_plugins_of_one_name_are_remarked(shelf, caplog):
+    shelf.install("one", CHECKER.format(name="first"), plugin="health", version="1.0")
+    shelf.install("two", CHECKER.format(name="second"), plugin="health", version="2.0")
+    remarks = [plugin["remark"] for plugin in shelf.load().describe()]
+    assert remarks == [
+        "shares its name and the table [plugins.health] with that of two 2.0",
+        "shares its name and the table [plugins.health] with that of one 1.0",
+    ]
+    assert "plugin two:health shares its name" in caplog.text
+
+
+def test_whoever_only_looks_sees_a_clash_as_quarantine(shelf):
+    shelf.install("one", CHECKER.format(name="same"))
+    shelf.install("two", CHECKER.format(name="same"))
+    registry = shelf.load_loosely(strict=False)
+    assert states(registry) == {"one": "ok", "two": "quarantined"}
+    assert registry.plugins[1].error.startswith("two plugins give a health checker named 'same': one of one")
+
+
+def test_a_missing_table_may_be_borne_and_a_wrong_one_not(shelf):
+    shelf.install("needy", CHECKER.format(name="needy") + SCHEMA)
+    with pytest.raises(SettingsError, match="'size' is a required property"):
+        shelf.load()
+    registry = shelf.load_loosely(complete=False)
+    assert registry.describe()[0]["error"] == "[plugins.needy] 'size' is a required property"
+    with pytest.raises(SettingsError, match="does not keep the limit minimum 1"):
+        shelf.load_loosely(complete=False, plugins={"needy": {"size": 0}})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core import policy
+from deployer.core.descriptor import policy
 from deployer.core.errors import SettingsError
 from deployer.core.settings import Settings, load
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core import settings as module
 from deployer.core.errors import SettingsError
-from deployer.core.settings import OPTIONS, Settings, check_exposure, load, translate_original_flags
+from deployer.core.settings import OPTIONS, Settings, check_exposure, defaults, load, translate_original_flags
 
 HOME = {"HOME": "/home/ann"}
 
@@ -17,7 +16,7 @@ HOME = {"HOME": "/home/ann"}
 @pytest.fixture(autouse=True)
 def not_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "namespace"
-    monkeypatch.setattr(module, "NAMESPACE_FILE", file)
+    monkeypatch.setattr(defaults, "NAMESPACE_FILE", file)
     return file
 
 

@@ -188,19 +188,29 @@ def test_one_app_owns_a_host_until_nothing_of_it_uses_it(world: World) -> None:
     world.descriptor("other", frontend=HOST)
 
 
-def test_observers_are_told_of_start_and_end(world: World) -> None:
+def test_observers_are_told_of_start_progress_and_end(world: World) -> None:
     told: list[tuple[str, str]] = []
+    progress: list[Document] = []
 
     class Tell:
+        key = "tests:tell"
+        hooks = frozenset({"deployment_started", "deployment_changed", "deployment_finished"})
+
+        def tell(self, hook: str, deployment: Document) -> None:
+            if hook == "deployment_changed":
+                progress.append(deployment["operation"])
+            else:
+                told.append((hook, deployment["status"]))
+
+    class Watched:
+        observers = (Tell(),)
+
         def __getattr__(self, name: str) -> object:
             return getattr(registry, name)
 
-        def notify(self, hook: str, deployment: Document) -> None:
-            told.append((hook, deployment["status"]))
-
     world.stop()
     registry = plugins.load(world.settings)
-    world.start(Tell())  # type: ignore[arg-type]
+    world.start(Watched())  # type: ignore[arg-type]
     deployment = world.deployed()
     world.service.undeploy(world.namespace, deployment.id, purge=True)
     world.quiet()
@@ -209,4 +219,6 @@ def test_observers_are_told_of_start_and_end(world: World) -> None:
         ("deployment_finished", "DEPLOYED"),
         ("deployment_finished", "UNDEPLOYED"),
     ]
+    assert {"deploy"} <= {found["kind"] for found in progress}
+    assert any("start-workload" in found["steps"] for found in progress)
     assert world.store.get(Deployment, deployment.id) is None

@@ -68,6 +68,7 @@ def test_the_provider_of_the_documentation_conforms(bench: Bench, check: checks.
     check(use(bench))
 
 
+@pytest.mark.slow
 def test_an_author_runs_it_as_the_documentation_says(tmp_path: Path) -> None:
     """In a folder with nothing but the two blocks of the page; some of the checks will do."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -7,7 +7,7 @@ from typing import Any
 import schemathesis
 from schemathesis.openapi.checks import UseAfterFree
 
-from deployer.core.headers import refused
+from deployer.core.descriptor.headers import refused
 
 
 @schemathesis.hook

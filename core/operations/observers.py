@@ -1,0 +1,310 @@
+"""Tells observers of deployments: each plugin in order from a durable queue of its own, and none waits for another."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from deployer.core.clock import SteadyClock
+from deployer.core.contract.store import Delete, Store, Update
+from deployer.core.errors import PluginError, StaleRevision, StoreError
+from deployer.core.model.records import Document, Event
+from deployer.core.plugin_manager.calls import Invocation
+from deployer.core.redaction import Redactor
+
+logger = logging.getLogger(__name__)
+
+DEADLINE = 30.0
+"""Seconds that an observer has for one call; a thread that goes on counts as hung."""
+
+RETRY_FOR = 3600.0
+"""Seconds for which an event is told again to an observer that fails, before it is dropped."""
+
+PAUSE = 1.0
+"""The first pause, in seconds, after an observer failed; doubled up to `PAUSE_MOST`."""
+
+PAUSE_MOST = 60.0
+
+STOPPING = 1.0
+"""Seconds that a call under way gets when the service stops; what did not return is told again at the next start."""
+
+
+class Observer(Protocol):
+    """A plugin that implements hooks for observers."""
+
+    @property
+    def key(self) -> str:
+        """Its name in logs, metrics and the store: `distribution:plugin`."""
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """Which it implements."""
+
+    def tell(self, hook: str, deployment: Document) -> None:
+        """Call the hook. Raises PluginError, which says who raised what."""
+
+
+class Observers:
+    """The queues of all observers. What waits is in the store: an `Event` is there until every observer was told."""
+
+    def __init__(
+        self,
+        store: Store,
+        observers: Iterable[Observer],
+        *,
+        redactor: Redactor,
+        secrets: Callable[[Document], set[str]],
+        clock: SteadyClock,
+        hung: Callable[[threading.Thread], None],
+        watch: Callable[[str, Document], None] | None = None,
+    ) -> None:
+        """
+        secrets   what must not be said of a deployment; may raise StoreError
+        hung      is told of a thread that goes on past its deadline
+        watch     is told everything too, at once and at least once; it neither fails nor waits
+        """
+        self._store = store
+        self._watch = watch
+        self.redactor, self.secrets, self.clock, self.hung = redactor, secrets, clock, hung
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._events: dict[str, Event] = {}
+        self._threads: list[threading.Thread] = []
+        self.errors: Counter[str] = Counter()
+        """Calls that failed, by observer."""
+        self.dropped: Counter[str] = Counter()
+        """Events that were given up, by observer."""
+        self._queues = [_Queue(observer, self) for observer in observers]
+
+    def start(self) -> None:
+        """Tell what is waiting, and whatever comes."""
+        for name, target in [("observers", self._run), *((f"observer-{q.key}", q.run) for q in self._queues)]:
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self._wake.set()
+
+    def stop(self) -> list[threading.Thread]:
+        """Tell no more, and return the threads that end now."""
+        self._stopping.set()
+        self._wake.set()
+        for queue in self._queues:
+            queue.stop()
+        return self._threads
+
+    def wake(self) -> None:
+        """There may be something to tell. Returns at once."""
+        self._wake.set()
+
+    def changed(self, deployment: Document) -> None:
+        """Tell of progress: transient, and of each deployment only the newest, when an observer is slow."""
+        for queue in self._queues:
+            queue.change(deployment)
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The hooks that somebody implements."""
+        return frozenset().union(*(queue.hooks for queue in self._queues))
+
+    # --- the store -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                self._take_in()
+            except StoreError as error:
+                logger.error("observers are told later: %s", error)
+                self._stopping.wait(PAUSE)
+                self._wake.set()
+
+    def _take_in(self) -> None:
+        """Hand what is new to the observers that implement its hook; what nobody waits for is over."""
+        found = self._store.find(Event)
+        with self._lock:
+            new = [event for event in found if event.id not in self._events]
+            self._events = {e.id: self._events.get(e.id, e) for e in found}
+        for event in new:
+            for queue in self._queues:
+                if queue.waits_for(event):
+                    queue.put(event)
+            if self._watch is not None:
+                self._watch(event.name, event.deployment)
+            if not self._pending(event):
+                self._settle(event)
+
+    def _pending(self, event: Event) -> bool:
+        return any(queue.waits_for(event) for queue in self._queues)
+
+    def told(self, event: Event, key: str) -> None:
+        """Record that an observer needs it no more. Raises StoreError."""
+        self._settle(event, key)
+
+    def _settle(self, event: Event, key: str = "") -> None:
+        """Add who was told, and delete the event when that were all."""
+        with self._lock:
+            while (current := self._events.get(event.id)) is not None:
+                known = {*current.told, *([key] if key else [])}
+                new = dataclasses.replace(current, told=sorted(known))
+                try:
+                    if self._pending(new):
+                        new = dataclasses.replace(new, revision=self._store.commit(Update(new)))
+                    else:
+                        self._store.commit(Delete(new))
+                except StaleRevision:  # another process was quicker
+                    stored = self._store.get(Event, event.id)
+                    if stored is None:
+                        self._events.pop(event.id)
+                    else:
+                        self._events[event.id] = stored
+                    continue
+                self._events[event.id] = new
+                return
+
+
+class _Queue:
+    """What one observer has yet to be told, in order."""
+
+    def __init__(self, observer: Observer, owner: Observers) -> None:
+        self._observer = observer
+        self._owner = owner
+        self._ready = threading.Condition()
+        self._stopping = threading.Event()
+        self._events: deque[Event] = deque()
+        self._changes: dict[str, Document] = {}
+        self._call: Invocation[None] | None = None
+        self._hanging: tuple[tuple[str, Document], Invocation[None]] | None = None
+        self._failing_since: float | None = None
+
+    @property
+    def key(self) -> str:
+        return self._observer.key
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        return self._observer.hooks
+
+    def waits_for(self, event: Event) -> bool:
+        return event.name in self.hooks and self.key not in event.told
+
+    def put(self, event: Event) -> None:
+        """Tell it in its turn."""
+        with self._ready:
+            self._events.append(event)
+            # What it has not heard yet of the progress until here is of no use any more.
+            self._changes.pop(event.deployment["id"], None)
+            self._ready.notify()
+
+    def change(self, deployment: Document) -> None:
+        """Tell of progress, after the events, unless something newer comes first."""
+        if "deployment_changed" in self.hooks:
+            with self._ready:
+                self._changes[deployment["id"]] = deployment
+                self._ready.notify()
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stopping.set()
+        with self._ready:
+            self._ready.notify()
+            if self._call is not None:
+                self._call.wake()
+
+    def run(self) -> None:
+        """Tell whatever comes until `stop`."""
+        while not self._stopping.is_set():
+            with self._ready:
+                self._ready.wait_for(lambda: self._stopping.is_set() or self._events or self._changes)
+                event = self._events[0] if self._events else None
+                change = None if event or not self._changes else self._changes.pop(next(iter(self._changes)))
+            if event is not None and self._deliver(event):
+                self._events.popleft()
+            elif change is not None:
+                self._once("deployment_changed", change)
+
+    def _deliver(self, event: Event) -> bool:
+        """Tell it until that succeeds or is given up, and record that. False when the service stops before."""
+        pause = PAUSE
+        while not self._stopping.is_set():
+            if self._once(event.name, event.deployment):
+                self._failing_since = None
+                return self._record(event)
+            now = self._owner.clock()
+            self._failing_since = self._failing_since or now
+            if now - max(self._failing_since, event.at) >= RETRY_FOR:
+                self._owner.dropped[self.key] += 1
+                logger.error(
+                    "observer %s is not told of %s of deployment %s: it failed for %.3g s",
+                    *(self.key, event.name, event.deployment["id"], RETRY_FOR),
+                )
+                return self._record(event)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, PAUSE_MOST)
+        return False
+
+    def _record(self, event: Event) -> bool:
+        while not self._stopping.is_set():
+            try:
+                self._owner.told(event, self.key)
+            except StoreError as error:
+                logger.error("that %s was told cannot be recorded yet: %s", self.key, error)
+                self._stopping.wait(PAUSE)
+            else:
+                return True
+        return False
+
+    def _once(self, hook: str, deployment: Document) -> bool:
+        """One call, if none hangs. True when it returned; of one that hung before, when it was the same call."""
+        what = (hook, deployment)
+        while not self._stopping.is_set():
+            started, call = self._hanging or (what, self._start(hook, deployment))
+            if call is None:
+                return False
+            if not call.wait(DEADLINE):
+                if self._stopping.is_set():
+                    return call.done.wait(STOPPING) and self._succeeded(call)
+                if self._hanging is None:
+                    self._owner.hung(call.thread)
+                    self._owner.errors[self.key] += 1
+                    logger.error("observer %s hangs in %s; it is told nothing more until that returns", self.key, hook)
+                self._hanging = (started, call)
+                return False
+            self._hanging = None
+            told = self._succeeded(call)
+            if started == what:
+                return told
+        return False
+
+    def _start(self, hook: str, deployment: Document) -> Invocation[None] | None:
+        """None when it is not known what must not be said, or the service stops."""
+        try:
+            secrets = self._owner.secrets(deployment)
+        except StoreError as error:
+            logger.error("observer %s is told later: %s", self.key, error)
+            return None
+
+        def tell() -> None:
+            with self._owner.redactor.about(deployment["id"], secrets):
+                self._observer.tell(hook, copy.deepcopy(deployment))
+
+        with self._ready:
+            if not self._stopping.is_set():
+                self._call = Invocation(tell, f"observer-{self.key}")
+                return self._call
+        return None
+
+    def _succeeded(self, call: Invocation[None]) -> bool:
+        try:
+            call.result()
+        except PluginError as error:
+            self._owner.errors[self.key] += 1
+            logger.error("%s", error)
+            return False
+        return True
