@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from deployer.core.model import migrations
 from deployer.core.model.kind import Kind
 
 Document = dict[str, Any]
@@ -123,16 +120,6 @@ class Previous:
     def last_route(self) -> Route | None:
         """Its route, whoever made it."""
         return self.route or self.original_route
-
-    def to_document(self) -> Document:
-        """As JSON, for the target of a retirement."""
-        found: Document = msgspec.to_builtins(self)
-        return found
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Previous:
-        """The inverse of `to_document`, and what older releases wrote. Raises msgspec.ValidationError."""
-        return msgspec.convert(migrations.previous_1_to_2(document), cls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

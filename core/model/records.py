@@ -20,6 +20,7 @@ from deployer.core.errors import Conflict, StoreError
 from deployer.core.model import migrations
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Made, PinnedSettings, PlannedStep, Previous, ProviderRef, Route, Workload
+from deployer.core.model.target import NOTHING, Target
 
 Json = Any
 
@@ -85,11 +86,13 @@ class OperationState(StrEnum):
 class Record:
     """Base of all records. `KIND` and `key` name it in the store; namespace, app and tag are what lists filter by.
 
-    `ENUMS` are the fields that are more than the text by which JSON has them.
+    `ENUMS` are the fields that are more than the text by which JSON has them, `PARTS` those that are more than its
+    objects.
     """
 
     KIND: ClassVar[str]
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {}
+    PARTS: ClassVar[Mapping[str, type[Target]]] = {}
     namespace: str
     app: str
     revision: int = 0
@@ -111,6 +114,8 @@ class Record:
         for f in dataclasses.fields(self):
             if f.name not in ("revision", "sequence"):
                 out[f.name] = getattr(self, f.name)
+        for name in self.PARTS:
+            out[name] = out[name].to_document()
         return out
 
     @classmethod
@@ -120,6 +125,8 @@ class Record:
         values = {k: v for k, v in document.items() if k in known}
         for name, enum in cls.ENUMS.items():
             values[name] = enum(values[name])
+        for name, part in cls.PARTS.items():
+            values[name] = part.from_document(values.get(name) or {})
         return cls(**values, revision=revision, sequence=sequence)
 
 
@@ -362,15 +369,12 @@ class Operation(Record):
     spent       seconds consumed by phase; undo counts as the phase "undo"
     failure     why it is being undone, once it is
     attempts    how often it was retried since it last got further
-    target      what a retire is for: `{"by": id of the deployment that took over, "drop": ["route", "service"],
-                "previous": the `previous` of its plan}`, each optional; for a deployment `{"awaits": id of the
-                operation that must end before}`, `due` being how long that is waited for.
-                `{"ending": {"version", "controller": uid, "grace": seconds}}` for pods that an undo left.
-                `"released": true` once nothing but pods that end is left of the deployment
+    target      what it is for, besides the deployment
     """
 
     KIND: ClassVar[str] = "operation"
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"kind": OperationKind, "state": OperationState}
+    PARTS: ClassVar[Mapping[str, type[Target]]] = {"target": Target}
     id: str
     kind: OperationKind
     deployment: str
@@ -383,7 +387,7 @@ class Operation(Record):
     spent: dict[str, float] = field(default_factory=dict)
     failure: Document | None = None
     attempts: int = 0
-    target: Document = field(default_factory=dict)
+    target: Target = NOTHING
 
     @property
     def key(self) -> str:

@@ -67,7 +67,7 @@ class _Queue:
             return None
         ordered = sorted(
             self.operations.values(),
-            key=lambda o: (not _is_aside(o), "drop" not in o.target, o.sequence, o.id),
+            key=lambda o: (not _is_aside(o), not o.target.drop, o.sequence, o.id),
         )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
@@ -81,14 +81,14 @@ class _Queue:
         return max(self._due(operation), self.not_before)
 
     def _due(self, operation: Operation) -> float:
-        awaited = operation.target.get("awaits")
-        ready = operation.id in self.early or (awaited is not None and awaited not in self.operations)
+        awaited = operation.target.awaits
+        ready = operation.id in self.early or (bool(awaited) and awaited not in self.operations)
         return 0.0 if ready else operation.due
 
 
 def _is_aside(operation: Operation) -> bool:
     """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
-    return operation.kind is OperationKind.RETIRE or bool(operation.target.get("released"))
+    return operation.kind is OperationKind.RETIRE or operation.target.released
 
 
 class Engine:

@@ -32,7 +32,6 @@ from deployer.core.gate import Gate
 from deployer.core.model.records import (
     App,
     Deployment,
-    Document,
     Failure,
     Operation,
     OperationKind,
@@ -42,6 +41,7 @@ from deployer.core.model.records import (
     new_id,
     timestamp_of,
 )
+from deployer.core.model.target import NOTHING, Ending, Target
 from deployer.core.operations.invocation import StepCrashed
 from deployer.core.operations.planning import Planner, check_steps
 from deployer.core.operations.runner import AWAITS, FAILURES, Runner
@@ -133,7 +133,7 @@ class Rollout(Runner):
             retire = next((o for o in self._others(OperationKind.RETIRE) if o.deployment == other.id), None)
             if retire is None:
                 continue
-            if self.operation.target.get("awaits") == retire.id:
+            if self.operation.target.awaits == retire.id:
                 return self._tools.clock() < self.operation.due
             plan = self._store.get(Plan, other.id)
             limit = self._removal_budget(plan) if plan else HOLD_INTERVAL
@@ -143,7 +143,7 @@ class Rollout(Runner):
                     f"version {other.version} is still draining (deployment {other.id}): it starts again when it has "
                     f"been removed, from {timestamp_of(retire.due)} on"
                 ),
-                target={"awaits": retire.id},
+                target=Target(awaits=retire.id),
                 **self._wait(limit, least=limit),
             )
             return True
@@ -221,7 +221,7 @@ class Rollout(Runner):
             preview = plan.route.preview.host
             changes += claim_hosts(self._store, self._tools.settings, plan.descriptor, preview=preview)
         text = f"version {plan.version}" + (f", replacing version {plan.previous.version}" if plan.previous else "")
-        self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target={})
+        self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target=NOTHING)
 
     def _steps(self, plan: Plan) -> list[Step]:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
@@ -284,7 +284,7 @@ class Rollout(Runner):
     def _follow_up(self, plan: Plan) -> list[Operation]:
         """What is left to do after the commit: drop, release, retire."""
 
-        def retire(deployment: str, hold: float, target: Document) -> Operation:
+        def retire(deployment: str, hold: float, target: Target) -> Operation:
             return Operation(
                 namespace=plan.namespace,
                 app=plan.app,
@@ -297,7 +297,7 @@ class Rollout(Runner):
 
         previous = plan.previous
         if previous is None:
-            return [retire(plan.deployment, 0.0, {"by": plan.deployment})] if plan.route else []
+            return [retire(plan.deployment, 0.0, Target(by=plan.deployment))] if plan.route else []
         operations = []
         drop = []
         if previous.last_route and not plan.route:
@@ -305,9 +305,10 @@ class Rollout(Runner):
         if previous.service_object and not plan.objects.service:
             drop.append("service")
         if drop:
-            operations.append(retire(plan.deployment, 0.0, {"drop": drop, "previous": previous.to_document()}))
-        pinned = previous.to_document()
-        operations.append(retire(previous.deployment, plan.settings.hold, {"by": plan.deployment, "previous": pinned}))
+            operations.append(retire(plan.deployment, 0.0, Target(drop=tuple(drop), previous=previous)))
+        operations.append(
+            retire(previous.deployment, plan.settings.hold, Target(by=plan.deployment, previous=previous))
+        )
         return operations
 
     # --- undo ----------------------------------------------------------------------------------------------------
@@ -352,14 +353,14 @@ class Rollout(Runner):
 
     def _ending(self, plan: Plan, controller: str) -> Operation:
         """Waits for the pods of the controller that had this uid."""
-        ending = {"version": plan.version, "grace": grace_time(plan), "controller": controller}
+        ending = Ending(version=plan.version, controller=controller, grace=grace_time(plan))
         return Operation(
             namespace=plan.namespace,
             app=plan.app,
             id=new_id(),
             kind=OperationKind.RETIRE,
             deployment=plan.deployment,
-            target={"ending": ending, "released": True},
+            target=Target(ending=ending, released=True),
         )
 
     def _undo_steps(self, plan: Plan) -> None:
@@ -410,8 +411,16 @@ class Rollout(Runner):
             raise Hold(self._kept(plan, what, why))
 
     def _kept(self, plan: Plan, what: str, why: str) -> str:
-        plugin = plan.strategy.source or plan.strategy.name
+        pinned = {"strategy": plan.strategy, "ingress": plan.ingress if plan.route else None, "health": plan.health}
+        gone = [ref.source or ref.name for kind, ref in pinned.items() if ref and not self._installed(kind, ref.name)]
+        plugin = ", ".join(gone) or plan.strategy.source or plan.strategy.name
         return f"{what} ({why}): everything is kept as it is until the plugin is back ({plugin})"
+
+    def _installed(self, kind: str, name: str) -> bool:
+        with contextlib.suppress(PluginError):
+            self._tools.registry.entry(kind, name)
+            return True
+        return False
 
     def _selected(self, kube: KubeAccess, plan: Plan, gate: Gate) -> bool:
         """Does the Service or the route lead to this version? True also when nobody can tell."""

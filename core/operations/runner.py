@@ -411,7 +411,8 @@ class Runner:
 
 def _only_looks(step: Step) -> bool:
     """True for a step before the commit that changes nothing, as nothing need be undone."""
-    return type(step).undo is Step.undo and Phase(step.phase) is not Phase.RETIRE
+    about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
+    return type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
 
 
 def _checked(step: Step, outcome: object) -> Outcome:

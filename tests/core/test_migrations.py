@@ -13,6 +13,7 @@ from deployer.core.errors import StoreError, UnknownFormat
 from deployer.core.model import migrations
 from deployer.core.model.plan import Backend, Made, PlannedStep, Previous, ProviderRef, Route
 from deployer.core.model.records import Plan
+from deployer.core.model.target import Target
 
 OWN = {"name": "nginx", "source": "deployer:ingress_nginx", "version": "1.0"}
 
@@ -142,7 +143,11 @@ def test_what_is_no_plan_is_no_crash() -> None:
 
 
 def test_a_retirement_of_an_older_release_finds_what_it_retires() -> None:
-    previous = Previous.from_document({**FORMAT_1["previous"], "original_route": FORMAT_1["route"], "ingress": OWN})
-    assert previous.original_route == previous.last_route == read(FORMAT_1).route
-    assert previous.ingress == ProviderRef(**OWN)
-    assert Previous.from_document(json.loads(json.dumps(previous.to_document()))) == previous
+    previous = {**FORMAT_1["previous"], "original_route": FORMAT_1["route"]}
+    target = Target.from_document({"by": "d2", "previous": previous, "drop": ["route"]})
+    assert target.previous is not None
+    assert target.previous.original_route == target.previous.last_route == read(FORMAT_1).route
+    assert (target.previous.ingress, target.drop, target.ending) == (None, ("route",), None)
+    document = json.loads(json.dumps(target.to_document()))
+    assert document.keys() == {"by", "previous", "drop"}, "what an older release would take for given"
+    assert Target.from_document(document) == target

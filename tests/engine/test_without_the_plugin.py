@@ -12,6 +12,8 @@ import pytest
 
 from deployer.core.model.records import Deployment, Plan, Status
 from deployer.core.operations import rollout
+from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Entry
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, INGRESS
 from deployer.sdk.strategy import (
     AwaitReady,
@@ -189,6 +191,50 @@ def test_traffic_that_a_step_moved_without_saying_so_is_seen_as_well(world: Worl
     )
     world.until(lambda: "version 2 may have traffic already" in world.log(second.id), "the hold")
     assert (world.names(), world.live_version()) == (BOTH, "2")
+
+
+@pytest.mark.parametrize("says", ["disturbs", "exposes"])
+def test_a_step_about_traffic_that_has_no_undo_is_not_forgotten(world: World, says: str) -> None:
+    """Steps without an undo only look, and begin anew after a crash, but for these."""
+
+    class Blunt(Step):
+        id = "blunt"
+        phase = Phase.START
+
+        def run(self, work: Work) -> Outcome:
+            work.log("waiting")
+            work.gate.pause(600)
+            return Done()
+
+    setattr(Blunt, says, True)
+    restart_with(world, Steps("own", lambda plan: [Blunt(), StartWorkload(), MoveService()]))
+    world.deployed()
+    second = world.deploy(deploymentType="own")
+    world.until(lambda: "waiting" in world.log(second.id), "the step")
+    world.stop()
+    world.start()
+    world.until(lambda: "step blunt may have" in world.log(second.id), "the hold")
+
+
+def test_the_plugin_that_is_gone_is_named(world: World) -> None:
+    """The strategy is there, but the health checker that its deployment was pinned to is not."""
+    steps = Steps("own", lambda plan: [*deploy_steps(plan), Own("wait", waits, phase=Phase.CONFIRM)])
+    restart_with(world, steps)
+    world.deployed(**HEALTHY)
+    second = world.deploy(**HEALTHY, deploymentType="own")
+    world.until(lambda: "waiting" in world.log(second.id), "the step that waits")
+    world.until(lambda: not world.engine.running, "parking")
+    world.stop()
+    registry = plugins.load(world.settings)
+    strategies = {**registry.strategies, "own": Entry(steps, "tests", "1", "own")}
+    world.start(dataclasses.replace(registry, strategies=strategies, health_checkers={}))
+    held = f"until the plugin is back ({registry.ref('health', 'probe')['source']})"
+    world.until(lambda: held in world.log(second.id), "the hold")
+    assert (world.names(), world.live_version()) == (BOTH, "2")
+    restart_with(world, steps)
+    world.ended(second, Status.FAILURE)
+    world.quiet()
+    assert (world.names(), world.live_version()) == (OLD, "1")
 
 
 @pytest.mark.parametrize("says", ["disturbs", "exposes"])
