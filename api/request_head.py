@@ -1,4 +1,4 @@
-"""The head of a request: what HTTP permissions of it, and whether it asks for the log stream."""
+"""The head of a request: what HTTP demands of it, and whether it asks for the log stream."""
 
 from __future__ import annotations
 

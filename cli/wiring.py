@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from contextlib import AbstractContextManager
+from functools import partial
 
 from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
@@ -18,6 +19,7 @@ from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.cli import figures
 from deployer.core.commands.service import Service
+from deployer.core.contract.providers import EnvInjector
 from deployer.core.contract.store import Store
 from deployer.core.deployment_log import Logbook
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
@@ -26,6 +28,7 @@ from deployer.core.model.records import App
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.runner import Tools
 from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import guard_logging, redactor_for
 from deployer.core.settings import Settings, check_exposure, is_loopback
@@ -43,7 +46,8 @@ GRACE = 20.0
 
 _REST_SHARE = 0.5  # of the grace time, for requests under way
 _ASK_FOR = 2.0  # seconds that the API server has to answer a question about readiness
-_WARN_WITHIN = 10.0  # seconds that an injector has for its warnings
+_WARN_WITHIN = 10.0  # seconds that injectors have for their warnings
+_LATE = 0.5  # seconds more for one that keeps to its gate
 _FRESH_FOR = 2.0  # seconds for which the answer is good
 
 _log = logging.getLogger(__name__)
@@ -252,9 +256,21 @@ def start(
 
 def _warn(registry: plugins.Registry) -> None:
     """Log what the injectors have to say; nobody waits for it."""
-    for injector in registry.injectors:
+    gate = Gate(time.monotonic() + _WARN_WITHIN)
+    calls = {
+        registry.title("env", name): Invocation(partial(_warnings, entry.provider, gate), "warnings")
+        for name, entry in registry.env_injectors.items()
+    }
+    for title, call in calls.items():
+        if not call.wait(gate.remaining() + _LATE):
+            _log.warning("%s did not come back from warnings() within %g s", title, _WARN_WITHIN)
+            continue
         try:
-            for text in injector.warnings(Gate(time.monotonic() + _WARN_WITHIN)):
+            for text in call.result():
                 _log.warning("%s", text)
-        except Exception as error:  # noqa: BLE001 - a plugin's, and no text of it, which may hold a value
-            _log.warning("%s could not say what there is to know: %s", injector.name, type(error).__name__)
+        except BaseException as error:  # noqa: BLE001 - a plugin's, and no text of it, which may hold a value
+            _log.warning("%s raised %s in warnings()", title, type(error).__name__)
+
+
+def _warnings(injector: EnvInjector, gate: Gate) -> list[str]:
+    return list(injector.warnings(gate))

@@ -12,11 +12,11 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from deployer.core.contract.kinds import Kind
-from deployer.core.contract.kube import CONTROLLED_BY
+from deployer.core.contract.kube import CONTROLLED_BY, ClusterEvent
 from deployer.core.errors import (
     DeadlineExceeded,
     KubeError,
@@ -58,15 +58,18 @@ class _Undecodable(Exception):
     """A line of the watch could not be read: it is skipped, and listing again makes up for what it said."""
 
 
+Met = Callable[[Sequence[Document]], bool]
+
+
 class _Waiter:
-    """Who waits for objects that match a selector: for any change of them, or (`gone`) until there is none.
+    """Who waits for objects that match a selector: for any change of them, or until they are as `met` wants.
 
     `wake` is called under the mirror's lock.
     """
 
-    def __init__(self, selector: Mapping[str, str], wake: Callable[[], None], *, gone: bool = False) -> None:
+    def __init__(self, selector: Mapping[str, str], wake: Callable[[], None], met: Met | None = None) -> None:
         self.selector = dict(selector)
-        self.gone = gone
+        self.met = met
         self.anchor = next(iter(self.selector.items()), None)
         self.wake = wake
         self.error: KubeError | None = None
@@ -171,12 +174,12 @@ class Mirror:
         finally:
             self._forget(waiter)
 
-    def on_gone(self, labels: Mapping[str, str], wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` when no object has these labels (at once if that is so already, and each time that the last one
-        goes), or the mirror may not look. Returns the function that unsubscribes. `wake` must only set a flag: it runs
-        under the mirror's lock.
+    def on_event(self, event: ClusterEvent, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` when the event has come (at once if that is so already, and with each change of the objects as
+        long as it is), or the mirror may not look. Returns the function that unsubscribes. `wake` must only set a flag:
+        it runs under the mirror's lock.
         """
-        waiter = _Waiter(labels, wake, gone=True)
+        waiter = _Waiter(event.labels, wake, event.has_come)
         with self._lock:
             self._add(waiter)
             self._start()
@@ -278,8 +281,8 @@ class Mirror:
             yield from waiters
 
     def _tell(self, waiter: _Waiter) -> None:
-        """Wake it, unless it waits for an end that has not come."""
-        if not waiter.gone or (self._synced and not self._select(waiter.selector)):
+        """Wake it, unless it waits for something that has not come."""
+        if waiter.met is None or (self._synced and waiter.met(self._select(waiter.selector))):
             waiter.wake()
 
     # --- the thread -----------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from deployer.core.model.records import Document
 from deployer.core.podspec.rules import app_containers
 from deployer.kube.owned import event_time
 
+_MOST_LISTED = 8  # kinds of Events
+
 
 def name_of(found: Document) -> str:
     """The object's name."""
@@ -117,10 +119,10 @@ def ready_endpoints(slices: Iterable[Document]) -> Iterator[str]:
                 yield str(endpoint["targetRef"].get("uid"))
 
 
-def missing_condition(pod: Document, type_: str, *, reason: str = "") -> str:
-    """The message of a condition that does not hold; empty when it holds or has another reason."""
+def missing_condition(pod: Document, type_: str) -> str:
+    """The message of a condition that does not hold; empty when it holds."""
     for found in pod.get("status", {}).get("conditions") or ():
-        if found.get("type") == type_ and found.get("status") != "True" and reason in ("", found.get("reason")):
+        if found.get("type") == type_ and found.get("status") != "True":
             return str(found.get("message") or found.get("reason") or type_)
     return ""
 
@@ -160,13 +162,13 @@ def count(events: Iterable[Document]) -> int:
     return sum(int((event.get("series") or {}).get("count") or event.get("count") or 1) for event in events)
 
 
-def listed(events: Sequence[Document], most: int = 8) -> str:
+def listed(events: Sequence[Document]) -> str:
     """The newest Events that tell of trouble, oldest first, a line each; those that begin alike are one."""
     alike: dict[tuple[str, str], list[Document]] = {}
     for event in sorted(warnings(events), key=event_time, reverse=True):
         alike.setdefault((str(event.get("reason")), message_of(event)[:24]), []).append(event)
     lines = []
-    for (reason, _), same in list(alike.items())[:most]:
+    for (reason, _), same in list(alike.items())[:_MOST_LISTED]:
         often = f" ({count(same)} times)" if count(same) > 1 else ""
         lines.append(f"{reason}{often}: {short(message_of(same[0]))}")
     return "\n".join(reversed(lines))

@@ -33,12 +33,11 @@ Listener = Callable[[Change], None]
 class Store:
     """All objects. Listeners are called within the write: they note what to do and never write themselves."""
 
-    def __init__(self, history: int = HISTORY) -> None:
+    def __init__(self) -> None:
         # Starts from the clock so that a version from an earlier sandbox counts as too old, not as one of this sandbox.
         self.revision = int(time.time()) * 1000
         self.compacted = self.revision
         self.history: deque[Change] = deque()
-        self._keep = history
         self._objects: dict[Kind, dict[str, dict[str, Object]]] = {kind: {} for kind in KINDS}
         self._places: dict[str, tuple[Kind, Key]] = {}
         self._dependents: dict[str, set[str]] = {}
@@ -128,7 +127,7 @@ class Store:
         obj["metadata"]["resourceVersion"] = str(self.revision)
         change = Change(self.revision, kind, event, obj, old)
         self.history.append(change)
-        if len(self.history) > self._keep:
+        if len(self.history) > HISTORY:
             self.compacted = self.history.popleft().revision
         for listener in list(self._listeners):
             listener(change)

@@ -3,6 +3,7 @@
 from deployer.core.contract.providers import (
     PREVIEW_OPTIONS,
     Backend,
+    Capability,
     IngressProvider,
     PodAnswers,
     Preview,
@@ -25,6 +26,7 @@ __all__ = [
     "Address",
     "Answer",
     "Backend",
+    "Capability",
     "DataPlane",
     "IngressProvider",
     "Objection",

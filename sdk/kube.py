@@ -14,7 +14,7 @@ from deployer.core.contract.kinds import (
     SERVICE,
     Kind,
 )
-from deployer.core.contract.kube import KubeAccess
+from deployer.core.contract.kube import Changed, KubeAccess, NotReady
 
 __all__ = [
     "CONFIG_MAP",
@@ -28,6 +28,8 @@ __all__ = [
     "POD",
     "SECRET",
     "SERVICE",
+    "Changed",
     "Kind",
     "KubeAccess",
+    "NotReady",
 ]

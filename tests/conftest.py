@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # Whoever asks for one of these has a sandbox or a service: see `make test-fast`.
-STARTED = frozenset({"cluster", "sandbox", "world", "deployer", "lab", "etcd"})
+STARTED = frozenset({"cluster", "sandbox", "world", "served", "deployer", "lab", "etcd"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         room = Path(item.path).relative_to(here).parts[0]
         if (
-            room not in ("cluster", "kill")
+            room not in ("cluster", "kill", "sandbox")
             and not STARTED & set(getattr(item, "fixturenames", ()))
             and not item.get_closest_marker("slow")
         ):

@@ -162,7 +162,8 @@ def _annotations(descriptor: Document, version: str, deployment_id: str, deploym
         "useHealthCheck": "true" if checked else "false",
     }
     if checked:
-        out["healthCheckPath"] = descriptor["healthCheckPath"]
+        if path := descriptor.get("healthCheckPath"):  # not every checker needs one
+            out["healthCheckPath"] = path
         out["healthCheckPort"] = str(health_port(descriptor))
         out["healthCheckType"] = descriptor["healthCheckType"]
     if descriptor.get("frontend"):

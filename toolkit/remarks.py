@@ -19,7 +19,7 @@ _OF_THE_FRONTEND = (
     *("redirectWww", "useCompression", "useStickySessions"),
     *("additionHttpHeaders", "tlsSecretName", "ingressOptions"),
 )
-_OF_HEALTH = ("healthCheckPort", "healthCheckPath", "healthCheckType")
+_OF_HEALTH = ("healthCheckPort", "healthCheckPath", "healthCheckType", "healthCheckOptions")
 
 # The grammar of an image's name, as nodes read it: https://pkg.go.dev/github.com/distribution/reference
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"

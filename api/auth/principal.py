@@ -55,10 +55,12 @@ class Unsure(DeployerError):
     `detail` is for those who run the service: callers who have not proved who they are get the message alone.
     """
 
-    def __init__(self, message: str, detail: str = "", retry_after: float = 1.0) -> None:
+    retry_after = 1.0
+    """Seconds."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail or message
-        self.retry_after = retry_after
 
 
 class Authenticator(ABC):

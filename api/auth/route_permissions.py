@@ -1,4 +1,4 @@
-"""What a request permissions, from the route table."""
+"""What permissions a request needs, from the route table."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import re
 import falcon
 
 from deployer.api import http
-from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
+from deployer.api.routes import ROUTES, Access, Anybody, Permission
 
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class RoutePermissions:
-    """Looks requests up in the route table. What is not in it is demanded of somebody who is known, at least."""
+    """Looks requests up in the route table. What is not in it needs an authenticated caller."""
 
-    def __init__(self, routes: tuple[Route, ...] = ROUTES) -> None:
-        self._routes = {route.path: route for route in routes if not route.stream}
+    def __init__(self) -> None:
+        self._routes = {route.path: route for route in ROUTES if not route.stream}
         public = [r.path for r in self._routes.values() if Anybody.EVERYBODY in r.methods.values()]
         self._public = re.compile("|".join(map(_pattern, public)) or r"(?!)")
 
     def of(self, method: str, template: str | None) -> Access:
-        """What a method on a route permissions. `template` is the route's path; None when there is no such route."""
+        """What a method on a route needs. `template` is the route's path; None when there is no such route."""
         if method == "OPTIONS":
             return Anybody.EVERYBODY
         route = self._routes.get(template or "")

@@ -7,7 +7,7 @@ booleans may be texts. So a descriptor has two schemas here, one as it is sent a
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from deployer.core.contract.health import BODY_LIMIT
@@ -128,6 +128,8 @@ class _Descriptor:
             fields["healthCheckType"]["enum"] = sorted(rules.health_checkers)
             fields["strategyOptions"] |= self._options("Strategy", rules.strategies)
             fields["ingressOptions"] |= self._options("Ingress", dict([rules.ingress]))
+            fields["healthCheckOptions"] |= self._options("HealthCheck", rules.health_options)
+            fields["extensions"] |= self._extensions(rules.extensions)
         return schema
 
     def _options(self, what: str, schemas: Mapping[str, Mapping[str, Any] | None]) -> Document:
@@ -143,6 +145,14 @@ class _Descriptor:
             self.definitions[component] = lifted
             found.append({"$ref": REF + component})
         return found[0] if len(found) == 1 else {"anyOf": found}
+
+    def _extensions(self, plugins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Document:
+        """The options of each plugin that may have some; it may have several schemas, all of which count."""
+        fields: Document = {}
+        for name, schemas in plugins.items():
+            lifted = [self._lift(schema, f"Extension-{name}-{n}") for n, schema in enumerate(schemas)]
+            fields[name] = {"type": "object"} | ({"allOf": lifted} if lifted else {"maxProperties": 0})
+        return {"properties": fields, "additionalProperties": False}
 
     def _lift(self, schema: Mapping[str, Any], owner: str = "") -> Document:
         """A copy in which `$defs` have become components, since `#` is another document's root in OpenAPI."""
@@ -290,6 +300,7 @@ _RECORDS: dict[str, Any] = {
         version={"type": "string"},
         state={"type": "string", "enum": ["ok", "quarantined"]},
         provides={"type": "array", "items": {"type": "string"}},
+        remark={"type": "string", "description": "What there is to know about it, although it is no error."},
         error={"type": "string", "description": "Why it is quarantined."},
         traceback={"type": "string"},
     ),

@@ -18,18 +18,14 @@ import re
 import resource
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 from falcon.uri import parse_query_string
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 
-from deployer.api import http
 from deployer.api.auth.stream_auth import Refused, StreamAuth
 from deployer.api.browsers import hosts, origins
 from deployer.api.browsers.hosts import AllowedHosts
@@ -38,7 +34,9 @@ from deployer.api.negotiation import refuse_misspelled
 from deployer.api.openapi.operations import OPERATIONS
 from deployer.api.request_head import Target
 from deployer.api.resources.meta import NO_WEBSOCKET
+from deployer.api.stream.connection import INCOMING, Asked, Connection
 from deployer.api.stream.feed import SEND_TIMEOUT, Feed, Viewer, frame
+from deployer.api.stream.handover import Handover
 from deployer.core.commands.service import Service
 from deployer.core.errors import Invalid, NotFound, StoreUnavailable
 from deployer.core.redaction import about_nobody
@@ -46,15 +44,12 @@ from deployer.core.redaction import about_nobody
 # Close codes: 1000 to 1013 are RFC 6455's and IANA's, 44xx repeat what REST would have answered.
 ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404
 
-KERNEL_BUFFER = 64 * 1024
-"""Bytes that wait in the kernel for a viewer to take them; Linux adds as much for its own needs (socket(7))."""
 OPENING = 1000
 """Connections that may be there beside the viewers: in the opening handshake, proving who they are, being refused.
 
 Never more than an eighth of the process's file descriptors. A new one beyond that takes the place of the oldest."""
 UNKNOWN_LOG = "there is no such deployment in this namespace"
 """Why a stream is closed with `UNKNOWN`."""
-_INCOMING = 16 * 1024  # bytes of a message from a viewer; there is nothing to say yet
 _REASON = 123  # bytes of a close reason, RFC 6455, 5.5
 
 _ROUTE = "/stream/deployments/{id}/logs"
@@ -76,24 +71,6 @@ _log = logging.getLogger(__name__)
 # The library reports every connection that opens, closes or fails; whatever matters is logged here.
 _wire_log = logging.getLogger(f"{__name__}.wire")
 _wire_log.setLevel(logging.CRITICAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Which log a connection asks for, with the query's parameters as REST has them."""
-
-    id: str
-    params: dict[str, str | list[str]]
-
-    @property
-    def namespace(self) -> str:
-        """Raises Invalid."""
-        return http.namespace(self)
-
-    @property
-    def after(self) -> int:
-        """How many messages the viewer has had already. Raises Invalid."""
-        return http.number(self, "after", least=0) or 0
 
 
 class LogStream:
@@ -127,10 +104,10 @@ class LogStream:
         self._allowed_hosts = allowed_hosts or AllowedHosts()
         self._grace = 5.0
         self._viewers = 0
-        self._connections: set[_Connection] = set()
-        self._opening: dict[_Connection, None] = {}  # those that are no viewers yet, the oldest first
+        self._connections: set[Connection] = set()
+        self._opening: dict[Connection, None] = {}  # those that are no viewers yet, the oldest first
         self._feeds: dict[str, Feed] = {}
-        self._listener = _Handover(self._most_opening)
+        self._listener = Handover(self._most_opening)
         self._thread: threading.Thread | None = None
         # Done when connections are taken; what it holds asks the loop to end.
         self._ready: concurrent.futures.Future[Callable[[], None]] = concurrent.futures.Future()
@@ -170,7 +147,7 @@ class LogStream:
     def _run(self) -> None:
         about_nobody()
         try:
-            # The selector loop by name: another policy's loop might not accept from `_Handover`.
+            # The selector loop by name: another policy's loop might not accept from `Handover`.
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(self._serve())
         except Exception as error:  # noqa: BLE001 - logged, and `start` raises it
@@ -195,7 +172,7 @@ class LogStream:
             ping_interval=self._ping_interval,
             ping_timeout=self._ping_interval,
             close_timeout=self._send_timeout,
-            max_size=_INCOMING,
+            max_size=INCOMING,
             max_queue=4,
             write_limit=0,
             logger=_wire_log,
@@ -212,8 +189,8 @@ class LogStream:
                 connection.transport.abort()
             await server.wait_closed()
 
-    def _connect(self, *args: Any, **kwargs: Any) -> _Connection:
-        connection = _Connection(*args, **kwargs)
+    def _connect(self, *args: Any, **kwargs: Any) -> Connection:
+        connection = Connection(*args, **kwargs)
         connection.home = self._connections
         connection.opening = self._opening
         connection.most_opening = self._most_opening
@@ -242,7 +219,7 @@ class LogStream:
             response = _refuse(connection, 503, _CROWDED)
             response.headers["Retry-After"] = "10"
             return response
-        cast(_Connection, connection).asked = asked
+        cast(Connection, connection).asked = asked
         return None
 
     def _turn_away(self, connection: ServerConnection, status: int, detail: str) -> Response:
@@ -250,7 +227,7 @@ class LogStream:
         return _refuse(connection, status, detail)
 
     async def _view(self, some: ServerConnection) -> None:
-        connection = cast(_Connection, some)
+        connection = cast(Connection, some)
         viewer = Viewer(connection)
         listener: asyncio.Task[None] | None = None
         counted = False
@@ -320,155 +297,13 @@ class LogStream:
 # --- plumbing ---------------------------------------------------------------------------------------------------------
 
 
-async def _ignore_messages(connection: _Connection) -> None:
+async def _ignore_messages(connection: Connection) -> None:
     """Read until the connection ends: it is how the library notices pongs and goodbyes."""
     with contextlib.suppress(ConnectionClosed):
         while True:
             await connection.recv(decode=False)
             # The next one only then: the library would read on, whatever waits.
             await connection.taken()
-
-
-class _Connection(ServerConnection):
-    """A connection that is a member of `home` from its first byte to its last, and the way out to its viewer.
-
-    Until it is `establish`ed it is one of `opening`, which holds `most_opening`, the oldest first.
-
-    `put` writes frames that were made for many viewers. The library, which writes its own whole as well, never knows.
-    """
-
-    asked: Asked
-    home: set[_Connection]
-    opening: dict[_Connection, None]
-    most_opening: int
-    patience: float  # seconds
-
-    def establish(self) -> None:
-        """From now on a viewer, whose place nobody takes."""
-        self.opening.pop(self, None)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.home.add(self)
-        self.opening[self] = None
-        if len(self.opening) > self.most_opening:
-            next(iter(self.opening)).give_way()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._deadline: asyncio.TimerHandle | None = None
-        # What a slow viewer does not take is to wait in the store, not in the kernel's memory; and what it sends at
-        # once is to be little.
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _INCOMING)
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.home.discard(self)
-        self.opening.pop(self, None)
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    # With a `write_limit` of 0 asyncio calls these when it has to keep something, and when it has no more.
-
-    def pause_writing(self) -> None:
-        self._empty.clear()
-        self._deadline = self.loop.call_later(self.patience, self.drop)
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._stop_waiting()
-        if not self.recv_messages.paused:
-            self.transport.resume_reading()
-
-    def _stop_waiting(self) -> None:
-        self._empty.set()
-        if self._deadline is not None:
-            self._deadline.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._empty.is_set():
-            self.transport.pause_reading()
-
-    def send_data(self) -> None:
-        """What the library has to say, in one piece: a thousand pongs are one write."""
-        data = self.protocol.data_to_send()
-        if whole := b"".join(data):
-            self.transport.write(whole)
-        if b"" in data and self.transport.can_write_eof():
-            self.transport.write_eof()
-
-    def put(self, data: bytes) -> bool:
-        """Write frames, unless the end has been said already; false when some of it has to wait."""
-        if data and self.state is State.OPEN:
-            self.transport.write(data)
-        return self._empty.is_set()
-
-    async def taken(self) -> None:
-        """Return when nothing has to wait any more, or the connection has ended: it is given `patience` seconds."""
-        await self._empty.wait()
-
-    def drop(self) -> None:
-        """End it without a goodbye, which would wait behind what is not read."""
-        _log.info("a log viewer took nothing for %g s and is dropped", self.patience)
-        self.transport.abort()
-
-    def give_way(self) -> None:
-        """End it in favour of a newer one."""
-        self.opening.pop(self, None)
-        self.transport.abort()
-
-
-class _Handover(socket.socket):
-    """To asyncio a listening socket; its connections come from `put` instead of from the network.
-
-    It is one end of a pair. A byte from the other end makes it readable, upon which asyncio calls `accept`.
-    """
-
-    def __init__(self, most: int) -> None:
-        """`most` connections wait at once; the oldest make room for others."""
-        mine, self._bell = socket.socketpair()
-        super().__init__(fileno=mine.detach())
-        self.setblocking(False)
-        self._bell.setblocking(False)
-        self._lock = threading.Lock()
-        self._open = True
-        self._most = most
-        self._waiting: deque[tuple[socket.socket, Any]] = deque()
-
-    def put(self, sock: socket.socket, address: Any) -> bool:
-        """Offer a connection. False when this is closed: the socket stays the caller's."""
-        with self._lock:
-            if not self._open:
-                return False
-            if len(self._waiting) >= self._most:
-                self._waiting.popleft()[0].close()
-            self._waiting.append((sock, address))
-            # A full pair is readable already.
-            with contextlib.suppress(BlockingIOError):
-                self._bell.send(b"!")
-            return True
-
-    def listen(self, backlog: int = 0, /) -> None:
-        """There is nothing to listen to."""
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection. Raises BlockingIOError when there is none; only then is the bell silenced."""
-        with self._lock:
-            if not self._waiting:
-                self.recv(4096)
-                raise BlockingIOError
-            return self._waiting.popleft()
-
-    def close(self) -> None:
-        """Close it, and every connection that nobody accepted. Idempotent."""
-        with self._lock:
-            self._open = False
-            while self._waiting:
-                self._waiting.popleft()[0].close()
-            self._bell.close()
-            super().close()
 
 
 def descriptors() -> int:

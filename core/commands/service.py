@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from deployer.core import descriptor as descriptors
+from deployer.core.commands import capabilities
 from deployer.core.commands.host_claims import claim_hosts, hosts_of, purge_changes, release_hosts
 from deployer.core.contract.store import Change, Create, Delete, Store, Update
 from deployer.core.deployment_log import Logbook
@@ -76,6 +77,7 @@ class Service:
         self._registry = registry
         self._settings = settings
         self._calls = ProviderCalls(registry)
+        self._ingress = registry.ingress()
         self.rules = rules(registry, settings)
 
     # --- descriptors ---------------------------------------------------------------------------------------------
@@ -108,6 +110,8 @@ class Service:
     def _provider_problems(self, normal: Document) -> list[Problem]:
         """What the providers say, who may repeat what they like, but no value of the environment."""
         found = self._calls.problems(self._chosen(normal), normal)
+        if (ingress := self._ingress) and normal.get("frontend"):
+            found += capabilities.problems(normal, ingress.name, ingress.capabilities, found)
         return [*_without_values(found, normal), *self._wrong_preview(normal)]
 
     def _wrong_preview(self, normal: Document) -> list[Problem]:
@@ -193,6 +197,8 @@ class Service:
         paths = () if cluster_asked else podtypes.unknown_fields(normal["podspec"])
         unknown = [Problem(path, said) for path in itertools.islice(paths, descriptors.MAX_UNKNOWN)]
         chosen = self._calls.remarks(self._chosen(normal), normal)
+        if (ingress := self._ingress) and normal.get("frontend"):
+            chosen += capabilities.remarks(normal, ingress.name, ingress.capabilities, chosen)
         found = [*unknown, *remarks(sent, normal, self._settings), *_without_values(chosen, normal)]
         return [{"path": remark.path, "message": remark.message} for remark in found]
 
@@ -460,6 +466,9 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
         strategies={name: entry.provider.options_schema for name, entry in registry.strategies.items()},
         health_checkers=list(registry.health_checkers),
         ingress=(settings.ingress, ingress.options_schema if ingress else None),
+        health_options={name: entry.provider.options_schema for name, entry in registry.health_checkers.items()},
+        without_path={name for name, entry in registry.health_checkers.items() if not entry.provider.needs_path},
+        extensions=registry.extensions,
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from deployer.core.contract.kinds import Kind
+from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import ForeignObject
 from deployer.core.gate import Gate
 from deployer.core.model.records import Document
@@ -22,12 +22,67 @@ CONTROLLED_BY = "@controlled-by"
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """The event that no object with these labels is left; made by `KubeAccess.gone`."""
+class ClusterEvent:
+    """Something that a parked step waits for: it has come, or it comes with a change of objects with these labels."""
 
     kind: Kind
     namespace: str | None
     labels: Mapping[str, str]
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        """Has it, when these are the objects with the labels?"""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Gone(ClusterEvent):
+    """The event that no object with these labels is left; made by `KubeAccess.gone`."""
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        """None is there."""
+        return not found
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(ClusterEvent):
+    """The event that an object is another one than it was: its resourceVersion moved, or it is gone."""
+
+    name: str
+    resource_version: str
+
+    @classmethod
+    def since(cls, kind: Kind, found: Document) -> Changed:
+        """For an object as it was read."""
+        meta = found["metadata"]
+        return cls(kind, meta.get("namespace"), meta.get("labels") or {}, meta["name"], meta["resourceVersion"])
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        """The object is not among them as it was."""
+        known = ((o["metadata"]["name"], o["metadata"]["resourceVersion"]) for o in found)
+        return (self.name, self.resource_version) not in known
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady(ClusterEvent):
+    """The event that one of these pods is not ready any more: its condition says so, it is ending, or it is gone."""
+
+    uids: frozenset[str]
+
+    @classmethod
+    def among(cls, pods: Sequence[Document], labels: Mapping[str, str]) -> NotReady:
+        """For pods of one namespace that have these labels; at least one."""
+        uids = frozenset(str(pod["metadata"]["uid"]) for pod in pods)
+        return cls(POD, pods[0]["metadata"]["namespace"], dict(labels), uids)
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        """Not all of the pods are among them and ready."""
+        return not self.uids <= {str(pod["metadata"]["uid"]) for pod in found if _is_ready(pod)}
+
+
+def _is_ready(pod: Document) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not pod["metadata"].get("deletionTimestamp")
 
 
 @dataclass(frozen=True)
@@ -174,3 +229,18 @@ class KubeAccess(Protocol):
 
         False when there is nothing of ours to write on. Raises Fenced.
         """
+
+
+class KubeReader:
+    """Reads the objects of the app's namespace, and nothing else. Raises KubeError and what the gate raises."""
+
+    def __init__(self, kube: KubeAccess) -> None:
+        self._kube = kube
+
+    def get(self, kind: Kind, name: str) -> Document | None:
+        """The object as it is now; None when it is not there."""
+        return self._kube.get(kind, name)
+
+    def list(self, kind: Kind, labels: Mapping[str, str] | None = None) -> Documents:
+        """The objects with these labels as they are now."""
+        return self._kube.list(kind, labels)

@@ -10,13 +10,13 @@ import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from deployer.core.contract.health import HealthTarget, Verdict
 from deployer.core.contract.kinds import SERVICE
-from deployer.core.contract.kube import Gone, KubeAccess
+from deployer.core.contract.kube import ClusterEvent, KubeAccess, KubeReader
 from deployer.core.errors import Problem, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.model.plan import Backend as Backend  # noqa: PLC0414 (others know it from here)
@@ -77,12 +77,12 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Park:
     """Nothing to do before `until` (by `work.now()`): the thread and the lease are freed, then `run` is called
-    again; with an `event` (`work.kube.gone(...)`) as soon as that has come, and after a restart. `reason` goes
-    to the log."""
+    again; with an `event` (`work.kube.gone(...)`, `Changed`, `NotReady`) as soon as that has come, and after a restart.
+    A time that is over, or less than a second away, counts as a second. `reason` goes to the log, once."""
 
     until: float
     reason: str = ""
-    event: Gone | None = None
+    event: ClusterEvent | None = None
 
 
 Outcome = Done | Park
@@ -195,7 +195,10 @@ class Strategy(Provider):
 
 
 class HealthChecker(Provider):
-    """Says of one pod whether it is healthy."""
+    """Says of one pod whether it is healthy. Its options are `healthCheckOptions`, which `target.options` has."""
+
+    needs_path: bool = True
+    """Must a descriptor have `healthCheckPath`? Not for TCP or gRPC; without one `target.path` is `/`."""
 
     @abstractmethod
     def check(self, target: HealthTarget) -> Verdict:
@@ -301,11 +304,35 @@ def backends_behind(kube: KubeAccess, app: str, backends: Sequence[Backend]) -> 
     return tuple(dict.fromkeys(found))
 
 
+class Capability(StrEnum):
+    """What an ingress provider may be able to do. A descriptor that asks for what its provider does not list is
+    refused, but for TLS, which is left to others then.
+
+    TLS            serves a host with the certificate of a Secret (`tlsSecretName` and what takes its place)
+    REDIRECT_WWW   redirects the `www.` twin of a host (`redirectWww`)
+    COMPRESSION    compresses answers (`useCompression`), or says itself when it does not
+    STICKY         keeps a client with its pod (`useStickySessions`)
+    HEADERS        adds headers to responses (`additionHttpHeaders`)
+    WEIGHTS        gives each of several versions its share of the requests
+    MATCH          gives a version the requests with a header or a cookie
+    PREVIEW        shows the new version before the switch (`previewCheck`)
+    """
+
+    TLS = "tls"
+    REDIRECT_WWW = "redirect-www"
+    COMPRESSION = "compression"
+    STICKY = "sticky"
+    HEADERS = "headers"
+    WEIGHTS = "weights"
+    MATCH = "match"
+    PREVIEW = "preview"
+
+
 class IngressProvider(Provider):
     """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
 
     capabilities: frozenset[str] = frozenset()
-    """Some of `tls`, `redirect-www`, `compression`, `sticky`, `headers`, `weights`, `preview`."""
+    """Those of `Capability` that it has, as such or by their names."""
 
     backend_tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
     """What a user can do about an app whose port speaks TLS, while the data plane speaks plain HTTP to it."""
@@ -393,13 +420,24 @@ class IngressProvider(Provider):
 
 @dataclass(frozen=True, slots=True)
 class EnvContext:
-    """What an injector may know: whose environment it is, where to say something, and how long it may take."""
+    """What an injector may know.
+
+    version      of the deployment, as it was decided
+    log          one line for the deployment's log
+    gate         cancellation and the deadline
+    descriptor   a copy of the descriptor, in its normal form
+    kube         reads objects of the app's namespace, as far as the Deployer may
+    options      what the descriptor has in `extensions` for the plugin; empty when it has nothing
+    """
 
     namespace: str
     app: str
     version: str
     log: Callable[[str], None]
     gate: Gate
+    kube: KubeReader
+    descriptor: Document = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EnvInjector(Provider):
@@ -407,7 +445,8 @@ class EnvInjector(Provider):
 
     @abstractmethod
     def environment(self, context: EnvContext) -> Sequence[Document]:
-        """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`."""
+        """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`, values being strings. Raise StepFailed
+        with a sentence that may be shown; of other errors only the class is."""
 
     def warnings(self, gate: Gate) -> Sequence[str]:
         """What an operator should know, in sentences without values. Asked once, when the service has started, and in

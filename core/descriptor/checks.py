@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.descriptor import headers, policy
@@ -17,7 +17,7 @@ from deployer.core.descriptor.fields import (
     named_port,
     ports,
 )
-from deployer.core.descriptor.schema import MAX_PROBLEMS, join, schema_problems, shown
+from deployer.core.descriptor.schema import MAX_PROBLEMS, join, meant, schema_problems, shown
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
 from deployer.core.podspec import rules as podspec
@@ -37,12 +37,18 @@ class Rules:
     strategies       name -> schema of `strategyOptions`; None: the strategy takes none
     health_checkers  names
     ingress          name of the provider in use and the schema of `ingressOptions`; None: it takes none
+    health_options   name -> schema of `healthCheckOptions`; absent or None: the checker takes none
+    without_path     the health checkers that need no `healthCheckPath`
+    extensions       name of a plugin that injects or observes -> the schemas of its options; none: it takes none
     """
 
     settings: Settings
     strategies: Mapping[str, Mapping[str, Any] | None]
     health_checkers: Collection[str]
     ingress: tuple[str, Mapping[str, Any] | None]
+    health_options: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    without_path: Collection[str] = ()
+    extensions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 Check = Callable[[Document, Rules], Iterator[Problem]]
@@ -74,6 +80,29 @@ def _strategy(out: Document, rules: Rules) -> Iterator[Problem]:
 def _ingress(out: Document, rules: Rules) -> Iterator[Problem]:
     name, schema = rules.ingress
     yield from _options(out.get("ingressOptions", {}), schema, "ingressOptions", f"ingress provider {name}")
+
+
+def _health_options(out: Document, rules: Rules) -> Iterator[Problem]:
+    """Only what is used, or was given, is checked: an app without health checks need not have any options."""
+    options, kind = out.get("healthCheckOptions", {}), out.get("healthCheckType")
+    if kind is None and options:
+        yield Problem("healthCheckOptions", "needs healthCheckType, which says whose options these are")
+    elif kind is not None and kind in rules.health_checkers and (options or out["useHealthCheck"] is True):
+        schema = rules.health_options.get(kind)
+        yield from _options(options, schema, "healthCheckOptions", f"health checker {kind}")
+
+
+def _extensions(out: Document, rules: Rules) -> Iterator[Problem]:
+    for plugin, options in out.get("extensions", {}).items():
+        path = f"extensions.{plugin}"
+        if plugin not in rules.extensions:
+            known = _listed(rules.extensions) + meant(plugin, rules.extensions)
+            yield Problem(path, f"no plugin of this name takes options; there is {known}")
+        elif schemas := rules.extensions[plugin]:
+            for schema in schemas:
+                yield from schema_problems(options, schema, path)
+        elif options:
+            yield Problem(path, f"the plugin {plugin} takes no options")
 
 
 def _options(options: Document, schema: Mapping[str, Any] | None, path: str, whose: str) -> Iterator[Problem]:
@@ -152,6 +181,8 @@ CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"namespace"}), _protected),
     (frozenset({"deploymentType", "strategyOptions"}), _strategy),
     (frozenset({"ingressOptions"}), _ingress),
+    (frozenset({"healthCheckOptions", "healthCheckType", "useHealthCheck"}), _health_options),
+    (frozenset({"extensions"}), _extensions),
     (frozenset({"frontend", "podspec"}), _frontend),
     (frozenset({"frontend", "namespace", "redirectWww"}), _hosts),
     (frozenset({"frontendPort", "podspec"}), _frontend_port),
@@ -170,7 +201,8 @@ def health(out: Document, rules: Rules, stored: bool) -> Iterator[Problem]:
     if not out["useHealthCheck"]:
         return
     for name in ("healthCheckPort", "healthCheckPath", "healthCheckType"):
-        if name not in out and not (stored and name == "healthCheckPort"):
+        given = name in out or (name == "healthCheckPath" and kind in rules.without_path)
+        if not given and not (stored and name == "healthCheckPort"):
             yield Problem(name, "is required with useHealthCheck")
     if stored and "healthCheckPort" not in out:
         try:

@@ -83,7 +83,7 @@ def _problems(error: jsonschema.ValidationError, path: str) -> Iterator[Problem]
         case "additionalProperties" if limit is False:
             known = schema.get("properties", {})
             for name in itertools.islice((n for n in instance if n not in known), MAX_UNKNOWN):
-                yield Problem(join(path, name), f"is not a known field{_meant(name, known)}")
+                yield Problem(join(path, name), f"is not a known field{meant(name, known)}")
         case "type":
             kinds = [limit] if isinstance(limit, str) else limit
             wanted = " or ".join(_KINDS[k] for k in kinds if k != "null")
@@ -115,7 +115,7 @@ def _not_this(value: Any) -> str:
     return f", not {shown(value)}" if isinstance(value, str | int | float | None) else ""
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def meant(name: str, known: Iterable[str]) -> str:
     by_lower = {k.lower(): k for k in known}
     near = difflib.get_close_matches(name.lower()[:100], by_lower, n=1, cutoff=0.7)
     return f"; did you mean {by_lower[near[0]]}?" if near else ""

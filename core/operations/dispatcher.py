@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from deployer.core.clock import bounded
 from deployer.core.commands.host_claims import ended_changes
-from deployer.core.contract.kube import Gone
+from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Lease, Update
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
 from deployer.core.model.records import (
@@ -31,7 +31,7 @@ from deployer.core.operations.invocation import Hung
 from deployer.core.operations.observers import Observers
 from deployer.core.operations.removal import Removal
 from deployer.core.operations.rollout import Rollout
-from deployer.core.operations.runner import Runner, Tools
+from deployer.core.operations.runner import PARK_LEAST, Runner, Tools
 from deployer.core.redaction import secrets_of
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ class Engine:
         self._fenced: dict[tuple[str, str], int] = {}
         self._woken: deque[tuple[tuple[str, str], str]] = deque()
         self._listening: dict[str, Callable[[], None]] = {}
+        self._parked: dict[str, float] = {}
+        """When operations parked for an event last, by `time.monotonic`."""
         self._slots = threading.Semaphore(tools.settings.workers)
         self._threads: set[threading.Thread] = set()
         self.observers = Observers(
@@ -371,19 +373,29 @@ class Engine:
                 queue.operations[now.id] = now
                 # A cancellation that came while the step was parking found neither a runner nor a parked operation.
                 self._changed.add((Deployment.KIND, now.deployment))
-        if runner is not None and runner.event is not None:
+        if runner is None or runner.event is None:
+            self._parked.pop(operation.id, None)
+        elif time.monotonic() - self._parked.get(operation.id, float("-inf")) >= PARK_LEAST:
+            self._parked[operation.id] = time.monotonic()
             self._listen(app, operation.id, runner.event)
+        else:  # of an event that has come already, a step must not make a loop
+            later = threading.Timer(PARK_LEAST, self._listen, (app, operation.id, runner.event))
+            later.daemon = True
+            later.start()
         self._wake.set()
 
-    def _listen(self, app: tuple[str, str], id: str, event: Gone) -> None:
+    def _listen(self, app: tuple[str, str], id: str, event: ClusterEvent) -> None:
         """Take the parked operation up again when that has come."""
+        with self._lock:
+            if app not in self._apps or id not in self._apps[app].operations:
+                return
 
         def wake() -> None:
             self._woken.append((app, id))
             self._wake.set()
 
         with contextlib.suppress(Revoked):
-            self._listening[id] = self._tools.mirrors.get(event.kind, event.namespace).on_gone(event.labels, wake)
+            self._listening[id] = self._tools.mirrors.get(event.kind, event.namespace).on_event(event, wake)
 
     def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
         """Run it and return how long the app should be left alone (0 unless another process has the lease)."""

@@ -30,6 +30,9 @@ PAUSE = 1.0
 
 PAUSE_MOST = 60.0
 
+CHANGES_KEPT = 1000
+"""Deployments whose progress waits for an observer that is slow; the oldest is forgotten for another one."""
+
 STOPPING = 1.0
 """Seconds that a call under way gets when the service stops; what did not return is told again at the next start."""
 
@@ -207,6 +210,8 @@ class _Queue:
         if "deployment_changed" in self.hooks:
             with self._ready:
                 self._changes[deployment["id"]] = deployment
+                if len(self._changes) > CHANGES_KEPT:
+                    del self._changes[next(iter(self._changes))]
                 self._ready.notify()
 
     def stop(self) -> None:
@@ -292,7 +297,12 @@ class _Queue:
 
         def tell() -> None:
             with self._owner.redactor.about(deployment["id"], secrets):
-                self._observer.tell(hook, copy.deepcopy(deployment))
+                try:
+                    self._observer.tell(hook, copy.deepcopy(deployment))
+                except PluginError as error:
+                    # Here, where it is known what must not be said: the traceback may quote the deployment.
+                    logger.error("%s", error)
+                    raise
 
         with self._ready:
             if not self._stopping.is_set():
@@ -303,8 +313,7 @@ class _Queue:
     def _succeeded(self, call: Invocation[None]) -> bool:
         try:
             call.result()
-        except PluginError as error:
+        except PluginError:
             self._owner.errors[self.key] += 1
-            logger.error("%s", error)
             return False
         return True

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import math
-import re
 import secrets
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.kinds import CONTROLLER, SECRET, SERVICE
-from deployer.core.contract.kube import KubeAccess
+from deployer.core.contract.kube import KubeAccess, KubeReader
 from deployer.core.contract.providers import (
     Backend,
     EnvContext,
@@ -29,10 +28,11 @@ from deployer.core.contract.providers import (
 )
 from deployer.core.contract.store import Store
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
-from deployer.core.errors import ForeignObject, Interrupted, KubeError, KubeForbidden, PluginError, StepFailed
+from deployer.core.errors import ForeignObject, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
+from deployer.core.operations import injection
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import public_names, values_of
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
@@ -289,9 +289,20 @@ class Planner:
 
     def _environment(self, deployment: Deployment, version: str) -> list[Document]:
         given: dict[str, tuple[Document, str]] = {}
-        context = EnvContext(deployment.namespace, deployment.app, version, self.log, self.gate)
-        for injector in self.registry.injectors:
-            variables = self._ask(injector, context)
+        descriptor = deployment.descriptor
+        for entry in self.registry.env_injectors.values():
+            injector = entry.provider
+            context = EnvContext(
+                namespace=deployment.namespace,
+                app=deployment.app,
+                version=version,
+                log=self.log,
+                gate=self.gate,
+                descriptor=copy.deepcopy(descriptor),
+                kube=KubeReader(self.kube),
+                options=copy.deepcopy(descriptor.get("extensions", {}).get(entry.plugin, {})),
+            )
+            variables = injection.ask(injector, self.registry.title("env", injector.name), context)
             self.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
             for variable in variables:
                 name = variable["name"]
@@ -309,30 +320,6 @@ class Planner:
         if overridden:
             self.log("the descriptor overrides: " + ", ".join(overridden))
         return environment
-
-    def _ask(self, injector: Any, context: EnvContext) -> list[Document]:
-        try:
-            answer = list(injector.environment(context))
-        except (StepFailed, Interrupted):
-            raise
-        except Exception as error:
-            # Where it happened, but not its text: that may hold the value which it choked on.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("environment injector %s raised %s\n%s", injector.name, type(error).__name__, where)
-            raise StepFailed(
-                f"environment injector {injector.name} failed with {type(error).__name__}",
-                reason="EnvironmentFailed",
-                hint="the service's log has the details",
-            ) from error
-        for variable in answer:
-            if not isinstance(variable, dict) or not re.fullmatch(
-                r"[-._a-zA-Z][-._a-zA-Z0-9]*", variable.get("name", "")
-            ):
-                raise StepFailed(
-                    f"environment injector {injector.name} gave something that is no environment variable",
-                    reason="EnvironmentFailed",
-                )
-        return answer
 
     # --- route ---------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ from deployer.core.model.records import (
 from deployer.core.model.target import NOTHING, Ending, Target
 from deployer.core.operations.invocation import StepCrashed
 from deployer.core.operations.planning import Planner, check_steps
-from deployer.core.operations.runner import AWAITS, FAILURES, Runner
+from deployer.core.operations.runner import AWAITS, FAILURES, SAID, Runner
 from deployer.kube import ownership
 from deployer.kube.pods import controller_uid
 from deployer.toolkit import service_links
@@ -157,7 +157,7 @@ class Rollout(Runner):
                     # Only looked at early: parked, and everything that it needs is still there.
                     self._caller.pause(0.0, cancellable=True)
                     return due
-                if self._resumed:
+                if self._resumed and AWAITS not in self.operation.memory:  # being taken up again is no news
                     self._log("resumed")
                 parked = self._advance(todo, cancellable=True)
                 return parked if parked is not None else self._commit(plan)
@@ -381,10 +381,12 @@ class Rollout(Runner):
             except (Hold, KubeError, StoreError, Revoked):
                 raise
             except (DeployerError, StepCrashed) as error:
+                made_of = f", {self._removal_parts(plan)}" if isinstance(error, DeadlineExceeded) else ""
                 if self.operation.attempts < UNDO_ATTEMPTS:
-                    raise _UndoFailed(f"step {step.id}: {error}") from error
-                self._undo_without(plan, f"undoing step {step.id} keeps failing: {error}", only=step.id)
-                self._log(f"undoing step {step.id} keeps failing ({error}); the core removes the objects itself")
+                    raise _UndoFailed(f"step {step.id}: {error}{made_of}") from error
+                why = f"undoing step {step.id} keeps failing"
+                self._undo_without(plan, f"{why}: {error}{made_of}", only=step.id)
+                self._log(f"{why} ({error}{made_of}); the core removes the objects itself")
             self._journal.write(steps={**self.operation.steps, step.id: "undone"})
 
     def _undo_without(self, plan: Plan, why: str, *, only: str = "") -> None:
@@ -464,7 +466,7 @@ class Rollout(Runner):
     def _hold_on(self, why: str) -> float:
         wait = self._wait(HOLD_INTERVAL)
         self._say_once(why)
-        self._journal.write(**wait, memory={**self.operation.memory, "engine/said": why})
+        self._journal.write(**wait, memory={**self.operation.memory, SAID: why})
         return float(wait["due"])
 
     def _failure(self, error: BaseException) -> Failure:

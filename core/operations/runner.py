@@ -16,7 +16,7 @@ from deployer.core.clock import SteadyClock
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.health import Way
 from deployer.core.contract.kinds import CONTROLLER, SERVICE
-from deployer.core.contract.kube import Gone, KubeAccess, Owner
+from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.providers import (
     Done,
     IngressProvider,
@@ -79,8 +79,14 @@ RETRY_MOST = 60.0
 SHARED_BUDGETS = {Phase.CONFIRM: Phase.EXPOSE}
 """Phases without a budget of their own. That traffic has moved is part of moving it, to everybody who waits for it."""
 
+PARK_LEAST = 1.0
+"""The shortest time, in seconds, for which a step is parked, whatever it asks for; an event may come earlier."""
+
 AWAITS = "engine/awaits"
-"""In an operation's memory: the step that is parked waits for an event, which does not outlive the process."""
+"""In an operation's memory while a step is parked: it waits for an event, too, which does not outlive the process."""
+
+SAID = "engine/said"
+"""In an operation's memory: what it waits for, or why it is tried again, as the log has it already."""
 
 FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
 """What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
@@ -116,7 +122,7 @@ class Runner:
         self._spent = dict(operation.spent)
         self._owes_note = False
         """A step that did something has ended, which is not recorded yet."""
-        self.event: Gone | None = None
+        self.event: ClusterEvent | None = None
         """What the step that parked waits for, besides the time."""
 
     @property
@@ -189,20 +195,18 @@ class Runner:
             outcome = self._run_step(step, plan, cancellable=cancellable)
             if isinstance(outcome, Park):
                 if outcome.reason:
-                    self._log(outcome.reason)
+                    self._say_once(outcome.reason)
                 self.event = outcome.event
-                self._write_parked(
-                    step,
-                    todo,
-                    **self._wait(outcome.until - self._tools.clock()),
-                    spent=self._spent,
-                    attempts=0,
-                    memory={**self.operation.memory, AWAITS: outcome.event is not None},
-                )
-                return outcome.until
+                wait = self._wait(max(PARK_LEAST, outcome.until - self._tools.clock()))
+                memory = {**self.operation.memory, AWAITS: outcome.event is not None}
+                memory |= {SAID: outcome.reason} if outcome.reason else {}
+                self._write_parked(step, todo, **wait, spent=self._spent, attempts=0, memory=memory)
+                return float(wait["due"])
             # Recorded together with the start of the next one, or with the commit.
             self._journal.operation = dataclasses.replace(
-                self._journal.operation, steps={**self.operation.steps, step.id: "done"}
+                self._journal.operation,
+                steps={**self.operation.steps, step.id: "done"},
+                memory={key: value for key, value in self.operation.memory.items() if key != AWAITS},
             )
             self._owes_note = self._owes_note or not _only_looks(step)
         return None
@@ -304,7 +308,7 @@ class Runner:
         wait = self._wait(min(RETRY_MOST, 0.5 * 2 ** min(attempts, 10)))
         self._say_once(why)
         self._journal.write(
-            state=state, **wait, attempts=attempts, memory={**self.operation.memory, "engine/said": why}, **fields
+            state=state, **wait, attempts=attempts, memory={**self.operation.memory, SAID: why}, **fields
         )
         return float(wait["due"])
 
@@ -314,7 +318,7 @@ class Runner:
         return {"due": self._tools.clock() + seconds, "period": period, "least": min(least, period)}
 
     def _say_once(self, why: str) -> None:
-        if self.operation.memory.get("engine/said") != why:
+        if self.operation.memory.get(SAID) != why:
             self._log(why)
 
     def _others(self, kind: OperationKind) -> list[Operation]:
@@ -394,6 +398,13 @@ class Runner:
         """Seconds for removing or undoing: the setting, and the pods' own grace time plus 30 s."""
         return self._tools.settings.undo_timeout + grace_time(plan) + PODS_GONE
 
+    def _removal_parts(self, plan: Plan) -> str:
+        """What `_removal_budget` consists of, for those who know only the setting."""
+        return (
+            f"which are undo_timeout ({self._tools.settings.undo_timeout:g} s), the pods' grace time "
+            f"({grace_time(plan):g} s) and {PODS_GONE:g} s more"
+        )
+
     def _clean(self, text: str) -> str:
         """The text as it may be shown to those who may read the deployment."""
         return self._tools.redactor.clean_of(self.operation.deployment, text)
@@ -419,7 +430,7 @@ def _checked(step: Step, outcome: object) -> Outcome:
     """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
     if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
-    elif isinstance(outcome, Park) and not isinstance(outcome.event, Gone | None):
+    elif isinstance(outcome, Park) and not isinstance(outcome.event, ClusterEvent | None):
         wrong = f"parks for {type(outcome.event).__name__}, which is no event"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"

@@ -22,11 +22,13 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from deployer.core.contract.providers import (
+    Capability,
     EnvInjector,
     HealthChecker,
     IngressProvider,
     PluginSettings,
     Provider,
+    Schema,
     Strategy,
 )
 from deployer.core.errors import PluginError, SettingsError
@@ -135,6 +137,16 @@ class Registry:
     def injectors(self) -> tuple[EnvInjector, ...]:
         """Every injector, in the order of loading."""
         return tuple(entry.provider for entry in self.env_injectors.values())
+
+    @property
+    def extensions(self) -> dict[str, list[Schema]]:
+        """The plugins that may have options in a descriptor's `extensions`, and the schemas of their injectors. What
+        observers take is known to nobody but them."""
+        found: dict[str, list[Schema]] = {plugin.name: [{}] for plugin in self.plugins if plugin.observes}
+        for entry in self.env_injectors.values():
+            schema = entry.provider.options_schema
+            found.setdefault(entry.plugin, []).extend([] if schema is None else [schema])
+        return found
 
     def strategy(self, name: str) -> Strategy:
         """Raises PluginError that lists the known ones; so do the next two."""
@@ -311,6 +323,7 @@ class _Loader:
                 raise
             plugin.error, plugin.traceback = str(error), getattr(error, "traceback", "")
             plugin.provides.clear()
+            plugin.observes = ()
             if self._manager.has_plugin(plugin.key):
                 self._manager.unregister(name=plugin.key)
             logger.error("plugin %s is quarantined: %s\n%s", plugin.key, plugin.error, plugin.traceback)
@@ -460,10 +473,19 @@ def _check_provider(sort: _Sort, provider: Any) -> None:
         )
     if sort.base is IngressProvider and name == NO_INGRESS:
         raise _Broken(f"its {type(provider).__name__} is named {name!r}, which means that there is no ingress")
+    if isinstance(provider, IngressProvider):
+        _check_capabilities(provider)
     what = f"the options_schema of {name}"
     schema = _guarded(lambda: provider.options_schema, f"{what} raised", what)
     if schema is not None:
         _validator(schema, what)
+
+
+def _check_capabilities(provider: IngressProvider) -> None:
+    what = f"the capabilities of {provider.name}"
+    found = _guarded(lambda: sorted(map(str, provider.capabilities)), f"{what} raised", what)
+    if unknown := [name for name in found if name not in set(Capability)]:
+        raise _Broken(f"{what} include {unknown[0]!r}, which is none; there are {', '.join(Capability)}")
 
 
 def _validator(schema: Any, what: str) -> jsonschema.Draft202012Validator:

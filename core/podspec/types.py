@@ -49,16 +49,16 @@ def _whole(value: Any, kind: str) -> Any:
     return value
 
 
-def type_problems(podspec: Any, path: str = "podspec") -> Iterator[Problem]:
+def type_problems(podspec: Any) -> Iterator[Problem]:
     """Values of another type than their field has; every cluster refuses them. No value is repeated."""
-    for where, kind, value in _walk(podspec, _ROOT, path):
+    for where, kind, value in _walk(podspec, _ROOT, "podspec"):
         if kind and not _fits(value, kind):
             yield Problem(where, f"must be {_wanted(kind)}, not {kind_of(value)}{_advice(value, kind)}")
 
 
-def unknown_fields(podspec: Any, path: str = "podspec") -> Iterator[str]:
+def unknown_fields(podspec: Any) -> Iterator[str]:
     """Paths of fields that are not in the version of Kubernetes whose fields are known here."""
-    return (where for where, kind, _ in _walk(podspec, _ROOT, path) if not kind)
+    return (where for where, kind, _ in _walk(podspec, _ROOT, "podspec") if not kind)
 
 
 def _walk(value: Any, kind: str, path: str) -> Iterator[tuple[str, str, Any]]:

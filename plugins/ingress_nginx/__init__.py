@@ -64,7 +64,7 @@ class Nginx(IngressProvider):
     """The provider. It keeps nothing but what it needs to tell new Events from old ones."""
 
     name = "nginx"
-    capabilities = frozenset({"tls", "redirect-www", "sticky", "headers", "preview"})
+    capabilities = frozenset({"tls", "redirect-www", "compression", "sticky", "headers", "preview"})
     backend_tls_hint = (
         'set "backend-protocol": "HTTPS" in ingressOptions, or choose a port that speaks plain HTTP with frontendPort'
     )

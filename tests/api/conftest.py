@@ -76,8 +76,8 @@ class Answer:
 
 
 @dataclass
-class World:
-    """Everything behind one port."""
+class Served:
+    """A service behind its port, and what is behind it."""
 
     store: SqliteStore
     logbook: Logbook
@@ -180,7 +180,7 @@ def auth_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def world(  # noqa: PLR0917 - pytest fills them in by name
+def served(  # noqa: PLR0917 - pytest fills them in by name
     tmp_path: Path,
     settings: Settings,
     registry: Registry,
@@ -188,7 +188,7 @@ def world(  # noqa: PLR0917 - pytest fills them in by name
     server_options: dict[str, Any],
     access: Access | None,
     auth_options: dict[str, Any],
-) -> Iterator[World]:
+) -> Iterator[Served]:
     before = set(threading.enumerate())
     store = SqliteStore(tmp_path / "deployer.db")
     logbook = Logbook(store)
@@ -211,7 +211,7 @@ def world(  # noqa: PLR0917 - pytest fills them in by name
     )
     server = Server(app, logs, "127.0.0.1", 0, **server_options)
     server.start()
-    yield World(store, logbook, service, logs, server, reasons)
+    yield Served(store, logbook, service, logs, server, reasons)
     server.stop(5)
     audit.close()
     logbook.close()

@@ -20,7 +20,7 @@ from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, op
 from deployer.core.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 
-from .conftest import NS, World
+from .conftest import NS, Served
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +111,16 @@ def test_counts_are_written_when_the_interval_is_over_and_then_it_begins_anew() 
     assert len([a for a in lines if "count" in a]) >= 2
 
 
-def test_a_flood_over_http_and_the_stream(world: World, issuer: Issuer, audited: list[Any]) -> None:
-    id = world.deployment().id
-    with world.connection() as connection:
+def test_a_flood_over_http_and_the_stream(served: Served, issuer: Issuer, audited: list[Any]) -> None:
+    id = served.deployment().id
+    with served.connection() as connection:
         for _ in range(300):
-            assert world.call("GET", f"/deployments/?namespace={NS}", on=connection).status == 401
+            assert served.call("GET", f"/deployments/?namespace={NS}", on=connection).status == 401
         elsewhere = bearer(issuer.token(namespaces=["other"]))
         for _ in range(10):
-            assert world.call("GET", f"/deployments/?namespace={NS}", headers=elsewhere, on=connection).status == 403
+            assert served.call("GET", f"/deployments/?namespace={NS}", headers=elsewhere, on=connection).status == 403
     for _ in range(10):
-        with world.watch(id, additional_headers=bearer("nonsense")) as viewer, pytest.raises(ConnectionClosed):
+        with served.watch(id, additional_headers=bearer("nonsense")) as viewer, pytest.raises(ConnectionClosed):
             viewer.recv(timeout=20)
     assert [a["status"] for a in audited] == [401] * WRITTEN + [403] * 10
     assert {a["who"] for a in audited[WRITTEN:]} == {"ann"}

@@ -21,7 +21,7 @@ from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from support.issuer import Issuer, bearer
 
-from .conftest import NS, World
+from .conftest import NS, Served
 
 READ = Permission("deployments", "get")
 TARGET = f"/deployments?namespace={NS}"
@@ -260,27 +260,27 @@ def test_strangers_drive_nobody_out_of_memory(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 422, 500, 503])
-def test_an_api_server_that_refuses_is_a_503(world: World, server: Reviews, status: int, caplog: Any) -> None:
+def test_an_api_server_that_refuses_is_a_503(served: Served, server: Reviews, status: int, caplog: Any) -> None:
     """And one that repeats the whole question in its answer does not get the token into a log."""
     caplog.set_level("DEBUG")
     server.status = status
-    answer = world.call("GET", TARGET, headers=bearer("t0ken-canary"))
+    answer = served.call("GET", TARGET, headers=bearer("t0ken-canary"))
     logged = [record.getMessage() for record in caplog.records if record.name != "websockets.client"]
     assert "credentials cannot be checked: " in "".join(logged)
     assert "t0ken" not in "".join(logged) + answer.body.decode()
     assert answer.problem["status"] == 503
     assert answer.headers["Retry-After"] == "1"
     assert server.url not in answer.body.decode()
-    with world.watch("x", additional_headers=bearer("t")) as viewer, pytest.raises(Exception, match="1013"):
+    with served.watch("x", additional_headers=bearer("t")) as viewer, pytest.raises(Exception, match="1013"):
         viewer.recv(timeout=20)
 
 
-def test_what_was_known_counts_while_it_is_good(world: World, server: Reviews) -> None:
-    assert world.call("GET", TARGET, headers=bearer("t")).status == 200
+def test_what_was_known_counts_while_it_is_good(served: Served, server: Reviews) -> None:
+    assert served.call("GET", TARGET, headers=bearer("t")).status == 200
     server.status = 503
-    assert world.call("GET", TARGET, headers=bearer("t")).status == 200
-    assert world.call("GET", f"/deployments/x?namespace={NS}", headers=bearer("t")).status == 503
-    assert world.call("GET", TARGET, headers=bearer("other")).status == 503
+    assert served.call("GET", TARGET, headers=bearer("t")).status == 200
+    assert served.call("GET", f"/deployments/x?namespace={NS}", headers=bearer("t")).status == 503
+    assert served.call("GET", TARGET, headers=bearer("other")).status == 503
 
 
 def test_while_answers_are_slow_nobody_else_waits(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
@@ -308,7 +308,7 @@ def test_while_answers_are_slow_nobody_else_waits(monkeypatch: pytest.MonkeyPatc
     assert questions.ask(lambda: "quick") == "quick"
 
 
-def test_a_server_that_hangs_takes_no_threads_away(world: World, server: Reviews, run: Any) -> None:
+def test_a_server_that_hangs_takes_no_threads_away(served: Served, server: Reviews, run: Any) -> None:
     release, hanging = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -316,10 +316,10 @@ def test_a_server_that_hangs_takes_no_threads_away(world: World, server: Reviews
         release.wait(30)
 
     server.delay = hang
-    results = [run(world.call, "GET", TARGET, None, bearer(f"t{n}")) for n in range(40)]
+    results = [run(served.call, "GET", TARGET, None, bearer(f"t{n}")) for n in range(40)]
     assert hanging.wait(20)
     began = time.monotonic()
-    assert world.call("GET", "/healthz").status == 200
+    assert served.call("GET", "/healthz").status == 200
     assert {result.get(timeout=60).status for result in results} == {503}
     # Each would have waited a second for itself, eight at a time.
     assert time.monotonic() - began < 4.5
@@ -327,27 +327,27 @@ def test_a_server_that_hangs_takes_no_threads_away(world: World, server: Reviews
     began = time.monotonic()
     asked = len(server.asked)
     while time.monotonic() - began < 1.5:
-        assert world.call("GET", TARGET, headers=bearer("t")).status == 503
+        assert served.call("GET", TARGET, headers=bearer("t")).status == 503
     assert len(server.asked) - asked <= 3
     server.delay = lambda: None
     release.set()
     deadline = time.monotonic() + 20
-    while world.call("GET", TARGET, headers=bearer("t")).status != 200:
+    while served.call("GET", TARGET, headers=bearer("t")).status != 200:
         assert time.monotonic() < deadline
 
 
-def test_a_server_that_refuses_is_asked_once_a_second(world: World, server: Reviews) -> None:
+def test_a_server_that_refuses_is_asked_once_a_second(served: Served, server: Reviews) -> None:
     server.status = 403
     began = time.monotonic()
     for number in range(50):
-        assert world.call("GET", TARGET, headers=bearer(f"t{number}")).status == 503
+        assert served.call("GET", TARGET, headers=bearer(f"t{number}")).status == 503
     assert len(server.asked) <= 1 + (time.monotonic() - began) / circuit_breaker.PAUSE
 
 
-def test_many_at_once_are_no_trouble_for_a_server_that_answers(world: World, server: Reviews, run: Any) -> None:
-    results = [run(world.call, "GET", TARGET, None, bearer(f"t{n}")) for n in range(40)]
+def test_many_at_once_are_no_trouble_for_a_server_that_answers(served: Served, server: Reviews, run: Any) -> None:
+    results = [run(served.call, "GET", TARGET, None, bearer(f"t{n}")) for n in range(40)]
     assert {result.get(timeout=60).status for result in results} == {200}
-    same = [run(world.call, "GET", TARGET, None, bearer("same")) for _ in range(20)]
+    same = [run(served.call, "GET", TARGET, None, bearer("same")) for _ in range(20)]
     assert {result.get(timeout=60).status for result in same} == {200}
     tokens = Counter(q["spec"]["token"] for q in server.asked if q["kind"] == "TokenReview")
     assert tokens["same"] <= circuit_breaker.SLOTS

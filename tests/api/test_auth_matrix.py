@@ -18,7 +18,7 @@ from deployer.api.routes import ROUTES, Anybody, Permission, Route
 from deployer.core.model.records import Deployment, Operation, StoredDescriptor
 from support.issuer import Issuer, bearer, jwt_settings
 
-from .conftest import NS, World, document
+from .conftest import NS, Served, document
 
 OTHER = "other-ns"
 
@@ -79,14 +79,14 @@ def expected(demanded: Any, kind: str) -> int:
     return 200
 
 
-def example(world: World, route: Route, method: str) -> tuple[str, Any]:
+def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
     """A target (with its query) and a body with which the request succeeds. A new route needs a line here."""
     method = "GET" if method == "HEAD" else method
     if "{" not in route.path and not isinstance(route.methods[method], Permission):
         return route.path, None
     q = f"namespace={NS}"
-    deployment = world.deployment()
-    world.end(deployment.id)
+    deployment = served.deployment()
+    served.end(deployment.id)
     descriptor = deployment.descriptor_id
     return {
         ("GET", "/descriptors"): (f"/descriptors?{q}", None),
@@ -107,9 +107,9 @@ def example(world: World, route: Route, method: str) -> tuple[str, Any]:
     }[method, route.path]
 
 
-def state(world: World) -> list[Any]:
+def state(served: Served) -> list[Any]:
     """Everything that a request could have changed."""
-    return [world.store.find(kind) for kind in (StoredDescriptor, Deployment, Operation)]
+    return [served.store.find(kind) for kind in (StoredDescriptor, Deployment, Operation)]
 
 
 # --- the matrix -------------------------------------------------------------------------------------------------------
@@ -117,21 +117,21 @@ def state(world: World) -> list[Any]:
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
 @pytest.mark.parametrize(("route", "method"), REQUESTS, ids=lambda value: getattr(value, "path", value))
-def test_rest(world: World, issuer: Issuer, route: Route, method: str, kind: str) -> None:
+def test_rest(served: Served, issuer: Issuer, route: Route, method: str, kind: str) -> None:
     demanded = route.methods["GET" if method == "HEAD" else method]
     wanted = expected(demanded, kind)
     for slash in ("", "/"):
-        target, body = example(world, route, method)
+        target, body = example(served, route, method)
         path, _, query = target.partition("?")
-        before = state(world)
-        answer = world.call(
+        before = state(served)
+        answer = served.call(
             method, f"{path.rstrip('/')}{slash}?{query}" if path != "/" else "/", body, headers(issuer, kind)
         )
         if wanted == 200:
             assert answer.status < 300, answer.body
             continue
         assert answer.status == wanted
-        assert state(world) == before
+        assert state(served) == before
         challenge = answer.headers["WWW-Authenticate"]
         assert challenge.startswith('Bearer realm="kube-deployer"')
         named = {("none", 401): "", "": "", (kind, 403): "insufficient_scope"}.get((kind, wanted), "invalid_token")
@@ -142,11 +142,11 @@ def test_rest(world: World, issuer: Issuer, route: Route, method: str, kind: str
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
-def test_the_stream(world: World, issuer: Issuer, kind: str) -> None:
+def test_the_stream(served: Served, issuer: Issuer, kind: str) -> None:
     (route,) = [route for route in ROUTES if route.stream]
-    deployment = world.deployment()
-    world.end(deployment.id)
-    with world.watch(deployment.id, additional_headers=headers(issuer, kind)) as viewer:
+    deployment = served.deployment()
+    served.end(deployment.id)
+    with served.watch(deployment.id, additional_headers=headers(issuer, kind)) as viewer:
         lines = []
         try:
             while True:
@@ -160,34 +160,34 @@ def test_the_stream(world: World, issuer: Issuer, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
 @pytest.mark.parametrize("path", ["/nothing", "/stream", "/descriptors/a/b", "/Descriptors", "/healthz/x"])
-def test_unknown_paths_are_for_those_who_are_known(world: World, issuer: Issuer, path: str, kind: str) -> None:
-    answer = world.call("GET", f"{path}?namespace={NS}", headers=headers(issuer, kind))
+def test_unknown_paths_are_for_those_who_are_known(served: Served, issuer: Issuer, path: str, kind: str) -> None:
+    answer = served.call("GET", f"{path}?namespace={NS}", headers=headers(issuer, kind))
     assert answer.problem["status"] == (401 if kind in NOBODY else 404)
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.stream], ids=lambda route: route.path)
 def test_methods_that_no_route_has_are_for_those_who_are_known(
-    world: World, issuer: Issuer, route: Route, kind: str
+    served: Served, issuer: Issuer, route: Route, kind: str
 ) -> None:
-    answer = world.call("PATCH", route.path.replace("{id}", "x"), headers=headers(issuer, kind))
+    answer = served.call("PATCH", route.path.replace("{id}", "x"), headers=headers(issuer, kind))
     assert answer.problem["status"] == (401 if kind in NOBODY else 405)
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.stream], ids=lambda route: route.path)
-def test_options_needs_no_credentials(world: World, route: Route) -> None:
-    answer = world.call("OPTIONS", route.path.replace("{id}", "x"))
+def test_options_needs_no_credentials(served: Served, route: Route) -> None:
+    answer = served.call("OPTIONS", route.path.replace("{id}", "x"))
     assert answer.status == 200
     assert set(route.methods) <= set(answer.headers["Allow"].split(", "))
 
 
 @pytest.mark.parametrize("kind", ["deploy", "wildcard"])
-def test_whoever_may_deploy_may_read_what_they_get_back(world: World, issuer: Issuer, kind: str) -> None:
+def test_whoever_may_deploy_may_read_what_they_get_back(served: Served, issuer: Issuer, kind: str) -> None:
     """The role for deploying includes reading; `test_auth_views.py` has those who may not read."""
     known = headers(issuer, kind)
-    created = world.call("POST", f"/descriptors?namespace={NS}", document(), known).json
-    deployed = world.call("POST", f"/deployments?namespace={NS}&descriptorId={created['id']}", headers=known).json
-    ended = world.call("DELETE", f"/deployments/{deployed['id']}?namespace={NS}", headers=known).json
+    created = served.call("POST", f"/descriptors?namespace={NS}", document(), known).json
+    deployed = served.call("POST", f"/deployments?namespace={NS}&descriptorId={created['id']}", headers=known).json
+    ended = served.call("DELETE", f"/deployments/{deployed['id']}?namespace={NS}", headers=known).json
     for shown in (created, deployed["descriptor"], ended["descriptor"]):
         assert shown["podspec"] == document()["podspec"]
 
@@ -195,8 +195,8 @@ def test_whoever_may_deploy_may_read_what_they_get_back(world: World, issuer: Is
 # --- nothing escapes the table ----------------------------------------------------------------------------------------
 
 
-def test_the_routes_of_the_application_are_those_of_the_table(world: World) -> None:
-    app = create_app(world.service, list, list)
+def test_the_routes_of_the_application_are_those_of_the_table(served: Served) -> None:
+    app = create_app(served.service, list, list)
     assert falcon.inspect.inspect_static_routes(app) == falcon.inspect.inspect_sinks(app) == []
     found = {
         route.path: {method.method for method in route.methods if not method.internal}
@@ -231,14 +231,14 @@ def test_every_permission_is_one_of_kubernetes_verbs_on_our_resources() -> None:
 # --- namespaces: path, query, body, the record ------------------------------------------------------------------------
 
 
-def test_a_foreign_namespace_says_the_same_about_what_is_there_and_what_is_not(world: World, issuer: Issuer) -> None:
+def test_a_foreign_namespace_says_the_same_about_what_is_there_and_what_is_not(served: Served, issuer: Issuer) -> None:
     """Status, headers and body."""
-    there = world.deployment()
-    world.end(there.id)
+    there = served.deployment()
+    served.end(there.id)
     foreign = headers(issuer, "foreign namespace")
 
     def ask(method: str, target: str, body: Any = None) -> tuple[int, list[tuple[str, str]], bytes]:
-        answer = world.call(method, f"{target}?namespace={NS}", body, foreign)
+        answer = served.call(method, f"{target}?namespace={NS}", body, foreign)
         return answer.status, [h for h in answer.headers.items() if h[0] != "Date"], answer.body
 
     unknown = "00000000-0000-4000-8000-000000000000"
@@ -250,22 +250,22 @@ def test_a_foreign_namespace_says_the_same_about_what_is_there_and_what_is_not(w
         assert ask("GET", f"/deployments/{there.id}/{what}") == ask("GET", f"/deployments/{unknown}/{what}")
     ends = set()
     for id in (there.id, unknown):
-        with world.watch(id, additional_headers=foreign) as viewer, pytest.raises(ConnectionClosed):
+        with served.watch(id, additional_headers=foreign) as viewer, pytest.raises(ConnectionClosed):
             viewer.recv(timeout=20)
         ends.add((viewer.close_code, viewer.close_reason))
     assert ends == {(4403, "ann may not use this namespace")}
 
 
-def test_an_id_of_another_namespace_is_not_found_under_ones_own(world: World, issuer: Issuer) -> None:
+def test_an_id_of_another_namespace_is_not_found_under_ones_own(served: Served, issuer: Issuer) -> None:
     """The record's own namespace counts, not the one that the caller names."""
-    there = world.deployment()
-    world.end(there.id)
+    there = served.deployment()
+    served.end(there.id)
     foreign = headers(issuer, "foreign namespace")
-    before = state(world)
+    before = state(served)
     for target in (f"/deployments/{there.id}", f"/deployments/{there.id}/logs", f"/descriptors/{there.descriptor_id}"):
-        known = world.call("GET", f"{target}?namespace={OTHER}", headers=foreign)
+        known = served.call("GET", f"{target}?namespace={OTHER}", headers=foreign)
         id = target.split("/")[2]
-        unknown = world.call("GET", f"{target.replace(id, 'nobody')}?namespace={OTHER}", headers=foreign)
+        unknown = served.call("GET", f"{target.replace(id, 'nobody')}?namespace={OTHER}", headers=foreign)
         assert known.problem["detail"].replace(id, "nobody") == unknown.problem["detail"]
         assert known.status == unknown.status == 404
     for method, target in (
@@ -274,50 +274,50 @@ def test_an_id_of_another_namespace_is_not_found_under_ones_own(world: World, is
         ("POST", f"/deployments?namespace={OTHER}&descriptorId={there.descriptor_id}"),
         ("DELETE", f"/descriptors/{there.descriptor_id}?namespace={OTHER}"),
     ):
-        assert world.call(method, target, headers=foreign).status == 404
+        assert served.call(method, target, headers=foreign).status == 404
     ends = []
     for id in (there.id, "nobody"):
-        with world.watch(id, OTHER, additional_headers=foreign) as viewer:
+        with served.watch(id, OTHER, additional_headers=foreign) as viewer:
             said = viewer.recv(timeout=20)
             with pytest.raises(ConnectionClosed):
                 viewer.recv(timeout=20)
         ends.append((said, viewer.close_code, viewer.close_reason))
     assert ends[0] == ends[1] and ends[0][1] == 4404
-    assert state(world) == before
+    assert state(served) == before
 
 
-def test_a_body_cannot_name_another_namespace_than_the_query(world: World, issuer: Issuer) -> None:
+def test_a_body_cannot_name_another_namespace_than_the_query(served: Served, issuer: Issuer) -> None:
     foreign = headers(issuer, "foreign namespace")
     for path in ("/descriptors", "/descriptors/validate"):
-        answer = world.call("POST", f"{path}?namespace={OTHER}", document(), foreign)
+        answer = served.call("POST", f"{path}?namespace={OTHER}", document(), foreign)
         assert answer.status == 400
         assert [error["path"] for error in answer.problem["errors"]] == ["namespace"]
-    assert world.store.find(StoredDescriptor) == []
+    assert served.store.find(StoredDescriptor) == []
 
 
 @pytest.mark.parametrize(
     "query", ["", "?namespace=", f"?namespace={NS}&namespace={OTHER}", f"?namespace={OTHER}&namespace={NS}"]
 )
-def test_one_namespace_is_needed(world: World, issuer: Issuer, query: str) -> None:
-    world.deployment()
-    answer = world.call("GET", f"/deployments{query}", headers=headers(issuer, "foreign namespace"))
+def test_one_namespace_is_needed(served: Served, issuer: Issuer, query: str) -> None:
+    served.deployment()
+    answer = served.call("GET", f"/deployments{query}", headers=headers(issuer, "foreign namespace"))
     assert answer.problem["status"] == 400
 
 
 @pytest.mark.parametrize("namespace", ["%2A", "shop-n%73/../x", "SHOP-NS", "shop-ns%00", "shop-ns%20", "%ED%A0%80"])
-def test_nothing_but_the_name_itself_is_a_namespace(world: World, issuer: Issuer, namespace: str) -> None:
-    answer = world.call("GET", f"/deployments?namespace={namespace}", headers=headers(issuer, "deploy"))
+def test_nothing_but_the_name_itself_is_a_namespace(served: Served, issuer: Issuer, namespace: str) -> None:
+    answer = served.call("GET", f"/deployments?namespace={namespace}", headers=headers(issuer, "deploy"))
     assert answer.problem["status"] == 400
 
 
-def test_the_matrix_leaves_traces_in_the_audit_log(world: World, issuer: Issuer, audited: list[Any]) -> None:
+def test_the_matrix_leaves_traces_in_the_audit_log(served: Served, issuer: Issuer, audited: list[Any]) -> None:
     changing = []
     for route, method in REQUESTS:
         demanded = route.methods.get(method)
         if isinstance(demanded, Permission) and not demanded.reads:
             changing.append((method, demanded.verb, demanded.resource))
-        target, body = example(world, route, method)
-        world.call(method, target, body, headers(issuer, "read"))
+        target, body = example(served, route, method)
+        served.call(method, target, body, headers(issuer, "read"))
     assert len(changing) > 5
     assert [(line["method"], line["verb"], line["resource"]) for line in audited] == changing
     assert {line["outcome"] for line in audited} == {"refused"}

@@ -25,7 +25,7 @@ from deployer.api.stream import server as stream
 from deployer.core.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 
-from .conftest import NS, World
+from .conftest import NS, Served
 from .test_stream import HANDSHAKE, PING, flood
 
 PAGE = "https://ui.example.com"
@@ -98,81 +98,81 @@ def end(viewer: ClientConnection) -> tuple[int | None, str | None]:
 # --- the three ways ---------------------------------------------------------------------------------------------------
 
 
-def test_a_header(world: World, issuer: Issuer) -> None:
-    with world.watch(world.deployment().id, additional_headers=bearer(issuer.token())) as viewer:
+def test_a_header(served: Served, issuer: Issuer) -> None:
+    with served.watch(served.deployment().id, additional_headers=bearer(issuer.token())) as viewer:
         assert "queued" in viewer.recv(timeout=20)
 
 
-def test_a_subprotocol_beside_the_real_one_which_alone_is_chosen(world: World, issuer: Issuer) -> None:
+def test_a_subprotocol_beside_the_real_one_which_alone_is_chosen(served: Served, issuer: Issuer) -> None:
     token = issuer.token()
-    with world.watch(world.deployment().id, subprotocols=subprotocols(token, PROTOCOL)) as viewer:
+    with served.watch(served.deployment().id, subprotocols=subprotocols(token, PROTOCOL)) as viewer:
         assert "queued" in viewer.recv(timeout=20)
         assert viewer.subprotocol == PROTOCOL
         assert viewer.response is not None
         assert token not in str(viewer.response.headers)
 
 
-def test_a_first_message(world: World, issuer: Issuer) -> None:
-    with world.watch(world.deployment().id) as viewer:
+def test_a_first_message(served: Served, issuer: Issuer) -> None:
+    with served.watch(served.deployment().id) as viewer:
         with pytest.raises(TimeoutError):
             viewer.recv(timeout=0.2)
         viewer.send(f"Bearer {issuer.token()}")
         assert "queued" in viewer.recv(timeout=20)
 
 
-def test_the_real_subprotocol_alone_is_no_credential(world: World, issuer: Issuer) -> None:
-    with world.watch(world.deployment().id, subprotocols=[Subprotocol(PROTOCOL)]) as viewer:
+def test_the_real_subprotocol_alone_is_no_credential(served: Served, issuer: Issuer) -> None:
+    with served.watch(served.deployment().id, subprotocols=[Subprotocol(PROTOCOL)]) as viewer:
         assert viewer.subprotocol == PROTOCOL
         viewer.send(f"Bearer {issuer.token()}")
         assert "queued" in viewer.recv(timeout=20)
 
 
 @pytest.mark.parametrize("message", ["", "hello", "Bearer", "Bearer x", b"Bearer x", '{"token": "x"}', "Bearer é"])
-def test_a_first_message_that_is_no_token(world: World, message: Any) -> None:
-    with world.watch(world.deployment().id) as viewer:
+def test_a_first_message_that_is_no_token(served: Served, message: Any) -> None:
+    with served.watch(served.deployment().id) as viewer:
         viewer.send(message)
         assert end(viewer)[0] == 4401
 
 
 @pytest.mark.parametrize("encoded", ["", "!!!", "AAAA", "w6k", "QmVhcmVyIHg"])
-def test_a_subprotocol_that_is_no_token(world: World, encoded: str) -> None:
+def test_a_subprotocol_that_is_no_token(served: Served, encoded: str) -> None:
     protocols = [Subprotocol(f"{BEARER_PROTOCOL}{encoded}"), Subprotocol(PROTOCOL)]
     with contextlib.ExitStack() as stack:
         try:
-            viewer = stack.enter_context(world.watch(world.deployment().id, subprotocols=protocols))
+            viewer = stack.enter_context(served.watch(served.deployment().id, subprotocols=protocols))
         except InvalidStatus as error:
             assert error.response.status_code == 400  # the library finds it malformed before we do
             return
         assert end(viewer)[0] == 4401
 
 
-def test_two_tokens_are_one_too_many(world: World, issuer: Issuer) -> None:
-    id, token = world.deployment().id, issuer.token()
+def test_two_tokens_are_one_too_many(served: Served, issuer: Issuer) -> None:
+    id, token = served.deployment().id, issuer.token()
     twice = subprotocols(token, *subprotocols(token), PROTOCOL)
-    with world.watch(id, subprotocols=twice) as viewer:
+    with served.watch(id, subprotocols=twice) as viewer:
         assert end(viewer)[0] == 4401
-    with world.watch(id, subprotocols=subprotocols(token, PROTOCOL), additional_headers=bearer(token)) as viewer:
+    with served.watch(id, subprotocols=subprotocols(token, PROTOCOL), additional_headers=bearer(token)) as viewer:
         assert end(viewer)[0] == 4401
     headers = [("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
-    with world.watch(id, additional_headers=headers) as viewer:
+    with served.watch(id, additional_headers=headers) as viewer:
         assert end(viewer)[0] == 4401
 
 
-def test_a_token_in_the_address_is_none(world: World, issuer: Issuer) -> None:
-    id = world.deployment().id
-    with world.watch(id, f"{NS}&access_token={issuer.token()}&authorization=Bearer%20{issuer.token()}") as viewer:
+def test_a_token_in_the_address_is_none(served: Served, issuer: Issuer) -> None:
+    id = served.deployment().id
+    with served.watch(id, f"{NS}&access_token={issuer.token()}&authorization=Bearer%20{issuer.token()}") as viewer:
         viewer.send("Bearer x")
         assert end(viewer)[0] == 4401
 
 
-def test_who_may_not_read_learns_nothing(world: World, issuer: Issuer) -> None:
+def test_who_may_not_read_learns_nothing(served: Served, issuer: Issuer) -> None:
     """Whether the deployment exists is said, and `!!error` sent, only after the caller's rights are known."""
     ends = []
-    for id in (world.deployment().id, "nobody"):
-        with world.watch(id, additional_headers=bearer(issuer.token(namespaces=["other"]))) as viewer:
+    for id in (served.deployment().id, "nobody"):
+        with served.watch(id, additional_headers=bearer(issuer.token(namespaces=["other"]))) as viewer:
             ends.append(end(viewer))
     assert ends[0] == ends[1] and ends[0][0] == 4403
-    with world.watch("nobody", additional_headers=bearer(issuer.token())) as viewer:
+    with served.watch("nobody", additional_headers=bearer(issuer.token())) as viewer:
         assert viewer.recv(timeout=20) == "!!error there is no such deployment in this namespace\n"
         assert end(viewer)[0] == 4404
 
@@ -185,10 +185,10 @@ class TestImpatient:
     def auth_options(self) -> dict[str, Any]:
         return {"first": 0.5, "waiting": 3}
 
-    def test_who_says_nothing_is_sent_away(self, world: World, audited: list[Any]) -> None:
-        id = world.deployment().id
+    def test_who_says_nothing_is_sent_away(self, served: Served, audited: list[Any]) -> None:
+        id = served.deployment().id
         began = time.monotonic()
-        with world.watch(id) as viewer:
+        with served.watch(id) as viewer:
             code, reason = end(viewer)
         assert code == 4401 and "no credentials came within 0.5 s" in str(reason)
         assert time.monotonic() - began < 10
@@ -196,11 +196,11 @@ class TestImpatient:
         assert (line["who"], line["method"], line["status"], line["id"]) == (None, "WEBSOCKET", 4401, id)
         assert (line["source"], line["namespace"], line["outcome"]) == ("127.0.0.1", NS, "refused")
 
-    def test_a_namespace_is_needed_too(self, world: World, issuer: Issuer) -> None:
-        id = world.deployment().id
+    def test_a_namespace_is_needed_too(self, served: Served, issuer: Issuer) -> None:
+        id = served.deployment().id
         for headers in (bearer(issuer.token()), {}):
             with pytest.raises(InvalidStatus) as refused:
-                world.watch(id, f"{NS}&namespace=other", additional_headers=headers)
+                served.watch(id, f"{NS}&namespace=other", additional_headers=headers)
             assert refused.value.response.status_code == 400
 
 
@@ -209,14 +209,14 @@ class TestCrowd:
     def auth_options(self) -> dict[str, Any]:
         return {"first": 30.0, "waiting": 3}
 
-    def test_no_more_than_some_may_wait_and_they_keep_nobody_out(self, world: World, issuer: Issuer) -> None:
-        id = world.deployment().id
+    def test_no_more_than_some_may_wait_and_they_keep_nobody_out(self, served: Served, issuer: Issuer) -> None:
+        id = served.deployment().id
         with contextlib.ExitStack() as stack:
-            waiting = [stack.enter_context(world.watch(id)) for _ in range(3)]
+            waiting = [stack.enter_context(served.watch(id)) for _ in range(3)]
             deadline = time.monotonic() + 20
             while True:
                 try:
-                    stack.enter_context(world.watch(id))
+                    stack.enter_context(served.watch(id))
                 except InvalidStatus as refused:
                     assert refused.response.status_code == 503
                     assert refused.response.headers["Retry-After"]
@@ -226,7 +226,7 @@ class TestCrowd:
                 {"additional_headers": bearer(issuer.token())},
                 {"subprotocols": subprotocols(issuer.token(), PROTOCOL)},
             ):
-                with world.watch(id, **options) as viewer:
+                with served.watch(id, **options) as viewer:
                     assert "queued" in viewer.recv(timeout=20)
             waiting[0].send(f"Bearer {issuer.token()}")
             assert "queued" in waiting[0].recv(timeout=20)
@@ -258,36 +258,36 @@ class TestStrangers:
         yield Access(Slow(), parts[1])
         gate.set()
 
-    def test_they_take_no_viewers_place(self, world: World, issuer: Issuer) -> None:
-        id = world.deployment().id
+    def test_they_take_no_viewers_place(self, served: Served, issuer: Issuer) -> None:
+        id = served.deployment().id
         handshake = HANDSHAKE.format(path=f"/stream/deployments/{id}/logs?namespace={NS}")
         slow = handshake.replace("\r\n\r\n", "\r\nAuthorization: Bearer slow\r\n\r\n")
         with contextlib.ExitStack() as stack:
-            viewers = [stack.enter_context(world.watch(id, additional_headers=bearer(issuer.token())))]
+            viewers = [stack.enter_context(served.watch(id, additional_headers=bearer(issuer.token())))]
             assert "queued" in viewers[0].recv(timeout=20)
             for number in range(60):
-                sock = stack.enter_context(socket.create_connection(("127.0.0.1", world.port), timeout=20))
+                sock = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=20))
                 # No more than three are being checked: there are four threads for that.
                 sock.sendall((slow if number < 3 else handshake).encode())
             deadline = time.monotonic() + 20
-            while len(world.logs._connections) != 1 + 10:
+            while len(served.logs._connections) != 1 + 10:
                 assert time.monotonic() < deadline
-            assert world.logs.viewers == 1
+            assert served.logs.viewers == 1
             for _ in range(2):
-                viewers.append(stack.enter_context(world.watch(id, additional_headers=bearer(issuer.token()))))
+                viewers.append(stack.enter_context(served.watch(id, additional_headers=bearer(issuer.token()))))
                 assert "queued" in viewers[-1].recv(timeout=20)
             with pytest.raises(InvalidStatus) as refused:
-                world.watch(id, additional_headers=bearer(issuer.token()))
+                served.watch(id, additional_headers=bearer(issuer.token()))
             assert refused.value.response.status_code == 503
-            world.logbook.append(id, "for all")
+            served.logbook.append(id, "for all")
             assert all(viewer.recv(timeout=20).endswith("for all\n") for viewer in viewers)
             self.gate.set()
 
-    def test_the_last_place_goes_to_one(self, world: World, issuer: Issuer) -> None:
+    def test_the_last_place_goes_to_one(self, served: Served, issuer: Issuer) -> None:
         """Both were admitted while there was one place left; who proves it later finds none."""
-        id = world.deployment().id
+        id = served.deployment().id
         with contextlib.ExitStack() as stack:
-            viewers = [stack.enter_context(world.watch(id)) for _ in range(5)]
+            viewers = [stack.enter_context(served.watch(id)) for _ in range(5)]
             for viewer in viewers[:3]:
                 viewer.send(f"Bearer {issuer.token()}")
                 assert "queued" in viewer.recv(timeout=20)
@@ -295,12 +295,12 @@ class TestStrangers:
                 viewer.send(f"Bearer {issuer.token()}")
                 assert end(viewer)[0] == 1013
 
-    def test_their_pings_are_bounded_too(self, world: World) -> None:
-        id = world.deployment().id
+    def test_their_pings_are_bounded_too(self, served: Served) -> None:
+        id = served.deployment().id
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.settimeout(20)
-            sock.connect(("127.0.0.1", world.port))
+            sock.connect(("127.0.0.1", served.port))
             sock.sendall(HANDSHAKE.format(path=f"/stream/deployments/{id}/logs?namespace={NS}").encode())
             began = time.monotonic()
             assert flood(sock, PING * 100) < 16_000_000
@@ -310,14 +310,14 @@ class TestStrangers:
 # --- the end of credentials -------------------------------------------------------------------------------------------
 
 
-def test_a_stream_ends_with_its_token_although_nothing_is_sent(world: World, issuer: Issuer) -> None:
-    id = world.deployment().id
+def test_a_stream_ends_with_its_token_although_nothing_is_sent(served: Served, issuer: Issuer) -> None:
+    id = served.deployment().id
     exp = int(time.time()) + 2
-    with world.watch(id, additional_headers=bearer(issuer.token(exp=exp))) as viewer:
+    with served.watch(id, additional_headers=bearer(issuer.token(exp=exp))) as viewer:
         assert "queued" in viewer.recv(timeout=20)
         assert end(viewer) == (4401, "the token has expired")
     assert exp <= time.time() < exp + 5
-    assert world.call("GET", "/healthz").status == 200
+    assert served.call("GET", "/healthz").status == 200
 
 
 class TestRecheck:
@@ -325,39 +325,39 @@ class TestRecheck:
     def auth_options(self) -> dict[str, Any]:
         return {"recheck": 0.1}
 
-    def test_a_right_that_is_revoked_ends_the_stream(self, world: World, issuer: Issuer, parts: Any) -> None:
-        id = world.deployment().id
-        with world.watch(id, additional_headers=bearer(issuer.token())) as viewer:
+    def test_a_right_that_is_revoked_ends_the_stream(self, served: Served, issuer: Issuer, parts: Any) -> None:
+        id = served.deployment().id
+        with served.watch(id, additional_headers=bearer(issuer.token())) as viewer:
             assert "queued" in viewer.recv(timeout=20)
             parts[1].revoked = True
             assert end(viewer) == (4403, "revoked")
 
     def test_doubt_ends_it_only_when_it_lasts(
-        self, world: World, issuer: Issuer, parts: Any, monkeypatch: pytest.MonkeyPatch
+        self, served: Served, issuer: Issuer, parts: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        id = world.deployment().id
-        with world.watch(id, additional_headers=bearer(issuer.token())) as viewer:
+        id = served.deployment().id
+        with served.watch(id, additional_headers=bearer(issuer.token())) as viewer:
             assert "queued" in viewer.recv(timeout=20)
             parts[0].away = True
             asked = parts[0].asked
             deadline = time.monotonic() + 20
             while parts[0].asked < asked + 3:
                 assert time.monotonic() < deadline
-            world.logbook.append(id, "still here")
+            served.logbook.append(id, "still here")
             assert "still here" in viewer.recv(timeout=20)
             monkeypatch.setattr("deployer.api.auth.stream_auth.BORNE", 0.1)
             assert end(viewer) == (1013, "nobody knows")
 
-    def test_doubt_lets_nobody_stay_beyond_the_tokens_end(self, world: World, issuer: Issuer, parts: Any) -> None:
-        id = world.deployment().id
-        with world.watch(id, additional_headers=bearer(issuer.token(exp=int(time.time()) + 2))) as viewer:
+    def test_doubt_lets_nobody_stay_beyond_the_tokens_end(self, served: Served, issuer: Issuer, parts: Any) -> None:
+        id = served.deployment().id
+        with served.watch(id, additional_headers=bearer(issuer.token(exp=int(time.time()) + 2))) as viewer:
             assert "queued" in viewer.recv(timeout=20)
             parts[0].away = True
             assert end(viewer) == (4401, "the token has expired")
 
-    def test_while_nobody_knows_nobody_new_comes_in(self, world: World, issuer: Issuer, parts: Any) -> None:
+    def test_while_nobody_knows_nobody_new_comes_in(self, served: Served, issuer: Issuer, parts: Any) -> None:
         parts[0].away = True
-        with world.watch(world.deployment().id, additional_headers=bearer(issuer.token())) as viewer:
+        with served.watch(served.deployment().id, additional_headers=bearer(issuer.token())) as viewer:
             assert end(viewer) == (1013, "nobody knows")
 
 
@@ -379,14 +379,14 @@ class TestSlowChecks:
         yield Access(Slow(), parts[1])
         self.gate.set()
 
-    def test_they_hold_up_neither_viewers_nor_rest(self, world: World, issuer: Issuer) -> None:
-        id = world.deployment().id
-        with world.watch(id, additional_headers=bearer(issuer.token())) as viewer, contextlib.ExitStack() as stack:
+    def test_they_hold_up_neither_viewers_nor_rest(self, served: Served, issuer: Issuer) -> None:
+        id = served.deployment().id
+        with served.watch(id, additional_headers=bearer(issuer.token())) as viewer, contextlib.ExitStack() as stack:
             assert "queued" in viewer.recv(timeout=20)
-            slow = [stack.enter_context(world.watch(id, additional_headers=bearer("slow"))) for _ in range(20)]
-            world.logbook.append(id, "live")
+            slow = [stack.enter_context(served.watch(id, additional_headers=bearer("slow"))) for _ in range(20)]
+            served.logbook.append(id, "live")
             assert "live" in viewer.recv(timeout=5)
-            answer = world.call("GET", f"/deployments/{id}?namespace={NS}", headers=bearer(issuer.token()))
+            answer = served.call("GET", f"/deployments/{id}?namespace={NS}", headers=bearer(issuer.token()))
             assert answer.status == 200
             self.gate.set()
             assert {end(one) for one in slow} == {(4401, "at last")}
@@ -401,24 +401,24 @@ class TestOrigins:
         return Settings(own_namespace="deployer", ingress="none", allowed_origins=(PAGE,))
 
     @pytest.mark.parametrize("origin", [PAGE, None, "own"])
-    def test_pages_of_allowed_origins_may_watch(self, world: World, issuer: Issuer, origin: Any) -> None:
-        origin = f"http://127.0.0.1:{world.port}" if origin == "own" else origin
+    def test_pages_of_allowed_origins_may_watch(self, served: Served, issuer: Issuer, origin: Any) -> None:
+        origin = f"http://127.0.0.1:{served.port}" if origin == "own" else origin
         protocols = subprotocols(issuer.token(), PROTOCOL)
-        with world.watch(world.deployment().id, origin=origin, subprotocols=protocols) as viewer:
+        with served.watch(served.deployment().id, origin=origin, subprotocols=protocols) as viewer:
             assert "queued" in viewer.recv(timeout=20)
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "http://ui.example.com", PAGE + ":444", "null"])
-    def test_others_may_not_whatever_token_they_have(self, world: World, issuer: Issuer, origin: str) -> None:
+    def test_others_may_not_whatever_token_they_have(self, served: Served, issuer: Issuer, origin: str) -> None:
         protocols = subprotocols(issuer.token(), PROTOCOL)
         with (
             pytest.raises(InvalidStatus) as refused,
-            world.watch(world.deployment().id, origin=origin, subprotocols=protocols),
+            served.watch(served.deployment().id, origin=origin, subprotocols=protocols),
         ):
             pass
         assert refused.value.response.status_code == 403
 
-    def test_two_origins_are_none(self, world: World, issuer: Issuer) -> None:
+    def test_two_origins_are_none(self, served: Served, issuer: Issuer) -> None:
         headers = [("Origin", PAGE), ("Origin", "https://evil.example"), *bearer(issuer.token()).items()]
-        with pytest.raises(InvalidStatus) as refused, world.watch(world.deployment().id, additional_headers=headers):
+        with pytest.raises(InvalidStatus) as refused, served.watch(served.deployment().id, additional_headers=headers):
             pass
         assert refused.value.response.status_code == 403

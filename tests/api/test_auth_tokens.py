@@ -30,7 +30,7 @@ from deployer.core.errors import SettingsError
 from deployer.core.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, KeyServer, bearer, part
 
-from .conftest import NS, World
+from .conftest import NS, Served
 
 READ, DEPLOY = Permission("deployments", "get"), Permission("deployments", "create")
 
@@ -149,16 +149,16 @@ KINDS = sorted(bad_tokens(Issuer()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bad_token_is_a_401_over_rest_and_a_4401_on_the_stream(world: World, issuer: Issuer, kind: str) -> None:
-    id = world.deployment().id
+def test_a_bad_token_is_a_401_over_rest_and_a_4401_on_the_stream(served: Served, issuer: Issuer, kind: str) -> None:
+    id = served.deployment().id
     token = bad_tokens(issuer)[kind]
     for _ in range(2):
-        answer = world.call("GET", f"/deployments?namespace={NS}", headers=bearer(token))
+        answer = served.call("GET", f"/deployments?namespace={NS}", headers=bearer(token))
         assert answer.problem["status"] == 401
         assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
     # Longer ones come as the first message: lines of a handshake end at 8 KiB.
     long = len(token) > 6000
-    with world.watch(id, additional_headers={} if long else bearer(token)) as viewer:
+    with served.watch(id, additional_headers={} if long else bearer(token)) as viewer:
         if long:
             viewer.send(f"Bearer {token}")
         with pytest.raises(Exception, match="4401"):
@@ -415,6 +415,7 @@ def test_a_token_without_a_key_id_needs_a_set_of_one(server: KeyServer, issuer: 
     keys.close()
 
 
+@pytest.mark.slow
 def test_keys_outlive_a_server_that_fails_but_not_for_ever(
     server: KeyServer, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -562,14 +563,14 @@ class TestWhileTheKeysAreAway:
         gate.set()
         made.close()
 
-    def test_everything_else_goes_on(self, world: World, issuer: Issuer, server: KeyServer, run: Any) -> None:
+    def test_everything_else_goes_on(self, served: Served, issuer: Issuer, server: KeyServer, run: Any) -> None:
         target, headers = f"/deployments?namespace={NS}", bearer(issuer.token())
-        results = [run(world.call, "GET", target, None, headers) for _ in range(20)]
+        results = [run(served.call, "GET", target, None, headers) for _ in range(20)]
         assert self.asked.wait(20)
         first = [results[0].get(timeout=1)] if not results[0].empty() else []
         began = time.monotonic()
-        assert world.call("GET", "/healthz").status == 200
-        assert world.call("GET", target).status == 401
+        assert served.call("GET", "/healthz").status == 200
+        assert served.call("GET", target).status == 401
         assert time.monotonic() - began < 2
         self.gate.set()
         answers = first + [result.get(timeout=30) for result in results[len(first) :]]
@@ -577,4 +578,4 @@ class TestWhileTheKeysAreAway:
         assert set(statuses) == {200, 503} and statuses.count(200) <= 3
         assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status == 503)
         assert server.fetches == 1
-        assert world.call("GET", target, headers=headers).status == 200
+        assert served.call("GET", target, headers=headers).status == 200

@@ -18,7 +18,7 @@ from deployer.core.model.records import Deployment, StoredDescriptor
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 
-from .conftest import NS, Answer, World, document
+from .conftest import NS, Answer, Served, document
 from .test_auth_cluster import Reviews
 
 Q = f"namespace={NS}"
@@ -72,16 +72,16 @@ def access(client: KubeClient) -> Access:
 TOKEN = {"Authorization": "Bearer some-token"}
 
 
-def stored(world: World) -> StoredDescriptor:
-    return world.service.create_descriptor(NS, json.dumps(SECRET).encode())
+def stored(served: Served) -> StoredDescriptor:
+    return served.service.create_descriptor(NS, json.dumps(SECRET).encode())
 
 
-def live(world: World) -> Deployment:
-    deployment = world.service.deploy(NS, stored(world).id)
-    return world.end(deployment.id)
+def live(served: Served) -> Deployment:
+    deployment = served.service.deploy(NS, stored(served).id)
+    return served.end(deployment.id)
 
 
-ACTS: dict[str, Callable[[World], Answer]] = {
+ACTS: dict[str, Callable[[Served], Answer]] = {
     "deploy": lambda w: w.call("POST", f"/deployments?{Q}&descriptorId={stored(w).id}", headers=TOKEN),
     "redeploy": lambda w: w.call("PUT", f"/deployments/{live(w).id}?{Q}", headers=TOKEN),
     "undeploy": lambda w: w.call("DELETE", f"/deployments/{live(w).id}?{Q}", headers=TOKEN),
@@ -90,12 +90,14 @@ ACTS: dict[str, Callable[[World], Answer]] = {
 
 @pytest.mark.parametrize("rights", RIGHTS)
 @pytest.mark.parametrize("act", ACTS)
-def test_acting_on_a_deployment_shows_what_the_caller_may_read(world: World, rbac: Rbac, act: str, rights: str) -> None:
+def test_acting_on_a_deployment_shows_what_the_caller_may_read(
+    served: Served, rbac: Rbac, act: str, rights: str
+) -> None:
     rbac.rights = RIGHTS[rights]
-    answer = ACTS[act](world)
+    answer = ACTS[act](served)
     assert answer.status == 202
     body = answer.json
-    assert world.store.get(Deployment, body["id"]) is not None
+    assert served.store.get(Deployment, body["id"]) is not None
     assert answer.headers["ETag"]
     assert (CANARY in answer.body.decode()) == (rights == "both")
     assert body["namespace" if rights != "both" else "version"]
@@ -110,20 +112,20 @@ def test_acting_on_a_deployment_shows_what_the_caller_may_read(world: World, rba
 @pytest.mark.parametrize("rights", ["deployments", "both"])
 @pytest.mark.parametrize("many", [False, True])
 def test_reading_a_deployment_shows_its_descriptor_to_those_who_may_read_descriptors(
-    world: World, rbac: Rbac, rights: str, many: bool
+    served: Served, rbac: Rbac, rights: str, many: bool
 ) -> None:
     rbac.rights = RIGHTS[rights]
-    id = live(world).id
-    answer = world.call("GET", f"/deployments?{Q}" if many else f"/deployments/{id}?{Q}", headers=TOKEN)
+    id = live(served).id
+    answer = served.call("GET", f"/deployments?{Q}" if many else f"/deployments/{id}?{Q}", headers=TOKEN)
     body = answer.json[0] if many else answer.json
     assert body["id"] == id and body["status"] == "DEPLOYED"
     assert ("descriptor" in body) == (CANARY in answer.body.decode()) == (rights == "both")
 
 
 @pytest.mark.parametrize("rights", RIGHTS)
-def test_creating_a_descriptor(world: World, rbac: Rbac, rights: str) -> None:
+def test_creating_a_descriptor(served: Served, rbac: Rbac, rights: str) -> None:
     rbac.rights = RIGHTS[rights]
-    answer = world.call("POST", f"/descriptors?{Q}", SECRET, TOKEN)
+    answer = served.call("POST", f"/descriptors?{Q}", SECRET, TOKEN)
     assert answer.status == 201
     body = answer.json
     assert answer.headers["Location"] == f"/descriptors/{body['id']}/?{Q}"
@@ -132,31 +134,31 @@ def test_creating_a_descriptor(world: World, rbac: Rbac, rights: str) -> None:
     assert whole or set(body) == {"id", "namespace", "appName"}
 
 
-def test_replacing_a_descriptor_does_not_tell_whose_it_is(world: World, rbac: Rbac) -> None:
-    id = stored(world).id
-    answer = world.call("PUT", f"/descriptors/{id}?{Q}", document("other"), TOKEN)
+def test_replacing_a_descriptor_does_not_tell_whose_it_is(served: Served, rbac: Rbac) -> None:
+    id = stored(served).id
+    answer = served.call("PUT", f"/descriptors/{id}?{Q}", document("other"), TOKEN)
     assert [error["path"] for error in answer.problem["errors"]] == ["appName"]
     assert "shop" not in answer.body.decode().replace(NS, "")
 
 
 @pytest.mark.parametrize("rights", RIGHTS)
 def test_what_is_wrong_with_a_stored_descriptor_is_for_those_who_may_read_it(
-    world: World, rbac: Rbac, rights: str
+    served: Served, rbac: Rbac, rights: str
 ) -> None:
     """One that was accepted before the rules were what they are."""
     rbac.rights = RIGHTS[rights]
-    deployment = live(world)
-    record = world.store.get(StoredDescriptor, deployment.descriptor_id)
+    deployment = live(served)
+    record = served.store.get(StoredDescriptor, deployment.descriptor_id)
     assert record is not None
     broken = {**record.document, "deploymentType": "odd-one"}
-    world.store.commit(
+    served.store.commit(
         Update(dataclasses.replace(record, document=broken)), Update(dataclasses.replace(deployment, descriptor=broken))
     )
     for method, target in (
         ("POST", f"/deployments?{Q}&descriptorId={record.id}"),
         ("PUT", f"/deployments/{deployment.id}?{Q}"),
     ):
-        answer = world.call(method, target, headers=TOKEN)
+        answer = served.call(method, target, headers=TOKEN)
         assert answer.status == 400
         (error,) = answer.problem["errors"]
         if rights == "both":
@@ -166,30 +168,30 @@ def test_what_is_wrong_with_a_stored_descriptor_is_for_those_who_may_read_it(
 
 
 def test_nothing_is_done_when_nobody_can_say_what_may_be_read(
-    world: World, rbac: Rbac, monkeypatch: pytest.MonkeyPatch
+    served: Served, rbac: Rbac, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silent(question: dict[str, Any]) -> Any:
         asked = question["spec"]["resourceAttributes"]
         return {"allowed": True} if asked["verb"] == "create" else []
 
     monkeypatch.setattr(cluster, "ASK_FOR", 1.0)
-    id = stored(world).id
+    id = stored(served).id
     rbac.server.allowed = silent
-    before = world.store.find(Deployment)
-    assert world.call("POST", f"/deployments?{Q}&descriptorId={id}", headers=TOKEN).status == 503
-    assert world.call("POST", f"/descriptors?{Q}", SECRET, TOKEN).status == 503
-    assert world.store.find(Deployment) == before and len(world.store.find(StoredDescriptor)) == 1
+    before = served.store.find(Deployment)
+    assert served.call("POST", f"/deployments?{Q}&descriptorId={id}", headers=TOKEN).status == 503
+    assert served.call("POST", f"/descriptors?{Q}", SECRET, TOKEN).status == 503
+    assert served.store.find(Deployment) == before and len(served.store.find(StoredDescriptor)) == 1
 
 
 @pytest.mark.parametrize("rights", RIGHTS)
-def test_the_answers_are_those_of_the_openapi_document(world: World, rbac: Rbac, rights: str) -> None:
+def test_the_answers_are_those_of_the_openapi_document(served: Served, rbac: Rbac, rights: str) -> None:
     rbac.rights = RIGHTS[rights]
-    built = json.loads(json.dumps(openapi.build(world.service.rules, secured=True)))
+    built = json.loads(json.dumps(openapi.build(served.service.rules, secured=True)))
     for path, method, status, answer in (
-        ("/descriptors", "post", "201", world.call("POST", f"/descriptors?{Q}", SECRET, TOKEN)),
-        ("/deployments", "post", "202", ACTS["deploy"](world)),
-        ("/deployments/{id}", "put", "202", ACTS["redeploy"](world)),
-        ("/deployments/{id}", "delete", "202", ACTS["undeploy"](world)),
+        ("/descriptors", "post", "201", served.call("POST", f"/descriptors?{Q}", SECRET, TOKEN)),
+        ("/deployments", "post", "202", ACTS["deploy"](served)),
+        ("/deployments/{id}", "put", "202", ACTS["redeploy"](served)),
+        ("/deployments/{id}", "delete", "202", ACTS["undeploy"](served)),
     ):
         schema = built["paths"][path][method]["responses"][status]["content"]["application/json"]["schema"]
         names = [choice["$ref"].rpartition("/")[2] for choice in schema["anyOf"]]
@@ -205,7 +207,7 @@ def test_the_answers_are_those_of_the_openapi_document(world: World, rbac: Rbac,
         assert (names[0] in fitting) == whole
 
 
-def test_without_authentication_there_is_nothing_to_hide(world: World) -> None:
-    built = openapi.build(world.service.rules, secured=False)
+def test_without_authentication_there_is_nothing_to_hide(served: Served) -> None:
+    built = openapi.build(served.service.rules, secured=False)
     responses = built["paths"]["/deployments"]["post"]["responses"]
     assert responses["202"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Deployment"}

@@ -33,9 +33,9 @@ class Way:
     async def taken(self) -> None:
         await self.free.wait()
 
-    def has(self, world: Any, id: str) -> bool:
+    def has(self, served: Any, id: str) -> bool:
         """It was given the whole log, every line once."""
-        return self.data == b"".join(feed.frame(feed.format_line(line) + "\n") for line in world.logbook.read(id))
+        return self.data == b"".join(feed.frame(feed.format_line(line) + "\n") for line in served.logbook.read(id))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -45,9 +45,9 @@ class Way:
 
 
 @asynccontextmanager
-async def following(world: Any, id: str) -> AsyncIterator[tuple[Feed, Callable[[Way], asyncio.Task[str]]]]:
+async def following(served: Any, id: str) -> AsyncIterator[tuple[Feed, Callable[[Way], asyncio.Task[str]]]]:
     with concurrent.futures.ThreadPoolExecutor(4) as readers:
-        log = Feed(world.service, "shop-ns", id, readers)
+        log = Feed(served.service, "shop-ns", id, readers)
         tasks: list[asyncio.Task[str]] = []
 
         def follow(way: Way) -> asyncio.Task[str]:
@@ -56,7 +56,7 @@ async def following(world: Any, id: str) -> AsyncIterator[tuple[Feed, Callable[[
 
         try:
             yield log, follow
-            world.end(id, Status.FAILURE)
+            served.end(id, Status.FAILURE)
             await asyncio.wait(tasks, timeout=20)
         finally:
             for task in tasks:
@@ -71,27 +71,27 @@ async def settled(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def test_one_that_was_overtaken_while_it_took_its_page(world: Any) -> None:
+def test_one_that_was_overtaken_while_it_took_its_page(served: Any) -> None:
     """Between its look and its wait the others were given a line; it must not be told the next one only."""
 
     async def check() -> None:
-        id = world.deployment().id
+        id = served.deployment().id
         first, second = Way(), Way()
-        async with following(world, id) as (log, follow):
+        async with following(served, id) as (log, follow):
             one = follow(first)
             await settled(lambda: len(log._followers) == 1)
             second.free.clear()
             two = follow(second)
             await second.until(lambda: bool(second.data))
-            world.logbook.append(id, "given to the first")
-            await first.until(lambda: first.has(world, id))
-            assert not second.has(world, id)
+            served.logbook.append(id, "given to the first")
+            await first.until(lambda: first.has(served, id))
+            assert not second.has(served, id)
             second.free.set()
             await settled(lambda: len(log._followers) == 2)
-            assert second.has(world, id)
-            world.logbook.append(id, "given to both")
+            assert second.has(served, id)
+            served.logbook.append(id, "given to both")
             for way in (first, second):
-                await way.until(lambda way=way: way.has(world, id))
+                await way.until(lambda way=way: way.has(served, id))
         assert (one.result(), two.result()) == ("FAILURE", "FAILURE")
         assert first.data == second.data
 
@@ -99,13 +99,13 @@ def test_one_that_was_overtaken_while_it_took_its_page(world: Any) -> None:
 
 
 @pytest.mark.parametrize("further", [False, True])
-def test_one_that_knows_more_than_the_page_on_its_way(world: Any, monkeypatch: Any, further: bool) -> None:
+def test_one_that_knows_more_than_the_page_on_its_way(served: Any, monkeypatch: Any, further: bool) -> None:
     """It joins while the others' page is still being read, and has some or all of its lines already."""
 
     async def check() -> None:
-        id = world.deployment().id
+        id = served.deployment().id
         first, second = Way(), Way()
-        read = world.logbook.read
+        read = served.logbook.read
         begun, go = threading.Event(), threading.Event()
 
         def slow_read(id: str, after: int = 0, *args: Any) -> Any:
@@ -116,63 +116,63 @@ def test_one_that_knows_more_than_the_page_on_its_way(world: Any, monkeypatch: A
                     return read(id, after, 1, feed.PAGE_SIZE)
             return read(id, after, *args)
 
-        async with following(world, id) as (log, follow):
+        async with following(served, id) as (log, follow):
             one = follow(first)
             await settled(lambda: len(log._followers) == 1)
-            monkeypatch.setattr(world.logbook, "read", slow_read)
-            world.logbook.append(id, "the page")
+            monkeypatch.setattr(served.logbook, "read", slow_read)
+            served.logbook.append(id, "the page")
             await settled(begun.is_set)
             if not further:
-                world.logbook.append(id, "not in it")
+                served.logbook.append(id, "not in it")
             two = follow(second)
             await settled(lambda: len(log._followers) == 2)
-            assert second.has(world, id)
+            assert second.has(served, id)
             if further:
-                world.logbook.append(id, "in it, but new to the second")
+                served.logbook.append(id, "in it, but new to the second")
                 await asyncio.to_thread(read, id)  # it is durable now
             go.set()
             for way in (first, second):
-                await way.until(lambda way=way: way.has(world, id))
+                await way.until(lambda way=way: way.has(served, id))
         assert (one.result(), two.result()) == ("FAILURE", "FAILURE")
         assert first.data == second.data
 
     asyncio.run(check())
 
 
-def test_one_that_does_not_take_it_holds_up_nobody_and_reads_on_by_itself(world: Any) -> None:
+def test_one_that_does_not_take_it_holds_up_nobody_and_reads_on_by_itself(served: Any) -> None:
     async def check() -> None:
-        id = world.deployment().id
+        id = served.deployment().id
         quick, slow = Way(), Way()
-        async with following(world, id) as (log, follow):
+        async with following(served, id) as (log, follow):
             tasks = [follow(quick), follow(slow)]
             await settled(lambda: len(log._followers) == 2)
             slow.free.clear()
             for number in range(5):
-                world.logbook.append(id, f"{number} " + "x" * 20_000)
-                await quick.until(lambda: quick.has(world, id))
+                served.logbook.append(id, f"{number} " + "x" * 20_000)
+                await quick.until(lambda: quick.has(served, id))
             # Not a byte more than what was written before it was known to be slow.
             assert len(slow.data) < 21_000
             assert len(log._followers) == 1
             slow.free.set()
-            await slow.until(lambda: slow.has(world, id))
+            await slow.until(lambda: slow.has(served, id))
         assert {task.result() for task in tasks} == {"FAILURE"}
-        assert slow.has(world, id)
+        assert slow.has(served, id)
 
     asyncio.run(check())
 
 
-def test_a_read_that_fails_is_raised_to_every_viewer(world: Any, monkeypatch: Any) -> None:
+def test_a_read_that_fails_is_raised_to_every_viewer(served: Any, monkeypatch: Any) -> None:
     async def check() -> None:
-        id = world.deployment().id
-        async with following(world, id) as (log, follow):
+        id = served.deployment().id
+        async with following(served, id) as (log, follow):
             tasks = [follow(Way()) for _ in range(3)]
             await settled(lambda: len(log._followers) == 3)
 
             def broken(*_: Any) -> Any:
                 raise KeyError("a fault of ours")
 
-            monkeypatch.setattr(world.logbook, "read", broken)
-            world.logbook.append(id, "x")
+            monkeypatch.setattr(served.logbook, "read", broken)
+            served.logbook.append(id, "x")
             for task in tasks:
                 with pytest.raises(KeyError):
                     await task

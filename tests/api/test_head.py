@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from .conftest import NS, World
+from .conftest import NS, Served
 
 UPGRADE = (
     b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -19,10 +19,10 @@ UPGRADE = (
 )
 
 
-def exchange(world: World, data: bytes) -> bytes:
+def exchange(served: Served, data: bytes) -> bytes:
     """Everything that comes until the other side closes, or says that the log has ended."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
         sock.sendall(data)
         with contextlib.suppress(ConnectionResetError):
             while not answer.endswith(b"DEPLOYED") and (piece := sock.recv(65536)):
@@ -42,18 +42,18 @@ def refused(answer: bytes) -> Any:
 @pytest.mark.parametrize(
     "hosts", [[], ["localhost", "localhost"], ["localhost", "evil.example"], ["evil.example", "localhost"]]
 )
-def test_http_1_1_has_exactly_one_host(world: World, path: str, hosts: list[str]) -> None:
+def test_http_1_1_has_exactly_one_host(served: Served, path: str, hosts: list[str]) -> None:
     head = f"GET {path} HTTP/1.1\r\n" + "".join(f"Host: {host}\r\n" for host in hosts)
-    problem = refused(exchange(world, head.encode() + UPGRADE + b"\r\n"))
+    problem = refused(exchange(served, head.encode() + UPGRADE + b"\r\n"))
     assert problem["status"] == 400
     assert "Host" in problem["detail"]
 
 
 @pytest.mark.parametrize("framing", [b"", b"Content-Length: 0\r\n"])
-def test_leave_to_send_nothing_is_not_waited_for(world: World, framing: bytes) -> None:
+def test_leave_to_send_nothing_is_not_waited_for(served: Served, framing: bytes) -> None:
     """RFC 9110, 10.1.1: a request without content has nothing to expect."""
     request = b"DELETE /descriptors/x/?namespace=a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n" + framing
-    answer = exchange(world, request + b"\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = exchange(served, request + b"\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"404", b"200"], answer
 
 
@@ -82,21 +82,21 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 )
 @pytest.mark.parametrize("method", [b"POST", b"GET"])
 def test_what_could_be_told_apart_in_two_ways_closes_the_connection(
-    world: World, method: bytes, path: bytes, version: bytes, headers: bytes
+    served: Served, method: bytes, path: bytes, version: bytes, headers: bytes
 ) -> None:
     """RFC 9112, 6.3: what follows may be a body to one and a request to the other."""
     head = b"%s %s HTTP/%s\r\nHost: localhost\r\n" % (method, path, version)
-    answer = exchange(world, head + headers + b"\r\n0\r\n\r\n" + SMUGGLED)
+    answer = exchange(served, head + headers + b"\r\n0\r\n\r\n" + SMUGGLED)
     problem = refused(answer)
     assert problem["status"] in (400, 501)
     assert len(re.findall(rb"HTTP/1\.\d \d{3} ", answer)) == 1
     assert b"9999" not in answer
 
 
-def test_a_chunked_body_is_read_and_the_connection_kept(world: World) -> None:
+def test_a_chunked_body_is_read_and_the_connection_kept(served: Served) -> None:
     head = b"POST /descriptors/?namespace=a HTTP/1.1\r\nHost: localhost\r\n"
     chunked = b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
-    answer = exchange(world, head + chunked + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = exchange(served, head + chunked + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"400", b"200"]
 
 
@@ -120,8 +120,8 @@ def test_a_chunked_body_is_read_and_the_connection_kept(world: World) -> None:
         + b"\r\n",
     ],
 )
-def test_nothing_of_a_request_that_is_none_comes_back(world: World, data: bytes) -> None:
-    answer = exchange(world, data)
+def test_nothing_of_a_request_that_is_none_comes_back(served: Served, data: bytes) -> None:
+    answer = exchange(served, data)
     assert 400 <= refused(answer)["status"] <= 501
     assert b"Z4" not in answer and b"z4" not in answer
 
@@ -130,11 +130,11 @@ def test_nothing_of_a_request_that_is_none_comes_back(world: World, data: bytes)
 
 
 @pytest.mark.parametrize("before", ["", "/", "///", "http://localhost", "http://localhost/", "/%73tream/..//"])
-def test_slashes_at_the_beginning_count_as_one(world: World, before: str) -> None:
-    deployment = world.deployment()
+def test_slashes_at_the_beginning_count_as_one(served: Served, before: str) -> None:
+    deployment = served.deployment()
     path = f"{before}/stream/deployments/{deployment.id}/logs?namespace={NS}"
-    world.end(deployment.id)
-    answer = exchange(world, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n")
+    served.end(deployment.id)
+    answer = exchange(served, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n")
     if "%" in before:
         assert refused(answer)["status"] == 404
     else:
@@ -144,10 +144,10 @@ def test_slashes_at_the_beginning_count_as_one(world: World, before: str) -> Non
 
 @pytest.mark.parametrize("piece", [1, 700, 2048, 7000])
 @pytest.mark.parametrize("path", ["/healthz", "/stream/deployments/{id}/logs?namespace=shop-ns"])
-def test_a_long_head_may_come_in_pieces(world: World, path: str, piece: int) -> None:
+def test_a_long_head_may_come_in_pieces(served: Served, path: str, piece: int) -> None:
     """The log stream gets it whole, and nobody waits for it."""
-    deployment = world.deployment()
-    world.end(deployment.id)
+    deployment = served.deployment()
+    served.end(deployment.id)
     head = f"GET {path.format(id=deployment.id)} HTTP/1.1\r\nHost: localhost\r\nX-Long: {'x' * 6000}\r\n".encode()
     head += UPGRADE if "stream" in path else b"Connection: close\r\n"
     # One byte at a time only at the beginning and at the end, where something is decided.
@@ -155,26 +155,26 @@ def test_a_long_head_may_come_in_pieces(world: World, path: str, piece: int) -> 
     cuts = [early[n : n + 1] for n in range(len(early))] if piece == 1 else [early]
     cuts += [middle] if piece == 1 else [middle[n : n + piece] for n in range(0, len(middle), piece)]
     cuts += [late[:1], late[1:]]
-    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for cut in cuts:
             sock.sendall(cut)
-            assert world.call("GET", "/healthz").status == 200
+            assert served.call("GET", "/healthz").status == 200
         answer = b""
         while not answer.endswith(b"DEPLOYED") and (part := sock.recv(65536)):
             answer += part
     assert answer.startswith(b"HTTP/1.1 101 " if "stream" in path else b"HTTP/1.1 200 ")
 
 
-def test_a_head_that_is_too_long_is_a_431(world: World) -> None:
+def test_a_head_that_is_too_long_is_a_431(served: Served) -> None:
     for path in ("/healthz", f"/stream/deployments/x/logs?namespace={NS}"):
         head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + b"X: " + b"x" * 70_000 + b"\r\n" + UPGRADE
-        assert refused(exchange(world, head + b"\r\n"))["status"] == 431
+        assert refused(exchange(served, head + b"\r\n"))["status"] == 431
 
 
-def test_a_path_is_decoded_as_rest_does(world: World) -> None:
-    deployment = world.deployment()
-    world.end(deployment.id)
+def test_a_path_is_decoded_as_rest_does(served: Served) -> None:
+    deployment = served.deployment()
+    served.end(deployment.id)
     query = f"namespace={NS}"
     for path, status in [
         (f"/stream/deployments/{deployment.id}/l%6Fgs/?{query}", 101),
@@ -183,10 +183,10 @@ def test_a_path_is_decoded_as_rest_does(world: World) -> None:
         (f"/stream/deployments/a%2Fb/logs?{query}", 404),
         (f"/stream/deployments/{deployment.id}/logs//?{query}", 404),
     ]:
-        answer = exchange(world, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n")
+        answer = exchange(served, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n")
         assert int(answer.split(b" ")[1]) == status, path
         # REST, where there is no socket, has the same idea of what is there.
-        assert world.call("HEAD", path).status == {101: 426, 404: 404}[status], path
+        assert served.call("HEAD", path).status == {101: 426, 404: 404}[status], path
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -202,12 +202,12 @@ def test_a_path_is_decoded_as_rest_does(world: World) -> None:
         "namespace=shop-ns,other", "%6Eamespace=shop_ns",
     ],
 )  # fmt: skip
-def test_a_query_that_rest_refuses_the_stream_refuses(world: World, query: str) -> None:
-    deployment = world.deployment()
-    rest = world.call("GET", f"/deployments/{deployment.id}/logs?{query}")
+def test_a_query_that_rest_refuses_the_stream_refuses(served: Served, query: str) -> None:
+    deployment = served.deployment()
+    rest = served.call("GET", f"/deployments/{deployment.id}/logs?{query}")
     assert rest.status == 400
     path = f"/stream/deployments/{deployment.id}/logs?{query}"
-    problem = refused(exchange(world, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n"))
+    problem = refused(exchange(served, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n"))
     assert problem["status"] == 400
     assert problem["detail"] == rest.problem["detail"]
 
@@ -220,20 +220,20 @@ def test_a_query_that_rest_refuses_the_stream_refuses(world: World, query: str) 
         "namespace=shop-ns&after=%30",
     ],
 )  # fmt: skip
-def test_a_query_that_rest_takes_the_stream_takes(world: World, query: str) -> None:
-    deployment = world.deployment()
-    world.end(deployment.id)
-    assert world.call("GET", f"/deployments/{deployment.id}/logs?{query}").status == 200
+def test_a_query_that_rest_takes_the_stream_takes(served: Served, query: str) -> None:
+    deployment = served.deployment()
+    served.end(deployment.id)
+    assert served.call("GET", f"/deployments/{deployment.id}/logs?{query}").status == 200
     path = f"/stream/deployments/{deployment.id}/logs?{query}"
-    answer = exchange(world, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n")
+    answer = exchange(served, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + UPGRADE + b"\r\n")
     assert b"queued: deployment of shop" in answer
 
 
 @pytest.mark.parametrize("after", ["", "-1", "x", "1&after=2", "9" * 30])
-def test_after_is_the_same_number_on_both(world: World, after: str) -> None:
-    deployment = world.deployment()
-    rest = world.call("GET", f"/deployments/{deployment.id}/logs?namespace={NS}&after={after}")
-    with world.watch(deployment.id, after=after) as viewer:
+def test_after_is_the_same_number_on_both(served: Served, after: str) -> None:
+    deployment = served.deployment()
+    rest = served.call("GET", f"/deployments/{deployment.id}/logs?namespace={NS}&after={after}")
+    with served.watch(deployment.id, after=after) as viewer:
         if rest.status == 200:
             assert "queued" in viewer.recv(timeout=20)
             return

@@ -13,7 +13,7 @@ from deployer.core.errors import SettingsError
 from deployer.core.model.records import Deployment, StoredDescriptor
 from deployer.core.settings import Settings, load
 
-from .conftest import NS, World, document
+from .conftest import NS, Served, document
 
 OURS = [
     "localhost", "localhost:18081", "LocalHost:1", "localhost.", "localhost.:80", "127.0.0.1", "127.0.0.1:18081",
@@ -26,9 +26,9 @@ OTHERS = [
 NONE_AT_ALL = ["localhost:80:80", "a b", "localhost, evil.example", "user@localhost", "loc%61lhost", "[::1", "ö", "a/b"]
 
 
-def talk(world: World, *lines: str, body: str = "") -> tuple[int, bytes]:
+def talk(served: Served, *lines: str, body: str = "") -> tuple[int, bytes]:
     """What is answered to a request as it stands here."""
-    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
         head = "\r\n".join([*lines, "Connection: close", f"Content-Length: {len(body)}", "", ""])
         sock.sendall(head.encode() + body.encode())
         data = b""
@@ -38,67 +38,67 @@ def talk(world: World, *lines: str, body: str = "") -> tuple[int, bytes]:
     return int(head_bytes.split(b" ")[1]), answer
 
 
-def stream(world: World, target: str, *headers: str) -> int:
+def stream(served: Served, target: str, *headers: str) -> int:
     """The status that is answered to a handshake."""
     key = "dGhlIHNhbXBsZSBub25jZQ=="
     upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}"]
-    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
         sock.sendall("\r\n".join([f"GET {target} HTTP/1.1", *headers, *upgrade, "", ""]).encode())
         return int(sock.recv(4096).split(b" ")[1])
 
 
-def log_of(world: World) -> str:
-    return f"/stream/deployments/{world.deployment().id}/logs?namespace={NS}"
+def log_of(served: Served) -> str:
+    return f"/stream/deployments/{served.deployment().id}/logs?namespace={NS}"
 
 
 # --- as it is without any setting -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", OURS)
-def test_loopback_names_are_ours(world: World, host: str) -> None:
-    assert talk(world, "GET /plugins HTTP/1.1", f"Host: {host}", f"Origin: http://{host.lower()}")[0] == 200
-    assert stream(world, log_of(world), f"Host: {host}", f"Origin: http://{host.lower()}") == 101
+def test_loopback_names_are_ours(served: Served, host: str) -> None:
+    assert talk(served, "GET /plugins HTTP/1.1", f"Host: {host}", f"Origin: http://{host.lower()}")[0] == 200
+    assert stream(served, log_of(served), f"Host: {host}", f"Origin: http://{host.lower()}") == 101
 
 
 @pytest.mark.parametrize("host", OTHERS)
 def test_a_page_whose_name_leads_here_does_nothing_and_sees_nothing(
-    world: World, audited: list[Any], host: str
+    served: Served, audited: list[Any], host: str
 ) -> None:
     """To the browser it is of the same origin as what it asks."""
-    path = log_of(world)
-    stored = len(world.store.find(StoredDescriptor)), len(world.store.find(Deployment))
+    path = log_of(served)
+    stored = len(served.store.find(StoredDescriptor)), len(served.store.find(Deployment))
     origin = f"Origin: http://{host}"
     for line in (f"POST /descriptors/?namespace={NS} HTTP/1.1", "GET /healthz HTTP/1.1", "OPTIONS / HTTP/1.1"):
-        status, body = talk(world, line, f"Host: {host}", origin, body=json.dumps(document()))
+        status, body = talk(served, line, f"Host: {host}", origin, body=json.dumps(document()))
         problem = json.loads(body)
         assert (status, problem["status"], problem["title"]) == (421, 421, "Misdirected Request")
         assert "allowed_hosts" in problem["detail"]
         assert len(host) < 4 or host not in problem["detail"]
-    assert stream(world, path, f"Host: {host}", origin) == 421
-    assert (len(world.store.find(StoredDescriptor)), len(world.store.find(Deployment))) == stored
+    assert stream(served, path, f"Host: {host}", origin) == 421
+    assert (len(served.store.find(StoredDescriptor)), len(served.store.find(Deployment))) == stored
     assert {(a["who"], a["outcome"], a["status"]) for a in audited} == {(None, "refused", 421)}
     assert audited[-1]["method"] == "WEBSOCKET"
 
 
 @pytest.mark.parametrize("host", NONE_AT_ALL)
-def test_what_is_no_host_is_a_400(world: World, host: str) -> None:
-    status, body = talk(world, "GET / HTTP/1.1", f"Host: {host}")
+def test_what_is_no_host_is_a_400(served: Served, host: str) -> None:
+    status, body = talk(served, "GET / HTTP/1.1", f"Host: {host}")
     assert (status, json.loads(body)["status"]) == (400, 400)
-    assert stream(world, log_of(world), f"Host: {host}") == 400
+    assert stream(served, log_of(served), f"Host: {host}") == 400
 
 
-def test_no_other_header_says_who_was_asked(world: World) -> None:
+def test_no_other_header_says_who_was_asked(served: Served) -> None:
     for name in ("X-Forwarded-Host", "Forwarded", "X-Host", "X-Original-Host"):
         value = "host=localhost" if name == "Forwarded" else "localhost"
-        assert talk(world, "GET / HTTP/1.1", "Host: evil.example", f"{name}: {value}")[0] == 421
-        assert stream(world, log_of(world), "Host: evil.example", f"{name}: {value}") == 421
+        assert talk(served, "GET / HTTP/1.1", "Host: evil.example", f"{name}: {value}")[0] == 421
+        assert stream(served, log_of(served), "Host: evil.example", f"{name}: {value}") == 421
         value = value.replace("localhost", "evil.example")
-        assert talk(world, "GET / HTTP/1.1", "Host: localhost", f"{name}: {value}")[0] == 200
+        assert talk(served, "GET / HTTP/1.1", "Host: localhost", f"{name}: {value}")[0] == 200
 
 
-def test_the_host_within_the_target_counts_more(world: World) -> None:
+def test_the_host_within_the_target_counts_more(served: Served) -> None:
     """RFC 9112, 3.2.2."""
-    path = log_of(world)
+    path = log_of(served)
     for target, host, status in [
         ("http://localhost:1", "evil.example", 200),
         ("http://127.0.0.1", "localhost", 200),
@@ -107,12 +107,12 @@ def test_the_host_within_the_target_counts_more(world: World) -> None:
         ("http://localhost@evil.example", "localhost", 400),
         ("http://[", "localhost", 400),
     ]:
-        assert talk(world, f"GET {target}/healthz HTTP/1.1", f"Host: {host}")[0] == status, target
-        assert stream(world, target + path, f"Host: {host}") == (101 if status == 200 else status), target
+        assert talk(served, f"GET {target}/healthz HTTP/1.1", f"Host: {host}")[0] == status, target
+        assert stream(served, target + path, f"Host: {host}") == (101 if status == 200 else status), target
     # And it is what `Origin` is compared with.
     line = "GET http://localhost:7/healthz HTTP/1.1"
-    assert talk(world, line, "Host: localhost:8", "Origin: http://localhost:7")[0] == 200
-    assert talk(world, line, "Host: localhost:8", "Origin: http://localhost:8")[0] == 403
+    assert talk(served, line, "Host: localhost:8", "Origin: http://localhost:7")[0] == 200
+    assert talk(served, line, "Host: localhost:8", "Origin: http://localhost:8")[0] == 403
 
 
 # --- with settings ----------------------------------------------------------------------------------------------------
@@ -154,10 +154,10 @@ def test_with_authentication_every_name_is_good_until_some_are_listed() -> None:
     assert "evil.example" in admitted(Settings(own_namespace="deployer", auth="kubernetes", deployhost="0.0.0.0"))
 
 
-def test_old_clients_send_no_host(world: World) -> None:
+def test_old_clients_send_no_host(served: Served) -> None:
     """HTTP/1.0, as probes of load balancers speak it; browsers do not."""
-    assert talk(world, "GET /healthz HTTP/1.0")[0] == 200
-    assert talk(world, "GET /healthz HTTP/1.0", "Host: evil.example")[0] == 421
+    assert talk(served, "GET /healthz HTTP/1.0")[0] == 200
+    assert talk(served, "GET /healthz HTTP/1.0", "Host: evil.example")[0] == 421
 
 
 @pytest.mark.parametrize("name", ["http://a", "a:80", "*", "a.*", "*.", "a/b", "[::1]:80", "a b", "-"])

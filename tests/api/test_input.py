@@ -66,32 +66,32 @@ BODIES: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(
     "route", [("POST", "/descriptors/"), ("POST", "/descriptors/validate"), ("PUT", "/descriptors/x/")]
 )
-def test_bodies(world: Any, make_document: Any, route: tuple[str, str], name: str) -> None:
+def test_bodies(served: Any, make_document: Any, route: tuple[str, str], name: str) -> None:
     method, path = route
     body, says = BODIES[name]
     if method == "PUT":
-        path = f"/descriptors/{world.call('POST', '/descriptors/' + Q, make_document()).json['id']}/"
-    before = world.store.find(StoredDescriptor)
-    problem = world.call(method, path + Q, body).problem
+        path = f"/descriptors/{served.call('POST', '/descriptors/' + Q, make_document()).json['id']}/"
+    before = served.store.find(StoredDescriptor)
+    problem = served.call(method, path + Q, body).problem
     assert problem["status"] == 400
     assert says in problem["detail"]
     assert len(problem["detail"]) < 1000
     assert problem["detail"].isprintable()
     assert problem["errors"]
-    assert world.store.find(StoredDescriptor) == before
-    assert world.call("GET", "/healthz").status == 200
+    assert served.store.find(StoredDescriptor) == before
+    assert served.call("GET", "/healthz").status == 200
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_other_encodings_of_unicode_are_named(world: Any, make_document: Any, encoding: str) -> None:
-    problem = world.call("POST", f"/descriptors/{Q}", good(make_document, encoding)).problem
+def test_other_encodings_of_unicode_are_named(served: Any, make_document: Any, encoding: str) -> None:
+    problem = served.call("POST", f"/descriptors/{Q}", good(make_document, encoding)).problem
     assert problem["status"] == 400
     assert problem["detail"].startswith("the document is not UTF-8")
     assert "it looks like UTF-16 or UTF-32" in problem["detail"]
 
 
-def test_a_byte_order_mark_is_no_harm(world: Any, make_document: Any) -> None:
-    assert world.call("POST", f"/descriptors/{Q}", good(make_document, "utf-8-sig")).status == 201
+def test_a_byte_order_mark_is_no_harm(served: Any, make_document: Any) -> None:
+    assert served.call("POST", f"/descriptors/{Q}", good(make_document, "utf-8-sig")).status == 201
 
 
 # --- addresses and headers ----------------------------------------------------------------------------------------
@@ -140,21 +140,21 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.decode().partition("\r")[0] + place.decode()[-12:])
-def test_no_address_and_no_header_is_a_500(world: Any, place: bytes) -> None:
+def test_no_address_and_no_header_is_a_500(served: Any, place: bytes) -> None:
     for strange in STRANGE:
         request = (
             place.replace(b"%s", strange) + b"\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         )
-        with raw(world.port, request) as sock:
+        with raw(served.port, request) as sock:
             answer = read_all(sock)
         assert answer.startswith(b"HTTP/1."), (strange, answer)
         status = int(answer.split(b" ", 2)[1])
         assert 200 <= status < 500, (strange, answer)
         head = answer.partition(b"\r\n\r\n")[0]
         assert b"\nX-Evil" not in head
-    assert world.call("GET", "/healthz").status == 200
-    assert not world.store.find(Deployment)
-    assert not world.store.find(Operation)
+    assert served.call("GET", "/healthz").status == 200
+    assert not served.store.find(Deployment)
+    assert not served.store.find(Operation)
 
 
 # --- exhaustion ---------------------------------------------------------------------------------------------------
@@ -292,9 +292,9 @@ def test_half_requests_cost_no_viewer_its_place(tmp_path: Path, make_document: A
         assert process.wait(30) == 0
 
 
-def test_a_frame_that_is_too_large_ends_its_stream_alone(world: Any) -> None:
-    id = world.deployment().id
-    with world.watch(id) as first, world.watch(id) as second:
+def test_a_frame_that_is_too_large_ends_its_stream_alone(served: Any) -> None:
+    id = served.deployment().id
+    with served.watch(id) as first, served.watch(id) as second:
         first.recv(timeout=10)
         second.recv(timeout=10)
         with contextlib.suppress(ConnectionClosed):
@@ -302,6 +302,6 @@ def test_a_frame_that_is_too_large_ends_its_stream_alone(world: Any) -> None:
         with pytest.raises(ConnectionClosed):
             while True:
                 first.recv(timeout=10)
-        world.logbook.append(id, "and on")
+        served.logbook.append(id, "and on")
         assert "and on" in second.recv(timeout=10)
-    assert world.call("GET", "/healthz").status == 200
+    assert served.call("GET", "/healthz").status == 200

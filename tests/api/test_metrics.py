@@ -26,8 +26,8 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     return found
 
 
-def look(world: Any) -> dict[tuple[str, ...], float]:
-    answer = world.call("GET", "/metrics")
+def look(served: Any) -> dict[tuple[str, ...], float]:
+    answer = served.call("GET", "/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     return samples(answer.body.decode())
 
@@ -35,8 +35,8 @@ def look(world: Any) -> dict[tuple[str, ...], float]:
 COUNT = "deployer_http_request_duration_seconds_count"
 
 
-def test_requests_are_counted_by_route_method_and_status(world: Any, make_document: Any) -> None:
-    id = world.deployment().id
+def test_requests_are_counted_by_route_method_and_status(served: Any, make_document: Any) -> None:
+    id = served.deployment().id
     for method, path in [
         ("GET", f"/deployments/{id}{Q}"),
         ("GET", f"/deployments/{id}/{Q}"),
@@ -48,8 +48,8 @@ def test_requests_are_counted_by_route_method_and_status(world: Any, make_docume
         ("GET", "/nor/here"),
         ("BREW", "/coffee"),
     ]:
-        world.call(method, path)
-    seen = look(world)
+        served.call(method, path)
+    seen = look(served)
     # Labels in the order method, route, status.
     assert seen[COUNT, "GET", "/deployments/{id}", "200"] == 2
     assert seen[COUNT, "HEAD", "/deployments/{id}", "200"] == 1
@@ -61,12 +61,12 @@ def test_requests_are_counted_by_route_method_and_status(world: Any, make_docume
     assert seen["deployer_http_request_duration_seconds_sum", "GET", "/deployments/{id}", "200"] > 0
 
 
-def test_series_are_bounded_whatever_is_asked_for(world: Any) -> None:
+def test_series_are_bounded_whatever_is_asked_for(served: Any) -> None:
     for number in range(50):
-        world.call("GET", f"/deployments/{number}/{Q}")
-        world.call("GET", f"/made/up/{number}")
-        world.call(f"M{number}", "/")
-    requests = [key for key in look(world) if key[0] == COUNT]
+        served.call("GET", f"/deployments/{number}/{Q}")
+        served.call("GET", f"/made/up/{number}")
+        served.call(f"M{number}", "/")
+    requests = [key for key in look(served) if key[0] == COUNT]
     assert len(requests) == 3
 
 

@@ -39,8 +39,8 @@ def registry(settings: Settings) -> plugins.Registry:
 
 
 @pytest.fixture
-def document(world: Any) -> Any:
-    return world.call("GET", "/openapi.json").json
+def document(served: Any) -> Any:
+    return served.call("GET", "/openapi.json").json
 
 
 def operations_of(document: Any) -> Iterator[tuple[str, str, Any]]:
@@ -94,12 +94,12 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
                 assert link["operationId"] in {o["operationId"] for _, _, o in operations_of(document)}
 
 
-def test_it_has_the_routes_of_the_table_and_of_the_router(world: Any, document: Any) -> None:
+def test_it_has_the_routes_of_the_table_and_of_the_router(served: Any, document: Any) -> None:
     documented = {(path, method) for path, method, _ in operations_of(document)}
     assert documented == {(route.path, method) for route in routes.ROUTES for method in route.methods}
     router = {
         (route.path, method.method)
-        for route in falcon.inspect.inspect_app(world.server._app).routes
+        for route in falcon.inspect.inspect_app(served.server._app).routes
         for method in route.methods
         if not method.internal and method.method != "HEAD"
     }
@@ -153,10 +153,10 @@ def test_who_may_is_said_when_callers_must_say_who_they_are(settings: Settings, 
 # --- its schemas ------------------------------------------------------------------------------------------------------
 
 
-def test_the_example_is_a_descriptor_that_is_taken(world: Any, document: Any) -> None:
+def test_the_example_is_a_descriptor_that_is_taken(served: Any, document: Any) -> None:
     (example,) = document["components"]["schemas"]["Descriptor"]["examples"]
     validator(document, "Descriptor").validate(example)
-    assert world.call("POST", "/descriptors/?namespace=default", example).status == 201
+    assert served.call("POST", "/descriptors/?namespace=default", example).status == 201
 
 
 def test_what_is_installed_is_what_can_be_named(document: Any) -> None:
@@ -211,16 +211,16 @@ def test_the_options_of_providers_have_their_schemas(settings: Settings, registr
         {"unknown": 1},
     ],
 )
-def test_the_schema_takes_what_the_service_takes(world: Any, document: Any, more: Any) -> None:
+def test_the_schema_takes_what_the_service_takes(served: Any, document: Any, more: Any) -> None:
     body = schemas.EXAMPLE | more
-    taken = world.call("POST", "/descriptors/validate?namespace=default", body).status == 200
+    taken = served.call("POST", "/descriptors/validate?namespace=default", body).status == 200
     assert validator(document, "Descriptor").is_valid(body) is taken
 
 
-def test_answers_keep_to_their_schemas_in_every_status(world: Any, document: Any, make_document: Any) -> None:
+def test_answers_keep_to_their_schemas_in_every_status(served: Any, document: Any, make_document: Any) -> None:
     check = validator(document, "Deployment")
-    record = world.deployment()
-    check.validate(world.call("GET", f"/deployments/{record.id}{Q}").json)
+    record = served.deployment()
+    check.validate(served.call("GET", f"/deployments/{record.id}{Q}").json)
     failed = Failure(reason="CrashLoop", message="it ends", pod="shop-1-x", hint="read its log").to_document()
     shown = Deployment(
         namespace="a", app="b", id=record.id, descriptor=record.descriptor, created=record.created,
@@ -228,16 +228,16 @@ def test_answers_keep_to_their_schemas_in_every_status(world: Any, document: Any
     ).public()  # fmt: skip
     check.validate(shown)
     validator(document, "Failure").validate(shown["failure"])
-    validator(document, "Plugin").validate(world.call("GET", "/plugins").json[0])
+    validator(document, "Plugin").validate(served.call("GET", "/plugins").json[0])
     assert not check.is_valid(shown | {"status": "SOMETHING"})
 
 
-def test_parameters_have_the_values_that_are_taken(world: Any, document: Any) -> None:
+def test_parameters_have_the_values_that_are_taken(served: Any, document: Any) -> None:
     statuses = {p.name: p for p in operations.OPERATIONS["/deployments", "GET"].parameters}["status"].schema["enum"]
     for status in statuses:
-        assert world.call("GET", f"/deployments/{Q}&status={status}").status == 200
-    assert world.call("GET", f"/deployments/{Q}&limit={operations.LARGEST}").status == 200
-    assert world.call("GET", f"/deployments/{Q}&limit={operations.LARGEST + 1}").status == 400
+        assert served.call("GET", f"/deployments/{Q}&status={status}").status == 200
+    assert served.call("GET", f"/deployments/{Q}&limit={operations.LARGEST}").status == 200
+    assert served.call("GET", f"/deployments/{Q}&limit={operations.LARGEST + 1}").status == 400
 
 
 def test_limits_are_those_of_the_code(document: Any) -> None:

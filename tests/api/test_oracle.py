@@ -24,7 +24,7 @@ from deployer.core.contract.store import Create
 from deployer.core.model.records import Plan
 from support.issuer import Issuer, bearer, jwt_settings
 
-from .conftest import NS, World, document
+from .conftest import NS, Served, document
 
 SECRETS = {
     "another team's variable": "postgres://shop:Zq81-passw0rd@db/shop",
@@ -60,18 +60,18 @@ def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
 
 
 @pytest.fixture
-def knowing(world: World) -> World:
+def knowing(served: Served) -> Served:
     """A service that knows every one of the secrets, and uses what it knows: they are hidden where they belong."""
     named = list(SECRETS.values())
-    redactor = world.logbook.redactor
+    redactor = served.logbook.redactor
     redactor.set_credentials("kubernetes", named[4:5])
     redactor.set_credentials("settings", named[5:])
     env = [{"name": f"V{number}", "value": value} for number, value in enumerate(named[:3])]
     podspec = {"containers": [{"name": "main", "image": "example/shop:1", "env": env}]}
-    stored = world.service.create_descriptor(NS, json.dumps(document(podspec=podspec)).encode())
-    deployment = world.service.deploy(NS, stored.id)
+    stored = served.service.create_descriptor(NS, json.dumps(document(podspec=podspec)).encode())
+    deployment = served.service.deploy(NS, stored.id)
     injected = [{"name": "I", "value": named[3]}]
-    world.store.commit(
+    served.store.commit(
         Create(
             Plan(
                 namespace=NS,
@@ -84,10 +84,10 @@ def knowing(world: World) -> World:
         )
     )
     redactor.register(deployment.id, named[3:4])
-    world.logbook.append(deployment.id, " ".join(named[:5]))
-    text = world.logbook.read(deployment.id)[-1].text
+    served.logbook.append(deployment.id, " ".join(named[:5]))
+    text = served.logbook.read(deployment.id)[-1].text
     assert set(text.split()) == {"***"}, text
-    return world
+    return served
 
 
 def wrong(guess: str) -> str:
@@ -95,16 +95,16 @@ def wrong(guess: str) -> str:
     return guess.translate(str.maketrans("abcdefghijkmnopqrstuvwxyz0123456789", "bcdefghijkmnopqrstuvwxyza1234567890"))
 
 
-def raw(world: World, head: bytes, body: bytes = b"") -> bytes:
+def raw(served: Served, head: bytes, body: bytes = b"") -> bytes:
     """The whole answer, but for the date."""
-    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
         sock.sendall(head + b"\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     return re.sub(rb"Date: [^\r]*", b"Date: -", answer)
 
 
-def head(method: str, target: str, world: World, **headers: str) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", f"Host: 127.0.0.1:{world.port}"]
+def head(method: str, target: str, served: Served, **headers: str) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", f"Host: 127.0.0.1:{served.port}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode("utf-8")
 
@@ -114,7 +114,7 @@ def printable(guess: str) -> str:
     return guess.encode("utf-8").decode("latin-1")
 
 
-CHANNELS: dict[str, Callable[[World, str, dict[str, str]], bytes]] = {
+CHANNELS: dict[str, Callable[[Served, str, dict[str, str]], bytes]] = {
     "path": lambda w, g, a: raw(w, head("OPTIONS", f"/%20{urllib.parse.quote(g, safe='')}%20", w, **a)),
     "path of a resource": lambda w, g, a: raw(
         w, head("GET", f"/deployments/{urllib.parse.quote(g, safe='')}/?namespace={NS}", w, **a)
@@ -146,7 +146,7 @@ CHANNELS: dict[str, Callable[[World, str, dict[str, str]], bytes]] = {
 @pytest.mark.parametrize("channel", CHANNELS)
 @pytest.mark.parametrize("who", ["anonymous", "known"])
 def test_answers_to_a_right_guess_and_to_a_wrong_one_are_the_same(
-    knowing: World, issuer: Issuer, channel: str, who: str
+    knowing: Served, issuer: Issuer, channel: str, who: str
 ) -> None:
     """Nothing of the request is echoed."""
     ask = CHANNELS[channel]
@@ -173,7 +173,7 @@ FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("route", ["/descriptors/", "/descriptors/validate"])
 def test_what_is_said_of_a_descriptor_tells_nothing_of_other_descriptors(
-    knowing: World, issuer: Issuer, field: str, route: str
+    knowing: Served, issuer: Issuer, field: str, route: str
 ) -> None:
     """Its author may read it, so it may be repeated; but for that, the answers are the same. (What has the form of
     credentials is hidden, whether it is right or wrong.)"""
@@ -194,7 +194,7 @@ def test_what_is_said_of_a_descriptor_tells_nothing_of_other_descriptors(
 
 @pytest.mark.parametrize("channel", ["path", "namespace", "after", "origin", "subprotocol"])
 def test_the_stream_says_the_same_to_a_right_guess_and_to_a_wrong_one(
-    knowing: World, issuer: Issuer, channel: str
+    knowing: Served, issuer: Issuer, channel: str
 ) -> None:
     token = issuer.token(namespaces=["*"])
 

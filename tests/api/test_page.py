@@ -44,15 +44,15 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture
-def html(world: Any) -> str:
-    answer = world.call("GET", "/docs")
+def html(served: Any) -> str:
+    answer = served.call("GET", "/docs")
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     text: str = answer.body.decode()
     return text
 
 
-def test_it_shows_every_operation_and_field(world: Any, html: str) -> None:
-    document = world.call("GET", "/openapi.json").json
+def test_it_shows_every_operation_and_field(served: Any, html: str) -> None:
+    document = served.call("GET", "/openapi.json").json
     elements = Elements(html)
     assert elements.open == []
     ids = {attributes.get("id") for _, attributes in elements.found}
@@ -72,8 +72,8 @@ def test_it_shows_every_operation_and_field(world: Any, html: str) -> None:
     assert anchors - {""} <= ids
 
 
-def test_nothing_comes_from_elsewhere_and_nothing_else_may_run(world: Any, html: str) -> None:
-    policy = world.call("GET", "/docs/").headers["Content-Security-Policy"]
+def test_nothing_comes_from_elsewhere_and_nothing_else_may_run(served: Any, html: str) -> None:
+    policy = served.call("GET", "/docs/").headers["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
     for kind in ("style", "script"):
@@ -86,9 +86,9 @@ def test_nothing_comes_from_elsewhere_and_nothing_else_may_run(world: Any, html:
             assert re.match(r"(#|/openapi\.json$|data:,$)", attributes.get(name) or "#"), attributes
 
 
-def test_what_plugins_write_is_text_there(world: Any) -> None:
+def test_what_plugins_write_is_text_there(served: Any) -> None:
     """Names and descriptions come from schemas of plugins too."""
-    document = openapi.build(world.service.rules, secured=True)
+    document = openapi.build(served.service.rules, secured=True)
     document["components"]["schemas"]["Descriptor"]["properties"]["appName"]["description"] = (
         "<script>alert(1)</script>"
     )
@@ -99,25 +99,25 @@ def test_what_plugins_write_is_text_there(world: Any) -> None:
     assert "Authorization: Bearer $TOKEN" in html
 
 
-def test_the_start_page_leads_everywhere(world: Any) -> None:
-    answer = world.call("GET", "/", headers={"Accept": "text/html"})
+def test_the_start_page_leads_everywhere(served: Any) -> None:
+    answer = served.call("GET", "/", headers={"Accept": "text/html"})
     elements = Elements(answer.body.decode())
     assert elements.open == []
     links = [attributes["href"] for tag, attributes in elements.found if tag == "a"]
     assert links == ["/docs", "/openapi.json", "/plugins", "/readyz", "/healthz", "/metrics"]
-    assert {world.call("GET", link).status for link in links} == {200}
+    assert {served.call("GET", link).status for link in links} == {200}
     assert 'curl "$API/deployments/?namespace=default"' in elements.text and "TOKEN" not in elements.text
-    assert world.call("GET", "/").json["version"] in elements.text
+    assert served.call("GET", "/").json["version"] in elements.text
     # Everything in it is its own, and nothing else may run.
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
-    assert policy == world.call("GET", "/docs").headers["Content-Security-Policy"]
+    assert policy == served.call("GET", "/docs").headers["Content-Security-Policy"]
 
 
-def test_the_example_of_the_start_page_is_a_descriptor(world: Any) -> None:
-    html = world.call("GET", "/", headers={"Accept": "text/html"}).body.decode()
+def test_the_example_of_the_start_page_is_a_descriptor(served: Any) -> None:
+    html = served.call("GET", "/", headers={"Accept": "text/html"}).body.decode()
     [example] = re.findall(r"<code>(\{.*?\n\})</code>", html, re.DOTALL)
-    assert world.call("POST", "/descriptors/?namespace=default", example.encode()).status == 201
+    assert served.call("POST", "/descriptors/?namespace=default", example.encode()).status == 201
 
 
 def test_with_authentication_the_start_page_says_what_needs_a_token() -> None:
@@ -127,9 +127,9 @@ def test_with_authentication_the_start_page_says_what_needs_a_token() -> None:
     assert elements.text.count("(with your token)") == len(guarded)
 
 
-def test_where_there_is_nothing_a_browser_is_led_to_the_start(world: Any) -> None:
+def test_where_there_is_nothing_a_browser_is_led_to_the_start(served: Any) -> None:
     path = "/<script>alert(1)</script>?q=secret-word"
-    answer = world.call("GET", path, headers={"Accept": "text/html", "Referer": "secret-word"})
+    answer = served.call("GET", path, headers={"Accept": "text/html", "Referer": "secret-word"})
     assert answer.status == 404 and "default-src 'none'" in answer.headers["Content-Security-Policy"]
     html = answer.body.decode()
     assert "alert" not in html and "secret-word" not in html
@@ -138,7 +138,7 @@ def test_where_there_is_nothing_a_browser_is_led_to_the_start(world: Any) -> Non
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 @pytest.mark.parametrize(("path", "examples"), [("/docs", 20), ("/", 3), ("/nowhere", 0)])
-def test_a_browser_runs_it(world: Any, tmp_path: Path, path: str, examples: int) -> None:
+def test_a_browser_runs_it(served: Any, tmp_path: Path, path: str, examples: int) -> None:
     """Its script may run: every example got a button, and the address of the service."""
     assert BROWSER is not None
     done = subprocess.run(
@@ -146,7 +146,7 @@ def test_a_browser_runs_it(world: Any, tmp_path: Path, path: str, examples: int)
             *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *(f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom"),
-            f"http://127.0.0.1:{world.port}{path}",
+            f"http://127.0.0.1:{served.port}{path}",
         ],
         capture_output=True,
         text=True,
@@ -155,5 +155,5 @@ def test_a_browser_runs_it(world: Any, tmp_path: Path, path: str, examples: int)
     )
     assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
     assert done.stdout.count("<button") == done.stdout.count("<pre>") >= examples
-    origin = f'API=<span class="origin">http://127.0.0.1:{world.port}</span>'
+    origin = f'API=<span class="origin">http://127.0.0.1:{served.port}</span>'
     assert done.stdout.count(origin) == min(examples, 1)

@@ -15,9 +15,9 @@ from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
 
 
-def test_compression_that_the_ingress_cannot_do(world: Any, make_document: Any) -> None:
+def test_compression_that_the_ingress_cannot_do(served: Any, make_document: Any) -> None:
     settings = Settings(own_namespace="deployer", ingress="nginx")
-    service = Service(world.store, world.logbook, plugins.load(settings), settings)
+    service = Service(served.store, served.logbook, plugins.load(settings), settings)
     client = testing.TestClient(create_app(service, list, list), headers={"Host": "localhost"})
     ports = {"containers": [{"name": "main", "image": "x", "ports": [{"containerPort": 8080}]}]}
     wanted = make_document(frontend="shop.example.com", podspec=ports, useCompression=True)
@@ -40,36 +40,36 @@ def test_compression_that_the_ingress_cannot_do(world: Any, make_document: Any) 
     assert "validation" not in post("/descriptors/", harmless)
 
 
-def test_they_are_in_the_answer_of_post_and_nowhere_else(world: Any, make_document: Any) -> None:
+def test_they_are_in_the_answer_of_post_and_nowhere_else(served: Any, make_document: Any) -> None:
     sent = make_document(version="1.0", replicas=0)
-    answer = world.call("POST", "/descriptors/?namespace=shop-ns", sent)
+    answer = served.call("POST", "/descriptors/?namespace=shop-ns", sent)
     assert answer.status == 201
     assert [remark["path"] for remark in answer.json["validation"]["remarks"]] == ["newVersion", "replicas"]
     assert answer.json["validation"]["checked"] == ["descriptor"]
     assert [missing["what"] for missing in answer.json["validation"]["notChecked"]] == ["Pod"]
     assert (answer.json["newVersion"], answer.json["replicas"]) == ("1-0", 1)
-    schema = world.call("GET", "/openapi.json").json
+    schema = served.call("GET", "/openapi.json").json
     assert not list(validator(schema, "CreatedDescriptor").iter_errors(answer.json))
-    shown = world.call("GET", answer.headers["Location"])
+    shown = served.call("GET", answer.headers["Location"])
     assert "validation" not in shown.json
     # What was answered means the same when it is sent again, to validate and to PUT.
-    checked = world.call("POST", "/descriptors/validate?namespace=shop-ns", answer.json)
+    checked = served.call("POST", "/descriptors/validate?namespace=shop-ns", answer.json)
     assert "remarks" not in checked.json["validation"]
-    assert world.call("PUT", answer.headers["Location"], answer.json).status == 204
-    assert world.call("GET", answer.headers["Location"]).json["newVersion"] == "1-0"
+    assert served.call("PUT", answer.headers["Location"], answer.json).status == 204
+    assert served.call("GET", answer.headers["Location"]).json["newVersion"] == "1-0"
 
 
 def test_a_provider_that_cannot_remark_keeps_nothing_from_being_stored(
-    world: Any, make_document: Any, monkeypatch: pytest.MonkeyPatch
+    served: Any, make_document: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_descriptor: Any) -> Any:
         raise RuntimeError("not today")
 
-    strategy = world.service._registry.strategy("blue-green")
+    strategy = served.service._registry.strategy("blue-green")
     monkeypatch.setattr(strategy, "remarks", fail)
-    answer = world.call("POST", "/descriptors/?namespace=shop-ns", make_document())
+    answer = served.call("POST", "/descriptors/?namespace=shop-ns", make_document())
     assert (answer.status, "validation" in answer.json) == (201, False)
-    assert world.call("GET", answer.headers["Location"]).status == 200
+    assert served.call("GET", answer.headers["Location"]).status == 200
 
 
 def validator(schema: Any, name: str) -> jsonschema.Draft202012Validator:

@@ -32,12 +32,12 @@ def registry(settings: Settings) -> Registry:
 
 
 @pytest.mark.timeout(300)
-def test_the_service_keeps_to_its_document(world: Any, tmp_path: Path) -> None:
+def test_the_service_keeps_to_its_document(served: Any, tmp_path: Path) -> None:
     """Every check that there is: statuses, schemas and headers as documented, good data taken, bad data refused."""
-    said = judge(world.port, tmp_path)
+    said = judge(served.port, tmp_path)
     # It did get through to what is behind the checks of a request.
     assert "Tested: 21" in said
-    assert world.store.count(Deployment) > 10
+    assert served.store.count(Deployment) > 10
 
 
 def judge(port: int, directory: Path, *more: str) -> str:

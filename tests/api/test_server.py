@@ -20,8 +20,8 @@ from deployer.core.errors import SettingsError
 
 
 @contextlib.contextmanager
-def raw(world: Any, data: bytes = b"") -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", world.port), timeout=20) as sock:
+def raw(served: Any, data: bytes = b"") -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
         sock.sendall(data)
         yield sock
 
@@ -52,8 +52,8 @@ def read_all(sock: socket.socket) -> bytes:
         (b"FOO / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 501),
     ],
 )
-def test_what_is_no_request_is_a_problem_too(world: Any, request_bytes: bytes, status: int) -> None:
-    with raw(world, request_bytes) as sock:
+def test_what_is_no_request_is_a_problem_too(served: Any, request_bytes: bytes, status: int) -> None:
+    with raw(served, request_bytes) as sock:
         sock.shutdown(socket.SHUT_WR)
         head, _, body = read_all(sock).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.") and int(head.split(b" ")[1]) == status
@@ -64,17 +64,17 @@ def test_what_is_no_request_is_a_problem_too(world: Any, request_bytes: bytes, s
     assert document["detail"]
 
 
-def test_a_refused_body_does_not_reset_its_sender(world: Any) -> None:
+def test_a_refused_body_does_not_reset_its_sender(served: Any) -> None:
     """The answer is there to be read although the body never was."""
     size = 8 * 1024 * 1024
     head = f"POST /descriptors/?namespace=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
-    with raw(world, head.encode() + b"x" * size) as sock:
+    with raw(served, head.encode() + b"x" * size) as sock:
         assert read_all(sock).startswith(b"HTTP/1.1 413 ")
 
 
-def test_pipelined_requests_are_answered_in_order(world: Any) -> None:
+def test_pipelined_requests_are_answered_in_order(served: Any) -> None:
     requests = b"".join(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in (b"/healthz", b"/nothing"))
-    with raw(world, requests + b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as sock:
+    with raw(served, requests + b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as sock:
         data = read_all(sock)
     assert [part[:3] for part in data.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
 
@@ -84,48 +84,48 @@ class TestManyConnections:
     def server_options(self) -> dict[str, Any]:
         return {"connections": 30}
 
-    def test_new_ones_take_the_place_of_the_idlest(self, world: Any) -> None:
+    def test_new_ones_take_the_place_of_the_idlest(self, served: Any) -> None:
         with contextlib.ExitStack() as stack:
             words = (b"", b"GE", b"GET / HTTP/1.1\r\nX-Slow: ", b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nab")
-            socks = [stack.enter_context(raw(world, words[number % 4])) for number in range(200)]
+            socks = [stack.enter_context(raw(served, words[number % 4])) for number in range(200)]
             for _ in range(20):
-                assert world.call("GET", "/healthz").status == 200
+                assert served.call("GET", "/healthz").status == 200
             # The first of them was closed long ago.
             assert read_all(socks[0]) == b""
 
 
-def test_a_request_that_trickles_in_is_cut_off(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_trickles_in_is_cut_off(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "REQUEST", 0.5)
-    with raw(world, b"GET / HTTP/1.1\r\nX-Slow: ") as sock:
+    with raw(served, b"GET / HTTP/1.1\r\nX-Slow: ") as sock:
         assert read_all(sock) == b""
 
 
-def test_setting_the_clock_back_leaves_nobody_more_time(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_the_clock_back_leaves_nobody_more_time(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wall = time.time
     monkeypatch.setattr(server_module, "REQUEST", 0.5)
-    monkeypatch.setattr(world.server._rest.adj, "channel_timeout", 0.5)
-    with raw(world, b"GET / HTTP/1.1\r\nX-Slow: ") as slow, raw(world, b"") as idle:
-        assert world.call("GET", "/healthz").status == 200
+    monkeypatch.setattr(served.server._rest.adj, "channel_timeout", 0.5)
+    with raw(served, b"GET / HTTP/1.1\r\nX-Slow: ") as slow, raw(served, b"") as idle:
+        assert served.call("GET", "/healthz").status == 200
         monkeypatch.setattr(time, "time", lambda: wall() - 3600)
         assert read_all(slow) == read_all(idle) == b""
 
 
-def test_an_answer_that_is_not_taken_is_given_up(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_taken_is_given_up(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread, which waits for room in the buffers, becomes free again."""
     monkeypatch.setattr(server_module, "STALLED", 0.5)
-    id = world.deployment().id
+    id = served.deployment().id
     for _ in range(500):
-        world.logbook.append(id, "x" * 60_000)
+        served.logbook.append(id, "x" * 60_000)
     request = f"GET /deployments/{id}/logs?namespace=shop-ns HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         for _ in range(8):  # as many as there are threads
-            stack.enter_context(raw(world, request)).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        assert world.call("GET", "/healthz").status == 200
+            stack.enter_context(raw(served, request)).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        assert served.call("GET", "/healthz").status == 200
 
 
-def test_a_port_that_is_taken_is_one_sentence(world: Any) -> None:
-    second = Server(world.server._app, world.logs, "127.0.0.1", world.port)
-    with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1, port {world.port}: .* --deployport"):
+def test_a_port_that_is_taken_is_one_sentence(served: Any) -> None:
+    second = Server(served.server._app, served.logs, "127.0.0.1", served.port)
+    with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1, port {served.port}: .* --deployport"):
         second.start()
 
 
@@ -166,7 +166,7 @@ def test_without_file_descriptors_the_port_recovers() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_headers_and_answer_are_sent_together(world: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_headers_and_answer_are_sent_together(served: Any, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     sent: list[int] = []
     send = server_module._Channel.send
 
@@ -176,7 +176,7 @@ def test_headers_and_answer_are_sent_together(world: Any, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(server_module._Channel, "send", count)
     request = f"{method} /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    with raw(world, request.encode()) as sock:
+    with raw(served, request.encode()) as sock:
         data = read_all(sock)
     head, _, body = data.partition(b"\r\n\r\n")
     assert sent == [len(data)]

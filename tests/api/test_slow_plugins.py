@@ -59,19 +59,19 @@ def registry(registry: Registry, slow: Slow) -> Registry:
 
 
 @pytest.fixture
-def hang(world: Any, make_document: Callable[..., Document]) -> Callable[[], Any]:
-    return lambda: world.call("POST", PATH, make_document("hang", deploymentType="slow"))
+def hang(served: Any, make_document: Callable[..., Document]) -> Callable[[], Any]:
+    return lambda: served.call("POST", PATH, make_document("hang", deploymentType="slow"))
 
 
 def test_sixteen_that_hang_leave_a_thread_for_the_others(
-    world: Any, slow: Slow, hang: Any, run: Any, make_document: Any
+    served: Any, slow: Slow, hang: Any, run: Any, make_document: Any
 ) -> None:
     requests = [run(hang) for _ in range(16)]
     for _ in range(16):
         assert slow.inside.acquire(timeout=20)
     # All of them hang still: nothing but a free thread can answer this.
-    assert world.call("GET", "/healthz").status == 200
-    assert world.call("POST", PATH, make_document()).status == 201
+    assert served.call("GET", "/healthz").status == 200
+    assert served.call("POST", PATH, make_document()).status == 201
     assert not slow.go.is_set()
     refused = hang()  # the calls that were left behind count
     assert refused.status == 503
@@ -87,19 +87,21 @@ def test_sixteen_that_hang_leave_a_thread_for_the_others(
     assert hang().status == 201
 
 
-def test_one_that_takes_too_long_is_named(world: Any, slow: Slow, hang: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_too_long_is_named(served: Any, slow: Slow, hang: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provider_calls, "DEADLINE", 0.1)
     answer = hang()
     assert answer.status == 503
     assert answer.problem["detail"] == (
         "strategy slow of acme-slow 1.2 did not look at the descriptor within 0.1 s; try again later"
     )
-    assert json.loads(world.call("GET", PATH).body) == []
+    assert json.loads(served.call("GET", PATH).body) == []
     slow.go.set()
 
 
-def test_one_that_raises_is_named_with_its_method(world: Any, make_document: Any) -> None:
-    answer = world.call("POST", f"/descriptors/validate?namespace={NS}", make_document("broken", deploymentType="slow"))
+def test_one_that_raises_is_named_with_its_method(served: Any, make_document: Any) -> None:
+    answer = served.call(
+        "POST", f"/descriptors/validate?namespace={NS}", make_document("broken", deploymentType="slow")
+    )
     assert answer.status == 500
     assert answer.problem["detail"] == (
         "strategy slow of acme-slow 1.2 raised TimeoutError in remarks(); the service's log has the details"

@@ -23,7 +23,13 @@ from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/*/README.md")]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("*/*/README.md"),
+]
 
 
 def test_the_page_of_settings_is_made_from_the_table() -> None:
@@ -42,7 +48,7 @@ def test_every_method_of_a_provider_is_documented() -> None:
     text = (ROOT / "docs" / "plugins.md").read_text()
     kinds = (providers.Strategy, providers.HealthChecker, providers.IngressProvider, providers.EnvInjector)
     for kind in kinds:
-        methods = [name for name in vars(kind) if not name.startswith("_") and name != "capabilities"]
+        methods = [name for name in vars(kind) if not name.startswith("_")]
         assert methods and [name for name in methods if f"`{name}" not in text] == []
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deployer.core.contract.kinds import Kind
 from support.real import IMAGE, RealWorld
 
 __all__ = ["IMAGE", "RealWorld"]
+
+ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,3 +34,13 @@ def real(tmp_path: Path, namespace: str) -> Iterator[RealWorld]:
     made.start()
     yield made
     made.close()
+
+
+@pytest.fixture
+def world(real: RealWorld) -> RealWorld:
+    """The same once its namespace has the account without which no pod is admitted."""
+    end = time.monotonic() + 30
+    while not real.eyes.list(ACCOUNT, real.namespace)[0]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return real

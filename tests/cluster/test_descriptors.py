@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from cluster.conftest import RealWorld
-from deployer.core.contract.kinds import Kind
 from support import acceptance
 
 pytestmark = pytest.mark.timeout(300)
-ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
-
-
-@pytest.fixture
-def world(real: RealWorld) -> RealWorld:
-    """Pods are only admitted once the namespace has its account."""
-    end = time.monotonic() + 30
-    while not real.eyes.list(ACCOUNT, real.namespace)[0]:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return real
 
 
 # About one in 15 of the changed ones is accepted: so many are tried that the bounds below are no matter of luck.

@@ -29,7 +29,6 @@ pytestmark = pytest.mark.timeout(120)
 
 QUOTA = Kind("", "v1", "resourcequotas", "ResourceQuota")
 LIMITS = Kind("", "v1", "limitranges", "LimitRange")
-ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 WEBHOOK = Kind(
     "admissionregistration.k8s.io",
     "v1",
@@ -39,13 +38,6 @@ WEBHOOK = Kind(
 )
 KINDS = ["ReplicationController", "Pod"]
 CANARY = "Kanari-7/enV"
-
-
-@pytest.fixture
-def world(real: RealWorld) -> RealWorld:
-    """Pods are only admitted once the namespace has its account."""
-    _await(lambda: bool(real.eyes.list(ACCOUNT, real.namespace)[0]))
-    return real
 
 
 def _await(condition: Any) -> None:

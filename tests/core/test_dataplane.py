@@ -144,6 +144,7 @@ def test_a_controller_that_limits_requests_is_confirmed_by_what_it_lets_through(
     assert len(one.requests) == 6
 
 
+@pytest.mark.slow
 def test_an_address_is_asked_once_a_round_and_less_and_less_often(controller):
     one = controller(reply(revision=OLD))
     with pytest.raises(StepFailed):

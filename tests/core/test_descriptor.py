@@ -41,6 +41,9 @@ RULES = Rules(
     strategies={"blue-green": None, "canary": OPTIONS},
     health_checkers={"probe", "simple"},
     ingress=("nginx", OPTIONS),
+    health_options={"probe": None, "simple": {**OPTIONS, "required": ["steps"]}},
+    without_path={"simple"},
+    extensions={"vault": [OPTIONS], "chat": [{}], "silent": []},
 )
 PORTS = [{"containerPort": 8080}, {"containerPort": 9999, "name": "healthcheck"}]
 GOOD: dict[str, Any] = {
@@ -143,6 +146,15 @@ def test_the_descriptor_of_the_original_documentation_is_accepted():
         ),
         ({"strategyOptions": {}}, {"strategyOptions": {}}),
         ({"ingressOptions": {"steps": 1}}, {"ingressOptions": {"steps": 1}}),
+        ({"healthCheckType": "simple"}, {"healthCheckType": "simple"}),
+        (
+            {**HEALTH, "healthCheckType": "simple", "healthCheckPath": None, "healthCheckOptions": {"steps": 1}},
+            {"healthCheckOptions": {"steps": 1}, "healthCheckPath": ABSENT},
+        ),
+        (
+            {"extensions": {"vault": {"steps": 1}, "chat": {"any": [1]}}},
+            {"extensions": {"vault": {"steps": 1}, "chat": {"any": [1]}}},
+        ),
         ({"healthCheckPort": 0, "healthCheckPath": ""}, {"healthCheckPort": ABSENT, "healthCheckPath": ABSENT}),
         ({"healthCheckPath": "health/ready?full=1"}, {"healthCheckPath": "health/ready?full=1"}),
         ({"timeoutSeconds": 3600}, {"timeoutSeconds": 3600}),
@@ -199,6 +211,18 @@ def test_the_podspec_is_passed_through_untouched():
         ({"strategyOptions": []}, "strategyOptions", "must be an object"),
         ({"deploymentType": "canary", "strategyOptions": {"steps": 0}}, "strategyOptions.steps", "between 1 and 9"),
         ({"ingressOptions": {"stepps": 1}}, "ingressOptions.stepps", "did you mean steps?"),
+        ({**HEALTH, "healthCheckType": "simple"}, "healthCheckOptions.steps", "required"),
+        ({**HEALTH, "healthCheckOptions": {"a": 1}}, "healthCheckOptions", "the health checker probe takes no options"),
+        ({"healthCheckOptions": {"steps": 1}}, "healthCheckOptions", "needs healthCheckType"),
+        (
+            {"healthCheckType": "simple", "healthCheckOptions": {"steps": 0}},
+            "healthCheckOptions.steps",
+            "between 1 and",
+        ),
+        ({"extensions": {"vault": {"steps": 0}}}, "extensions.vault.steps", "between 1 and 9"),
+        ({"extensions": {"silent": {"a": 1}}}, "extensions.silent", "takes no options"),
+        ({"extensions": {"vaultt": {}}}, "extensions.vaultt", "chat and silent and vault; did you mean vault?"),
+        ({"extensions": {"vault": 1}}, "extensions.vault", "must be an object"),
         ({"replicas": -1}, "replicas", "between 0 and 1000"),
         ({"replicas": 1001}, "replicas", "between 0 and 1000"),
         ({"replicas": True}, "replicas", "must be a whole number"),

@@ -588,3 +588,26 @@ def test_a_missing_table_may_be_borne_and_a_wrong_one_not(shelf):
     assert registry.describe()[0]["error"] == "[plugins.needy] 'size' is a required property"
     with pytest.raises(SettingsError, match="does not keep the limit minimum 1"):
         shelf.load_loosely(complete=False, plugins={"needy": {"size": 0}})
+
+
+def test_a_capability_that_is_none_is_found_when_the_plugin_is_loaded(shelf):
+    shelf.install(
+        "edge",
+        """
+        from deployer.sdk.ingress import IngressProvider
+        from deployer.sdk.plugin import hookimpl
+
+        class Edge(IngressProvider):
+            name = "edge"
+            capabilities = {"tls", "redirectWww"}
+            state = prepare = switch = confirm = release = remove = fence = lambda self, context: None
+
+        @hookimpl
+        def register_ingress_providers():
+            return [Edge()]
+        """,
+    )
+    [plugin] = shelf.load().describe()
+    assert plugin["error"].startswith(
+        "the capabilities of edge include 'redirectWww', which is none; there are tls, redi"
+    )

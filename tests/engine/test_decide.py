@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from deployer.core.errors import Conflict, KubeForbidden, KubeUnavailable
+from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
+from deployer.core.operations import injection
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.sdk.environment import EnvContext, EnvInjector
-from deployer.sdk.kube import CONTROLLER, INGRESS, SECRET
+from deployer.sdk.kube import CONTROLLER, INGRESS, SECRET, SERVICE
 from deployer.sdk.plugin import Document
 from support import originals
 from support.world import World
@@ -92,8 +94,29 @@ def test_an_injected_secret_that_a_container_prints_is_hidden_in_the_log(world: 
             "EnvironmentConflict",
             "A is given differently by one and two",
         ),
-        ([Gives("one", ValueError(SECRET_VALUE))], "EnvironmentFailed", "one failed with ValueError"),
+        (
+            [Gives("one", ValueError(SECRET_VALUE))],
+            "EnvironmentFailed",
+            "environment injector one of tests 1 raised ValueError in environment()",
+        ),
         ([Gives("one", [{"value": "nameless"}])], "EnvironmentFailed", "no environment variable"),
+        *(
+            ([Gives("one", [given])], "EnvironmentFailed", f"environment injector one of tests 1 gave {words}")
+            for given, words in (
+                ({"name": "A", "value": 3}, "environment variable A with a value of type int, not str"),
+                ({"name": "A", "value": None}, "environment variable A with a value of type NoneType, not str"),
+                ({"name": "A"}, "environment variable A with neither value nor valueFrom"),
+                ({"name": "A", "value": "", "valueFrom": {}}, "environment variable A with both value and valueFrom"),
+                ({"name": "A", "value": "", "secret": 1}, "environment variable A with the unknown key secret"),
+                ({"name": 3, "value": SECRET_VALUE}, "something that is no environment variable: it has no valid"),
+                (["A"], "a list instead of an environment variable"),
+                ({"name": "A", "valueFrom": {"fieldRef": 3}}, "environment variable A with a valueFrom.fieldRef that"),
+                (
+                    {"name": "A", "valueFrom": {"field": {}}},
+                    "environment variable A with the unknown field valueFrom",
+                ),
+            )
+        ),
     ],
 )
 def test_injectors_that_fail_or_disagree_fail_the_deployment_before_anything_is_written(
@@ -108,12 +131,59 @@ def test_injectors_that_fail_or_disagree_fail_the_deployment_before_anything_is_
     assert (world.names(), world.pods()) == ({}, {})
 
 
+def test_an_injector_is_told_of_the_descriptor_its_options_and_the_namespace(world: World) -> None:
+    seen: list[object] = []
+
+    class Looks(EnvInjector):
+        name = "looks"
+        options_schema = {"type": "object", "properties": {"path": {"type": "string"}}}  # noqa: RUF012
+
+        def environment(self, context: EnvContext) -> Sequence[Document]:
+            service = context.kube.get(SERVICE, "shop")
+            seen.extend((service and service["metadata"]["name"], context.descriptor["replicas"], context.options))
+            context.descriptor.clear()
+            assert not hasattr(context.kube, "create")
+            return [{"name": "SERVICES", "value": str(len(context.kube.list(SERVICE, {"app": "shop"})))}]
+
+    with_injectors(world, Looks())
+    world.deployed()
+    deployment = world.deployed(replicas=2, extensions={"looks": {"path": "secret/shop"}})
+    assert seen == [None, 1, {}, "shop", 2, {"path": "secret/shop"}]
+    assert environment(world, "shop-2")["SERVICES"] == "2"
+    assert deployment.descriptor["extensions"] == {"looks": {"path": "secret/shop"}}
+    with pytest.raises(Invalid) as refused:
+        world.deploy(extensions={"looks": {"path": 3}, "lookz": {}})
+    assert [(p.path, p.message) for p in refused.value.problems] == [
+        ("extensions.looks.path", "must be text, not a number"),
+        ("extensions.lookz", "no plugin of this name takes options; there is looks; did you mean looks?"),
+    ]
+
+
+def test_an_injector_that_hangs_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(injection, "DEADLINE", 0.2)
+    go = threading.Event()
+
+    class Hangs(EnvInjector):
+        name = "hangs"
+
+        def environment(self, context: EnvContext) -> Sequence[Document]:
+            go.wait(30)
+            return []
+
+    with_injectors(world, Hangs())
+    deployment = world.ended(world.deploy(), Status.FAILURE)
+    go.set()
+    assert deployment.failure and deployment.failure["message"] == (
+        "environment injector hangs of tests 1 did not come back from environment() within 0.2 s"
+    )
+
+
 def test_the_service_log_says_where_an_injector_failed_but_not_what_it_said(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_injectors(world, Gives("one", ValueError(SECRET_VALUE)))
     world.ended(world.deploy(), Status.FAILURE)
-    assert "environment injector one raised ValueError" in caplog.text
+    assert "environment injector one of tests 1 raised ValueError" in caplog.text
     assert "in environment" in caplog.text
     assert SECRET_VALUE not in caplog.text
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Document, Operation, Status
 from deployer.core.operations import dispatcher, rollout, runner
+from deployer.core.plugin_manager import registry as plugins
 from deployer.sdk.errors import Cancelled, Hold, Interrupted, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
-from deployer.sdk.kube import CONFIG_MAP
+from deployer.sdk.kube import CONFIG_MAP, CONTROLLER
 from deployer.sdk.strategy import (
     AwaitReady,
     CheckUnused,
@@ -28,6 +31,7 @@ from deployer.sdk.strategy import (
     Work,
     deploy_steps,
 )
+from deployer.toolkit.health import runner as health_runner
 from support.strategies import Steps, restart_with
 from support.world import HEALTHY, PATIENCE, World
 
@@ -171,7 +175,11 @@ def test_an_undo_that_hangs_is_tried_again_and_then_the_core_removes_everything(
     restart_with(world, odd(run, undo))
     world.deployed()
     found = failed(world, "Odd")
-    assert "undoing step odd keeps failing" in world.log(found.id)
+    log = world.log(found.id)
+    assert "undoing step odd keeps failing" in log
+    assert re.search(
+        r"within \d+ s, which are undo_timeout \(1 s\), the pods' grace time \(\d+ s\) and 0 s more", log
+    ), log
     assert world.engine.hung.count() == 2
     assert all(issubclass(error, Interrupted) for error in hanging.let_go())
     assert world.names() == OLD
@@ -484,7 +492,7 @@ def test_a_provider_that_cannot_check_a_descriptor_is_named_and_nothing_is_store
     world: World, check: Callable[[Document], Any], error: str
 ) -> None:
     restart_with(world, Unsure(check))
-    with pytest.raises(PluginError, match=f"unsure could not check the descriptor: it raised {error}"):
+    with pytest.raises(PluginError, match=rf"^strategy unsure of .* raised {error} in check_descriptor"):
         world.descriptor(deploymentType="unsure")
     assert not world.service.descriptors(world.namespace)
 
@@ -524,3 +532,62 @@ def test_a_pod_whose_check_raises_is_not_healthy(world: World, error: BaseExcept
     assert found.failure and found.failure["reason"] == "Unhealthy"
     assert f"failed with {type(error).__name__}" in found.failure["message"]
     assert not world.store.find(Operation, tag="open")
+
+
+class Deaf(HealthChecker):
+    """Hangs for the first pod of all, and takes no notice of its deadline."""
+
+    name = "deaf"
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.calls = 0
+
+    def check(self, target: HealthTarget) -> Verdict:
+        self.calls += 1
+        self.go.wait(PATIENCE)
+        return Verdict(True, "well")
+
+
+def test_a_health_checker_that_hangs_is_named_and_called_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_runner, "CHECK_TIMEOUT", 0.1)
+    monkeypatch.setattr(health_runner, "LATE", 0.1)
+    deaf = Deaf()
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, timeout=2.0)
+    registry = plugins.load(world.settings)
+    world.start(dataclasses.replace(registry, health_checkers={"deaf": plugins.Entry(deaf, "tests", "1", "deaf")}))
+    found = world.ended(world.deploy(**{**HEALTHY, "healthCheckType": "deaf"}), Status.FAILURE)
+    deaf.go.set()
+    assert "health checker deaf" in world.log(found.id)
+    assert deaf.calls == 1
+    assert world.engine.hung.count() == 0
+
+
+class Picky(HealthChecker):
+    """Needs an option, and no path."""
+
+    name = "picky"
+    options_schema = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}  # noqa: RUF012
+    needs_path = False
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Mapping[str, Any]]] = []
+
+    def check(self, target: HealthTarget) -> Verdict:
+        self.seen.append((target.path, target.options))
+        return Verdict(True, "well")
+
+
+def test_a_health_checker_gets_the_descriptors_options_and_may_do_without_a_path(world: World) -> None:
+    picky = Picky()
+    world.stop()
+    registry = plugins.load(world.settings)
+    world.start(dataclasses.replace(registry, health_checkers={"picky": plugins.Entry(picky, "tests", "1", "picky")}))
+    fields = {**HEALTHY, "healthCheckType": "picky", "healthCheckPath": None}
+    with pytest.raises(Invalid, match=r"healthCheckOptions\.word"):
+        world.deploy(**fields)
+    world.deployed(**fields, healthCheckOptions={"word": "please"})
+    assert picky.seen[0] == ("/", {"word": "please"})
+    annotations = world.objects(CONTROLLER)["shop-1"]["metadata"]["annotations"]
+    assert annotations["healthCheckType"] == "picky" and "healthCheckPath" not in annotations

@@ -199,7 +199,7 @@ def test_what_waits_for_a_plugin_that_is_gone_ends(bench: Bench) -> None:
         bench.await_told()
 
 
-def test_of_progress_a_slow_one_hears_the_newest(bench: Bench) -> None:
+def test_of_progress_a_slow_one_hears_the_newest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     go, began = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -213,7 +213,9 @@ def test_of_progress_a_slow_one_hears_the_newest(bench: Bench) -> None:
         for _ in range(1000):
             telling.changed({"id": "1"})
         telling.changed({"id": "2"})
+        monkeypatch.setattr(module, "CHANGES_KEPT", 2)
+        telling.changed({"id": "3"})
         bench.happen("2", "deployment_finished")
         bench.await_watched(1)
         go.set()
-        slow.await_heard("deployment_changed 0", "deployment_finished 2", "deployment_changed 1")
+        slow.await_heard("deployment_changed 0", "deployment_finished 2", "deployment_changed 3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 import time
 import uuid
@@ -17,8 +18,9 @@ from deployer import sandbox
 from deployer.core.errors import NotFound
 from deployer.core.model.records import App, Deployment, HealthData, Operation, OperationKind, Status
 from deployer.core.model.records import Plan as PlanRecord
+from deployer.core.operations import runner
 from deployer.core.operations.rollout import Rollout
-from deployer.sdk.kube import CONTROLLER, INGRESS
+from deployer.sdk.kube import CONTROLLER, INGRESS, POD
 from deployer.sdk.strategy import (
     AwaitReady,
     Done,
@@ -301,6 +303,52 @@ def parked(world: World, deployment: Deployment) -> Operation | None:
     """Its operation, when it is parked."""
     found = [o for o in world.store.find(Operation, tag="open") if o.deployment == deployment.id]
     return next((o for o in found if o.begun and o.due), None)
+
+
+class Impatient(Step):
+    """Parks until a moment that is over, twice; `at` has when it was called."""
+
+    id = "impatient"
+    phase = Phase.VERIFY
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def run(self, work: Work) -> Outcome:
+        self.at.append(work.now())
+        return Done() if len(self.at) > 2 else Park(work.now() - 5, "waiting for better weather")
+
+
+def test_a_step_that_parks_for_no_time_is_called_once_a_second_and_logged_once(world: World) -> None:
+    step = Impatient()
+    restart_with(world, Steps("impatient", lambda plan: [StartWorkload(), AwaitReady(), step, MoveService()]))
+    deployment = world.deployed(deploymentType="impatient")
+    assert all(later - earlier >= runner.PARK_LEAST - 0.001 for earlier, later in itertools.pairwise(step.at))
+    log = world.log(deployment.id)
+    assert log.count("waiting for better weather") == 1
+    assert "resumed" not in log  # being taken up again is no news
+
+
+class Deluded(Step):
+    """Parks for the end of something that was never there."""
+
+    id = "deluded"
+    phase = Phase.VERIFY
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def run(self, work: Work) -> Outcome:
+        self.calls += 1
+        left = work.left("waited", 2.5)
+        return Park(work.now() + left, "waiting", work.kube.gone(POD, {"app": "nobody"})) if left else Done()
+
+
+def test_an_event_that_has_come_already_makes_no_loop(world: World) -> None:
+    step = Deluded()
+    restart_with(world, Steps("deluded", lambda plan: [StartWorkload(), AwaitReady(), step, MoveService()]))
+    world.deployed(deploymentType="deluded")
+    assert step.calls <= 10  # two a second, and not hundreds
 
 
 def test_cancel_while_it_is_parked(world: World) -> None:

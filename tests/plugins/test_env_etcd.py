@@ -21,7 +21,7 @@ from deployer.core.gate import Gate
 from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.plugins.env_etcd import v2
-from deployer.sdk.environment import EnvContext
+from deployer.sdk.environment import EnvContext, KubeReader
 from deployer.sdk.errors import SettingsError, StepFailed
 
 PREFIX = "/deployer/environment/"
@@ -112,7 +112,8 @@ def environment(*, gate: Gate | None = None, etcd: str = "", log: list[str] | No
     registry = load(Settings(own_namespace="", etcd=etcd, plugins=plugins))
     (injector,) = registry.injectors
     said = log if log is not None else []
-    return injector.environment(EnvContext("shop", "web", "1", said.append, gate or Gate()))
+    nowhere = KubeReader(None)  # type: ignore[arg-type]
+    return injector.environment(EnvContext("shop", "web", "1", said.append, gate or Gate(), nowhere))
 
 
 # --- what is read -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import sys
 
 EXPORTS = {
     "environment": """
-        EnvContext EnvInjector
+        EnvContext EnvInjector KubeReader
     """,
     "errors": """
         Cancelled Conflict DeadlineExceeded DeployerError Fenced ForeignObject Hold Interrupted
@@ -17,13 +17,13 @@ EXPORTS = {
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
     """,
     "ingress": """
-        ORIGINAL_ANNOTATIONS PREVIEW_OPTIONS REVISION_HEADER Address Answer Backend DataPlane IngressProvider
+        ORIGINAL_ANNOTATIONS PREVIEW_OPTIONS REVISION_HEADER Address Answer Backend Capability DataPlane IngressProvider
         Objection PodAnswers Preview Route RouteContext RouteState ask backends_behind claimants data_plane
         data_plane_schema ingress_hosts redirect_name require_only www_twin
     """,
     "kube": """
         CONFIG_MAP CONTROLLER ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS NAMESPACE POD SECRET
-        SERVICE Kind KubeAccess
+        SERVICE Changed Kind KubeAccess NotReady
     """,
     "plugin": """
         Document Gate PluginSettings Problem Provider Schema hookimpl

@@ -14,12 +14,16 @@ from deployer.core.descriptor import health_port
 from deployer.core.errors import DeployerError, Interrupted, StaleRevision
 from deployer.core.gate import Gate
 from deployer.core.model.records import Document, HealthData, Plan
+from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 CHECK_TIMEOUT = 10.0
 """Seconds for one check of one pod, connecting included. A pod that accepts and hangs costs a round no more."""
+
+LATE = 2.0
+"""Seconds more until a checker that hangs is left behind; it is called for that pod again once it is back."""
 
 AT_ONCE = 32
 """Pods of one version that are asked at the same time."""
@@ -44,6 +48,7 @@ class Rounds(HealthRounds):
         self._plan = plan
         self._store = store
         self._loopback = settings.loopback_pods
+        self._hanging: dict[str, Invocation[Verdict]] = {}
 
     def check_all(self, pods: Sequence[Document], gate: Gate) -> Mapping[str, Verdict]:
         """One round: pod uid -> verdict. Raises what the gate raises."""
@@ -78,8 +83,21 @@ class Rounds(HealthRounds):
         return verdicts
 
     def _check(self, pod: Document, gate: Gate) -> Verdict:
+        uid, target, limit = str(pod["metadata"]["uid"]), self._target(pod, gate), CHECK_TIMEOUT + LATE
+        if (earlier := self._hanging.get(uid)) is not None and not earlier.done.is_set():
+            return Verdict(False, f"health checker {self._checker.name} hangs in an earlier check of this pod")
+        call = Invocation(lambda: self._checker.check(target), "health")
+        forget = gate.on_close(call.wake)
+        back = call.wait(gate.remaining(limit))
+        forget()
+        if not back:
+            self._hanging[uid] = call
+            return Verdict(False, f"health checker {self._checker.name} did not come back within {limit:g} s")
+        return self._verdict(call)
+
+    def _verdict(self, call: Invocation[Verdict]) -> Verdict:
         try:
-            verdict = self._checker.check(self._target(pod, gate))
+            verdict = call.result()
         except Interrupted:
             return Verdict(False, "was not asked to the end")
         except DeployerError as error:
@@ -100,7 +118,8 @@ class Rounds(HealthRounds):
             namespace=pod["metadata"].get("namespace", self._plan.namespace),
             address=pod.get("status", {}).get("podIP", ""),
             port=health_port(descriptor),
-            path=descriptor["healthCheckPath"],
+            path=descriptor.get("healthCheckPath", "/"),
+            options=descriptor.get("healthCheckOptions", {}),
             gate=gate,
             host=descriptor.get("healthCheckHost", ""),
             host_network=bool(pod.get("spec", {}).get("hostNetwork")),

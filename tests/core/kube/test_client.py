@@ -393,6 +393,7 @@ def test_a_401_while_the_token_changes_hands(
     client.close()
 
 
+@pytest.mark.slow
 def test_401s_after_the_token_was_good_are_borne_with_until_the_deadline(
     server: Any, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

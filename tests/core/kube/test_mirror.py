@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deployer.core.contract.kinds import POD
-from deployer.core.contract.kube import CONTROLLED_BY
+from deployer.core.contract.kube import CONTROLLED_BY, Changed, Gone, NotReady
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
 from deployer.core.gate import Gate
 from deployer.core.settings import Settings
@@ -146,8 +146,8 @@ def test_the_end_of_the_last_one_is_told(cluster: Cluster, mirrors: Mirrors) -> 
     cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="x"), "c": pod("c", 1, app="y")}
     mirror = mirrors.get(POD, "ns")
     gone, other, at_once = threading.Event(), threading.Event(), threading.Event()
-    forget = mirror.on_gone({"app": "x"}, gone.set)
-    mirror.on_gone({"app": "y"}, other.set)
+    forget = mirror.on_event(Gone(POD, "ns", {"app": "x"}), gone.set)
+    mirror.on_event(Gone(POD, "ns", {"app": "y"}), other.set)
     watch = cluster.nth_watch(1)
     watch.send(event("MODIFIED", pod("a", 2, app="x", phase="ending")))
     watch.send(event("DELETED", pod("a", 3, app="x")))
@@ -156,7 +156,7 @@ def test_the_end_of_the_last_one_is_told(cluster: Cluster, mirrors: Mirrors) -> 
     watch.send(event("DELETED", pod("b", 4, app="x")))
     assert gone.wait(10)
     assert not other.is_set()
-    mirror.on_gone({"app": "x"}, at_once.set)
+    mirror.on_event(Gone(POD, "ns", {"app": "x"}), at_once.set)
     assert at_once.is_set()
     forget()
     gone.clear()
@@ -167,11 +167,41 @@ def test_the_end_of_the_last_one_is_told(cluster: Cluster, mirrors: Mirrors) -> 
     assert not gone.is_set()
 
 
+def test_a_change_of_an_object_and_a_pod_that_is_not_ready_are_told(cluster: Cluster, mirrors: Mirrors) -> None:
+    def one(name: str, version: int, status: str) -> Any:
+        made = pod(name, version, app="x")
+        made["metadata"]["uid"] = f"uid-{name}"
+        made["metadata"]["namespace"] = "ns"
+        return made | {"status": {"conditions": [{"type": "Ready", "status": status}]}}
+
+    a, b = one("a", 1, "True"), one("b", 1, "True")
+    cluster.pods = {"a": a, "b": b}
+    mirror = mirrors.get(POD, "ns")
+    changed, unready = threading.Event(), threading.Event()
+    mirror.on_event(Changed.since(POD, a), changed.set)
+    mirror.on_event(NotReady.among([a, b], {"app": "x"}), unready.set)
+    watch = cluster.nth_watch(1)
+    watch.send(event("ADDED", one("c", 2, "False")))
+    until(mirrors, "a", "b", "c")
+    assert not changed.is_set() and not unready.is_set()
+    watch.send(event("MODIFIED", one("b", 3, "False")))
+    assert unready.wait(10)
+    assert not changed.is_set()
+    watch.send(event("MODIFIED", one("a", 4, "True")))
+    assert changed.wait(10)
+    at_once = threading.Event()
+    mirror.on_event(NotReady.among([a, b], {"app": "x"}), at_once.set)
+    assert at_once.is_set()
+    assert NotReady.among([a], {"app": "x"}).has_come([{**a, "metadata": a["metadata"] | {"deletionTimestamp": "now"}}])
+    assert NotReady.among([a], {"app": "x"}).has_come([])
+    assert Changed.since(POD, a).has_come([])
+
+
 def test_what_went_while_the_watch_was_down_is_told(cluster: Cluster, mirrors: Mirrors) -> None:
     cluster.pods = {"a": pod("a", 1, app="x")}
     until(mirrors, "a")
     gone = threading.Event()
-    mirrors.get(POD, "ns").on_gone({"app": "x"}, gone.set)
+    mirrors.get(POD, "ns").on_event(Gone(POD, "ns", {"app": "x"}), gone.set)
     cluster.pods, cluster.version = {}, 9
     watch = cluster.nth_watch(1)
     watch.send(event("ERROR", {"kind": "Status", "code": 410}))
@@ -279,6 +309,7 @@ def test_events_split_over_chunks(cluster: Cluster, mirrors: Mirrors) -> None:
     until(mirrors, "ä")
 
 
+@pytest.mark.slow
 def test_refused_at_most_about_once_a_second_then_resumes(fault_server: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
