@@ -29,6 +29,7 @@ from deployer.core.errors import (
     QueueFull,
     StaleRevision,
     StoreUnavailable,
+    UnknownFormat,
 )
 from deployer.core.redaction import clean_credentials
 
@@ -42,6 +43,7 @@ _STATUS: dict[type[DeployerError], int] = {
     NotFound: 404,
     Conflict: 409,
     StaleRevision: 409,
+    UnknownFormat: 409,
     PreconditionFailed: 412,
     TooLarge: 413,
     QueueFull: 429,

@@ -85,6 +85,10 @@ class StoreUnavailable(StoreError):
     """The store cannot record anything now (disk full, no quorum, closed). Nothing was written, or it is unknown."""
 
 
+class UnknownFormat(StoreError):
+    """A newer release wrote this record: nothing is done about it, as anything might be wrong."""
+
+
 # --- inside an operation ------------------------------------------------------------------------------------------
 
 

@@ -299,8 +299,7 @@ def secrets_of(descriptor: Document, plan: Plan | None = None) -> set[str]:
     """What must not be said of a deployment: the values of its environment."""
     found = set(environment_values(descriptor.get("podspec")))
     if plan is not None:
-        template = plan.objects.get("controller", {}).get("spec", {}).get("template", {})
-        found |= {*environment_values(template.get("spec")), *values_of(plan.environment)}
+        found |= {*environment_values(plan.objects.podspec), *values_of(plan.environment)}
     return found - public_names(descriptor, plan.version if plan else str(descriptor.get("newVersion")))
 
 

@@ -1,5 +1,6 @@
 """What every plugin needs: the marker of hooks, settings, and what all providers have in common."""
 
+from deployer.core import http_exchange
 from deployer.core.contract.providers import PluginSettings, Provider, Schema
 from deployer.core.errors import Problem
 from deployer.core.gate import Gate
@@ -14,4 +15,5 @@ __all__ = [
     "Provider",
     "Schema",
     "hookimpl",
+    "http_exchange",
 ]

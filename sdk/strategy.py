@@ -1,6 +1,7 @@
 """For authors of strategies: what they implement and get, and the steps that ship with the Deployer."""
 
 from deployer.core.contract.providers import Done, Outcome, Park, Phase, Step, Strategy, Work
+from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload
 from deployer.core.model.records import Plan
 from deployer.toolkit.health.step import VerifyHealth
 from deployer.toolkit.steps import (
@@ -36,8 +37,12 @@ __all__ = [
     "Outcome",
     "Park",
     "Phase",
+    "PinnedSettings",
     "Plan",
+    "PlannedStep",
     "PrepareRoute",
+    "Previous",
+    "ProviderRef",
     "ReleaseRoute",
     "RemoveRoute",
     "RemoveService",
@@ -48,6 +53,7 @@ __all__ = [
     "SwitchRoute",
     "VerifyHealth",
     "Work",
+    "Workload",
     "deploy_steps",
     "require_ready",
     "retire_steps",

@@ -7,13 +7,12 @@ here and in `kube/ownership.py`.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from deployer.core.descriptor import MAX_NAME, health_port, ports
 from deployer.core.errors import StepFailed
+from deployer.core.model.plan import Workload
 from deployer.core.model.records import Document
 from deployer.kube.ownership import (
     ANNOTATION_APP,
@@ -31,19 +30,6 @@ from deployer.kube.ownership import (
 )
 
 IDENTITY_VARIABLES = ("APP_NAME", "APP_VERSION", "POD_NAMESPACE", "POD_NAME")
-
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """What one deployment consists of, without its route. No container port means no Services."""
-
-    controller: Document
-    versioned_service: Document | None
-    service: Document | None
-
-    def to_document(self) -> Document:
-        """As JSON, for the plan."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
 # --- names --------------------------------------------------------------------------------------------------------
@@ -75,7 +61,7 @@ def render(
     image_pull_policy: str,
     service_links: bool = True,
     epoch: int,
-) -> Objects:
+) -> Workload:
     """The objects of one deployment of a normalised descriptor. Shares nothing with its arguments.
 
     version            as resolved, never `#`
@@ -100,14 +86,14 @@ def render(
     owner, labels = _owner(descriptor, deployment_id, instance), _version_labels(app, version)
     exposed = service_ports(descriptor)
     if not exposed:
-        return Objects(controller, None, None)
+        return Workload(controller=controller)
     versioned = _object("Service", namespace, labels, {**owner, ANNOTATION_ROLE: ROLE_VERSIONED_SERVICE})
     versioned["spec"] = _service_spec(labels, exposed)
     shared_labels = {"app": app, "name": service_name(app), "persistent": "true"}
     shared_owner = {**owner, ANNOTATION_ROLE: ROLE_SERVICE, ANNOTATION_EPOCH: str(epoch)}
     service = _object("Service", namespace, shared_labels, shared_owner)
     service["spec"] = _service_spec({"app": app, "version": version}, exposed)
-    return Objects(controller, versioned, service)
+    return Workload(controller=controller, versioned_service=versioned, service=service)
 
 
 def render_controller(

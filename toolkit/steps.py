@@ -21,6 +21,7 @@ from deployer.core.contract.providers import (
     Work,
 )
 from deployer.core.errors import Hold, KubeRejected, StepFailed
+from deployer.core.model.plan import Route
 from deployer.core.model.records import Document, Plan
 from deployer.kube import dry_run_errors, ownership
 from deployer.kube.pods import controller_uid, name_of, pods_left, service_slices
@@ -65,8 +66,8 @@ class StartWorkload(Step):
         objects = work.plan.objects
         if (pods := self._earlier_pods(work)) is not None:
             return pods
-        if objects["versioned_service"]:
-            work.kube.create(SERVICE, objects["versioned_service"])
+        if objects.versioned_service:
+            work.kube.create(SERVICE, objects.versioned_service)
         controller = _create_controller(work)
         work.log(f"created {name_of(controller)}, replicas: {work.plan.replicas}")
         if work.ingress and work.plan.route:
@@ -101,14 +102,14 @@ class StartWorkload(Step):
 
 def _create_controller(work: Work) -> Document:
     """Create it; without what the cluster does not know of its podspec, where the settings say so."""
-    body = copy.deepcopy(work.plan.objects["controller"])
+    body = copy.deepcopy(work.plan.objects.controller)
     podspec = body["spec"]["template"]["spec"]
     for _ in range(UNKNOWN_ROUNDS):
         try:
             return work.kube.create(CONTROLLER, body)
         except KubeRejected as error:
             unknown = dry_run_errors.unknown_fields(error, "spec.template.spec")
-            if not unknown or not work.plan.settings.get("lenient_podspec"):
+            if not unknown or not work.plan.settings.lenient_podspec:
                 raise
         work.log("dropped, as this cluster does not know it: " + ", ".join(f"podspec.{path}" for path in unknown))
         for path in unknown:
@@ -125,7 +126,7 @@ class AwaitReady(Step):
     def run(self, work: Work) -> Outcome:
         settings = work.plan.settings
         controller = own_controller(work)
-        if service := work.plan.objects["versioned_service"]:
+        if service := work.plan.objects.versioned_service:
             # So that this mirror has its first list before the pods are ready, not after.
             work.kube.items(ENDPOINT_SLICE, service_slices(name_of(service)))
         checked = work.plan.health and not work.plan.descriptor.get("ignoreHealthCheck")
@@ -134,12 +135,12 @@ class AwaitReady(Step):
             name_of(controller),
             controller["metadata"]["uid"],
             work.log,
-            max_restarts=settings["max_restarts"],
-            image_pull_attempts=settings["image_pull_attempts"],
-            unschedulable_grace=settings["unschedulable_grace"],
-            admission_grace=settings["admission_grace"],
+            max_restarts=settings.max_restarts,
+            image_pull_attempts=settings.image_pull_attempts,
+            unschedulable_grace=settings.unschedulable_grace,
+            admission_grace=settings.admission_grace,
             # A health check that counts is the better proof that the app works, and comes next.
-            min_ready=0.0 if checked else settings["min_ready"],
+            min_ready=0.0 if checked else settings.min_ready,
         )
         work.log(f"{len(pods)} of {len(pods)} pods ready")
         return Done()
@@ -199,12 +200,14 @@ class SwitchRoute(Step):
 
     id = "switch-route"
     phase = Phase.EXPOSE
+    disturbs = True
+    exposes = True
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
             await_serving(work, fresh=True)
-            if not work.plan.route.get("stable"):
-                work.log(f"switching {work.plan.route['host']} to version {work.plan.version}")
+            if not work.plan.route.stable:
+                work.log(f"switching {work.plan.route.host} to version {work.plan.version}")
             work.ingress.switch(work.route())
         return Done()
 
@@ -216,29 +219,29 @@ class SwitchRoute(Step):
             _give_back(work)
             return
         state = work.ingress.state(work.route())
-        moved = state is not None and leads_to(state.backends, work.plan.route["backend"]["service"])
+        moved = state is not None and leads_to(state.backends, work.plan.route.backend.service)
         # A stable route leads back as its Service does, but what was written to it for this deployment is there still.
         moved = moved or (state is not None and state.deployment == work.plan.deployment)
         # Once the way back was begun it is confirmed and held to its end, however often that takes.
         back = route_back(work.plan)
         if not moved and not work.recall("moving-back", False):
-            if state and back and back.get("stable"):
+            if state and back and back.stable:
                 work.ingress.confirm(_way_back(work, back))  # its Service may have moved, and moved back
             return
         if back is None:
             work.ingress.remove(work.route())
             return
-        require_ready(work.kube, back["backend"]["service"], work.plan)
+        require_ready(work.kube, back.backend.service, work.plan)
         work.remember("moving-back", True)
-        work.log(f"moving {back['host']} back to version {back['version']}")
+        work.log(f"moving {back.host} back to version {back.version}")
         context = _way_back(work, back)
         work.ingress.switch(context)
         work.ingress.confirm(context)
         work.gate.pause(work.ingress.minimum_hold)
-        work.log(f"{back['host']} is led to version {back['version']} again")
+        work.log(f"{back.host} is led to version {back.version} again")
 
 
-def _way_back(work: Work, route: Document) -> RouteContext:
+def _way_back(work: Work, route: Route) -> RouteContext:
     """Its version served before: whatever it answers is its own affair."""
     return dataclasses.replace(work.route(route), pods=PodAnswers(any_status=True))
 
@@ -252,6 +255,8 @@ class DisplaceRoute(Step):
 
     id = "displace-route"
     phase = Phase.EXPOSE
+    disturbs = True
+    exposes = True
 
     def run(self, work: Work) -> Outcome:
         before = route_back(work.plan)
@@ -259,7 +264,7 @@ class DisplaceRoute(Step):
             provider = _displaced(work)
             work.ingress.await_loaded(work.route())
             provider.remove(work.route(before))
-            work.log(f"removed the route of ingress provider {provider.name} for {before['host']}")
+            work.log(f"removed the route of ingress provider {provider.name} for {before.host}")
         return Done()
 
     def undo(self, work: Work) -> None:
@@ -269,11 +274,11 @@ class DisplaceRoute(Step):
             return
         provider = _displaced(work)
         state = provider.state(work.route(back))
-        if state and leads_to(state.backends, back["backend"]["service"]) and not work.recall("putting-back", False):
+        if state and leads_to(state.backends, back.backend.service) and not work.recall("putting-back", False):
             return
-        require_ready(work.kube, back["backend"]["service"], work.plan)
+        require_ready(work.kube, back.backend.service, work.plan)
         work.remember("putting-back", True)
-        work.log(f"putting back the route of ingress provider {provider.name} for {back['host']}")
+        work.log(f"putting back the route of ingress provider {provider.name} for {back.host}")
         provider.switch(work.route(back))
         provider.await_loaded(work.route(back))
 
@@ -281,8 +286,9 @@ class DisplaceRoute(Step):
 def _displaced(work: Work) -> IngressProvider:
     """The provider that had the host. Raises Hold when it is gone: nobody else can touch its objects."""
     if work.displaced is None:
+        host = work.plan.route.host if work.plan.route else ""
         raise Hold(
-            f"ingress provider {work.plan.displaced}, which led {(work.plan.route or {}).get('host')} to the version "
+            f"ingress provider {work.plan.displaced}, which led {host} to the version "
             "before, is not installed any more: everything is kept as it is until it is there again"
         )
     return work.displaced
@@ -298,15 +304,15 @@ def _give_back(work: Work) -> None:
     if work.ingress.state(work.route()) is None and not work.recall("moving-back", False):
         return
     provider = _displaced(work)
-    require_ready(work.kube, back["backend"]["service"], work.plan)
+    require_ready(work.kube, back.backend.service, work.plan)
     work.remember("moving-back", True)
-    work.log(f"moving {back['host']} back to version {back['version']}, and to ingress provider {provider.name}")
+    work.log(f"moving {back.host} back to version {back.version}, and to ingress provider {provider.name}")
     work.ingress.remove(work.route())
     context = _way_back(work, back)
     provider.confirm(context)
     work.gate.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
     provider.release(context)
-    work.log(f"{back['host']} is led to version {back['version']} again")
+    work.log(f"{back.host} is led to version {back.version} again")
 
 
 class ConfirmRoute(Step):
@@ -317,14 +323,14 @@ class ConfirmRoute(Step):
 
     def run(self, work: Work) -> Outcome:
         # A stable route is confirmed when its Service has moved.
-        if work.ingress and work.plan.route and not work.plan.route.get("stable"):
+        if work.ingress and work.plan.route and not work.plan.route.stable:
             _confirm(work)
         return Done()
 
 
 def _confirm(work: Work) -> None:
     assert work.ingress and work.plan.route
-    host, version = work.plan.route["host"], work.plan.version
+    host, version = work.plan.route.host, work.plan.version
     began = time.monotonic()
     asked = work.ingress.confirm(with_answers(work, work.route()))
     taken = time.monotonic() - began
@@ -341,37 +347,39 @@ class MoveService(Step):
 
     id = "move-service"
     phase = Phase.CONFIRM
+    disturbs = True
+    exposes = True
 
     def run(self, work: Work) -> Outcome:
-        wanted = work.plan.objects["service"]
+        wanted = work.plan.objects.service
         if wanted is None:
             return Done()
         await_serving(work, fresh=True)
-        before = (work.plan.previous or {}).get("service_object")
+        before = work.plan.previous.service_object if work.plan.previous else None
         put_service(work.kube, wanted, instead_of=before)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")
-        if work.ingress and work.plan.route and work.plan.route.get("stable"):
+        if work.ingress and work.plan.route and work.plan.route.stable:
             _confirm(work)
         return Done()
 
     def undo(self, work: Work) -> None:
-        wanted = work.plan.objects["service"]
+        wanted = work.plan.objects.service
         if wanted is None:
             return
         found = work.kube.get(SERVICE, name_of(wanted))
         if found is None or found["spec"].get("selector") != wanted["spec"]["selector"]:
             return
-        previous = work.plan.previous or {}
-        before = previous.get("service_object")
-        if not before:
+        previous = work.plan.previous
+        before = previous.service_object if previous else None
+        if previous is None or before is None:
             work.kube.delete_shared(SERVICE, name_of(wanted))
             return
-        require_ready(work.kube, str(previous.get("service")), work.plan)
+        require_ready(work.kube, previous.service, work.plan)
         # It is marked as the previous deployment's again, and not as this one's, of which nothing may stay.
-        put_service(work.kube.for_deployment(str(previous.get("deployment"))), before, instead_of=wanted)
-        work.log(f"service {name_of(wanted)} selects version {previous.get('version')} again")
+        put_service(work.kube.for_deployment(previous.deployment), before, instead_of=wanted)
+        work.log(f"service {name_of(wanted)} selects version {previous.version} again")
         # Nodes and clients inside the cluster follow a little later.
-        work.gate.pause(min(float(work.plan.settings["proxysleep"]), SERVICE_HOLD))
+        work.gate.pause(min(work.plan.settings.proxysleep, SERVICE_HOLD))
 
 
 # --- retire and undeploy ------------------------------------------------------------------------------------------
@@ -398,7 +406,7 @@ class RemoveRoute(Step):
     def run(self, work: Work) -> Outcome:
         if not (work.ingress and work.plan.route):
             return Done()
-        host, versioned = work.plan.route["host"], ownership.versioned_name(work.plan.app, work.plan.version)
+        host, versioned = work.plan.route.host, ownership.versioned_name(work.plan.app, work.plan.version)
         state = work.ingress.state(work.route())
         used = [b.service for b in state.backends if b.weight > 0] if state else []
         if used and versioned not in used:
@@ -441,9 +449,10 @@ class CheckUnused(Step):
         versioned = ownership.versioned_name(plan.app, plan.version)
         if plan.route:
             if work.ingress is None:
+                provider = plan.ingress.name if plan.ingress else ""
                 raise Hold(
-                    f"nobody can tell whether {plan.route['host']} still leads to {versioned}, which is to be removed: "
-                    f"ingress provider {plan.ingress.get('name')} is not installed; it stays"
+                    f"nobody can tell whether {plan.route.host} still leads to {versioned}, which is to be removed: "
+                    f"ingress provider {provider} is not installed; it stays"
                 )
             state = work.ingress.state(work.route())
             if state and leads_to(state.backends, versioned):
@@ -461,7 +470,7 @@ class RemoveWorkload(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        original_ok = bool(work.plan.settings.get("original"))
+        original_ok = not work.plan.deployment
         uid = work.recall("controller", None)
         if uid is None:
             uid = remove_controller(work, original_ok=original_ok)
@@ -479,13 +488,17 @@ class RemoveWorkload(Step):
 
 
 class AwaitPodsEnd(Step):
-    """Wait, holding nothing, for the pods that an undo left. The uid of their controller is in the plan's settings."""
+    """Wait, holding nothing, for the pods that an undo left."""
 
     id = "await-pods-end"
     phase = Phase.RETIRE
 
+    def __init__(self, controller: str) -> None:
+        """`controller`: the uid of the one that had them."""
+        self._controller = controller
+
     def run(self, work: Work) -> Outcome:
-        uid = work.plan.settings["controller"]
+        uid = self._controller
         selector = {CONTROLLED_BY: uid}
         found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
         if left := pods_left(found, uid):
@@ -515,7 +528,7 @@ def deploy_steps(plan: Plan | None = None) -> list[Step]:
     """
     health: list[Step] = [VerifyHealth()] if plan is None or plan.health else []
     route: list[Step] = [PrepareRoute(), SwitchRoute(), ConfirmRoute()] if plan is None or plan.route else []
-    if plan is None or (plan.route and plan.route.get("preview", {}).get("check")):
+    if plan is None or (plan.route and plan.route.preview.check):
         route.insert(1, CheckPreview())
     if plan is None or plan.displaced:
         route.insert(-1, DisplaceRoute())

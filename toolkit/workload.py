@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.contract.providers import Backend, Work
 from deployer.core.errors import DeadlineExceeded, Hold, KubeForbidden, StepFailed
+from deployer.core.model.plan import Route
 from deployer.core.model.records import Document, Plan
 from deployer.kube import ownership
 from deployer.kube.pods import (
@@ -31,7 +33,7 @@ def own_controller(work: Work, *, fresh: bool = False) -> Document:
 
     Raises StepFailed when somebody removed or replaced it.
     """
-    wanted = work.plan.objects["controller"]
+    wanted = work.plan.objects.controller
     if not fresh:
         for mirrored in work.kube.items(CONTROLLER, {"name": name_of(wanted)}):
             if _is_own(work, mirrored):
@@ -63,7 +65,7 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
     Asked again right before traffic moves, with a `fresh` look: somebody may have had a hand in it since. Raises
     StepFailed.
     """
-    service = work.plan.objects["versioned_service"]
+    service = work.plan.objects.versioned_service
     if service is None:
         return
     controller = own_controller(work, fresh=fresh)
@@ -144,25 +146,19 @@ def leads_to(backends: Sequence[Backend], service: str) -> bool:
     return any(b.service == service and b.weight > 0 for b in backends)
 
 
-def route_back(plan: Plan) -> Document | None:
+def route_back(plan: Plan) -> Route | None:
     """The route as it was before the switch, or None when there was none.
 
     What the previous deployment had pinned is used where it is known, or what could be seen of the original's.
     """
     previous = plan.previous
-    if plan.route is None or previous is None or not plan.route.get("previous"):
+    if plan.route is None or previous is None or plan.route.previous is None:
         return None
-    displaces = plan.ingress["name"] if plan.displaced else ""
-    if before := previous.get("route") or previous.get("original_route"):
-        return {**before, "previous": plan.route["backend"], "displaces": displaces}
-    return {
-        **plan.route,
-        "backend": plan.route["previous"],
-        "previous": plan.route["backend"],
-        "version": previous["version"],
-        "deployment": previous["deployment"],
-        "displaces": displaces,
-    }
+    before = previous.last_route or dataclasses.replace(
+        plan.route, backend=plan.route.previous, version=previous.version, deployment=previous.deployment
+    )
+    displaces = plan.ingress.name if plan.ingress and plan.displaced else ""
+    return dataclasses.replace(before, previous=plan.route.backend, displaces=displaces)
 
 
 def require_ready(kube: KubeAccess, service: str, plan: Plan) -> None:
@@ -200,7 +196,7 @@ def remove_controller(work: Work, *, original_ok: bool = False) -> str | None:
 def remove_versioned_service(work: Work, *, original_ok: bool = False) -> None:
     """The last of a version's objects to go."""
     plan = work.plan
-    if plan.objects.get("versioned_service"):
+    if plan.objects.versioned_service:
         name = ownership.versioned_name(plan.app, plan.version)
         work.kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
 
@@ -212,7 +208,7 @@ def workload_labels(plan: Plan) -> dict[str, str]:
 
 def grace_time(plan: Plan) -> float:
     """Seconds that a version's pods may take to end once they are asked to."""
-    return grace_of(plan.objects.get("controller", {}).get("spec", {}).get("template", {}).get("spec", {}))
+    return grace_of(plan.objects.podspec)
 
 
 def grace_of(podspec: Document) -> float:

@@ -111,7 +111,7 @@ def _deployed_hosts(store: Store, namespace: str, app: str, *, without: str = ""
 def released(store: Store, namespace: str, app: str) -> set[str]:
     """Ids of the app's deployments of which nothing is left but pods that end: they stand in nobody's way."""
     found = store.find(Operation, tag="open", namespace=namespace, app=app)
-    return {operation.deployment for operation in found if operation.target.get("released")}
+    return {operation.deployment for operation in found if operation.target.released}
 
 
 def finished(deployment: Deployment, name: str = "deployment_finished") -> Change:

@@ -20,6 +20,9 @@ from deployer.core.contract.kinds import SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, KubeReader
 from deployer.core.errors import Problem, StepFailed
 from deployer.core.gate import Gate
+from deployer.core.model.plan import Backend as Backend  # noqa: PLC0414 (others know it from here)
+from deployer.core.model.plan import Preview as Preview  # noqa: PLC0414 (others know it from here)
+from deployer.core.model.plan import Route as Route  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.records import Document, Json, Plan
 from deployer.core.settings import PATH, Settings
 
@@ -130,12 +133,12 @@ class Work:
         """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
         self.gate.check()
 
-    def route(self, document: Document | None = None) -> RouteContext:
+    def route(self, route: Route | None = None) -> RouteContext:
         """The context for the ingress provider, for the plan's own route or for another one."""
-        chosen = document if document is not None else self.plan.route
+        chosen = route or self.plan.route
         if chosen is None:
             raise ValueError("this plan has no route")
-        context = RouteContext(Route.from_document(chosen), self.kube, self.log, self.gate)
+        context = RouteContext(chosen, self.kube, self.log, self.gate)
         hint = self.ingress.backend_tls_hint if self.ingress else context.tls_hint
         return dataclasses.replace(context, tls_hint=hint)
 
@@ -146,15 +149,22 @@ class Step(ABC):
     The engine records that a step is started before it calls `run`; a step that was started is undone even when `run`
     never returned. A step without an `undo` of its own only looks, and begins anew after a crash. Raise StepFailed when
     the goal cannot be reached.
+
+    When the plugin is gone, or an `undo` keeps failing, the core removes the new version by itself only where no step
+    that was started, and not undone, `disturbs` or `exposes`; else it keeps everything until the plugin is back.
     """
 
     id: str
     """Stable across releases of the plugin: a resumed operation finds its steps by it."""
     phase: Phase
+    disturbs: bool = False
+    """It takes traffic or capacity away from the version that is live, from the moment when it starts."""
+
     exposes: bool = False
-    """It may give the new version traffic."""
+    """It may give the new version public traffic, from the moment when it starts."""
+
     budget: float | None = None
-    """Seconds of its own for `run`; None: what is left of its phase's."""
+    """Seconds that it may take, at most, if not what is left of its phase's; parking does not count."""
 
     @abstractmethod
     def run(self, work: Work) -> Outcome:
@@ -224,15 +234,6 @@ class ProbeResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
-    """A Service and its port, with its share of the traffic."""
-
-    service: str
-    port: int
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class RequestMatch:
     """Requests that go to the new version whatever the weights: those with this header of exactly this value, or those
     with this cookie whose value is `always`. One of the two."""
@@ -262,22 +263,6 @@ class Share:
     match: RequestMatch | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """How the new version can be looked at before the switch, from `prepare` to `release`.
-
-    host    the host under which it answers; empty when the settings name none
-    token   letters and digits that nobody can guess, for a data plane that can match a header
-    check   a path that must answer well through the preview before the switch; empty: none is asked
-    tls_secret  of the preview host, when the settings name one
-    """
-
-    host: str = ""
-    token: str = ""
-    check: str = ""
-    tls_secret: str = ""
-
-
 PREVIEW_OPTIONS: Schema = {
     "previewCheck": {
         "type": "string",
@@ -287,59 +272,6 @@ PREVIEW_OPTIONS: Schema = {
     }
 }
 """Properties for the `options_schema` of every ingress provider with the capability `preview`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """What a host should do. `backend` is where it should lead, `previous` where it leads before the switch.
-
-    `stable`: the route refers to the unversioned Service, which is named like the app, and follows it: moving that
-    Service to `backend`, which is not the provider's business, is the switch then. `displaces`: the ingress provider of
-    that name has the host until its route is taken away, after the switch, and may win it as long as both have it.
-    `path`: what confirmation and warm-up ask for.
-    """
-
-    namespace: str
-    app: str
-    host: str
-    version: str
-    deployment: str
-    backend: Backend
-    previous: Backend | None = None
-    tls_secret: str = ""
-    redirect_www: bool = False
-    compression: bool = False
-    sticky: bool = False
-    headers: tuple[tuple[str, str], ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    preview: Preview = Preview()
-    stable: bool = False
-    displaces: str = ""
-    path: str = "/"
-
-    def to_document(self) -> Document:
-        """As JSON, for the plan."""
-        out: Document = {name: getattr(self, name) for name in self.__slots__}
-        out["backend"] = _backend_document(self.backend)
-        out["previous"] = _backend_document(self.previous) if self.previous else None
-        out["headers"] = [list(pair) for pair in self.headers]
-        out["options"] = dict(self.options)
-        out["preview"] = dataclasses.asdict(self.preview)
-        return out
-
-    @classmethod
-    def from_document(cls, document: Document) -> Route:
-        """The inverse of `to_document`."""
-        values = dict(document)
-        values["backend"] = Backend(**values["backend"])
-        values["previous"] = Backend(**values["previous"]) if values.get("previous") else None
-        values["headers"] = tuple((name, value) for name, value in values.get("headers", ()))
-        values["preview"] = Preview(**(values.get("preview") or {}))
-        return cls(**values)
-
-
-def _backend_document(backend: Backend) -> Document:
-    return {"service": backend.service, "port": backend.port, "weight": backend.weight}
 
 
 @dataclass(frozen=True, slots=True)

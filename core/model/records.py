@@ -14,10 +14,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
-from deployer.core.errors import Conflict
+import msgspec
+
+from deployer.core.errors import Conflict, StoreError
+from deployer.core.model import migrations
+from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
+from deployer.core.model.plan import Made, PinnedSettings, PlannedStep, Previous, ProviderRef, Route, Workload
+from deployer.core.model.target import NOTHING, Target
 
 Json = Any
-Document = dict[str, Any]
 
 
 def new_id() -> str:
@@ -81,11 +86,13 @@ class OperationState(StrEnum):
 class Record:
     """Base of all records. `KIND` and `key` name it in the store; namespace, app and tag are what lists filter by.
 
-    `ENUMS` are the fields that are more than the text by which JSON has them.
+    `ENUMS` are the fields that are more than the text by which JSON has them, `PARTS` those that are more than its
+    objects.
     """
 
     KIND: ClassVar[str]
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {}
+    PARTS: ClassVar[Mapping[str, type[Target]]] = {}
     namespace: str
     app: str
     revision: int = 0
@@ -107,6 +114,8 @@ class Record:
         for f in dataclasses.fields(self):
             if f.name not in ("revision", "sequence"):
                 out[f.name] = getattr(self, f.name)
+        for name in self.PARTS:
+            out[name] = out[name].to_document()
         return out
 
     @classmethod
@@ -116,6 +125,8 @@ class Record:
         values = {k: v for k, v in document.items() if k in known}
         for name, enum in cls.ENUMS.items():
             values[name] = enum(values[name])
+        for name, part in cls.PARTS.items():
+            values[name] = part.from_document(values.get(name) or {})
         return cls(**values, revision=revision, sequence=sequence)
 
 
@@ -285,38 +296,33 @@ class Plan(Record):
 
     deployment    id of the deployment
     version       its version
-    previous      what was live when it was decided: `{"deployment", "version", "controller", "service", "route",
-                  "ingress", "original"}`, names of objects or None; None for a first deployment. `ingress` is the
-                  pinned provider of its route, empty without one
+    previous      what was live when it was decided; None for a first deployment
     descriptor    normalised copy
-    strategy, ingress, health   `{"name", "source", "version"}` of the pinned providers ("" name: none)
-    steps         step ids in order
-    phases        phase name by step id
-    objects       `{"controller", "versioned_service", "service"}` rendered; any but the first may be None
-    route         `Route.to_document()` or None
+    strategy, ingress, health   the pinned providers
+    steps         in order; empty while the strategy is asked for them the first time
+    objects       the rendered manifests
     environment   what the injectors gave, as core/v1 EnvVar
     budgets       seconds by phase name
     settings      the settings that matter to the steps
-    made          what steps made besides `objects`, noted before it was made: `{"kind": fields of Kind, "name"}`
+    made          what steps made besides `objects`
     """
 
     KIND: ClassVar[str] = "plan"
     deployment: str
     version: str
-    previous: Document | None = None
+    previous: Previous | None = None
     descriptor: Document = field(default_factory=dict)
-    strategy: Document = field(default_factory=dict)
-    ingress: Document = field(default_factory=dict)
-    health: Document = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)
-    phases: dict[str, str] = field(default_factory=dict)
-    objects: Document = field(default_factory=dict)
-    route: Document | None = None
+    strategy: ProviderRef = field(default_factory=ProviderRef)
+    ingress: ProviderRef | None = None
+    health: ProviderRef | None = None
+    steps: tuple[PlannedStep, ...] = ()
+    objects: Workload = field(default_factory=Workload)
+    route: Route | None = None
     replicas: int = 1
     environment: list[Document] = field(default_factory=list)
     budgets: dict[str, float] = field(default_factory=dict)
-    settings: Document = field(default_factory=dict)
-    made: list[Document] = field(default_factory=list)
+    settings: PinnedSettings = field(default_factory=PinnedSettings)
+    made: tuple[Made, ...] = ()
 
     @property
     def key(self) -> str:
@@ -325,8 +331,30 @@ class Plan(Record):
     @property
     def displaced(self) -> str:
         """The name of another ingress provider that has the host until this plan's takes over; empty: there is none."""
-        name = str(((self.previous or {}).get("ingress") or {}).get("name") or "")
-        return name if self.route and name != self.ingress.get("name") else ""
+        before = self.previous.ingress if self.previous else None
+        if before is None or not self.route:
+            return ""
+        return before.name if self.ingress is None or before.name != self.ingress.name else ""
+
+    def planned(self, step: str) -> PlannedStep | None:
+        """The step of that id, as it was pinned; None for one that was not."""
+        return next((planned for planned in self.steps if planned.id == step), None)
+
+    def to_document(self) -> Document:
+        """The plan as JSON in the present format."""
+        return {"format": migrations.PLAN_FORMAT, **msgspec.to_builtins(Record.to_document(self))}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
+        """Reads every format up to the present one. Raises UnknownFormat, and StoreError for what is no plan."""
+        values = {**migrations.migrated(document), "revision": revision, "sequence": sequence}
+        try:
+            return msgspec.convert(values, cls)
+        except msgspec.ValidationError as error:
+            raise StoreError(
+                f"the plan of deployment {document.get('deployment')} cannot be read ({error}): restore the newest "
+                "copy of the store"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,15 +369,12 @@ class Operation(Record):
     spent       seconds consumed by phase; undo counts as the phase "undo"
     failure     why it is being undone, once it is
     attempts    how often it was retried since it last got further
-    target      what a retire is for: `{"by": id of the deployment that took over, "drop": ["route", "service"],
-                "previous": the `previous` of its plan}`, each optional; for a deployment `{"awaits": id of the
-                operation that must end before}`, `due` being how long that is waited for.
-                `{"ending": {"version", "controller": uid, "grace": seconds}}` for pods that an undo left.
-                `"released": true` once nothing but pods that end is left of the deployment
+    target      what it is for, besides the deployment
     """
 
     KIND: ClassVar[str] = "operation"
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"kind": OperationKind, "state": OperationState}
+    PARTS: ClassVar[Mapping[str, type[Target]]] = {"target": Target}
     id: str
     kind: OperationKind
     deployment: str
@@ -362,7 +387,7 @@ class Operation(Record):
     spent: dict[str, float] = field(default_factory=dict)
     failure: Document | None = None
     attempts: int = 0
-    target: Document = field(default_factory=dict)
+    target: Target = NOTHING
 
     @property
     def key(self) -> str:

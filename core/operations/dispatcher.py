@@ -16,7 +16,7 @@ from deployer.core.clock import bounded
 from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Lease, Update
-from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError
+from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -71,7 +71,7 @@ class _Queue:
             return None
         ordered = sorted(
             self.operations.values(),
-            key=lambda o: (not _is_aside(o), "drop" not in o.target, o.sequence, o.id),
+            key=lambda o: (not _is_aside(o), not o.target.drop, o.sequence, o.id),
         )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
@@ -85,14 +85,14 @@ class _Queue:
         return max(self._due(operation), self.not_before)
 
     def _due(self, operation: Operation) -> float:
-        awaited = operation.target.get("awaits")
-        ready = operation.id in self.early or (awaited is not None and awaited not in self.operations)
+        awaited = operation.target.awaits
+        ready = operation.id in self.early or (bool(awaited) and awaited not in self.operations)
         return 0.0 if ready else operation.due
 
 
 def _is_aside(operation: Operation) -> bool:
     """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
-    return operation.kind is OperationKind.RETIRE or bool(operation.target.get("released"))
+    return operation.kind is OperationKind.RETIRE or operation.target.released
 
 
 class Engine:
@@ -319,6 +319,9 @@ class Engine:
         except Fenced as error:
             logger.warning("operation %s of %s belongs to another process now: %s", operation.id, operation.app, error)
             pause = RETRY
+        except UnknownFormat as error:
+            logger.error("operation %s of %s is held: %s", operation.id, operation.app, error)
+            pause = self._held(queue, operation, str(error))
         except StoreError as error:
             logger.error("operation %s of %s waits for the store: %s", operation.id, operation.app, error)
             pause = self._failed(queue)
@@ -346,6 +349,13 @@ class Engine:
     def _failed(self, queue: _Queue) -> float:
         queue.failures += 1
         return AFTER_FAILURE.after(queue.failures)
+
+    def _held(self, queue: _Queue, operation: Operation, why: str) -> float:
+        """Say once to whoever deploys why nothing goes on; the words are the core's, so there is nothing to conceal."""
+        if not queue.failures and operation.deployment:
+            with contextlib.suppress(StoreError), self._tools.redactor.about(operation.deployment, set()):
+                self._tools.logbook.append(operation.deployment, why)
+        return self._failed(queue)
 
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""

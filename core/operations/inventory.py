@@ -7,7 +7,8 @@ import dataclasses
 from deployer.core.contract.kinds import CONTROLLER, SERVICE, Kind
 from deployer.core.contract.store import Store, Update
 from deployer.core.errors import Conflict, StaleRevision
-from deployer.core.model.records import Document, Plan
+from deployer.core.model.plan import Made
+from deployer.core.model.records import Plan
 from deployer.core.operations.journal import Journal
 from deployer.kube import ownership
 
@@ -28,13 +29,13 @@ class PlanLedger:
     def making(self, deployment: str, kind: Kind, name: str) -> None:
         """Note it, under the operation's lease. Raises Fenced, Conflict."""
         self._removed.discard((deployment, (kind, name)))
-        note: Document = {"kind": dataclasses.asdict(kind), "name": name}
+        note = Made(kind, name)
         for _ in range(ATTEMPTS):
             plan = self._store.get(Plan, deployment)
             if plan is None or (kind, name) in _pinned(plan) or note in plan.made:
                 return
             try:
-                self._journal.write(Update(dataclasses.replace(plan, made=[*plan.made, note])))
+                self._journal.write(Update(dataclasses.replace(plan, made=(*plan.made, note))))
             except StaleRevision:
                 continue
             return
@@ -46,7 +47,7 @@ class PlanLedger:
 
     def left(self, plan: Plan) -> list[Thing]:
         """What the deployment may still have in the cluster, the last one made first."""
-        made = [*_pinned(plan), *((Kind(**note["kind"]), note["name"]) for note in plan.made)]
+        made = [*_pinned(plan), *((note.kind, note.name) for note in plan.made)]
         return [thing for thing in reversed(made) if (plan.deployment, thing) not in self._removed]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from deployer.core.contract.store import Store
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
 from deployer.core.errors import ForeignObject, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.gate import Gate
+from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.operations import injection
 from deployer.core.plugin_manager.registry import Registry
@@ -85,12 +87,12 @@ class Planner:
             app=deployment.app,
             deployment=deployment.id,
             version=version,
-            previous=live.document() if live else None,
+            previous=live.pinned() if live else None,
             descriptor=descriptor,
-            strategy=self.registry.ref("strategy", strategy.name),
-            ingress=self.registry.ref("ingress", ingress.name) if ingress else {},
+            strategy=self._ref("strategy", strategy.name),
+            ingress=self._ref("ingress", ingress.name) if ingress else None,
             health=self._health(descriptor),
-            objects=objects.to_document(),
+            objects=objects,
             route=self._route(deployment, version, ingress, live),
             replicas=replicas,
             environment=environment,
@@ -99,7 +101,7 @@ class Planner:
         plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
-        plan = dataclasses.replace(plan, steps=[s.id for s in steps], phases={s.id: Phase(s.phase).name for s in steps})
+        plan = dataclasses.replace(plan, steps=tuple(map(_planned, steps)))
         return plan, dataclasses.replace(app, highest=highest)
 
     def _check_policy(self, descriptor: Document) -> None:
@@ -115,11 +117,14 @@ class Planner:
 
     # --- providers -----------------------------------------------------------------------------------------------
 
-    def _health(self, descriptor: Document) -> Document:
+    def _ref(self, kind: str, name: str) -> ProviderRef:
+        return ProviderRef(**self.registry.ref(kind, name))
+
+    def _health(self, descriptor: Document) -> ProviderRef | None:
         if not descriptor.get("useHealthCheck"):
-            return {}
+            return None
         checker = self.registry.health_checker(descriptor["healthCheckType"])
-        return self.registry.ref("health", checker.name)
+        return self._ref("health", checker.name)
 
     # --- what is live --------------------------------------------------------------------------------------------
 
@@ -142,7 +147,7 @@ class Planner:
         # Not from the mirror: a script may have scaled it right before it deploys.
         controller = self.kube.get(CONTROLLER, name)
         if app.live:
-            had_route = plan is not None and plan.route is not None and bool(reference)
+            had_route = plan is not None and plan.route is not None and reference is not None
             if service is None and controller is None and state is None:
                 self.log(
                     f"version {version} was live and has no controller, service or route any more, as when its "
@@ -166,26 +171,29 @@ class Planner:
             controller=controller,
             service=service,
             route=state,
-            ingress=reference if state is not None else {},
+            ingress=reference if state is not None else None,
         )
 
-    def _holder(self, plan: Plan | None, ingress: IngressProvider | None) -> tuple[IngressProvider | None, Document]:
+    def _holder(
+        self, plan: Plan | None, ingress: IngressProvider | None
+    ) -> tuple[IngressProvider | None, ProviderRef | None]:
         """The provider that leads the host to the live version, and what plans pin of it. Raises StepFailed."""
-        name = plan.ingress.get("name", "") if plan is not None and plan.route else ""
-        if plan is None or not name or (ingress is not None and name == ingress.name):
-            return ingress, self.registry.ref("ingress", ingress.name) if ingress else {}
+        pinned = plan.ingress if plan is not None and plan.route else None
+        if plan is None or pinned is None or (ingress is not None and pinned.name == ingress.name):
+            return ingress, self._ref("ingress", ingress.name) if ingress else None
+        name = pinned.name
         try:
-            return cast(IngressProvider, self.registry.entry("ingress", name).provider), plan.ingress
+            return cast(IngressProvider, self.registry.entry("ingress", name).provider), pinned
         except PluginError as error:
             raise StepFailed(
                 f"the host of {plan.app} is led to version {plan.version} by ingress provider {name}, which is not "
                 f"there any more, so nobody can take it over: {error}",
                 reason="ProviderGone",
-                hint=f"install it again ({plan.ingress.get('source') or name}) until every app has moved, or undeploy "
+                hint=f"install it again ({pinned.source or name}) until every app has moved, or undeploy "
                 "the app and remove its route by hand",
             ) from error
 
-    def _found_elsewhere(self, app: App, ingress: IngressProvider) -> tuple[RouteState | None, Document]:
+    def _found_elsewhere(self, app: App, ingress: IngressProvider) -> tuple[RouteState | None, ProviderRef | None]:
         """The route of a version that the original made, when it is not of the kind that `ingress` makes: what another
         provider takes for its own, to be displaced."""
         for name in sorted(self.registry.ingress_providers.keys() - {ingress.name}):
@@ -193,8 +201,8 @@ class Planner:
             # Somebody else's object is no route of this app, and what may not be read cannot be one.
             with contextlib.suppress(ForeignObject, KubeError):
                 if (state := self._route_state(app, other)) is not None:
-                    return state, self.registry.ref("ingress", name)
-        return None, {}
+                    return state, self._ref("ingress", name)
+        return None, None
 
     def _adopt(self, app: App, version: str, service: Document | None, controller: Document | None) -> None:
         """The original's live version is taken over. Ours, unknown to the store, is a mistake that stops here.
@@ -317,7 +325,7 @@ class Planner:
 
     def _route(
         self, deployment: Deployment, version: str, ingress: IngressProvider | None, live: Live | None
-    ) -> Document | None:
+    ) -> Route | None:
         descriptor = deployment.descriptor
         host = descriptor.get("frontend")
         if not host:
@@ -329,7 +337,7 @@ class Planner:
         if port is None:
             raise StepFailed(f"there is no container port that {host} could lead to", reason="NoPort")
         previous = live.route.backends[0] if live and live.route and live.route.backends else None
-        route = Route(
+        return Route(
             namespace=deployment.namespace,
             app=deployment.app,
             host=host,
@@ -348,10 +356,9 @@ class Planner:
             displaces=self._displaced(ingress, live),
             path=descriptor.get("frontendPath") or "/",
         )
-        return route.to_document()
 
     def _displaced(self, ingress: IngressProvider, live: Live | None) -> str:
-        name = str(live.ingress.get("name") or "") if live and live.route else ""
+        name = live.ingress.name if live and live.route and live.ingress else ""
         if not name or name == ingress.name:
             return ""
         self.log(f"ingress provider {ingress.name} will take over from {name}")
@@ -411,7 +418,7 @@ class Planner:
             Phase.EXPOSE.name: self.settings.expose_timeout,
         }
 
-    def _pinned_settings(self, plan: Plan) -> Document:
+    def _pinned_settings(self, plan: Plan) -> PinnedSettings:
         """`hold`: seconds for which the old version goes on serving, never below `minimum_hold` of the providers."""
         names = (
             "proxysleep",
@@ -422,11 +429,11 @@ class Planner:
             "min_ready",
             "lenient_podspec",
         )
-        providers = {str(plan.ingress.get("name") or ""), plan.displaced} - {""} if plan.route else set()
+        providers = {plan.ingress.name if plan.ingress else "", plan.displaced} - {""} if plan.route else set()
         minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
         least = max(map(float, minimum), default=0.0)
         hold = max(self.settings.proxysleep, least)
-        return {"hold": hold, "minimum_hold": least, **{name: getattr(self.settings, name) for name in names}}
+        return PinnedSettings(hold=hold, minimum_hold=least, **{name: getattr(self.settings, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +441,7 @@ class Live:
     """The live version as the cluster has it. `deployment` and `plan` are unknown for one that the original made.
 
     name     of its ReplicationController, which somebody may have removed, and of its Service
-    ingress  what is pinned of the provider that `route` is of; empty without one
+    ingress  what is pinned of the provider that `route` is of; None without one
     """
 
     deployment: str
@@ -444,23 +451,22 @@ class Live:
     controller: Document | None
     service: Document | None
     route: RouteState | None
-    ingress: Document
+    ingress: ProviderRef | None
 
-    def document(self) -> Document:
+    def pinned(self) -> Previous:
         """What the plan pins of it."""
-        return {
-            "deployment": self.deployment,
-            "version": self.version,
-            "controller": self.name if self.controller else "",
-            "service": self.name,
-            "route": self.plan.route if self.plan else None,
-            "ingress": self.ingress,
-            "service_object": _our_fields(self.service) if self.service else None,
-            "original": not self.deployment,
-            "original_route": self._original_route(),
-        }
+        return Previous(
+            deployment=self.deployment,
+            version=self.version,
+            controller=self.name if self.controller else "",
+            service=self.name,
+            route=self.plan.route if self.plan else None,
+            ingress=self.ingress,
+            service_object=_our_fields(self.service) if self.service else None,
+            original_route=self._original_route(),
+        )
 
-    def _original_route(self) -> Document | None:
+    def _original_route(self) -> Route | None:
         """The route of a version that the original made, as far as can be seen: to remove it, or to go back to it."""
         state = self.route
         if self.deployment or state is None or not state.backends or self.service is None:
@@ -476,12 +482,12 @@ class Live:
             backend=state.backends[0],
             tls_secret=state.tls_secret,
             redirect_www=state.redirect_www,
-        ).to_document()
+        )
 
 
 def _wrong_service(app: App, plan: Plan | None, service: Document | None, selected: str) -> str:
     """What is wrong with the Service, when it does not select the store's live version; else nothing."""
-    expected = plan is not None and plan.objects.get("service") is not None
+    expected = plan is not None and plan.objects.service is not None
     if service is None:
         return f"service {app.app} is missing" if expected else ""
     return f"service {app.app} selects version {selected or '(none)'}" if selected != app.live_version else ""
@@ -525,6 +531,17 @@ def parent_domains(host: str) -> list[str]:
     return [".".join(parts[i:]) for i in range(1, len(parts) - 1)]
 
 
+def _planned(step: Step) -> PlannedStep:
+    """What a plan pins of a step."""
+    return PlannedStep(
+        id=step.id,
+        phase=Phase(step.phase).name,
+        disturbs=step.disturbs,
+        exposes=step.exposes,
+        budget=None if step.budget is None else float(step.budget),
+    )
+
+
 def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list[Step]:
     """The steps of a strategy, when they can be carried out. Raises StepFailed naming what is wrong."""
     found = list(steps) if isinstance(steps, Sequence) else []
@@ -541,8 +558,16 @@ def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list
         wrong = "gave two steps of the same id"
     elif not all(phase in list(Phase) for phase in phases):
         wrong = "gave a step without a phase"
+    elif not all(isinstance(says, bool) for step in found for says in (step.disturbs, step.exposes)):
+        wrong = "gave a step whose disturbs or exposes is neither True nor False"
+    elif not all(step.budget is None or _is_budget(step.budget) for step in found):
+        wrong = "gave a step whose budget is no positive number of seconds"
     elif not removing and (phases != sorted(phases) or Phase.RETIRE in phases):  # type: ignore[type-var]
         wrong = "gave steps whose phases are out of order"
     if wrong:
         raise StepFailed(f"strategy {strategy} {wrong}", reason="BadStrategy", hint="ask the plugin's author")
     return found
+
+
+def _is_budget(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

@@ -10,16 +10,17 @@ from deployer.core.contract.providers import Step
 from deployer.core.contract.store import Change, Update
 from deployer.core.errors import Cancelled, DeadlineExceeded, Hold, PluginError, StaleRevision, StepFailed
 from deployer.core.gate import Gate
+from deployer.core.model.plan import Workload
 from deployer.core.model.records import (
     App,
     Deployment,
-    Document,
     Json,
     OperationKind,
     OperationState,
     Plan,
     Status,
 )
+from deployer.core.model.target import Ending
 from deployer.core.operations.invocation import StepCrashed
 from deployer.core.operations.planning import check_steps
 from deployer.core.operations.runner import FAILURES, Runner
@@ -59,20 +60,20 @@ class Removal(Runner):
     def _parked_state(self) -> OperationState:
         """A retirement stands in nobody's way while it waits; an undeployment is awaited by what comes after it, until
         nothing is left of it but pods that end."""
-        released = self.operation.kind is OperationKind.RETIRE or self.operation.target.get("released")
+        released = self.operation.kind is OperationKind.RETIRE or self.operation.target.released
         return OperationState.QUEUED if released else OperationState.RUNNING
 
     def _write_parked(self, step: Step, todo: Sequence[tuple[Step, Plan]], **fields: Json) -> None:
         """Once all that led to the live version is gone, and only its pods take their time, the app is free for the
         next deployment. In one transaction: a crash must not leave a version live that is not there any more."""
         last = todo[-1][0] is step and isinstance(step, steps.RemoveWorkload)
-        if self.operation.kind is not OperationKind.UNDEPLOY or self.operation.target.get("released") or not last:
+        if self.operation.kind is not OperationKind.UNDEPLOY or self.operation.target.released or not last:
             super()._write_parked(step, todo, **fields)
             return
         while True:
             app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
             changes = self._forget(app, self.operation.deployment) if app is not None else []
-            target = {**self.operation.target, "released": True}
+            target = dataclasses.replace(self.operation.target, released=True)
             try:
                 self._journal.write(*changes, state=OperationState.QUEUED, target=target, **fields)
             except StaleRevision:
@@ -81,23 +82,23 @@ class Removal(Runner):
 
     def _retirement(self) -> list[tuple[Step, Plan]]:
         target = self.operation.target
-        if "ending" in target:
+        if ending := target.ending:
             # Nobody would read about pods of a deployment whose record is gone.
             known = self._store.get(Deployment, self.operation.deployment) is not None
-            return [(steps.AwaitPodsEnd(), self._ending_plan(target["ending"]))] if known else []
+            return [(steps.AwaitPodsEnd(ending.controller), self._ending_plan(ending))] if known else []
         todo: list[tuple[Step, Plan]] = []
-        winner = self._store.get(Plan, target["by"]) if target.get("by") else None
+        winner = self._store.get(Plan, target.by) if target.by else None
         if winner is not None and winner.route and self._known(winner):
             todo.append((steps.ReleaseRoute(), winner))
         plan = self._old_plan()
         if plan is None:
             return todo
-        if "drop" in target:
-            if "route" in target["drop"] and self._known(plan):
+        if target.drop:
+            if "route" in target.drop and self._known(plan):
                 todo.append((steps.RemoveRoute(), plan))
-            if "service" in target["drop"]:
+            if "service" in target.drop:
                 todo.append((steps.RemoveService(), plan))
-        elif target.get("previous"):
+        elif target.previous:
             own = self._strategy_steps(plan, "retire_steps")
             todo += [(step, plan) for step in (own if own is not None else steps.retire_steps())]
         return todo
@@ -109,7 +110,7 @@ class Removal(Runner):
             return None
         app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
         plan = self._store.get(Plan, deployment.id)
-        if self.operation.target.get("released"):
+        if self.operation.target.released:
             # Whatever leads anywhere by now is another version's.
             return [(steps.RemoveWorkload(), plan)] if plan is not None else []
         if app is not None and app.live == deployment.id and plan is not None:
@@ -127,13 +128,13 @@ class Removal(Runner):
         """True when nothing of a deployment is to be left; releasing a route or dropping one is less than that."""
         operation = self.operation
         return operation.kind is OperationKind.UNDEPLOY or (
-            bool(operation.target.get("previous") or operation.target.get("ending")) and "drop" not in operation.target
+            bool(operation.target.previous or operation.target.ending) and not operation.target.drop
         )
 
     def _sweep_rest(self) -> None:
         """Remove what no step removed: objects that a plugin made, which may not even be installed any more."""
         deployment = self._store.get(Deployment, self.operation.deployment) if self._ends else None
-        if deployment is None or "ending" in self.operation.target:  # an undo has done that
+        if deployment is None or self.operation.target.ending:  # an undo has done that
             return
         live_too = self.operation.kind is OperationKind.UNDEPLOY
 
@@ -152,7 +153,7 @@ class Removal(Runner):
             changes: list[Change] = []
             if deployment is not None and self._ends:
                 if deployment.status is Status.UNDEPLOYING:
-                    cancelled = "ending" in self.operation.target
+                    cancelled = self.operation.target.ending is not None
                     said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
                     changes.append(self._line(f"UNDEPLOYED: {said}"))
                 if app is not None:
@@ -177,45 +178,38 @@ class Removal(Runner):
 
     def _old_plan(self) -> Plan | None:
         """The plan of what is retired; made up from names for a version that the original made."""
-        previous = self.operation.target.get("previous")
-        if not previous:
+        previous = self.operation.target.previous
+        if previous is None:
             return None
-        plan = self._store.get(Plan, previous["deployment"]) if previous["deployment"] else None
-        if plan is not None or previous["deployment"]:
-            return plan
-        name = ownership.versioned_name(self.operation.app, previous["version"])
+        if previous.deployment:
+            return self._store.get(Plan, previous.deployment)
+        named = {"metadata": {"name": ownership.versioned_name(self.operation.app, previous.version)}}
         return Plan(
             namespace=self.operation.namespace,
             app=self.operation.app,
             deployment="",
-            version=previous["version"],
-            objects={
-                "controller": {"metadata": {"name": name}},
-                "versioned_service": {"metadata": {"name": name}},
-                "service": None,
-            },
-            settings={"original": True},
-            route=previous.get("original_route"),
-            ingress=previous.get("ingress") or {},
+            version=previous.version,
+            objects=Workload(controller=named, versioned_service=named),
+            route=previous.original_route,
+            ingress=previous.ingress,
         )
 
-    def _ending_plan(self, ending: Document) -> Plan:
+    def _ending_plan(self, ending: Ending) -> Plan:
         """As much of the plan of a deployment that was undone as waiting for its pods takes."""
-        podspec = {"terminationGracePeriodSeconds": ending["grace"]}
+        podspec = {"terminationGracePeriodSeconds": ending.grace}
         return Plan(
             namespace=self.operation.namespace,
             app=self.operation.app,
             deployment=self.operation.deployment,
-            version=ending["version"],
-            objects={"controller": {"spec": {"template": {"spec": podspec}}}},
-            settings={"controller": ending["controller"]},
+            version=ending.version,
+            objects=Workload(controller={"spec": {"template": {"spec": podspec}}}),
         )
 
     def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:
         """The strategy's own steps, or None for the usual ones; also when the strategy is gone or broken by now."""
-        if not plan.strategy:
+        name = plan.strategy.name
+        if not name:
             return None
-        name = plan.strategy["name"]
 
         def ask(_: Gate) -> list[Step] | None:
             found = getattr(self._tools.registry.strategy(name), method)(plan)
@@ -234,6 +228,6 @@ class Removal(Runner):
         try:
             self._ingress(plan)
         except PluginError as error:
-            self._log(f"the route of {plan.route['host']} is left as it is: {error}")
+            self._log(f"the route of {plan.route.host} is left as it is: {error}")
             return False
         return True

@@ -32,7 +32,6 @@ from deployer.core.gate import Gate
 from deployer.core.model.records import (
     App,
     Deployment,
-    Document,
     Failure,
     Operation,
     OperationKind,
@@ -42,6 +41,7 @@ from deployer.core.model.records import (
     new_id,
     timestamp_of,
 )
+from deployer.core.model.target import NOTHING, Ending, Target
 from deployer.core.operations.invocation import StepCrashed
 from deployer.core.operations.planning import Planner, check_steps
 from deployer.core.operations.runner import AWAITS, FAILURES, SAID, Runner
@@ -133,7 +133,7 @@ class Rollout(Runner):
             retire = next((o for o in self._others(OperationKind.RETIRE) if o.deployment == other.id), None)
             if retire is None:
                 continue
-            if self.operation.target.get("awaits") == retire.id:
+            if self.operation.target.awaits == retire.id:
                 return self._tools.clock() < self.operation.due
             plan = self._store.get(Plan, other.id)
             limit = self._removal_budget(plan) if plan else HOLD_INTERVAL
@@ -143,7 +143,7 @@ class Rollout(Runner):
                     f"version {other.version} is still draining (deployment {other.id}): it starts again when it has "
                     f"been removed, from {timestamp_of(retire.due)} on"
                 ),
-                target={"awaits": retire.id},
+                target=Target(awaits=retire.id),
                 **self._wait(limit, least=limit),
             )
             return True
@@ -176,11 +176,10 @@ class Rollout(Runner):
 
     def _explained(self, error: BaseException, plan: Plan) -> BaseException:
         """The same, with a hint when what the app's own Service puts into its pods may be the reason."""
-        if not isinstance(error, StepFailed) or not (plan.previous or {}).get("service_object"):
+        if not isinstance(error, StepFailed) or plan.previous is None or not plan.previous.service_object:
             return error
-        podspec = plan.objects["controller"]["spec"]["template"]["spec"]
         log = "".join(self._tools.logbook.text(plan.deployment))
-        return service_links.explained(error, plan.descriptor, podspec, log)
+        return service_links.explained(error, plan.descriptor, plan.objects.podspec, log)
 
     def _decide(self) -> None:
         """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""
@@ -219,19 +218,19 @@ class Rollout(Runner):
             finished(decided, "deployment_started"),
         ]
         if plan.route:
-            preview = plan.route["preview"]["host"]
+            preview = plan.route.preview.host
             changes += claim_hosts(self._store, self._tools.settings, plan.descriptor, preview=preview)
-        text = f"version {plan.version}" + (f", replacing version {plan.previous['version']}" if plan.previous else "")
-        self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target={})
+        text = f"version {plan.version}" + (f", replacing version {plan.previous.version}" if plan.previous else "")
+        self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target=NOTHING)
 
     def _steps(self, plan: Plan) -> list[Step]:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
-        name = plan.strategy["name"]
+        name = plan.strategy.name
         strategy = self._tools.registry.strategy(name)
         found = self._caller.call(
             self._tools.settings.expose_timeout, lambda _: check_steps(strategy.deploy_steps(plan), name)
         )
-        if [step.id for step in found] != plan.steps:
+        if [step.id for step in found] != [step.id for step in plan.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:
             self._ingress(plan)
@@ -269,7 +268,7 @@ class Rollout(Runner):
                 changes.append(Create(self._clearing(replaced)))
                 changes.append(self._tools.logbook.line(replaced.id, f"was gone, and version {plan.version} is live"))
             elif replaced is not None:
-                text = f"replaced by version {plan.version}; removed in {plan.settings['hold']:g} s"
+                text = f"replaced by version {plan.version}; removed in {plan.settings.hold:g} s"
                 changes.append(self._tools.logbook.line(replaced.id, text))
             try:
                 self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
@@ -285,30 +284,31 @@ class Rollout(Runner):
     def _follow_up(self, plan: Plan) -> list[Operation]:
         """What is left to do after the commit: drop, release, retire."""
 
-        def retire(deployment: str, hold: float, target: Document) -> Operation:
+        def retire(deployment: str, hold: float, target: Target) -> Operation:
             return Operation(
                 namespace=plan.namespace,
                 app=plan.app,
                 id=new_id(),
                 kind=OperationKind.RETIRE,
                 deployment=deployment,
-                **self._wait(hold, least=float(plan.settings.get("minimum_hold", 0.0))),
+                **self._wait(hold, least=plan.settings.minimum_hold),
                 target=target,
             )
 
         previous = plan.previous
         if previous is None:
-            return [retire(plan.deployment, 0.0, {"by": plan.deployment})] if plan.route else []
+            return [retire(plan.deployment, 0.0, Target(by=plan.deployment))] if plan.route else []
         operations = []
         drop = []
-        if (previous.get("route") or previous.get("original_route")) and not plan.route:
+        if previous.last_route and not plan.route:
             drop.append("route")
-        if previous.get("service_object") and not plan.objects.get("service"):
+        if previous.service_object and not plan.objects.service:
             drop.append("service")
         if drop:
-            operations.append(retire(plan.deployment, 0.0, {"drop": drop, "previous": previous}))
-        hold = float(plan.settings["hold"])
-        operations.append(retire(previous["deployment"], hold, {"by": plan.deployment, "previous": previous}))
+            operations.append(retire(plan.deployment, 0.0, Target(drop=tuple(drop), previous=previous)))
+        operations.append(
+            retire(previous.deployment, plan.settings.hold, Target(by=plan.deployment, previous=previous))
+        )
         return operations
 
     # --- undo ----------------------------------------------------------------------------------------------------
@@ -353,33 +353,29 @@ class Rollout(Runner):
 
     def _ending(self, plan: Plan, controller: str) -> Operation:
         """Waits for the pods of the controller that had this uid."""
-        ending = {"version": plan.version, "grace": grace_time(plan), "controller": controller}
+        ending = Ending(version=plan.version, controller=controller, grace=grace_time(plan))
         return Operation(
             namespace=plan.namespace,
             app=plan.app,
             id=new_id(),
             kind=OperationKind.RETIRE,
             deployment=plan.deployment,
-            target={"ending": ending, "released": True},
+            target=Target(ending=ending, released=True),
         )
 
     def _undo_steps(self, plan: Plan) -> None:
         try:
             found = self._steps(plan)
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
-            # Without the plugin the core can still remove objects, but it cannot move traffic back.
+            self._undo_without(plan, str(error))
             self._log(f"undoing without the plugin: {error}")
-            why = str(error)
-            self._caller.call(
-                self._tools.settings.undo_timeout, lambda gate: self._refuse_when_exposed(plan, why, gate)
-            )
             return
         for step in reversed(found):
             if self.operation.steps.get(step.id) not in ("started", "done"):
                 continue
             try:
                 self._caller.call(
-                    self._removal_budget(plan),
+                    self._undo_budget(step, plan),
                     lambda gate, step=step: step.undo(self._work(step, plan, gate)),  # type: ignore[misc]
                 )
             except (Hold, KubeError, StoreError, Revoked):
@@ -388,29 +384,45 @@ class Rollout(Runner):
                 made_of = f", {self._removal_parts(plan)}" if isinstance(error, DeadlineExceeded) else ""
                 if self.operation.attempts < UNDO_ATTEMPTS:
                     raise _UndoFailed(f"step {step.id}: {error}{made_of}") from error
-                self._log(
-                    f"undoing step {step.id} keeps failing ({error}{made_of}); the core removes the objects itself"
-                )
-                if Phase[plan.phases[step.id]] >= Phase.EXPOSE:
-                    why = f"undoing step {step.id} keeps failing"
-                    self._caller.call(
-                        self._tools.settings.undo_timeout,
-                        lambda gate, why=why: self._refuse_when_exposed(plan, why, gate),  # type: ignore[misc]
-                    )
+                why = f"undoing step {step.id} keeps failing"
+                self._undo_without(plan, f"{why}: {error}{made_of}", only=step.id)
+                self._log(f"{why} ({error}{made_of}); the core removes the objects itself")
             self._journal.write(steps={**self.operation.steps, step.id: "undone"})
 
-    def _refuse_when_exposed(self, plan: Plan, why: str, gate: Gate) -> None:
-        """Raise Hold while traffic may be led to the new version: removing it would be an outage."""
-        kube = self._kube(plan.deployment, gate)
-        exposed = any(
-            Phase[plan.phases[step]] >= Phase.EXPOSE and self.operation.steps.get(step) in ("started", "done")
+    def _undo_without(self, plan: Plan, why: str, *, only: str = "") -> None:
+        """Return when the core, which can remove objects but not move traffic back, may undo what was started without
+        the steps themselves (`only`: that one). Raises Hold where that could be an outage."""
+        started = [
+            step
             for step in plan.steps
-        )
-        if exposed and self._selected(kube, plan, gate):
-            raise Hold(
-                f"version {plan.version} may have traffic already, and nobody can move it back ({why}): everything is "
-                f"kept as it is until the plugin is back ({plan.strategy.get('source') or plan.strategy['name']})"
-            )
+            if self.operation.steps.get(step.id) in ("started", "done") and only in ("", step.id)
+        ]
+        for step in reversed(started):
+            if step.disturbs or step.exposes:
+                what = "may have taken traffic or capacity from the version before" if step.disturbs else ""
+                what = what or f"may have given traffic to version {plan.version}"
+                raise Hold(self._kept(plan, f"step {step.id} {what}, and only the plugin can take that back", why))
+        if any(Phase[step.phase] >= Phase.EXPOSE for step in started):
+            # A step may have moved traffic although it says that it does not.
+            budget = self._tools.settings.undo_timeout
+            self._caller.call(budget, lambda gate: self._refuse_when_selected(plan, why, gate))
+
+    def _refuse_when_selected(self, plan: Plan, why: str, gate: Gate) -> None:
+        if self._selected(self._kube(plan.deployment, gate), plan, gate):
+            what = f"version {plan.version} may have traffic already, and nobody can move it back"
+            raise Hold(self._kept(plan, what, why))
+
+    def _kept(self, plan: Plan, what: str, why: str) -> str:
+        pinned = {"strategy": plan.strategy, "ingress": plan.ingress if plan.route else None, "health": plan.health}
+        gone = [ref.source or ref.name for kind, ref in pinned.items() if ref and not self._installed(kind, ref.name)]
+        plugin = ", ".join(gone) or plan.strategy.source or plan.strategy.name
+        return f"{what} ({why}): everything is kept as it is until the plugin is back ({plugin})"
+
+    def _installed(self, kind: str, name: str) -> bool:
+        with contextlib.suppress(PluginError):
+            self._tools.registry.entry(kind, name)
+            return True
+        return False
 
     def _selected(self, kube: KubeAccess, plan: Plan, gate: Gate) -> bool:
         """Does the Service or the route lead to this version? True also when nobody can tell."""
@@ -424,8 +436,8 @@ class Rollout(Runner):
         except PluginError:
             return True
         assert provider is not None
-        state = provider.state(self._route(plan, kube, gate))
-        return bool(state and leads_to(state.backends, plan.route["backend"]["service"]))
+        state = provider.state(self._route(plan.route, kube, gate))
+        return bool(state and leads_to(state.backends, plan.route.backend.service))
 
     # --- ends ----------------------------------------------------------------------------------------------------
 

@@ -179,7 +179,7 @@ class Runner:
         app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
         ids = {self.operation.deployment, *((app.live, app.held) if app else ())} - {""}
         plans = [plan for id in sorted(ids) if (plan := self._store.get(Plan, id)) and plan.route]
-        names = {name for plan in plans for name in (plan.ingress.get("name"), plan.displaced) if name}
+        names = {name for plan in plans for name in (plan.ingress.name if plan.ingress else "", plan.displaced) if name}
         current = self._tools.registry.ingress()
         found = [current] if current is not None else []
         for name in sorted(names - {current.name if current else ""}):
@@ -227,10 +227,10 @@ class Runner:
 
     def _run_step(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
-        phase = (SHARED_BUDGETS.get(step.phase) or Phase(step.phase)).name
+        account, counted = self._account(step, plan)
         failures, last = 0, ""
         while True:
-            left, budget = self._left(phase, plan)
+            left, budget = self._left(account, counted, self._undo_budget(step, plan))
             began = time.monotonic()
             try:
                 if left <= 0:
@@ -253,18 +253,26 @@ class Runner:
                     hint="see in the log what it waited for; then deploy again",
                 ) from None
             finally:
-                self._spent[phase] = self._spent.get(phase, 0.0) + time.monotonic() - began
+                self._spent[account] = self._spent.get(account, 0.0) + time.monotonic() - began
 
-    def _left(self, phase: str, plan: Plan) -> tuple[float, float]:
-        """Seconds that are left of a phase's budget, and the budget. After a restart there is always a fresh bit."""
-        budget = plan.budgets.get(phase)
-        if budget is None:
-            return (whole := self._removal_budget(plan)), whole
-        left = budget - self._spent.get(phase, 0.0)
+    def _account(self, step: Step, plan: Plan) -> tuple[str, float | None]:
+        """Where the step's time is counted, and the budget of that; a step with a budget of its own has an account of
+        its own. None: it is not counted, as those of removals, which are tried until they succeed."""
+        phase = (SHARED_BUDGETS.get(step.phase) or Phase(step.phase)).name
+        planned = plan.planned(step.id)
+        if planned is not None and planned.budget is not None:
+            return f"step {step.id}", planned.budget
+        return phase, plan.budgets.get(phase)
+
+    def _left(self, account: str, counted: float | None, whole: float) -> tuple[float, float]:
+        """Seconds that are left of a budget, and the budget. After a restart there is always a fresh bit."""
+        if counted is None:
+            return whole, whole
+        left = counted - self._spent.get(account, 0.0)
         if self._resumed:
             self._resumed = False
-            self._spent[phase] = budget - max(left, min(FRESH, budget))
-        return budget - self._spent.get(phase, 0.0), budget
+            self._spent[account] = counted - max(left, min(FRESH, counted))
+        return counted - self._spent.get(account, 0.0), counted
 
     def _sweep(self, deployment: str, version: str, gate: Gate, *, live_too: bool = False) -> list[str]:
         """Remove what is left of exactly this deployment, unless something leads to it. Returns the uids of controllers
@@ -369,7 +377,7 @@ class Runner:
         """The pinned health checker's rounds. Raises PluginError when it is not there."""
         if not plan.health:
             return None
-        checker = self._tools.registry.health_checker(plan.health["name"])
+        checker = self._tools.registry.health_checker(plan.health.name)
         return Rounds(checker, plan, self._store, self._tools.settings, self._way(), clean=self._clean)
 
     def _way(self) -> Way:
@@ -378,13 +386,17 @@ class Runner:
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""
-        return self._provider(plan.ingress["name"]) if plan.ingress else None
+        return self._provider(plan.ingress.name) if plan.ingress else None
 
     def _provider(self, name: str) -> IngressProvider:
         return cast(IngressProvider, self._tools.registry.entry("ingress", name).provider)
 
-    def _route(self, plan: Plan, kube: KubeAccess, gate: Gate) -> RouteContext:
-        return RouteContext(Route.from_document(plan.route or {}), kube, self._log, gate)
+    def _route(self, route: Route, kube: KubeAccess, gate: Gate) -> RouteContext:
+        return RouteContext(route, kube, self._log, gate)
+
+    def _undo_budget(self, step: Step, plan: Plan) -> float:
+        """Seconds for undoing a step, or for one that removes; never below what the step asks for."""
+        return max(self._removal_budget(plan), step.budget or 0.0)
 
     def _removal_budget(self, plan: Plan) -> float:
         """Seconds for removing or undoing: the setting, and the pods' own grace time plus 30 s."""
@@ -414,7 +426,8 @@ class Runner:
 
 def _only_looks(step: Step) -> bool:
     """True for a step before the commit that changes nothing, as nothing need be undone."""
-    return type(step).undo is Step.undo and Phase(step.phase) is not Phase.RETIRE
+    about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
+    return type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
 
 
 def _checked(step: Step, outcome: object) -> Outcome:

@@ -10,8 +10,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Sequence
 
-from deployer.core import http_exchange
-from deployer.core.gate import Gate
+from deployer.sdk.plugin import Gate, http_exchange
 
 TIMEOUT = 1.0
 """Seconds for all endpoints together: nobody shall wait for a warning."""

@@ -61,7 +61,7 @@ class Canary(Strategy):
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """Start small, prove it, then part by part; all at once when no version has the host. Raises StepFailed."""
-        if plan.route is None or not plan.route.get("previous"):
+        if plan.route is None or not plan.route.previous:
             return [StartWorkload(), *_proven(plan), *_exposed(plan, []), MoveService()]
         _require_same_route(plan)
         chosen = options.Options.of(plan.descriptor)
@@ -86,7 +86,7 @@ def _proven(plan: Plan) -> list[Step]:
 def _exposed(plan: Plan, parts: Sequence[Step]) -> list[Step]:
     if plan.route is None:
         return []
-    check: list[Step] = [CheckPreview()] if plan.route.get("preview", {}).get("check") else []
+    check: list[Step] = [CheckPreview()] if plan.route.preview.check else []
     displaced: list[Step] = [DisplaceRoute()] if plan.displaced else []
     return [PrepareRoute(), *check, *parts, SwitchRoute(), *displaced, ConfirmRoute()]
 
@@ -94,13 +94,14 @@ def _exposed(plan: Plan, parts: Sequence[Step]) -> list[Step]:
 def _require_same_route(plan: Plan) -> None:
     """Raise StepFailed for a host that moves: there is nothing yet that could be divided."""
     assert plan.route
-    previous = plan.previous or {}
-    before = (previous.get("route") or previous.get("original_route") or {}).get("host", plan.route["host"])
+    last = plan.previous.last_route if plan.previous else None
+    before = last.host if last else plan.route.host
     moves = ""
     if plan.displaced:
-        moves = f"{plan.route['host']} moves from ingress provider {plan.displaced} to {plan.ingress['name']}"
-    elif before != plan.route["host"]:
-        moves = f"frontend changes from {before} to {plan.route['host']}"
+        assert plan.ingress
+        moves = f"{plan.route.host} moves from ingress provider {plan.displaced} to {plan.ingress.name}"
+    elif before != plan.route.host:
+        moves = f"frontend changes from {before} to {plan.route.host}"
     if moves:
         raise StepFailed(
             f"{moves}, so its requests cannot be divided between the two versions",

@@ -35,8 +35,9 @@ class StartSmall(StartWorkload):
         self._replicas = replicas
 
     def run(self, work: Work) -> Outcome:
-        objects = copy.deepcopy(work.plan.objects)
-        objects["controller"]["spec"]["replicas"] = self._replicas
+        controller = copy.deepcopy(work.plan.objects.controller)
+        controller["spec"]["replicas"] = self._replicas
+        objects = dataclasses.replace(work.plan.objects, controller=controller)
         plan = dataclasses.replace(work.plan, objects=objects, replicas=self._replicas)
         return super().run(dataclasses.replace(work, plan=plan))
 
@@ -101,7 +102,7 @@ class Split(Step):
             return  # somebody took the whole route away
         assert context.route.previous
         require_ready(work.kube, context.route.previous.service, work.plan)
-        version = (work.plan.previous or {}).get("version")
+        version = work.plan.previous.version if work.plan.previous else ""
         work.log(f"moving all requests of {context.route.host} back to version {version}")
         shares = _shares(context, 0, None)
         work.ingress.split(context, shares)

@@ -78,7 +78,7 @@ class DeleteOld(Step):
     def run(self, work: Work) -> Outcome:
         previous = work.plan.previous
         if previous:
-            work.kube.delete(CONTROLLER, previous["controller"], deployment=previous["deployment"])
+            work.kube.delete(CONTROLLER, previous.controller, deployment=previous.deployment)
         return Done()
 
 

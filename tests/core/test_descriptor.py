@@ -780,7 +780,7 @@ def outcome(document: Any, stored: bool, pod_security: str) -> str:
         image_pull_policy="Always",
         epoch=1,
     )
-    json.dumps(objects.to_document(), allow_nan=False)
+    json.dumps(dataclasses.asdict(objects), allow_nan=False)
     manifests.check_name(out["appName"], version_of(out) or "1")
     manifests.overridden_names(out, [])
     for service in (objects.versioned_service, objects.service):

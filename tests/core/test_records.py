@@ -7,8 +7,9 @@ import datetime
 import json
 import typing
 from collections import deque
+from collections.abc import Mapping
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -26,6 +27,8 @@ from deployer.core.model.records import (
     StoredDescriptor,
     timestamp,
 )
+
+T = TypeVar("T")
 
 ENDS = {Status.FAILURE, Status.UNDEPLOYED}
 
@@ -50,8 +53,8 @@ def an_operation(state: OperationState) -> Operation:
     return Operation(namespace="shop", app="cart", id="o1", kind=OperationKind.DEPLOY, deployment="d1", state=state)
 
 
-def filled(kind: type[Record]) -> Record:
-    """A record of that type in which no field has its default."""
+def filled(kind: type[T]) -> T:
+    """A record, or a part of one, of that type in which no field has its default."""
     names = {field.name for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind).items()
     return kind(**{name: sample(annotation, name) for name, annotation in hints if name in names})
@@ -64,6 +67,7 @@ def sample(annotation: object, name: str) -> Any:
         float: 2.5,
         bool: True,
         dict: {"a": [1, None, {"b": "c"}]},
+        Mapping: {"a": [1, None, {"b": "c"}]},
         list: ["x", "y"],
         Status: Status.UNDEPLOYING,
         OperationKind: OperationKind.RETIRE,
@@ -71,6 +75,15 @@ def sample(annotation: object, name: str) -> Any:
     }
     if isinstance(annotation, UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return filled(annotation)
+    if typing.get_origin(annotation) is tuple:
+        parts = typing.get_args(annotation)
+        return tuple(sample(part, name) for part in (parts[:1] if parts[-1] is Ellipsis else parts))
+    if typing.get_origin(annotation) is dict and typing.get_args(annotation)[1] in (str, float):
+        return {"a": by_type[typing.get_args(annotation)[1]]}
+    if typing.get_origin(annotation) is list and typing.get_origin(typing.get_args(annotation)[0]) is dict:
+        return [{"a": [1, None, {"b": "c"}]}]
     return by_type[typing.get_origin(annotation) or annotation]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from deployer.core import redaction
+from deployer.core.model.plan import Workload
 from deployer.core.model.records import Plan
 from deployer.core.redaction import Redactor, about_descriptor, about_nobody, guard_logging, secrets_of, values_of
 
@@ -193,7 +194,7 @@ def test_secrets_of_a_deployment_are_the_values_of_its_environment_and_not_its_n
         app="shop",
         deployment="d",
         version="7",
-        objects={"controller": {"spec": {"template": {"spec": rendered}}}},
+        objects=Workload(controller={"spec": {"template": {"spec": rendered}}}),
         environment=[{"name": "F", "value": "overridden"}, {"name": "G", "valueFrom": {}}],
     )
     assert secrets_of(descriptor, plan) == {"own value", "of the init container", "injected", "overridden"}

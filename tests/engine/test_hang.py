@@ -322,6 +322,19 @@ def test_a_held_deployment_can_be_cancelled(world: World) -> None:
 # --- a whole strategy ---------------------------------------------------------------------------------------------
 
 
+class Saying(Step):
+    """Says something of itself."""
+
+    id = "saying"
+    phase = Phase.START
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+    def run(self, work: Work) -> Outcome:
+        return Done()
+
+
 class Nameless(Step):
     """Has no id."""
 
@@ -347,6 +360,11 @@ STRATEGIES: dict[str, tuple[Callable[[Plan], Any], str]] = {
     "a number": (lambda plan: 7, "strategy odd gave something that is no list of steps"),
     "words": (lambda plan: ["start-workload"], "strategy odd gave something that is no list of steps"),
     "classes": (lambda plan: [StartWorkload], "strategy odd gave something that is no list of steps"),
+    "half disturbing": (lambda plan: [Saying(disturbs="yes")], "gave a step whose disturbs or exposes is neither"),
+    "half exposing": (lambda plan: [Saying(exposes=None)], "gave a step whose disturbs or exposes is neither"),
+    "no time": (lambda plan: [Saying(budget=0)], "gave a step whose budget is no positive number of seconds"),
+    "endless": (lambda plan: [Saying(budget=float("inf"))], "gave a step whose budget is no positive number"),
+    "a word of time": (lambda plan: [Saying(budget="60s")], "gave a step whose budget is no positive number"),
     "without id": (lambda plan: [Nameless()], "strategy odd gave a step without an id"),
     "raises": (lambda plan: _raise(ValueError("of the plugin")), "it raised ValueError"),
     "exits": (lambda plan: _raise(SystemExit(3)), "it raised SystemExit"),

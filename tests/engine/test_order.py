@@ -490,9 +490,7 @@ def test_undeploy_a_held_version_leaves_the_live_one_alone(world: World) -> None
     before = names(world)
     world.service.undeploy(world.namespace, first.id, purge=True)
     # It has its retirement already, and the requests under way their time.
-    assert [o.kind for o in world.store.find(Operation, tag="open") if o.target.get("previous")] == [
-        OperationKind.RETIRE
-    ]
+    assert [o.kind for o in world.store.find(Operation, tag="open") if o.target.previous] == [OperationKind.RETIRE]
     assert (status(world, second), names(world), world.live_version()) == (Status.DEPLOYED, before, "2")
     world.service.undeploy(world.namespace, second.id)
     world.ended(second, Status.UNDEPLOYED)
@@ -714,9 +712,7 @@ def test_what_is_dropped_goes_at_once_and_not_with_the_held_version(world: World
     world.start()
     first = world.deployed(frontend=HOST)
     world.deployed(ports=[])
-    dropped = world.until(
-        lambda: not any("drop" in o.target for o in world.store.find(Operation, tag="open")), "the drop"
-    )
+    dropped = world.until(lambda: not any(o.target.drop for o in world.store.find(Operation, tag="open")), "the drop")
     assert dropped and status(world, first) is Status.UNDEPLOYING
     assert world.names() == {"replicationcontrollers": {"shop-1", "shop-2"}, "services": {"shop-1"}}
 

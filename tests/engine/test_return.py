@@ -59,7 +59,7 @@ def test_what_waits_for_its_predecessor_can_be_cancelled_and_survives_a_restart(
     world.until(lambda: "is still draining" in world.log(stored[1].id), "the next one to wait")
     world.stop()
     world.start()
-    (retire,) = [o for o in world.store.find(Operation, tag="open") if o.target.get("previous")]
+    (retire,) = [o for o in world.store.find(Operation, tag="open") if o.target.previous]
     world.store.commit(Update(dataclasses.replace(retire, due=0.0)))
     assert world.ended(stored[1], Status.DEPLOYED).version == "1"
     assert world.log(stored[1].id).count("is still draining") == 1
@@ -69,7 +69,7 @@ def test_what_waits_in_vain_fails_in_the_end(world: World) -> None:
     first, _ = named_and_held(world)
     again = world.service.redeploy(world.namespace, first.id)
     world.until(lambda: "is still draining" in world.log(again.id), "the log to say so")
-    (waiting,) = [o for o in world.store.find(Operation, tag="open") if o.target.get("awaits")]
+    (waiting,) = [o for o in world.store.find(Operation, tag="open") if o.target.awaits]
     world.store.commit(Update(dataclasses.replace(waiting, due=time.time())))
     failure = world.ended(again, Status.FAILURE).failure
     assert failure and failure["message"] == f"version 1 of shop is still held or being removed (deployment {first.id})"

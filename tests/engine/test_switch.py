@@ -73,7 +73,7 @@ class RemoveOld(Step):
     def run(self, work: Work) -> Outcome:
         previous = work.plan.previous
         if previous:
-            work.kube.delete(CONTROLLER, previous["controller"], deployment=previous["deployment"])
+            work.kube.delete(CONTROLLER, previous.controller, deployment=previous.deployment)
         return Done()
 
 

@@ -29,13 +29,15 @@ EXPORTS = {
         SERVICE Changed Kind KubeAccess NotReady
     """,
     "plugin": """
+        http_exchange
         Document Gate PluginSettings Problem Provider Schema hookimpl
     """,
     "strategy": """
         require_ready
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
-        Park Phase Plan PrepareRoute ReleaseRoute RemoveRoute RemoveService RemoveWorkload StartWorkload Step
-        Strategy SwitchRoute VerifyHealth Work deploy_steps retire_steps undeploy_steps
+        Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
+        RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload deploy_steps
+        retire_steps undeploy_steps
     """,
 }
 

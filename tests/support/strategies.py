@@ -22,7 +22,7 @@ class Visited(Step):
 
     def __init__(self, step: Step, visit: Visit) -> None:
         self.id = step.id
-        self.phase = step.phase
+        self.phase, self.disturbs, self.exposes, self.budget = step.phase, step.disturbs, step.exposes, step.budget
         self._step = step
         self._visit = visit
 

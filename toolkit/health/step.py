@@ -54,7 +54,7 @@ class VerifyHealth(Step):
         if not work.plan.health:
             return Done()
         if work.health is None:
-            raise StepFailed(f"health checker {work.plan.health['name']} is not installed", reason="NoHealthChecker")
+            raise StepFailed(f"health checker {work.plan.health.name} is not installed", reason="NoHealthChecker")
         if work.plan.descriptor.get("ignoreHealthCheck"):
             return self._ask_once(work, work.health)
         asked = _Asked()
@@ -72,7 +72,7 @@ class VerifyHealth(Step):
     def _until_healthy(self, work: Work, health: HealthRounds, asked: _Asked, gate: Gate) -> None:
         """Ask round after round. Raises StepFailed when the pods come to an end that no round can heal."""
         names = ("max_restarts", "image_pull_attempts", "unschedulable_grace", "admission_grace")
-        judge = ReadyJudge(*(work.plan.settings[name] for name in names))
+        judge = ReadyJudge(*(getattr(work.plan.settings, name) for name in names))
         passed: dict[str, int] = {}
         said, rounds = "", 0
         while True:

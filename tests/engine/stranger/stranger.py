@@ -47,7 +47,7 @@ class Mortal(Step):
 
     def __init__(self, step: Step) -> None:
         self.id = step.id
-        self.phase = step.phase
+        self.phase, self.disturbs, self.exposes, self.budget = step.phase, step.disturbs, step.exposes, step.budget
         self._step = step
 
     def run(self, work: Work) -> Outcome:
