@@ -32,6 +32,7 @@ from deployer.core.gate import Gate
 from deployer.core.health import HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.hookspecs import hookimpl
 from deployer.core.hosts import claimants, ingress_hosts, require_only
+from deployer.core.kube.diagnose import await_endpoints, await_pods_gone, in_time
 from deployer.core.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER,
@@ -47,6 +48,7 @@ from deployer.core.kube.kinds import (
     Kind,
 )
 from deployer.core.kube.owned import OwnedKube
+from deployer.core.kube.pods import controlled_by, has_controller, is_ready, name_of
 from deployer.core.providers import (
     PREVIEW_OPTIONS,
     Backend,
@@ -88,11 +90,12 @@ from deployer.core.steps import (
     RemoveWorkload,
     StartWorkload,
     SwitchRoute,
-    deploy_steps,
+    await_return,
     retire_steps,
     undeploy_steps,
 )
 from deployer.core.verification import VerifyHealth
+from deployer.core.workload import grace_of, own_controller, remove_orphans, workload_labels
 
 __all__ = [
     "CONFIG_MAP",
@@ -177,15 +180,26 @@ __all__ = [
     "VerifyHealth",
     "Work",
     "ask",
+    "await_endpoints",
+    "await_pods_gone",
+    "await_return",
     "backends_behind",
     "claimants",
+    "controlled_by",
     "data_plane",
     "data_plane_schema",
-    "deploy_steps",
+    "grace_of",
+    "has_controller",
     "hookimpl",
+    "in_time",
     "ingress_hosts",
+    "is_ready",
+    "name_of",
+    "own_controller",
+    "remove_orphans",
     "require_only",
     "retire_steps",
     "undeploy_steps",
+    "workload_labels",
     "www_twin",
 ]

@@ -315,6 +315,59 @@ class OwnedKube:
             if not self._remove(POD, pod, "Background"):
                 self._await_gone(POD, pod)
 
+    def update(
+        self,
+        kind: Kind,
+        name: str,
+        change: Change,
+        *,
+        deployment: str | None = None,
+        original_ok: bool = False,
+    ) -> Document | None:
+        """Edit a versioned object of `deployment` (this one, unless said otherwise); `original_ok`: or of the original.
+
+        `change` gets a copy of what is there and returns what should be; it is called again when somebody else wrote
+        meanwhile, so it must change our fields only. An object that an earlier holder of the lease may still write is
+        written even when nothing differs: from then on that one is fenced. What has the original's shape afterwards
+        gets no mark of ours. Returns the object as it is then, None when there is none. Raises ForeignObject, Fenced,
+        KubeRejected.
+        """
+        owner = self.owner if deployment is None else dataclasses.replace(self.owner, deployment=deployment)
+        for attempt in range(ATTEMPTS):
+            with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeNotFound):
+                found = self.get(kind, name)
+                if found is None:
+                    return None
+                original = original_ok and is_original(found, owner.app)
+                if not original and not self.owned_by(found, owner.deployment):
+                    raise self.foreign(kind, found)
+                self._check_epoch(kind, found)
+                wanted = change(copy.deepcopy(found))
+                if wanted is None:
+                    return found
+                if not is_original(wanted, owner.app):
+                    wanted["metadata"]["annotations"] = {
+                        **_annotations(wanted),
+                        ANNOTATION_INSTANCE: owner.instance,
+                        ANNOTATION_APP: owner.app,
+                        ANNOTATION_DEPLOYMENT: owner.deployment,
+                        ANNOTATION_EPOCH: str(owner.epoch),
+                    }
+                if wanted == found:
+                    return found
+                return self._client.replace(kind, name, wanted, owner.namespace, gate=self.gate)
+        raise self._contended(kind, name)
+
+    def scale(
+        self, name: str, replicas: int, *, deployment: str | None = None, original_ok: bool = False
+    ) -> Document | None:
+        """Have a version's ReplicationController want that many pods; see `update`. Waits for none of them."""
+
+        def change(found: Document | None) -> Document | None:
+            return found and {**found, "spec": {**found["spec"], "replicas": replicas}}
+
+        return self.update(CONTROLLER, name, change, deployment=deployment, original_ok=original_ok)
+
     # --- shared objects -------------------------------------------------------------------------------------------
 
     def put_shared(self, kind: Kind, name: str, change: Change, *, role: str) -> Document | None:

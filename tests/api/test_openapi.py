@@ -159,7 +159,7 @@ def test_the_example_is_a_descriptor_that_is_taken(world: Any, document: Any) ->
 def test_what_is_installed_is_what_can_be_named(document: Any) -> None:
     fields = document["components"]["schemas"]["Descriptor"]["properties"]
     assert fields["healthCheckType"]["anyOf"] == [{"type": "string", "enum": ["probe", "simple"]}, {"enum": ["", None]}]
-    assert fields["deploymentType"]["anyOf"][0]["enum"] == ["blue-green"]
+    assert fields["deploymentType"]["anyOf"][0]["enum"] == ["blue-green", "recreate"]
     check = validator(document, "Descriptor")
     assert check.is_valid(schemas.EXAMPLE | {"strategyOptions": {}})
     assert not check.is_valid(schemas.EXAMPLE | {"strategyOptions": {"x": 1}})

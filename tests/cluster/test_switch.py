@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from deployer.core import Outcome, Phase, Plan, Step, Work, deploy_steps
+from deployer.core import Outcome, Phase, Plan, Step, Work
 from deployer.core.kube.kinds import CONTROLLER
 from deployer.core.providers import Done
 from deployer.core.records import Deployment
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from support.late import Late
 from support.real import RealWorld
 from support.strategies import Steps, restart_with

@@ -31,12 +31,12 @@ from deployer.core import (
     Strategy,
     Verdict,
     Work,
-    deploy_steps,
     engine,
     rollout,
     runner,
 )
 from deployer.core.records import Deployment, Document, Operation, Status
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from support.strategies import Steps, restart_with
 from support.world import HEALTHY, PATIENCE, World
 

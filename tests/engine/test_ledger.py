@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployer.core import SECRET, Done, Outcome, Phase, Plan, Step, StepFailed, Strategy, Work, deploy_steps, plugins
+from deployer.core import SECRET, Done, Outcome, Phase, Plan, Step, StepFailed, Strategy, Work, plugins
 from deployer.core.plugins import Entry
 from deployer.core.records import Status
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from support.world import HEALTHY, World
 
 

@@ -27,12 +27,12 @@ from deployer.core import (
     StartWorkload,
     Step,
     Work,
-    deploy_steps,
 )
 from deployer.core.errors import NotFound
 from deployer.core.records import App, Deployment, HealthData, Operation, OperationKind, Status
 from deployer.core.records import Plan as PlanRecord
 from deployer.core.rollout import Rollout
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from support.strategies import Steps, Stop, VisitedBlueGreen, restart_with
 from support.world import HEALTHY, PATIENCE, World
 

@@ -27,7 +27,6 @@ from deployer.core import (
     Step,
     Strategy,
     Work,
-    deploy_steps,
     plugins,
 )
 from deployer.core.errors import Invalid, KubeConflict, StepFailed
@@ -37,6 +36,7 @@ from deployer.core.kube.kinds import NAMESPACE, POD
 from deployer.core.kube.owned import OwnedKube, Owner
 from deployer.core.plugins import Entry
 from deployer.core.records import App, Deployment, Document, Status
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from support.contract import Contract, Running
 from support.late import Late
 from support.real import RealWorld, require_cluster

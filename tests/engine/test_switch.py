@@ -17,11 +17,11 @@ from deployer.core import (
     Step,
     Strategy,
     Work,
-    deploy_steps,
     plugins,
 )
 from deployer.core.plugins import Entry
 from deployer.core.records import Status
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sandbox import Load, Report
 from support.world import HEALTHY, World
 

@@ -9,7 +9,8 @@ import importlib.metadata
 import threading
 from collections.abc import Mapping, Sequence
 
-from deployer.core import Outcome, Phase, Plan, PluginSettings, Step, StepFailed, Strategy, Work, deploy_steps, hookimpl
+from deployer.core import Outcome, Phase, Plan, PluginSettings, Step, StepFailed, Strategy, Work, hookimpl
+from deployer.plugins.strategy_bluegreen import deploy_steps
 
 WAITING = "waiting at the last step"
 

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from deployer.core import Gate, Outcome, Plan, Provider, Step, Strategy, Work, deploy_steps, plugins
+from deployer.core import Gate, Outcome, Plan, Provider, Step, Strategy, Work, plugins
 from deployer.core.plugins import Entry
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from support.world import PATIENCE, World
 
 Visit = Callable[[Work, str], None]

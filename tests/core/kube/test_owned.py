@@ -336,6 +336,96 @@ def test_raise_epoch(kube: OwnedKube) -> None:
     assert kube.get(CONFIG_MAP, "shop") == found
 
 
+# --- edits of versioned objects -----------------------------------------------------------------------------------
+
+
+def controller(kube: OwnedKube, annotations: dict[str, str] | None = None) -> Document:
+    labels = {"name": "shop-1", "app": "shop", "version": "1"}
+    about = {"name": "shop-1", "labels": labels}
+    about["annotations"] = kube.annotations("controller") if annotations is None else annotations
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "none/none:1"}]}}
+    spec = {"replicas": 0, "selector": labels, "template": template}
+    return {"apiVersion": "v1", "kind": "ReplicationController", "metadata": about, "spec": spec}
+
+
+def test_scale_edits_the_controller_of_this_deployment_or_of_another_of_the_app(kube: OwnedKube) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    later = as_owner(kube, deployment="d2", epoch=4)
+    with pytest.raises(ForeignObject):
+        later.scale("shop-1", 2)
+    found = later.scale("shop-1", 2, deployment="d1")
+    assert found is not None and (found["spec"]["replicas"], epoch_of(found)) == (2, 4)
+    assert found["metadata"]["annotations"][ANNOTATION_DEPLOYMENT] == "d1"
+    assert later.scale("shop-2", 2) is None
+
+
+def test_an_edit_of_a_versioned_object_fences_earlier_holders_even_when_nothing_differs(kube: OwnedKube) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    successor = as_owner(kube, epoch=9)
+
+    def late(found: Document | None) -> Document | None:
+        assert found is not None
+        successor.update(CONTROLLER, "shop-1", lambda same: same)
+        return {**found, "spec": {**found["spec"], "replicas": 3}}
+
+    with pytest.raises(Fenced):
+        kube.update(CONTROLLER, "shop-1", late)
+    found = kube.get(CONTROLLER, "shop-1")
+    assert found is not None and (found["spec"]["replicas"], epoch_of(found)) == (0, 9)
+
+
+def test_what_others_write_meanwhile_survives_an_edit_of_a_versioned_object(
+    kube: OwnedKube, sandbox_client: KubeClient
+) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    asked = 0
+
+    def change(found: Document | None) -> Document | None:
+        nonlocal asked
+        assert found is not None
+        if (asked := asked + 1) == 1:
+            note = {"metadata": {"annotations": {"theirs": "kept"}}}
+            sandbox_client.patch(CONTROLLER, "shop-1", note, kube.owner.namespace)
+        return {**found, "spec": {**found["spec"], "replicas": 1}}
+
+    found = kube.update(CONTROLLER, "shop-1", change)
+    assert found is not None and asked == 2
+    assert (found["metadata"]["annotations"]["theirs"], found["spec"]["replicas"]) == ("kept", 1)
+
+
+def test_an_object_of_the_original_is_edited_on_request_and_handed_back_without_a_mark(
+    kube: OwnedKube, sandbox_client: KubeClient
+) -> None:
+    raw(sandbox_client, kube, CONTROLLER, controller(kube, {"theirs": "kept"}))
+    with pytest.raises(ForeignObject):
+        kube.scale("shop-1", 1, deployment="")
+    found = kube.scale("shop-1", 1, deployment="", original_ok=True)
+    assert found is not None and found["metadata"]["annotations"] == {"theirs": "kept"}
+
+    def mark(found: Document | None) -> Document | None:
+        assert found is not None
+        found["metadata"]["annotations"]["kube-deployer/replicas"] = "1"
+        return found
+
+    marked = kube.update(CONTROLLER, "shop-1", mark, deployment="", original_ok=True)
+    assert marked is not None and kube.owned_by(marked, "") and epoch_of(marked) == kube.owner.epoch
+
+    def unmark(found: Document | None) -> Document | None:
+        assert found is not None
+        found["metadata"]["annotations"] = {"theirs": "kept"}
+        return found
+
+    back = kube.update(CONTROLLER, "shop-1", unmark, deployment="")
+    assert back is not None and back["metadata"]["annotations"] == {"theirs": "kept"}
+
+
+def test_an_edit_of_a_versioned_object_ends_with_its_gate(kube: OwnedKube) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    kube.gate.close(Cancelled("cancelled by request"))
+    with pytest.raises(Cancelled):
+        kube.scale("shop-1", 1)
+
+
 # --- delete and inventory -----------------------------------------------------------------------------------------
 
 
