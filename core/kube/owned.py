@@ -328,9 +328,9 @@ class OwnedKube:
 
         `change` gets a copy of what is there and returns what should be; it is called again when somebody else wrote
         meanwhile, so it must change our fields only. An object that an earlier holder of the lease may still write is
-        written even when nothing differs: from then on that one is fenced. What has the original's shape afterwards
-        gets no mark of ours. Returns the object as it is then, None when there is none. Raises ForeignObject, Fenced,
-        KubeRejected.
+        written even when nothing differs: from then on that one is fenced. The original's get no mark of ours: they
+        are known by having none. Returns the object as it is then, None when there is none. Raises ForeignObject,
+        Fenced, KubeRejected.
         """
         owner = self.owner if deployment is None else dataclasses.replace(self.owner, deployment=deployment)
         for attempt in range(ATTEMPTS):
@@ -345,14 +345,8 @@ class OwnedKube:
                 wanted = change(copy.deepcopy(found))
                 if wanted is None:
                     return found
-                if not is_original(wanted, owner.app):
-                    wanted["metadata"]["annotations"] = {
-                        **_annotations(wanted),
-                        ANNOTATION_INSTANCE: owner.instance,
-                        ANNOTATION_APP: owner.app,
-                        ANNOTATION_DEPLOYMENT: owner.deployment,
-                        ANNOTATION_EPOCH: str(owner.epoch),
-                    }
+                if not original:
+                    wanted["metadata"]["annotations"] = {**_annotations(wanted), ANNOTATION_EPOCH: str(owner.epoch)}
                 if wanted == found:
                     return found
                 return self._client.replace(kind, name, wanted, owner.namespace, gate=self.gate)

@@ -35,9 +35,10 @@ from deployer.core import (
 )
 from deployer.plugins.strategy_recreate import versions
 
-REPLICAS = "kube-deployer/replicas"
+REPLICAS = "recreate.kube-deployer/replicas"
 """Annotation of a ReplicationController that was stopped: how many pods it wanted. Written in the edit that takes them
-away, so that no crash comes between, and anybody can read how to bring them back."""
+away, so that no crash comes between, and anybody can read how to bring them back. None of the annotations that make an
+object ours: the original's stays so."""
 
 PODS_GONE = 30.0
 """Seconds, beyond their own grace time, that pods may take to end. None is ended by force."""
@@ -191,19 +192,21 @@ def bring_back(work: Work) -> bool:
     previous = work.plan.previous
     if previous is None or not previous["controller"]:
         return False
-    version, original = previous["version"], bool(previous["original"])
+    version = previous["version"]
 
     def change(found: Document | None) -> Document | None:
         assert found is not None
         noted = (found["metadata"].get("annotations") or {}).pop(REPLICAS, None)
         if noted is not None and versions.wants_none(found):
             found["spec"]["replicas"] = int(noted)
-        if original:
-            versions.hand_back(found)
         return found
 
     controller = work.kube.update(
-        CONTROLLER, previous["controller"], change, deployment=previous["deployment"], original_ok=original
+        CONTROLLER,
+        previous["controller"],
+        change,
+        deployment=previous["deployment"],
+        original_ok=bool(previous["original"]),
     )
     if controller is None:
         work.log(f"version {version} cannot be started again: somebody removed its controller")

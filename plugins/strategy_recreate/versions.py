@@ -16,9 +16,6 @@ from deployer.core import (
     workload_labels,
 )
 
-OWN = "kube-deployer/"
-"""What the keys of our annotations begin with."""
-
 LABELS = ("name", "app", "version")
 """The labels by which a version's controller, its pods and nothing else are known."""
 
@@ -71,7 +68,7 @@ def version_of(found: Document) -> str:
 
 def deployment_of(controller: Document) -> str:
     """The id of the deployment that made it; empty when that is not known, as of the original's."""
-    return str((controller["metadata"].get("annotations") or {}).get(f"{OWN}deployment", ""))
+    return str((controller["metadata"].get("annotations") or {}).get("kube-deployer/deployment", ""))
 
 
 def wants_none(controller: Document) -> bool:
@@ -100,9 +97,3 @@ def patience(pods: Sequence[Document]) -> float:
 def own_name(work: Work) -> str:
     """The name of the new version's controller."""
     return workload_labels(work.plan)["name"]
-
-
-def hand_back(controller: Document) -> None:
-    """Take all our marks away: the original's objects are known by having none."""
-    annotations = controller["metadata"].get("annotations") or {}
-    controller["metadata"]["annotations"] = {k: v for k, v in annotations.items() if not k.startswith(OWN)}

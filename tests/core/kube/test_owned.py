@@ -18,7 +18,7 @@ from deployer.core.kube.client import KubeClient, connect
 from deployer.core.kube.kinds import CONFIG_MAP, CONTROLLER, SERVICE, Kind
 from deployer.core.kube.mirror import Mirrors
 from deployer.core.kube.owned import OwnedKube, Owner, epoch_of, inventory
-from deployer.core.manifests import ANNOTATION_DEPLOYMENT, ANNOTATION_EPOCH, LABEL_MANAGED_BY
+from deployer.core.manifests import ANNOTATION_DEPLOYMENT, ANNOTATION_EPOCH, LABEL_MANAGED_BY, is_original
 from deployer.core.settings import Settings
 
 Document = dict[str, Any]
@@ -393,30 +393,15 @@ def test_what_others_write_meanwhile_survives_an_edit_of_a_versioned_object(
     assert (found["metadata"]["annotations"]["theirs"], found["spec"]["replicas"]) == ("kept", 1)
 
 
-def test_an_object_of_the_original_is_edited_on_request_and_handed_back_without_a_mark(
+def test_an_object_of_the_original_is_edited_on_request_and_stays_the_originals(
     kube: OwnedKube, sandbox_client: KubeClient
 ) -> None:
     raw(sandbox_client, kube, CONTROLLER, controller(kube, {"theirs": "kept"}))
     with pytest.raises(ForeignObject):
         kube.scale("shop-1", 1, deployment="")
     found = kube.scale("shop-1", 1, deployment="", original_ok=True)
-    assert found is not None and found["metadata"]["annotations"] == {"theirs": "kept"}
-
-    def mark(found: Document | None) -> Document | None:
-        assert found is not None
-        found["metadata"]["annotations"]["kube-deployer/replicas"] = "1"
-        return found
-
-    marked = kube.update(CONTROLLER, "shop-1", mark, deployment="", original_ok=True)
-    assert marked is not None and kube.owned_by(marked, "") and epoch_of(marked) == kube.owner.epoch
-
-    def unmark(found: Document | None) -> Document | None:
-        assert found is not None
-        found["metadata"]["annotations"] = {"theirs": "kept"}
-        return found
-
-    back = kube.update(CONTROLLER, "shop-1", unmark, deployment="")
-    assert back is not None and back["metadata"]["annotations"] == {"theirs": "kept"}
+    assert found is not None and found["spec"]["replicas"] == 1
+    assert found["metadata"]["annotations"] == {"theirs": "kept"} and is_original(found, "shop")
 
 
 def test_an_edit_of_a_versioned_object_ends_with_its_gate(kube: OwnedKube) -> None:
