@@ -3,7 +3,9 @@
 from deployer.core.contract.providers import Done, Outcome, Park, Phase, Step, Strategy, Work
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload
 from deployer.core.model.records import Plan
+from deployer.kube.pods import controlled_by, has_controller, is_ready, name_of
 from deployer.toolkit.health.step import VerifyHealth
+from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, in_time
 from deployer.toolkit.steps import (
     AwaitEndpoints,
     AwaitReady,
@@ -19,11 +21,11 @@ from deployer.toolkit.steps import (
     RemoveWorkload,
     StartWorkload,
     SwitchRoute,
-    deploy_steps,
+    await_return,
     retire_steps,
     undeploy_steps,
 )
-from deployer.toolkit.workload import require_ready
+from deployer.toolkit.workload import grace_of, own_controller, remove_orphans, require_ready, workload_labels
 
 __all__ = [
     "AwaitEndpoints",
@@ -54,8 +56,19 @@ __all__ = [
     "VerifyHealth",
     "Work",
     "Workload",
-    "deploy_steps",
+    "await_endpoints",
+    "await_pods_gone",
+    "await_return",
+    "controlled_by",
+    "grace_of",
+    "has_controller",
+    "in_time",
+    "is_ready",
+    "name_of",
+    "own_controller",
+    "remove_orphans",
     "require_ready",
     "retire_steps",
     "undeploy_steps",
+    "workload_labels",
 ]

@@ -22,11 +22,10 @@ from deployer.core.contract.providers import (
 )
 from deployer.core.errors import Hold, KubeRejected, StepFailed
 from deployer.core.model.plan import Route
-from deployer.core.model.records import Document, Plan
+from deployer.core.model.records import Document
 from deployer.kube import dry_run_errors, ownership
 from deployer.kube.pods import controller_uid, name_of, pods_left, service_slices
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
-from deployer.toolkit.health.step import VerifyHealth
 from deployer.toolkit.host_ownership import require_free
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.workload import (
@@ -61,6 +60,8 @@ class StartWorkload(Step):
 
     id = "start-workload"
     phase = Phase.START
+    replicas: int | None = None
+    """Pods to begin with; None: as many as the plan wants."""
 
     def run(self, work: Work) -> Outcome:
         objects = work.plan.objects
@@ -68,8 +69,9 @@ class StartWorkload(Step):
             return pods
         if objects.versioned_service:
             work.kube.create(SERVICE, objects.versioned_service)
-        controller = _create_controller(work)
-        work.log(f"created {name_of(controller)}, replicas: {work.plan.replicas}")
+        replicas = work.plan.replicas if self.replicas is None else self.replicas
+        controller = _create_controller(work, replicas)
+        work.log(f"created {name_of(controller)}, replicas: {replicas}")
         if work.ingress and work.plan.route:
             work.ingress.announce(work.route())
         return Done()
@@ -100,9 +102,10 @@ class StartWorkload(Step):
         remove_workload(work)
 
 
-def _create_controller(work: Work) -> Document:
+def _create_controller(work: Work, replicas: int) -> Document:
     """Create it; without what the cluster does not know of its podspec, where the settings say so."""
     body = copy.deepcopy(work.plan.objects.controller)
+    body["spec"]["replicas"] = replicas
     podspec = body["spec"]["template"]["spec"]
     for _ in range(UNKNOWN_ROUNDS):
         try:
@@ -195,7 +198,15 @@ class CheckPreview(Step):
         return Done()
 
 
-class SwitchRoute(Step):
+class _MovesTraffic(Step):
+    """A step that moves traffic, and moves it back."""
+
+    def require_way_back(self, work: Work, service: str) -> None:
+        """Make sure that the version before can have its traffic again, on that Service. Raises Hold."""
+        require_ready(work.kube, service, work.plan)
+
+
+class SwitchRoute(_MovesTraffic):
     """One edit that leads the public host to the new version."""
 
     id = "switch-route"
@@ -216,7 +227,7 @@ class SwitchRoute(Step):
         if not (work.ingress and work.plan.route):
             return
         if work.plan.displaced:
-            _give_back(work)
+            self._give_back(work)
             return
         state = work.ingress.state(work.route())
         moved = state is not None and leads_to(state.backends, work.plan.route.backend.service)
@@ -231,7 +242,7 @@ class SwitchRoute(Step):
         if back is None:
             work.ingress.remove(work.route())
             return
-        require_ready(work.kube, back.backend.service, work.plan)
+        self.require_way_back(work, back.backend.service)
         work.remember("moving-back", True)
         work.log(f"moving {back.host} back to version {back.version}")
         context = _way_back(work, back)
@@ -240,13 +251,33 @@ class SwitchRoute(Step):
         work.gate.pause(work.ingress.minimum_hold)
         work.log(f"{back.host} is led to version {back.version} again")
 
+    def _give_back(self, work: Work) -> None:
+        """Take the new provider's route away: the old one's, which is there, gets everything. Confirm, and hold."""
+        assert work.ingress and work.plan.route
+        back = route_back(work.plan)
+        if back is None:
+            work.ingress.remove(work.route())
+            return
+        if work.ingress.state(work.route()) is None and not work.recall("moving-back", False):
+            return
+        provider = _displaced(work)
+        self.require_way_back(work, back.backend.service)
+        work.remember("moving-back", True)
+        work.log(f"moving {back.host} back to version {back.version}, and to ingress provider {provider.name}")
+        work.ingress.remove(work.route())
+        context = _way_back(work, back)
+        provider.confirm(context)
+        work.gate.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
+        provider.release(context)
+        work.log(f"{back.host} is led to version {back.version} again")
+
 
 def _way_back(work: Work, route: Route) -> RouteContext:
     """Its version served before: whatever it answers is its own affair."""
     return dataclasses.replace(work.route(route), pods=PodAnswers(any_status=True))
 
 
-class DisplaceRoute(Step):
+class DisplaceRoute(_MovesTraffic):
     """Take the host from the ingress provider that had it before the settings named another one.
 
     The new route was tried on a private host, and the data plane knows it for the public one as well, before the old
@@ -276,7 +307,7 @@ class DisplaceRoute(Step):
         state = provider.state(work.route(back))
         if state and leads_to(state.backends, back.backend.service) and not work.recall("putting-back", False):
             return
-        require_ready(work.kube, back.backend.service, work.plan)
+        self.require_way_back(work, back.backend.service)
         work.remember("putting-back", True)
         work.log(f"putting back the route of ingress provider {provider.name} for {back.host}")
         provider.switch(work.route(back))
@@ -294,25 +325,19 @@ def _displaced(work: Work) -> IngressProvider:
     return work.displaced
 
 
-def _give_back(work: Work) -> None:
-    """Take the new provider's route away, so that the old one's, which is there, gets everything; confirm and hold."""
-    assert work.ingress and work.plan.route
+def await_return(work: Work) -> None:
+    """Wait until the version before, which had no ready pod for a while, is what the data plane answers with again.
+
+    Without a route to ask for: until nodes and clients inside the cluster should have followed. Raises StepFailed.
+    """
     back = route_back(work.plan)
-    if back is None:
-        work.ingress.remove(work.route())
+    provider = work.displaced if work.plan.displaced else work.ingress
+    if back is None or provider is None:
+        work.gate.pause(min(work.plan.settings.proxysleep, SERVICE_HOLD))
         return
-    if work.ingress.state(work.route()) is None and not work.recall("moving-back", False):
-        return
-    provider = _displaced(work)
-    require_ready(work.kube, back.backend.service, work.plan)
-    work.remember("moving-back", True)
-    work.log(f"moving {back.host} back to version {back.version}, and to ingress provider {provider.name}")
-    work.ingress.remove(work.route())
-    context = _way_back(work, back)
-    provider.confirm(context)
-    work.gate.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
-    provider.release(context)
-    work.log(f"{back.host} is led to version {back.version} again")
+    context = with_answers(work, work.route(back))
+    provider.confirm(dataclasses.replace(context, pods=dataclasses.replace(context.pods, serving=True)))
+    work.log(f"{back.host} answers with version {back.version} again")
 
 
 class ConfirmRoute(Step):
@@ -342,7 +367,7 @@ def _confirm(work: Work) -> None:
         work.log(f"{host} is switched to version {version} after {taken:.2f} s")
 
 
-class MoveService(Step):
+class MoveService(_MovesTraffic):
     """Lead the unversioned Service to the new version: ports and selector in one write. A stable route follows it."""
 
     id = "move-service"
@@ -374,7 +399,7 @@ class MoveService(Step):
         if previous is None or before is None:
             work.kube.delete_shared(SERVICE, name_of(wanted))
             return
-        require_ready(work.kube, previous.service, work.plan)
+        self.require_way_back(work, previous.service)
         # It is marked as the previous deployment's again, and not as this one's, of which nothing may stay.
         put_service(work.kube.for_deployment(previous.deployment), before, instead_of=wanted)
         work.log(f"service {name_of(wanted)} selects version {previous.version} again")
@@ -521,25 +546,11 @@ def _park(work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcom
     )
 
 
-def deploy_steps(plan: Plan | None = None) -> list[Step]:
-    """Blue-green, in the order that loses nothing: the route first, then the Service, nothing removed yet.
-
-    Those that `plan` needs, as each costs a durable note that it has begun; without one, all of them.
-    """
-    health: list[Step] = [VerifyHealth()] if plan is None or plan.health else []
-    route: list[Step] = [PrepareRoute(), SwitchRoute(), ConfirmRoute()] if plan is None or plan.route else []
-    if plan is None or (plan.route and plan.route.preview.check):
-        route.insert(1, CheckPreview())
-    if plan is None or plan.displaced:
-        route.insert(-1, DisplaceRoute())
-    return [StartWorkload(), AwaitReady(), *health, AwaitEndpoints(), *route, MoveService()]
-
-
 def undeploy_steps() -> list[Step]:
-    """The live version goes: first what leads to it, then what it consists of."""
+    """The usual removal of a live version: first what leads to it, then what it consists of."""
     return [RemoveRoute(), RemoveService(), RemoveWorkload()]
 
 
 def retire_steps() -> list[Step]:
-    """The replaced version goes, once nothing selects it."""
+    """The usual removal of a replaced version, once nothing selects it."""
     return [CheckUnused(), RemoveWorkload()]

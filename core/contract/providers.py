@@ -280,6 +280,7 @@ class PodAnswers:
 
     statuses    the HTTP statuses
     answered    every pod that was asked gave one
+    serving     an answer must come from the app: 502 to 504 count only when the pods answer that themselves
     any_status  whatever the app answers is right: on the way back to a version that served before
     why         what else was found, as the rest of a sentence; empty: nothing
     """
@@ -288,6 +289,7 @@ class PodAnswers:
     answered: bool = False
     any_status: bool = False
     why: str = ""
+    serving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,62 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deployer.sdk.plugin import PluginSettings, hookimpl
-from deployer.sdk.strategy import Plan, Step, Strategy, deploy_steps
+from deployer.sdk.strategy import (
+    AwaitEndpoints,
+    AwaitReady,
+    CheckPreview,
+    ConfirmRoute,
+    DisplaceRoute,
+    MoveService,
+    Plan,
+    PrepareRoute,
+    StartWorkload,
+    Step,
+    Strategy,
+    SwitchRoute,
+    VerifyHealth,
+    retire_steps,
+    undeploy_steps,
+)
 
 
 class BlueGreen(Strategy):
-    """All steps are the shared ones; the order of the switch is the ingress provider's business."""
+    """The steps are the shared ones; how a switch is made is the ingress provider's business."""
 
     name = "blue-green"
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
-        """Start, await readiness, verify health, expose, confirm, move the Service: those of them that apply."""
+        """Nothing of the old version is touched before the new one has its traffic."""
         return deploy_steps(plan)
+
+    def retire_steps(self, plan: Plan) -> Sequence[Step]:
+        """The usual removal."""
+        return retire_steps()
+
+    def undeploy_steps(self, plan: Plan) -> Sequence[Step]:
+        """The usual removal."""
+        return undeploy_steps()
+
+
+def deploy_steps(plan: Plan | None = None) -> list[Step]:
+    """The order that loses nothing: the route first, then the Service, nothing removed yet.
+
+    Those that `plan` needs, as each costs a durable note that it has begun; without one, all of them.
+    """
+    steps: list[Step] = [StartWorkload(), AwaitReady()]
+    if plan is None or plan.health:
+        steps.append(VerifyHealth())
+    steps.append(AwaitEndpoints())
+    if plan is None or plan.route:
+        steps.append(PrepareRoute())
+        if plan is None or (plan.route and plan.route.preview.check):
+            steps.append(CheckPreview())
+        steps.append(SwitchRoute())
+        if plan is None or plan.displaced:
+            steps.append(DisplaceRoute())
+        steps.append(ConfirmRoute())
+    steps.append(MoveService())
+    return steps
 
 
 @hookimpl

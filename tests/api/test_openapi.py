@@ -162,7 +162,7 @@ def test_the_example_is_a_descriptor_that_is_taken(served: Any, document: Any) -
 def test_what_is_installed_is_what_can_be_named(document: Any) -> None:
     fields = document["components"]["schemas"]["Descriptor"]["properties"]
     assert fields["healthCheckType"]["anyOf"] == [{"type": "string", "enum": ["probe", "simple"]}, {"enum": ["", None]}]
-    assert fields["deploymentType"]["anyOf"][0]["enum"] == ["blue-green", "canary"]
+    assert fields["deploymentType"]["anyOf"][0]["enum"] == ["blue-green", "canary", "recreate"]
     check = validator(document, "Descriptor")
     assert check.is_valid(schemas.EXAMPLE | {"strategyOptions": {}})
     assert not check.is_valid(schemas.EXAMPLE | {"strategyOptions": {"x": 1}})

@@ -21,6 +21,7 @@ from deployer.core.hookspecs import Specs
 from deployer.core.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
+from deployer.testing.strategies import CHECKS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -76,6 +77,18 @@ def test_the_example_of_a_step_soaks_for_a_minute() -> None:
     assert names["Soak"]().run(work) == parked
     clock[0] += 1
     assert names["Soak"]().run(work) == Done()
+
+
+def test_the_examples_of_testing_a_plugin_pass(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "testing-plugins.md").read_text()
+    fake, service, suite = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in (fake, service, suite):
+        exec(block, names)
+    names["test_announce"]()
+    names["test_mine"](tmp_path)
+    # What the last one does is what tests/plugins/test_strategies.py does.
+    assert names["CHECKS"] is CHECKS
 
 
 def test_the_options_of_ingress_nginx_are_documented() -> None:

@@ -17,7 +17,8 @@ import pytest
 from deployer.core.contract.kinds import CONTROLLER
 from deployer.core.contract.providers import Done
 from deployer.core.model.records import Deployment
-from deployer.sdk.strategy import Outcome, Phase, Plan, Step, Work, deploy_steps
+from deployer.plugins.strategy_bluegreen import deploy_steps
+from deployer.sdk.strategy import Outcome, Phase, Plan, Step, Work
 from support.late import Late
 from support.real import RealWorld
 from support.strategies import Steps, restart_with

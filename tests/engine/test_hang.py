@@ -14,6 +14,7 @@ from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Document, Operation, Status
 from deployer.core.operations import dispatcher, rollout, runner
 from deployer.core.plugin_manager import registry as plugins
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import Cancelled, Hold, Interrupted, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER
@@ -29,7 +30,6 @@ from deployer.sdk.strategy import (
     Step,
     Strategy,
     Work,
-    deploy_steps,
 )
 from deployer.toolkit.health import runner as health_runner
 from support.strategies import Steps, restart_with

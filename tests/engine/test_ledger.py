@@ -10,9 +10,10 @@ import pytest
 from deployer.core.model.records import Status
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.kube import SECRET
-from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
+from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work
 from support.world import HEALTHY, World
 
 

@@ -20,6 +20,7 @@ from deployer.core.model.records import App, Deployment, HealthData, Operation, 
 from deployer.core.model.records import Plan as PlanRecord
 from deployer.core.operations import runner
 from deployer.core.operations.rollout import Rollout
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONTROLLER, INGRESS, POD
 from deployer.sdk.strategy import (
     AwaitReady,
@@ -32,7 +33,6 @@ from deployer.sdk.strategy import (
     StartWorkload,
     Step,
     Work,
-    deploy_steps,
 )
 from support.strategies import Steps, Stop, VisitedBlueGreen, restart_with
 from support.world import HEALTHY, PATIENCE, World

@@ -24,8 +24,9 @@ from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.kube.client import KubeClient
 from deployer.kube.owned import OwnedKube
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE, Kind
-from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
+from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work
 from support.contract import Contract, Running
 from support.late import Late
 from support.real import RealWorld, require_cluster

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from deployer.core.model.records import Status
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sandbox import Load, Report
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, INGRESS
-from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work, deploy_steps
+from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work
 from support.world import HEALTHY, World
 
 HOST = "shop.example.com"

@@ -14,19 +14,9 @@ from deployer.core.model.records import Deployment, Plan, Status
 from deployer.core.operations import rollout
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, INGRESS
-from deployer.sdk.strategy import (
-    AwaitReady,
-    Done,
-    MoveService,
-    Outcome,
-    Park,
-    Phase,
-    StartWorkload,
-    Step,
-    Work,
-    deploy_steps,
-)
+from deployer.sdk.strategy import AwaitReady, Done, MoveService, Outcome, Park, Phase, StartWorkload, Step, Work
 from support.strategies import Steps, restart_with
 from support.world import HEALTHY, World
 

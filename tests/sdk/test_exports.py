@@ -33,6 +33,18 @@ EXPORTS = {
         Document Gate PluginSettings Problem Provider Schema hookimpl
     """,
     "strategy": """
+        workload_labels
+        remove_orphans
+        own_controller
+        grace_of
+        await_return
+        name_of
+        is_ready
+        has_controller
+        controlled_by
+        in_time
+        await_pods_gone
+        await_endpoints
         require_ready
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
         Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute

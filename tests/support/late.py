@@ -11,10 +11,11 @@ import importlib.metadata
 import threading
 from collections.abc import Mapping, Sequence
 
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.kube import CONFIG_MAP
 from deployer.sdk.plugin import PluginSettings, hookimpl
-from deployer.sdk.strategy import Done, Outcome, Park, Phase, Plan, Step, Strategy, Work, deploy_steps
+from deployer.sdk.strategy import Done, Outcome, Park, Phase, Plan, Step, Strategy, Work
 
 WAITING = "waiting at the last step"
 

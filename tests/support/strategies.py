@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
+from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.plugin import Gate, Provider
-from deployer.sdk.strategy import Outcome, Plan, Step, Strategy, Work, deploy_steps
+from deployer.sdk.strategy import Outcome, Plan, Step, Strategy, Work
 from support.world import PATIENCE, World
 
 Visit = Callable[[Work, str], None]

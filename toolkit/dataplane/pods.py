@@ -115,7 +115,7 @@ def with_answers(work: Work, context: RouteContext) -> RouteContext:
 def _responses(work: Work, route: Route) -> Sequence[ProbeResponse]:
     if work.ask_pods is None:
         return ()
-    pods = work.kube.items(POD, {"name": ownership.versioned_name(work.plan.app, work.plan.version)})
+    pods = work.kube.items(POD, {"name": ownership.versioned_name(route.app, route.version)})
     ready = [pod for pod in pods if is_active(pod) and is_ready(pod)]
     return work.ask_pods(ready, route, work.gate)
 

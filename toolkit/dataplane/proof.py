@@ -104,7 +104,7 @@ class DataPlane:
         round_ = _Round(
             self, context, host, what, tls, objection, dict(headers or {}), header, expected, context.route.path
         )
-        round_.serving = serving
+        round_.serving = serving or context.pods.serving
         if self.known:
             round_.run()
         round_.check_objection()

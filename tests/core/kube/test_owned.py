@@ -20,7 +20,12 @@ from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Mirrors
 from deployer.kube.owned import OwnedKube, epoch_of, inventory
-from deployer.kube.ownership import ANNOTATION_DEPLOYMENT, ANNOTATION_EPOCH, LABEL_MANAGED_BY
+from deployer.kube.ownership import (
+    ANNOTATION_DEPLOYMENT,
+    ANNOTATION_EPOCH,
+    LABEL_MANAGED_BY,
+    is_original,
+)
 
 Document = dict[str, Any]
 
@@ -335,6 +340,81 @@ def test_raise_epoch(kube: OwnedKube) -> None:
     assert found["metadata"]["annotations"][ANNOTATION_DEPLOYMENT] == "d1" and found["data"] == before["data"]
     assert successor.raise_epoch(CONFIG_MAP, "shop") is True
     assert kube.get(CONFIG_MAP, "shop") == found
+
+
+# --- edits of versioned objects -----------------------------------------------------------------------------------
+
+
+def controller(kube: OwnedKube, annotations: dict[str, str] | None = None) -> Document:
+    labels = {"name": "shop-1", "app": "shop", "version": "1"}
+    about = {"name": "shop-1", "labels": labels}
+    about["annotations"] = kube.annotations("controller") if annotations is None else annotations
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "none/none:1"}]}}
+    spec = {"replicas": 0, "selector": labels, "template": template}
+    return {"apiVersion": "v1", "kind": "ReplicationController", "metadata": about, "spec": spec}
+
+
+def test_scale_edits_the_controller_of_this_deployment_or_of_another_of_the_app(kube: OwnedKube) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    later = as_owner(kube, deployment="d2", epoch=4)
+    with pytest.raises(ForeignObject):
+        later.scale("shop-1", 2)
+    found = later.scale("shop-1", 2, deployment="d1")
+    assert found is not None and (found["spec"]["replicas"], epoch_of(found)) == (2, 4)
+    assert found["metadata"]["annotations"][ANNOTATION_DEPLOYMENT] == "d1"
+    assert later.scale("shop-2", 2) is None
+
+
+def test_an_edit_of_a_versioned_object_fences_earlier_holders_even_when_nothing_differs(kube: OwnedKube) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    successor = as_owner(kube, epoch=9)
+
+    def late(found: Document | None) -> Document | None:
+        assert found is not None
+        successor.update(CONTROLLER, "shop-1", lambda same: same)
+        return {**found, "spec": {**found["spec"], "replicas": 3}}
+
+    with pytest.raises(Fenced):
+        kube.update(CONTROLLER, "shop-1", late)
+    found = kube.get(CONTROLLER, "shop-1")
+    assert found is not None and (found["spec"]["replicas"], epoch_of(found)) == (0, 9)
+
+
+def test_what_others_write_meanwhile_survives_an_edit_of_a_versioned_object(
+    kube: OwnedKube, sandbox_client: KubeClient
+) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    asked = 0
+
+    def change(found: Document | None) -> Document | None:
+        nonlocal asked
+        assert found is not None
+        if (asked := asked + 1) == 1:
+            note = {"metadata": {"annotations": {"theirs": "kept"}}}
+            sandbox_client.patch(CONTROLLER, "shop-1", note, kube.owner.namespace)
+        return {**found, "spec": {**found["spec"], "replicas": 1}}
+
+    found = kube.update(CONTROLLER, "shop-1", change)
+    assert found is not None and asked == 2
+    assert (found["metadata"]["annotations"]["theirs"], found["spec"]["replicas"]) == ("kept", 1)
+
+
+def test_an_object_of_the_original_is_edited_on_request_and_stays_the_originals(
+    kube: OwnedKube, sandbox_client: KubeClient
+) -> None:
+    raw(sandbox_client, kube, CONTROLLER, controller(kube, {"theirs": "kept"}))
+    with pytest.raises(ForeignObject):
+        kube.scale("shop-1", 1, deployment="")
+    found = kube.scale("shop-1", 1, deployment="", original_ok=True)
+    assert found is not None and found["spec"]["replicas"] == 1
+    assert found["metadata"]["annotations"] == {"theirs": "kept"} and is_original(found, "shop")
+
+
+def test_an_edit_of_a_versioned_object_ends_with_its_gate(kube: OwnedKube) -> None:
+    kube.create(CONTROLLER, controller(kube))
+    kube.gate.close(Cancelled("cancelled by request"))
+    with pytest.raises(Cancelled):
+        kube.scale("shop-1", 1)
 
 
 # --- delete and inventory -----------------------------------------------------------------------------------------
