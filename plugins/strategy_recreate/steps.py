@@ -187,7 +187,7 @@ def bring_back(work: Work) -> bool:
     previous = work.plan.previous
     if previous is None or not previous.controller:
         return False
-    version = previous["version"]
+    version = previous.version
 
     def change(found: Document | None) -> Document | None:
         assert found is not None
@@ -201,7 +201,7 @@ def bring_back(work: Work) -> bool:
         previous.controller,
         change,
         deployment=previous.deployment,
-        original_ok=bool(previous["original"]),
+        original_ok=not previous.deployment,
     )
     if controller is None:
         work.log(f"version {version} cannot be started again: somebody removed its controller")
