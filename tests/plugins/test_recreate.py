@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deployer.core.model.plan import PinnedSettings, Previous
 from deployer.plugins.strategy_recreate.steps import REPLICAS, StartPods, StopOthers
 from deployer.sdk.errors import Hold, StepFailed
 from deployer.sdk.kube import CONTROLLER, POD
@@ -19,8 +20,8 @@ LABELS = {"name": "shop-1", "app": "shop", "version": "1"}
 @pytest.fixture
 def fake() -> FakeWork:
     """Version 2 of the shop is to replace version 1."""
-    previous = {"deployment": "d1", "version": "1", "controller": "shop-1", "service": "shop-1", "original": False}
-    settings = {"proxysleep": 0.0}
+    previous = Previous(deployment="d1", version="1", controller="shop-1", service="shop-1")
+    settings = PinnedSettings(proxysleep=0.0)
     plan = Plan(namespace="default", app="shop", deployment="d2", version="2", previous=previous, settings=settings)
     made = FakeWork(plan)
     made.kube.put(CONTROLLER, controller(replicas=3))

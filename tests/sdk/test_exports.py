@@ -17,39 +17,24 @@ EXPORTS = {
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
     """,
     "ingress": """
-        shares_of
-        Share
-        RequestMatch
-        ORIGINAL_ANNOTATIONS PREVIEW_OPTIONS REVISION_HEADER Address Answer Backend Capability DataPlane IngressProvider
-        Objection PodAnswers Preview Route RouteContext RouteState ask backends_behind claimants data_plane
-        data_plane_schema ingress_hosts redirect_name require_only www_twin
+        Address Answer Backend Capability DataPlane IngressProvider ORIGINAL_ANNOTATIONS Objection
+        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteContext RouteState Share ask
+        backends_behind claimants data_plane data_plane_schema ingress_hosts redirect_name require_only
+        shares_of www_twin
     """,
     "kube": """
-        CONFIG_MAP CONTROLLER ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS NAMESPACE POD SECRET
-        SERVICE Changed Kind KubeAccess NotReady
+        CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS Kind KubeAccess
+        NAMESPACE NotReady POD SECRET SERVICE
     """,
     "plugin": """
-        http_exchange
-        Document Gate PluginSettings Problem Provider Schema hookimpl
+        Document Gate PluginSettings Problem Provider Schema hookimpl http_exchange
     """,
     "strategy": """
-        workload_labels
-        remove_orphans
-        own_controller
-        grace_of
-        await_return
-        name_of
-        is_ready
-        has_controller
-        controlled_by
-        in_time
-        await_pods_gone
-        await_endpoints
-        require_ready
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
         Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
-        RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload deploy_steps
-        retire_steps undeploy_steps
+        RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload
+        await_endpoints await_pods_gone await_return controlled_by grace_of has_controller in_time is_ready
+        name_of own_controller remove_orphans require_ready retire_steps undeploy_steps workload_labels
     """,
 }
 
