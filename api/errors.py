@@ -154,4 +154,4 @@ def _http(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _
 
 def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]) -> None:
     _log.error("%s %s failed", req.method, req.path, exc_info=error)
-    _answer(resp, 500, "the Deployer met an error of its own; its log says more")
+    _answer(resp, 500, "internal error; the Deployer's log has the details")

@@ -103,7 +103,7 @@ class Server:
             try:
                 rest.turn(1.0)
             except Exception:  # noqa: BLE001 - logged; a port that nobody serves any more would be worse
-                _log.exception("the HTTP server met an error")
+                _log.exception("internal error in the HTTP server")
                 self._stopping.wait(0.5)
         rest.finish(self._grace)
 
@@ -131,7 +131,7 @@ class _ProblemTask(ErrorTask):
         detail = {
             413: f"the body is larger than {MAX_BODY} bytes",
             431: f"the headers are larger than {MAX_HEADERS} bytes",
-            500: "the Deployer met an error of its own; its log says more",
+            500: "internal error; the Deployer's log has the details",
             501: "the only transfer coding that can be sent is chunked",
         }.get(refusal.code, refusal.body if refusal.body in SENTENCES else MALFORMED)
         body = problem(refusal.code, detail)

@@ -167,7 +167,7 @@ class Play:
         self.screen.title("Summary")
         row("requests", f"{report.sent} sent, {report.failed} failed", "bold red" if report.failed else "bold green")
         row("answered", by_version(report))
-        row("latency", f"half within {_ms(report.latency_p50)}, 99 % within {_ms(report.latency_p99)}")
+        row("latency", f"p50 {_ms(report.latency_p50)}, p99 {_ms(report.latency_p99)}")
         first, last = report.first_seen.get("2"), report.last_seen.get("1")
         if first and last:
             relation = f"{_ms(abs(last - first))} {'after' if last >= first else 'before'} that"

@@ -182,7 +182,7 @@ class OwnedKube(KubeAccess):
         if self.is_original(found):
             whose = f"to app {self.owner.app} as the original deployer left it, and may be live"
         elif not instance:
-            whose = "to nobody that is known: no deployer made it"
+            whose = "to no known owner: no Deployer made it"
         elif instance != self.owner.instance:
             whose = f"to another deployer, instance {instance}"
         elif app != self.owner.app:
@@ -423,7 +423,7 @@ class OwnedKube(KubeAccess):
     def _stays(self, kind: Kind, found: Document) -> StepFailed:
         keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"
         return StepFailed(
-            f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} was asked to go and is still there, "
+            f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} has not been deleted, "
             f"finalizers: {keepers}",
             reason="ObjectStays",
             hint="find out why whoever set the finalizers does not take them away",

@@ -49,7 +49,7 @@ class Lost(Exception):
 
 
 class Silent(Lost):
-    """Nothing came for as long as is borne; the connection did not break."""
+    """Nothing came for as long as is tolerated; the connection did not break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ class Transport:
     def send(
         self, method: str, target: str, body: bytes | None, content_type: str, *, call: Call, timeout: float
     ) -> Answer:
-        """One exchange; `timeout` is the seconds of silence that are borne. Raises NotSent or Lost."""
+        """One exchange; `timeout` is the seconds of silence that are tolerated. Raises NotSent or Lost."""
         response = self._request(method, target, body, content_type, call=call, timeout=timeout)
         end = time.monotonic() + max(timeout, BODY_TIMEOUT)
         chunks = []

@@ -189,7 +189,7 @@ class Writer:
         last = False  # closing, and one attempt was made since
         while True:
             with self._wake:
-                # After a failure the next batch follows within a second, if only to see whether the disk is back.
+                # After a failure the next batch follows within a second, if only to find out whether the disk is back.
                 self._wake.wait_for(self._has_work, timeout=_RETRY if self._failed else None)
                 if self._closing and not self._jobs and (last or not self._lines):
                     break

@@ -25,7 +25,7 @@ def require_free(context: RouteContext, provider: IngressProvider) -> None:
     for host, found in claimants(context.kube, hosts, context.log, provider.contends).items():
         if found:
             raise StepFailed(
-                f"{host} is answered for by {' and '.join(found)} already, which this deployer did not make for "
+                f"{host} is already served by {' and '.join(found)}, which this Deployer did not make for "
                 f"{route.app}: which of the two gets the traffic is up to the ingress controller",
                 reason="HostTaken",
                 hint="remove the other one, or choose another frontend",
@@ -47,7 +47,7 @@ def require_only(route_object: str, leads_to: Collection[str], expected: Collect
             f"{route_object} {said}, and not only to {' or '.join(sorted(expected))}: "
             "somebody changed it during the deployment",
             reason="ObjectChanged",
-            hint="find out who edits it, lead it back, then deploy again",
+            hint="find out who edits it, restore it, then deploy again",
         )
 
 

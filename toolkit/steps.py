@@ -194,7 +194,7 @@ class CheckPreview(Step):
             context = work.route()
             if path := context.route.preview.check:
                 work.ingress.check_preview(context)
-                work.log(f"{path} answers well through the preview")
+                work.log(f"preview check passed: {path}")
         return Done()
 
 
@@ -249,7 +249,7 @@ class SwitchRoute(_MovesTraffic):
         work.ingress.switch(context)
         work.ingress.confirm(context)
         work.gate.pause(work.ingress.minimum_hold)
-        work.log(f"{back.host} is led to version {back.version} again")
+        work.log(f"{back.host} now routes to version {back.version} again")
 
     def _give_back(self, work: Work) -> None:
         """Take the new provider's route away: the old one's, which is there, gets everything. Confirm, and hold."""
@@ -269,7 +269,7 @@ class SwitchRoute(_MovesTraffic):
         provider.confirm(context)
         work.gate.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
         provider.release(context)
-        work.log(f"{back.host} is led to version {back.version} again")
+        work.log(f"{back.host} now routes to version {back.version} again")
 
 
 def _way_back(work: Work, route: Route) -> RouteContext:
@@ -542,7 +542,7 @@ def _park(work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcom
         return Park(work.now() + remaining, event=event)
     raise StepFailed(
         f"its pods were asked to end more than {patience:g} s ago and {len(left)} have not, like "
-        f"{name_of(left[0])}: see whether a finalizer, or a node that does not answer, keeps them"
+        f"{name_of(left[0])}: check whether a finalizer, or a node that does not answer, keeps them"
     )
 
 

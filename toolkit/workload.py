@@ -98,7 +98,7 @@ def require_selector(found: Document, *allowed: Mapping[str, str]) -> None:
             f"service {name_of(found)} selects {_selector_text(selector)} instead of "
             f"{' or '.join(_selector_text(one) for one in allowed)}: somebody changed it during the deployment",
             reason="ObjectChanged",
-            hint="find out who edits it, lead it back, then deploy again",
+            hint="find out who edits it, restore it, then deploy again",
         )
 
 

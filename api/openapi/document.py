@@ -76,7 +76,7 @@ HEADERS: Mapping[str, Document] = {
 
 _TAGS = (
     ("Descriptors", "What teams want to have deployed."),
-    ("Deployments", "What was, is and will be running, with logs and health data."),
+    ("Deployments", "Past, current and queued deployments, with their logs and health data."),
     ("Service", "The service itself."),
 )
 

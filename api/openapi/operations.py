@@ -96,7 +96,7 @@ ID = Parameter(
 )
 IF_MATCH = Parameter(
     name="If-Match",
-    description="The `ETag` that was read last: the request is refused (412) when somebody else came first. "
+    description="The `ETag` that was read last: the request is refused (412) when it has changed since you read it. "
     "`*` stands for any.",
     schema={"type": "string"},
     where="header",
@@ -296,7 +296,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             APPNAME,
             Parameter(
                 name="limit",
-                description="At most so many of each app.",
+                description="Maximum number per app.",
                 schema={"type": "integer", "minimum": 1, "maximum": LARGEST},
                 example=5,
             ),
@@ -373,7 +373,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             _flag("deleteDeployment", "Delete the record afterwards: then polling ends with a 404."),
             IF_MATCH,
         ),
-        replies={202: _json("Begun.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")},
+        replies={202: _json("Started.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")},
         problems=(400, 404, 409, 412, 503),
     ),
     ("/deployments/{id}/logs", "GET"): Operation(

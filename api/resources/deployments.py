@@ -1,4 +1,4 @@
-"""`/deployments/`: what was, is and will be running, with logs and health data."""
+"""`/deployments/`: past, current and queued deployments, with logs and health data."""
 
 from __future__ import annotations
 

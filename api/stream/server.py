@@ -60,7 +60,7 @@ _PARAMETERS = OPERATIONS[_ROUTE, "GET"].query
 _LIBRARY_SAYS = {
     400: "the opening handshake of the WebSocket is not valid (RFC 6455, 4.2.1)",
     426: NO_WEBSOCKET,
-    500: "the Deployer met an error of its own; its log says more",
+    500: "internal error; the Deployer's log has the details",
     503: "the service stops; try again in a while",
     505: "a WebSocket needs HTTP/1.1",
 }
@@ -276,7 +276,7 @@ class LogStream:
             raise
         except Exception:  # noqa: BLE001 - logged
             _log.exception("the log of deployment %s cannot be shown", asked.id)
-            return BROKEN, "the Deployer met an error of its own; its log says more"
+            return BROKEN, "internal error; the Deployer's log has the details"
 
     @contextlib.contextmanager
     def _feed(self, namespace: str, id: str) -> Iterator[Feed]:

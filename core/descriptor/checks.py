@@ -71,7 +71,7 @@ def _protected(out: Document, rules: Rules) -> Iterator[Problem]:
 def _strategy(out: Document, rules: Rules) -> Iterator[Problem]:
     chosen = out["deploymentType"]
     if chosen not in rules.strategies:
-        yield Problem("deploymentType", f"{shown(chosen)} is not installed; there is {_listed(rules.strategies)}")
+        yield Problem("deploymentType", f"{shown(chosen)} is not installed; available: {_listed(rules.strategies)}")
     else:
         schema = rules.strategies[chosen]
         yield from _options(out.get("strategyOptions", {}), schema, "strategyOptions", f"strategy {chosen}")
@@ -97,7 +97,7 @@ def _extensions(out: Document, rules: Rules) -> Iterator[Problem]:
         path = f"extensions.{plugin}"
         if plugin not in rules.extensions:
             known = _listed(rules.extensions) + meant(plugin, rules.extensions)
-            yield Problem(path, f"no plugin of this name takes options; there is {known}")
+            yield Problem(path, f"no plugin of this name takes options; available: {known}")
         elif schemas := rules.extensions[plugin]:
             for schema in schemas:
                 yield from schema_problems(options, schema, path)
@@ -197,7 +197,7 @@ HEALTH = frozenset({"useHealthCheck", "healthCheckPort", "healthCheckPath", "hea
 def health(out: Document, rules: Rules, stored: bool) -> Iterator[Problem]:
     kind = out.get("healthCheckType")
     if kind is not None and kind not in rules.health_checkers:
-        yield Problem("healthCheckType", f"{shown(kind)} is not installed; there is {_listed(rules.health_checkers)}")
+        yield Problem("healthCheckType", f"{shown(kind)} is not installed; available: {_listed(rules.health_checkers)}")
     if not out["useHealthCheck"]:
         return
     for name in ("healthCheckPort", "healthCheckPath", "healthCheckType"):
@@ -212,4 +212,4 @@ def health(out: Document, rules: Rules, stored: bool) -> Iterator[Problem]:
 
 
 def _listed(names: Collection[str]) -> str:
-    return " and ".join(sorted(names)) or "none"
+    return ", ".join(sorted(names)) or "none"

@@ -330,7 +330,7 @@ class Engine:
             pause = self._failed(queue)
         except Exception:
             logger.exception(
-                "operation %s of %s failed by a mistake of ours; trying again", operation.id, operation.app
+                "operation %s of %s failed with an unexpected error; trying again", operation.id, operation.app
             )
             pause = self._failed(queue)
         finally:

@@ -92,7 +92,7 @@ class Caller:
         call.wake.wait(seconds)
         forget()
         if not call.done.is_set():
-            gate.close(DeadlineExceeded(f"it did not finish within {seconds:.3g} s"))
+            gate.close(DeadlineExceeded(f"this step did not finish within {seconds:.3g} s"))
             call.done.wait(GRACE)
         if not call.done.is_set():
             gate.settle(SETTLE)

@@ -186,7 +186,7 @@ class Planner:
             return cast(IngressProvider, self.registry.entry("ingress", name).provider), pinned
         except PluginError as error:
             raise StepFailed(
-                f"the host of {plan.app} is led to version {plan.version} by ingress provider {name}, which is not "
+                f"the host of {plan.app} is routed to version {plan.version} by ingress provider {name}, which is not "
                 f"there any more, so nobody can take it over: {error}",
                 reason="ProviderGone",
                 hint=f"install it again ({pinned.source or name}) until every app has moved, or undeploy "
@@ -331,7 +331,7 @@ class Planner:
         if not host:
             return None
         if ingress is None:
-            self.log(f"no ingress provider is configured: {host} is not led anywhere")
+            self.log(f"no ingress provider is configured: {host} is not routed anywhere")
             return None
         port = frontend_port(descriptor)
         if port is None:

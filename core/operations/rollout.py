@@ -68,9 +68,9 @@ HOLD_INTERVAL = 15.0
 
 HINTS = (
     (KubeForbidden, "grant the right, or free the quota, that the message names; then deploy again"),
-    (KubeNotFound, "see whether the namespace exists; then deploy again"),
+    (KubeNotFound, "check that the namespace exists; then deploy again"),
     (KubeRejected, "correct the descriptor; then deploy again"),
-    (KubeUnavailable, "see whether the API server can be reached; then deploy again"),
+    (KubeUnavailable, "check that the API server can be reached; then deploy again"),
 )
 """What to do about what Kubernetes answered."""
 
@@ -268,7 +268,7 @@ class Rollout(Runner):
                 changes.append(Create(self._clearing(replaced)))
                 changes.append(self._tools.logbook.line(replaced.id, f"was gone, and version {plan.version} is live"))
             elif replaced is not None:
-                text = f"replaced by version {plan.version}; removed in {plan.settings.hold:g} s"
+                text = f"replaced by version {plan.version}; will be removed in {plan.settings.hold:g} s"
                 changes.append(self._tools.logbook.line(replaced.id, text))
             try:
                 self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)

@@ -42,7 +42,7 @@ def convert(option: Option, value: object, source: str) -> Any:
 def _to_text(value: object) -> str:
     if isinstance(value, str) and value.isprintable():
         return value.strip()
-    raise ValueError("a text on one line")
+    raise ValueError("a single line of text")
 
 
 def _to_integer(value: object) -> int:

@@ -160,11 +160,11 @@ class Judgement:
             if not any(c.get("status") == "True" for c in (gateway.get("status") or {}).get("conditions") or ()):
                 return (
                     f"no controller has taken Gateway {namespace}/{name} of class {class_} either",
-                    f"see whether the controller of GatewayClass {class_} runs",
+                    f"check whether the controller of GatewayClass {class_} runs",
                 )
         return (
             "its Gateway is there, but the conditions of the route are missing or older than the route",
-            "see whether the Gateway's controller runs, and its log",
+            "check whether the Gateway's controller runs, and its log",
         )
 
 

@@ -427,7 +427,7 @@ LIVE = {"podspec": spec()}
 
 # Checks are given little time, so these come after the storm, when the node is calm again.
 CHECKED: dict[str, Case] = {
-    "unhealthy": Case("Unhealthy", r'says that "healthy" is false, not true', "see", "answer of", health("unhealthy")),
+    "unhealthy": Case("Unhealthy", r'reports healthy: false', "see", "answer of", health("unhealthy")),
     "hanging": Case("Unhealthy", r"gave no complete answer within 1\.8 s", "see", "last lines", health("slow", 8080)),
     "refused": Case("Unhealthy", r"refused the connection", "see", "last lines of container web", health("x", 7)),
     "no-json": Case("Unhealthy", r"not JSON", "see", r"answer of \S+: version 2 on", health("/", 8080)),

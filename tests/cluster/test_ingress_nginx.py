@@ -263,7 +263,7 @@ def test_the_preview_shows_the_new_version_first(site: Site, mode: str) -> None:
     made = site.world.deployed(frontend=site.host, **HEALTHY)
     log = site.world.log(made.id)
     assert f"can be looked at under {preview}" in log
-    assert "/ answers well through the preview" in log
+    assert "preview check passed: /" in log
     assert site.version() == "version 2"
     site.world.quiet()
     assert set(site.world.objects(INGRESS)) == {"shop"}

@@ -146,7 +146,7 @@ def test_from_the_first_deployment_to_the_last(site: Site) -> None:
     site.replaced(first, by=second)
     in_order(
         site.log(first.deployment["id"]),
-        "replaced by version 2; removed in 0.5 s",
+        "replaced by version 2; will be removed in 0.5 s",
         "removed shop-1",
         "UNDEPLOYED: version 1 is removed",
     )
@@ -420,7 +420,7 @@ def test_a_namespace_that_does_not_exist(url: str, namespace: str, eyes: KubeCli
     user = User(url, f"{namespace}-nowhere")
     failed = user.failed(describe(user.namespace, image=IMAGE))
     told = f'create services in namespace {user.namespace}: namespaces "{user.namespace}" not found'
-    hint = "see whether the namespace exists; then deploy again"
+    hint = "check that the namespace exists; then deploy again"
     assert failed["failure"] == {"reason": "NotFound", "message": told, "hint": hint}
     with pytest.raises(KubeNotFound):
         eyes.get(NAMESPACE, user.namespace)

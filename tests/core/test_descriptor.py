@@ -294,7 +294,7 @@ def test_the_podspec_is_passed_through_untouched():
         ({"healthCheckPath": "/a\n"}, "healthCheckPath", "must be a path"),
         ({"healthCheckPath": "/a b"}, "healthCheckPath", "must be a path"),
         ({"healthCheckPath": "\\\\host"}, "healthCheckPath", "must be a path"),
-        ({"healthCheckType": "ping"}, "healthCheckType", '"ping" is not installed; there is probe and simple'),
+        ({"healthCheckType": "ping"}, "healthCheckType", '"ping" is not installed; available: probe, simple'),
         ({"timeoutSeconds": 0}, "timeoutSeconds", "between 1 and 3600"),
         ({"timeoutSeconds": 3601}, "timeoutSeconds", "between 1 and 3600"),
         ({"imagePullSecrets": [{}]}, "imagePullSecrets[0].name", "is required"),

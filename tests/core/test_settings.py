@@ -188,7 +188,7 @@ def test_a_namespace_with_an_empty_list_of_hosts_may_use_none():
         ({}, {}, 'kubernetes = "http//k8s:8080"', "'http//k8s:8080' is not an address like http://host:8080"),
         ({}, {}, 'etcd = "http://a:1,b"', "'b' is not an address"),
         ({}, {}, 'kubernetes = "http://u:p@k8s"', "key kubernetes: an address may not contain credentials"),
-        ({}, {}, 'ingress = "a\\nb"', "is not a text on one line"),
+        ({}, {}, 'ingress = "a\\nb"', "is not a single line of text"),
         ({}, {}, "protected_namespaces = [1]", "is not a list of names"),
         ({}, {}, 'protected_namespaces = ["Kube"]', "'Kube' is not a namespace or a pattern"),
         ({}, {}, "plugins = 1", "key plugins: 1 is not a table"),

@@ -103,7 +103,7 @@ def test_pods_that_never_end_after_a_failure_are_told_of_and_never_forced(
     monkeypatch.setattr(steps, "PODS_GONE", 0.5)
     failed = world.ended(begun(world, **SICK), Status.FAILURE)
     said(world, failed, "and 1 have not, like shop-1-")
-    assert "see whether a finalizer" in world.log(failed.id)
+    assert "check whether a finalizer" in world.log(failed.id)
     end_pods(world, "1")
     assert world.pods() == {}
 

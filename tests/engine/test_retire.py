@@ -115,7 +115,7 @@ def test_pods_that_never_end_are_told_of_and_never_forced(world: World, monkeypa
     first = replaced(world)
     world.until(lambda: "retiring is not finished" in world.log(first.id), "the log to say so")
     (pod,) = [name for name, found in world.pods().items() if found["metadata"]["labels"]["version"] == "1"]
-    assert f"s ago and 1 have not, like {pod}: see whether a finalizer" in world.log(first.id)
+    assert f"s ago and 1 have not, like {pod}: check whether a finalizer" in world.log(first.id)
     keep_pods(world)
     world.ended(first, Status.UNDEPLOYED)
     world.quiet()

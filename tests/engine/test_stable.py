@@ -141,7 +141,7 @@ def test_health_is_asked_through_the_preview_before_anything_moves(world: World,
     fields: dict[str, Any] = {"frontend": host, "ports": [{"containerPort": 9999}]}
     first = world.deployed(**fields)
     world.quiet()
-    assert "/simple answers well through the preview" in world.log(first.id)
+    assert "preview check passed: /simple" in world.log(first.id)
     assert set(world.objects(INGRESS)) == {"shop"}
     generation = world.objects(INGRESS)["shop"]["metadata"]["generation"]
     failed = world.ended(world.deploy(**fields, env={"FAIL": "1"}), Status.FAILURE)

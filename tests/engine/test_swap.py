@@ -192,7 +192,7 @@ def test_none_takes_the_route_away_and_a_provider_brings_one_again(world: World,
     use(world, "none")
     second = world.deployed(**HEALTHY, frontend=host)
     world.quiet()
-    assert f"no ingress provider is configured: {host} is not led anywhere" in world.log(second.id)
+    assert f"no ingress provider is configured: {host} is not routed anywhere" in world.log(second.id)
     assert (routes(world), world.live_version()) == ({}, "2")
     use(world, provider)
     world.deployed(**HEALTHY, frontend=host)
@@ -208,7 +208,7 @@ def test_without_the_old_provider_nothing_is_begun(world: World, host: str, new:
     use(world, new, without=["ingress_nginx"])
     failed = world.ended(world.deploy(**HEALTHY, frontend=host), Status.FAILURE)
     assert failed.failure and failed.failure["reason"] == "ProviderGone"
-    assert "led to version 1 by ingress provider nginx, which is not there any more" in failed.failure["message"]
+    assert "routed to version 1 by ingress provider nginx, which is not there any more" in failed.failure["message"]
     assert "ingress_nginx" in failed.failure["hint"]
     assert (routes(world), world.live_version()) == ({"nginx": ["shop"]}, "1")
     use(world, new)

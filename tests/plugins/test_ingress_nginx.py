@@ -365,7 +365,7 @@ def test_somebody_elses_route_of_the_host_is_found_in_every_namespace(site):
         other.client.replace(INGRESS, "shop", found, other.namespace)
         require_free(site.context(site.route("1")), nginx(**SANDBOX))
         other.client.patch(INGRESS, "shop", twin, other.namespace)
-        with pytest.raises(StepFailed, match="is answered for by Ingress shop"):
+        with pytest.raises(StepFailed, match="is already served by Ingress shop"):
             require_free(site.context(site.route("1")), nginx(**SANDBOX))
     finally:
         other.close()

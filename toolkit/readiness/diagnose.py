@@ -190,7 +190,7 @@ def tell(kube: KubeAccess, end: Hopeless, log: Log) -> None:
 def _missed(kube: KubeAccess, watcher: _Watcher, over: DeadlineExceeded, log: Log) -> StepFailed:
     """Why it was not ready in time."""
     if watcher.controller is None:
-        hint = "see whether the API server can be reached; then deploy again"
+        hint = "check that the API server can be reached; then deploy again"
         return StepFailed(f"the pods of {watcher.name} are not ready: {over}", reason="NotReady", hint=hint)
 
     def events_of(about: str) -> Sequence[Document]:
@@ -269,7 +269,7 @@ def await_endpoints(kube: KubeAccess, service_name: str, pod_uids: Iterable[str]
         raise StepFailed(
             f"{len(missing)} of {len(wanted)} pods are no ready endpoints of Service {service_name}: {over}",
             reason="EndpointsNotReady",
-            hint="see whether the Service's selector was changed, or a pod was replaced meanwhile",
+            hint="check whether the Service's selector was changed, or a pod was replaced meanwhile",
         ) from over
     log(f"service {service_name} has {len(wanted)} ready endpoints")
 

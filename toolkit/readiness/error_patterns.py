@@ -161,7 +161,7 @@ def setup_error(message: str) -> Meaning:
 _ENDS = {
     126: "the container's command cannot be executed; correct it, or the image",
     127: "the container's command was not found; correct it, or the image",
-    137: "something killed it; see whether it needs more memory or ends too slowly",
+    137: "something killed it; check whether it needs more memory or ends too slowly",
 }
 
 

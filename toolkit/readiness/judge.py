@@ -106,7 +106,7 @@ class ReadyJudge:
     max_restarts         restarts of one container that are too many
     image_pull_attempts  failed pulls of one container that are too many; a refusal for good counts from the second on
     unschedulable_grace  seconds for which a pod may find no node; a scale-up that was triggered lifts the limit
-    admission_grace      seconds for which a refusal that may pass (quota, webhook, missing Secret) is borne
+    admission_grace      seconds for which a refusal that may pass (quota, webhook, missing Secret) is tolerated
     min_ready            seconds for which a pod without a readiness probe must stay ready: it is so as soon as its
                          containers run, before anybody knows whether they work
     """

@@ -127,7 +127,7 @@ def test_a_host_that_may_lead_elsewhere_on_the_way_is_not_sent(address: str, saf
     if safe:
         proxied.check_host(address)
     else:
-        with pytest.raises(KubeRejected, match="might be led elsewhere"):
+        with pytest.raises(KubeRejected, match="might be routed elsewhere"):
             proxied.check_host(address)
 
 
