@@ -20,7 +20,7 @@ from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
 from deployer.api.resources import deployments, descriptors, meta
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.model.records import Document
 from deployer.core.redaction import Redactor
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def create_app(
-    service: Service,
+    service: DeploymentCommands,
     registry_description: Callable[[], list[Document]],
     health: Callable[[], Sequence[str]],
     metrics: Metrics | None = None,

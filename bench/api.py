@@ -35,9 +35,9 @@ from deployer.api import server as rest_server
 from deployer.api.app import create_app
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.store import Create
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, Status, new_id, timestamp
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
@@ -107,9 +107,9 @@ def empty(_environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
 def serve(directory: Path, options: argparse.Namespace) -> None:
     """Answers commands of one line each on standard input with one JSON object each."""
     store = SqliteStore(directory / "deployer.db")
-    logbook = Logbook(store)
+    deployment_log = DeploymentLog(store)
     settings = Settings(ingress="none")
-    service = Service(store, logbook, plugins.load(settings), settings)
+    service = DeploymentCommands(store, deployment_log, plugins.load(settings), settings)
     if options.no_peek:
         rest_server._Rest.channel_class = NoPeek
     app: Any = empty if options.empty else create_app(service, list, list)
@@ -122,7 +122,7 @@ def serve(directory: Path, options: argparse.Namespace) -> None:
 
     def append(count: int, gap: float) -> None:
         for _ in range(count):
-            logbook.append(watched, f"{time.monotonic_ns()}")
+            deployment_log.append(watched, f"{time.monotonic_ns()}")
             time.sleep(gap)
 
     for line in sys.stdin:
@@ -160,7 +160,7 @@ def serve(directory: Path, options: argparse.Namespace) -> None:
                 writer.join()
         print(json.dumps(answer), flush=True)
     server.stop()
-    logbook.close()
+    deployment_log.close()
     store.close()
 
 

@@ -32,9 +32,9 @@ from deployer.api.auth.audit import Audit
 from deployer.api.auth.stream_auth import StreamAuth
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.store import Create
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, new_id, timestamp
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.settings import Settings
@@ -52,8 +52,8 @@ def serve(directory: Path, auth: str) -> None:
     settings = Settings(own_namespace="deployer", ingress="none", auth=auth, **fields)
     access = open_access(settings, None)  # type: ignore[arg-type] # no cluster is asked
     store = SqliteStore(directory / f"{auth}.db")
-    logbook = Logbook(store)
-    service = Service(store, logbook, plugins.load(settings, entry_points=[]), settings)
+    deployment_log = DeploymentLog(store)
+    service = DeploymentCommands(store, deployment_log, plugins.load(settings, entry_points=[]), settings)
     now = timestamp()
     document = {"namespace": NS, "appName": "shop", "newVersion": "1", "podspec": {"containers": [{"name": "a"}]}}
     deployment = Deployment(
@@ -66,7 +66,7 @@ def serve(directory: Path, auth: str) -> None:
     print(json.dumps({"port": server.port, "id": deployment.id}), flush=True)
     sys.stdin.read()
     server.stop(5)
-    logbook.close()
+    deployment_log.close()
     store.close()
 
 

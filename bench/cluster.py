@@ -30,9 +30,9 @@ from typing import Any
 from websockets.asyncio.client import connect as open_stream
 
 from deployer.cli import process, wiring
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import NAMESPACE, POD
 from deployer.core.errors import Revoked
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.pods import is_ready
@@ -124,12 +124,12 @@ class Readiness(threading.Thread):
         self.at: dict[str, float] = {}
         self._seen: set[str] = set()
         self._client, self._namespace = client, namespace
-        self._gate = Gate()
+        self._scope = CancelScope()
         self._version = client.list(POD, namespace)[1]
 
     def run(self) -> None:
         with contextlib.suppress(Revoked):
-            for type_, pod in self._client.watch(POD, self._namespace, self._version, gate=self._gate):
+            for type_, pod in self._client.watch(POD, self._namespace, self._version, scope=self._scope):
                 now = time.time()
                 if type_ == "MODIFIED" and is_ready(pod) and pod["metadata"]["uid"] not in self._seen:
                     self._seen.add(pod["metadata"]["uid"])
@@ -137,7 +137,7 @@ class Readiness(threading.Thread):
 
     def stop(self) -> None:
         """End the watch."""
-        self._gate.close(Revoked("the scenario is over"))
+        self._scope.close(Revoked("the scenario is over"))
 
 
 def descriptor(namespace: str, app: str) -> dict[str, Any]:

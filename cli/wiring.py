@@ -18,15 +18,15 @@ from deployer.api.metrics import Metrics
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.cli import figures
-from deployer.core.commands.service import Service
+from deployer.core.cancel_scope import CancelScope
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.providers import EnvInjector
 from deployer.core.contract.store import Store
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
-from deployer.core.gate import Gate
 from deployer.core.model.records import App
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.runner import Tools
+from deployer.core.operations.runner import Dependencies
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.plugin_manager.registry import Registry
@@ -34,7 +34,7 @@ from deployer.core.redaction import guard_logging, redactor_for
 from deployer.core.settings import Settings, check_exposure, is_loopback
 from deployer.kube import client as kube_client
 from deployer.kube.client import KubeClient
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.dry_run import DryRun
 
@@ -84,24 +84,26 @@ class Running:
             opened.callback(access.close)
         store = SqliteStore(settings.data_dir / STORE_FILE)
         opened.callback(store.close)
-        logbook = Logbook(store, redactor)
-        opened.callback(logbook.close)
-        mirrors = Mirrors(self.client)
-        opened.callback(mirrors.close)
+        deployment_log = DeploymentLog(store, redactor)
+        opened.callback(deployment_log.close)
+        informers = Informers(self.client)
+        opened.callback(informers.close)
         metrics = Metrics()
         engine = Engine(
-            Tools(
+            Dependencies(
                 store=store,
-                logbook=logbook,
+                deployment_log=deployment_log,
                 redactor=redactor,
                 registry=self.registry,
                 settings=settings,
                 client=self.client,
-                mirrors=mirrors,
+                informers=informers,
             ),
             metrics.ended,
         )
-        service = Service(store, logbook, self.registry, settings, dry_run=DryRun(self.client, settings))
+        service = DeploymentCommands(
+            store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings)
+        )
         audit = Audit()
         opened.callback(audit.close)
         hosts = AllowedHosts.of(settings)
@@ -208,7 +210,7 @@ class Readiness:
 def ask(client: KubeClient) -> str:
     """Why the API server cannot be used now, as a sentence; empty when it answers (within 2 s)."""
     try:
-        client.version(gate=Gate(time.monotonic() + _ASK_FOR))
+        client.version(scope=CancelScope(time.monotonic() + _ASK_FOR))
     except Interrupted as error:
         cause = error.__cause__
         return str(cause) if isinstance(cause, KubeError) else f"the API server at {client.address} does not answer"
@@ -256,13 +258,13 @@ def start(
 
 def _warn(registry: plugins.Registry) -> None:
     """Log what the injectors have to say; nobody waits for it."""
-    gate = Gate(time.monotonic() + _WARN_WITHIN)
+    scope = CancelScope(time.monotonic() + _WARN_WITHIN)
     calls = {
-        registry.title("env", name): Invocation(partial(_warnings, entry.provider, gate), "warnings")
+        registry.title("env", name): Invocation(partial(_warnings, entry.provider, scope), "warnings")
         for name, entry in registry.env_injectors.items()
     }
     for title, call in calls.items():
-        if not call.wait(gate.remaining() + _LATE):
+        if not call.wait(scope.remaining() + _LATE):
             _log.warning("%s did not come back from warnings() within %g s", title, _WARN_WITHIN)
             continue
         try:
@@ -272,5 +274,5 @@ def _warn(registry: plugins.Registry) -> None:
             _log.warning("%s raised %s in warnings()", title, type(error).__name__)
 
 
-def _warnings(injector: EnvInjector, gate: Gate) -> list[str]:
-    return list(injector.warnings(gate))
+def _warnings(injector: EnvInjector, scope: CancelScope) -> list[str]:
+    return list(injector.warnings(scope))

@@ -27,7 +27,7 @@ def format_line(line: LogLine) -> str:
     return f"{line.time} {line.text}".replace("\n", "\n  ")
 
 
-class Logbook:
+class DeploymentLog:
     """The logs of all deployments, on a store. `close` lets go of the store's subscription, not of the store."""
 
     def __init__(self, store: Store, redact: Redactor | None = None) -> None:

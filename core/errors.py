@@ -111,7 +111,7 @@ class ForeignObject(StepFailed):
         )
 
 
-class Hold(DeployerError):
+class OperatorNeeded(DeployerError):
     """Going on and going back are both unsafe: keep everything as it is, say so, and look again later."""
 
 

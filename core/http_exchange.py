@@ -1,4 +1,4 @@
-"""One HTTP/1.1 exchange on a connection of its own, bounded in time and size, that a closing gate ends at once.
+"""One HTTP/1.1 exchange on a connection of its own, bounded in time and size, that a closing scope ends at once.
 
 Time-outs of sockets begin anew with every byte, so one byte a second would hold whoever asks for ever. Here one
 deadline holds for everything: connecting, TLS, sending, and the answer to its last byte.
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core.gate import Gate
+from deployer.core.cancel_scope import CancelScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Response:
 
 
 class GuardedSocket(socket.socket):
-    """A TCP socket that a gate ends at once, with one deadline, on `time.monotonic()`'s clock, for all that it does."""
+    """A TCP socket that a scope ends at once, with one deadline on `time.monotonic()`'s clock for all that it does."""
 
-    def __init__(self, family: int, gate: Gate, deadline: float) -> None:
+    def __init__(self, family: int, scope: CancelScope, deadline: float) -> None:
         super().__init__(family, socket.SOCK_STREAM)
         self.deadline = deadline
-        self.gate = gate
+        self.scope = scope
         self._guard = threading.Lock()
-        self._forget = gate.on_close(self._interrupt)
+        self._forget = scope.on_close(self._interrupt)
 
     def _interrupt(self) -> None:
         # shutdown wakes a thread that sleeps in connect or recv; close would not. The lock keeps the descriptor ours.
@@ -56,24 +56,24 @@ class GuardedSocket(socket.socket):
             shut(self)
 
     def close(self) -> None:
-        """Close it and let go of the gate."""
+        """Close it and let go of the scope."""
         self._forget()
         with self._guard:
             super().close()
 
     def dial(self, address: tuple[str, int], timeout: float) -> None:
-        """Connect within `timeout` seconds. Raises OSError, TimeoutError, or what the gate raises."""
+        """Connect within `timeout` seconds. Raises OSError, TimeoutError, or what the scope raises."""
         end = min(self.deadline, time.monotonic() + timeout)
         self.setblocking(False)
         code = self.connect_ex(address)
-        # A gate that closed before the connect began had nothing to shut down; one that closes later wakes the poll.
-        self.gate.check()
+        # A scope that closed before the connect began had nothing to shut down; one that closes later wakes the poll.
+        self.scope.check()
         if code == errno.EINPROGRESS:
             poll = select.poll()
             poll.register(self, select.POLLOUT)
             if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
                 raise TimeoutError
-            self.gate.check()
+            self.scope.check()
             code = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, errno.errorcode.get(code, ""))
@@ -102,17 +102,17 @@ class GuardedSocket(socket.socket):
         super().sendall(*args)
 
 
-def connect(host: str, port: int, gate: Gate, *, timeout: float, connect_timeout: float) -> GuardedSocket:
+def connect(host: str, port: int, scope: CancelScope, *, timeout: float, connect_timeout: float) -> GuardedSocket:
     """A connection to the first address of `host` that takes it; everything done with it ends within `timeout` seconds.
 
     Each address has `connect_timeout` seconds. Looking up a name cannot be interrupted. Raises OSError, and what the
     gate raises.
     """
-    gate.check()
+    scope.check()
     deadline = time.monotonic() + timeout
     last: OSError = TimeoutError()
     for family, _, _, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = GuardedSocket(family, gate, deadline)
+        sock = GuardedSocket(family, scope, deadline)
         try:
             sock.dial((str(place[0]), int(place[1])), connect_timeout)
         except OSError as error:
@@ -142,7 +142,7 @@ def exchange(
 
     Raises OSError (TimeoutError when the deadline passed, ssl.SSLError), http.client.HTTPException and ValueError for
     what is not HTTP, as long as the head is not complete; after that what came is returned (`Response.cut`). Whether
-    the gate was the reason is for the caller to ask.
+    the scope was the reason is for the caller to ask.
     """
     with contextlib.ExitStack() as stack:
         wire: socket.socket = stack.enter_context(sock)
@@ -176,7 +176,7 @@ def shut(sock: socket.socket) -> None:
 def _secured(sock: GuardedSocket, tls: ssl.SSLContext, name: str, stack: contextlib.ExitStack) -> socket.socket:
     """The connection over TLS, which takes the socket over: a second handle ends it."""
     handle = stack.enter_context(socket.socket(fileno=os.dup(sock.fileno())))
-    stack.callback(sock.gate.on_close(lambda: shut(handle)))
+    stack.callback(sock.scope.on_close(lambda: shut(handle)))
     # The time-out of a handshake is one of each of its reads.
     timer = threading.Timer(_left(sock.deadline), shut, (handle,))
     timer.daemon = True

@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 from deployer.core import failpoints
 from deployer.core.backoff import Backoff
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -33,7 +34,6 @@ from deployer.core.errors import (
     KubeRejected,
     KubeUnavailable,
 )
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube import connection, proxied
@@ -103,8 +103,8 @@ class _Request:
 class KubeClient:
     """The verbs. Thread-safe.
 
-    Every verb takes a `gate`: reads end with it, writes do not begin once it is closed, waits between attempts go
-    through it. All raise KubeError subclasses, and what the gate raises. Without a gate, or when it has no deadline,
+    Every verb takes a `scope`: reads end with it, writes do not begin once it is closed, waits between attempts go
+    through it. All raise KubeError subclasses, and what the scope raises. Without a scope, or when it has no deadline,
     a call retries for `RETRY_BUDGET` seconds.
     """
 
@@ -143,9 +143,9 @@ class KubeClient:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def get(self, kind: Kind, name: str, namespace: str | None = None, *, gate: Gate | None = None) -> Document:
+    def get(self, kind: Kind, name: str, namespace: str | None = None, *, scope: CancelScope | None = None) -> Document:
         """The object. Raises KubeNotFound."""
-        return self._json(_request("get", "GET", kind, namespace, name), gate)
+        return self._json(_request("get", "GET", kind, namespace, name), scope)
 
     def list(
         self,
@@ -154,7 +154,7 @@ class KubeClient:
         labels: Labels = None,
         field_selector: str | None = None,
         *,
-        gate: Gate | None = None,
+        scope: CancelScope | None = None,
         retry: bool = True,
     ) -> tuple[Documents, str]:
         """The objects (with `apiVersion` and `kind`, which the server leaves out) and the list's resourceVersion.
@@ -162,7 +162,7 @@ class KubeClient:
         `namespace` None means all of them; `retry` False makes it a single attempt.
         """
         query = {"labelSelector": _selector(labels), "fieldSelector": field_selector}
-        document = self._json(_request("list", "GET", kind, namespace, query=query), gate, retry=retry)
+        document = self._json(_request("list", "GET", kind, namespace, query=query), scope, retry=retry)
         items = document.get("items") or []
         for item in items:
             item.setdefault("apiVersion", kind.api_version)
@@ -175,13 +175,13 @@ class KubeClient:
         namespace: str | None,
         resource_version: str,
         *,
-        gate: Gate | None = None,
+        scope: CancelScope | None = None,
         silence: float = WATCH_SILENCE,
         opened: Callable[[], None] = lambda: None,
     ) -> Generator[tuple[str, Document], None, None]:
         """Changes after `resource_version` as (type, object), until the server ends the stream; bookmarks included.
 
-        `opened` is called when the server has granted it. Closing the gate breaks it off at once. A line that cannot
+        `opened` is called when the server has granted it. Closing the scope breaks it off at once. A line that cannot
         be decoded comes as `(UNDECODABLE, {})`. One attempt. Raises KubeExpired on 410 in either form,
         KubeUnavailable with reason `SILENT` when nothing came for `silence` seconds, or no answer at all.
         """
@@ -189,7 +189,7 @@ class KubeClient:
         query["timeoutSeconds"] = str(random.randint(300, 600))
         request = _request("watch", "GET", kind, namespace, query=query)
         self._count("watch")
-        with self._abortable(gate) as call:
+        with self._abortable(scope) as call:
             try:
                 answer = self._transport.stream(request.target, call, silence)
                 if isinstance(answer, Answer):
@@ -199,8 +199,8 @@ class KubeClient:
                     opened()
                     yield from _events(request, answer)
             except (NotSent, Lost) as error:
-                if gate is not None:
-                    gate.check()
+                if scope is not None:
+                    scope.check()
                 reason = SILENT if isinstance(error, Silent) else ""
                 raise KubeUnavailable(f"the watch of {request.where} broke off: {error}", reason=reason) from error
 
@@ -212,7 +212,7 @@ class KubeClient:
         tail_lines: int = 20,
         previous: bool = False,
         *,
-        gate: Gate | None = None,
+        scope: CancelScope | None = None,
     ) -> str:
         """The last lines of a container's log, at most 64 KiB; `previous`: of the run before the last restart.
 
@@ -225,7 +225,7 @@ class KubeClient:
             "previous": "true" if previous else None,
         }
         request = _request("log", "GET", POD, namespace, pod, query=query, subresource="log")
-        return self._send(request, gate, retry=False).body[-LOG_BYTES:].decode("utf-8", "replace")
+        return self._send(request, scope, retry=False).body[-LOG_BYTES:].decode("utf-8", "replace")
 
     def pod_proxy(
         self,
@@ -239,7 +239,7 @@ class KubeClient:
         host: str = "",
         seconds: float,
         limit: int,
-        gate: Gate | None = None,
+        scope: CancelScope | None = None,
     ) -> Answer:
         """What a pod answers on a port, asked through the API server: one attempt, `seconds` for everything.
 
@@ -256,15 +256,15 @@ class KubeClient:
             headers = {**headers, "Host": host}
         request = _request(proxied.RIGHTS[method], method, POD, namespace, f"{pod}:{port}", subresource=f"proxy{path}")
         request = dataclasses.replace(request, where=f"pods/proxy {pod}:{port} in namespace {namespace}")
-        with self._abortable(gate, last=True) as call:
+        with self._abortable(scope, last=True) as call:
             self._count("proxy")
             try:
                 answer = self._transport.pass_on(
                     method, request.target, headers, call=call, seconds=seconds, limit=limit
                 )
             except (NotSent, Lost) as error:
-                if gate is not None:
-                    gate.check()
+                if scope is not None:
+                    scope.check()
                 unreachable = isinstance(error, NotSent)
                 text = f"the API server at {self.address} cannot be reached" if unreachable else "no complete answer"
                 raise KubeUnavailable(f"{text}: {error}") from error
@@ -273,13 +273,13 @@ class KubeClient:
             self._refuse(request, answer)
         return answer
 
-    def version(self, *, gate: Gate | None = None) -> Document:
+    def version(self, *, scope: CancelScope | None = None) -> Document:
         """The API server's answer to `/version`."""
-        return self._json(_Request("version", "GET", "/version", "/version"), gate)
+        return self._json(_Request("version", "GET", "/version", "/version"), scope)
 
-    def review(self, kind: Kind, body: Document, *, gate: Gate | None = None) -> Document:
+    def review(self, kind: Kind, body: Document, *, scope: CancelScope | None = None) -> Document:
         """POST of a question (`reviews.py`): it changes nothing, so it may be repeated and ends with its gate."""
-        return self._json(_request("create", "POST", kind, None, body=body, repeatable=True), gate)
+        return self._json(_request("create", "POST", kind, None, body=body, repeatable=True), scope)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class KubeClient:
         namespace: str | None = None,
         dry_run: bool = False,
         *,
-        gate: Gate | None = None,
+        scope: CancelScope | None = None,
     ) -> Document:
         """POST with strict field validation. Raises KubeAlreadyExists, KubeRejected.
 
@@ -298,7 +298,7 @@ class KubeClient:
         """
         query = {"fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
         request = _request("create", "POST", kind, namespace, query=query, body=body, writes=not dry_run)
-        return self._json(request, gate)
+        return self._json(request, scope)
 
     def try_create(
         self,
@@ -308,7 +308,7 @@ class KubeClient:
         *,
         warned: Callable[[str], None],
         strict: bool = True,
-        gate: Gate | None = None,
+        scope: CancelScope | None = None,
     ) -> None:
         """Return when the API server would create the object, raise as `create` does when not; it writes nothing.
 
@@ -317,10 +317,10 @@ class KubeClient:
         """
         query = {"fieldValidation": "Strict" if strict else "Warn", "dryRun": "All"}
         request = _request("create", "POST", kind, namespace, query=query, body=body)
-        self._json(dataclasses.replace(request, warned=warned), gate, retry=False)
+        self._json(dataclasses.replace(request, warned=warned), scope, retry=False)
 
     def replace(
-        self, kind: Kind, name: str, body: Document, namespace: str | None = None, *, gate: Gate | None = None
+        self, kind: Kind, name: str, body: Document, namespace: str | None = None, *, scope: CancelScope | None = None
     ) -> Document:
         """PUT with strict field validation. Raises KubeConflict when `body` has an old resourceVersion."""
         repeatable = bool(body.get("metadata", {}).get("resourceVersion"))
@@ -329,11 +329,11 @@ class KubeClient:
             _request(
                 "replace", "PUT", kind, namespace, name, query=query, body=body, writes=True, repeatable=repeatable
             ),
-            gate,
+            scope,
         )
 
     def patch(
-        self, kind: Kind, name: str, patch: Document, namespace: str | None = None, *, gate: Gate | None = None
+        self, kind: Kind, name: str, patch: Document, namespace: str | None = None, *, scope: CancelScope | None = None
     ) -> Document:
         """JSON merge patch (RFC 7396). With a resourceVersion in it, KubeConflict when the object has changed."""
         repeatable = bool((patch.get("metadata") or {}).get("resourceVersion"))
@@ -342,7 +342,7 @@ class KubeClient:
             _request(
                 "patch", "PATCH", kind, namespace, name, query=query, body=patch, writes=True, repeatable=repeatable
             ),
-            gate,
+            scope,
         )
 
     def delete(
@@ -355,7 +355,7 @@ class KubeClient:
         resource_version: str | None = None,
         propagation: str = "Background",
         grace_seconds: int | None = None,
-        gate: Gate | None = None,
+        scope: CancelScope | None = None,
     ) -> bool:
         """Delete exactly that object. True when it is gone already; False when something holds it for a while yet, as
         its grace time or a finalizer does. Raises KubeNotFound, and KubeConflict when the name is somebody else's now.
@@ -371,14 +371,14 @@ class KubeClient:
         }
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
-        answer = self._json(_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), gate)
+        answer = self._json(_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), scope)
         # A Status, or (kinds like Service) the object as it was; one that stays for a while is marked.
         return not (answer.get("metadata") or {}).get("deletionTimestamp")
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    def _json(self, request: _Request, gate: Gate | None, *, retry: bool = True) -> Document:
-        answer = self._send(request, gate, retry=retry)
+    def _json(self, request: _Request, scope: CancelScope | None, *, retry: bool = True) -> Document:
+        answer = self._send(request, scope, retry=retry)
         try:
             document = json.loads(answer.body)
         except ValueError:
@@ -391,27 +391,27 @@ class KubeClient:
             )
         return document
 
-    def _send(self, request: _Request, gate: Gate | None, *, retry: bool = True) -> Answer:
+    def _send(self, request: _Request, scope: CancelScope | None, *, retry: bool = True) -> Answer:
         """The answer, a 2xx. Retries what may be retried within the time that there is."""
         end = time.monotonic() + RETRY_BUDGET
         attempt = 0
         while True:
             try:
-                return self._attempt(request, gate)
+                return self._attempt(request, scope)
             except _Retry as again:
                 attempt += 1
                 wait = max(again.after, BACKOFF.after(attempt))
-                # A gate's deadline is the caller's word on how long to go on; only without one there is ours.
-                own_limit = gate is None or gate.deadline is None
+                # A scope's deadline is the caller's word on how long to go on; only without one there is ours.
+                own_limit = scope is None or scope.deadline is None
                 refused = again.refused and attempt > REFUSALS_BORNE and not self.changing_hands
                 if not retry or refused or (own_limit and time.monotonic() + wait > end):
                     raise again.error from again.error.__cause__
-                _pause(gate, wait, again.error)
+                _pause(scope, wait, again.error)
 
-    def _attempt(self, request: _Request, gate: Gate | None) -> Answer:
+    def _attempt(self, request: _Request, scope: CancelScope | None) -> Answer:
         """One exchange. Raises _Retry when the same request may be sent again, else KubeError."""
         try:
-            answer = self._exchange(request, gate)
+            answer = self._exchange(request, scope)
         except NotSent as error:
             text = f"the API server at {self.address} cannot be reached: {error}"
             raise _Retry(KubeUnavailable(text)) from error
@@ -422,7 +422,7 @@ class KubeClient:
                 text += "; is it https:// instead of http://?"
             lost = KubeUnavailable(text)
             if not request.writes:
-                _pause(gate, 0.0, lost)  # it may have been the gate that broke it off
+                _pause(scope, 0.0, lost)  # it may have been the scope that broke it off
             if request.repeatable:
                 raise _Retry(lost) from error
             raise lost from error
@@ -457,32 +457,32 @@ class KubeClient:
             text = f"{error}; {self._transport.unknown}"
             raise KubeForbidden(text, status=answer.status, reason=error.reason) from None
 
-    def _exchange(self, request: _Request, gate: Gate | None) -> Answer:
+    def _exchange(self, request: _Request, scope: CancelScope | None) -> Answer:
         args = (request.method, request.target, request.body, request.content_type)
         if request.writes:
-            # Sent to its end even when the gate closes meanwhile: `gate.settle` waits for it.
-            with gate.writing() if gate is not None else contextlib.nullcontext():
+            # Sent to its end even when the scope closes meanwhile: `scope.settle` waits for it.
+            with scope.writing() if scope is not None else contextlib.nullcontext():
                 failpoints.hit("kube.before")
                 self._count(request.verb)
                 answer = self._transport.send(*args, call=Call(), timeout=self._transport.read_timeout)
                 failpoints.hit("kube.after")
                 return answer
-        with self._abortable(gate) as call:
+        with self._abortable(scope) as call:
             self._count(request.verb)
             timeout = self._transport.read_timeout
-            if gate is not None:
-                timeout = max(0.05, gate.remaining(timeout))
+            if scope is not None:
+                timeout = max(0.05, scope.remaining(timeout))
             return self._transport.send(*args, call=call, timeout=timeout)
 
     @contextlib.contextmanager
-    def _abortable(self, gate: Gate | None, *, last: bool = False) -> Iterator[Call]:
-        """A call that is broken off when the gate closes."""
+    def _abortable(self, scope: CancelScope | None, *, last: bool = False) -> Iterator[Call]:
+        """A call that is broken off when the scope closes."""
         call = Call(last=last)
-        if gate is None:
+        if scope is None:
             yield call
             return
-        gate.check()
-        forget = gate.on_close(call.abort)
+        scope.check()
+        forget = scope.on_close(call.abort)
         try:
             yield call
         finally:
@@ -513,13 +513,13 @@ class _Retry(Exception):
         self.refused = refused
 
 
-def _pause(gate: Gate | None, seconds: float, error: KubeError) -> None:
+def _pause(scope: CancelScope | None, seconds: float, error: KubeError) -> None:
     """Wait before the next attempt; a deadline that passes meanwhile says what stood in the way."""
-    if gate is None:
+    if scope is None:
         time.sleep(seconds)
         return
     try:
-        gate.pause(seconds)
+        scope.pause(seconds)
     except DeadlineExceeded as over:
         raise DeadlineExceeded(f"{over}; last: {error}") from error
 

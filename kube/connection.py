@@ -18,7 +18,7 @@ from deployer.core.settings import Settings, is_loopback
 from deployer.kube.transport import Basic, Credentials, FromClient, TokenFile, Transport
 
 POOL_SIZE = 256
-"""Connections that are kept open at most: one for each of 128 workers, the rest for mirrors and REST."""
+"""Connections that are kept open at most: one for each of 128 workers, the rest for informers and REST."""
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

@@ -1,4 +1,4 @@
-"""Shared list-watch mirrors: what is in a namespace, kept up to date by one watch, and waiting for it to change.
+"""Shared list-watch informers: what is in a namespace, kept up to date by one watch, and waiting for it to change.
 
 The official client's informers are not used: they retry without a pause, hang on a silent stream and stop at the first
 event that they cannot decode.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from deployer.core.backoff import Backoff
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import Kind
 from deployer.core.contract.kube import CONTROLLED_BY, ClusterEvent
 from deployer.core.errors import (
@@ -24,7 +25,6 @@ from deployer.core.errors import (
     KubeUnavailable,
     Revoked,
 )
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube.client import REFUSALS_BORNE, SILENT, WATCH_SILENCE, KubeClient
 
@@ -34,10 +34,10 @@ Key = tuple[str, str]
 
 
 INVOLVED = "@involved"
-"""In a mirror's selector for Events: the object that the Event is about, by uid or as `Kind/name`."""
+"""In an informer's selector for Events: the object that the Event is about, by uid or as `Kind/name`."""
 
 IDLE = 60.0
-"""Seconds after the last use for which a mirror goes on watching."""
+"""Seconds after the last use for which an informer goes on watching."""
 
 RECONNECT = Backoff(first=0.1, most=1.0, spread=(0.8, 1.2))
 """Pauses before connecting again: the first ones are quick, then about one a second."""
@@ -64,7 +64,7 @@ Met = Callable[[Sequence[Document]], bool]
 class _Waiter:
     """Who waits for objects that match a selector: for any change of them, or until they are as `met` wants.
 
-    `wake` is called under the mirror's lock.
+    `wake` is called under the informer's lock.
     """
 
     def __init__(self, selector: Mapping[str, str], wake: Callable[[], None], met: Met | None = None) -> None:
@@ -75,7 +75,7 @@ class _Waiter:
         self.error: KubeError | None = None
 
 
-class Mirror:
+class Informer:
     """The objects of one kind in one namespace (None: in all). Watches while it is used, and a minute longer.
 
     The dicts that it gives are shared by everybody: never change them. `skipped` counts undecodable events, `problem`
@@ -99,7 +99,7 @@ class Mirror:
         self._silence = silence
         self._idle = idle
         self._lock = threading.Lock()
-        self._gate = Gate()
+        self._scope = CancelScope()
         self._thread: threading.Thread | None = None
         self._used = 0.0
         self._waiting = 0
@@ -112,10 +112,10 @@ class Mirror:
 
     # --- using ----------------------------------------------------------------------------------------------------
 
-    def items(self, labels: Mapping[str, str] | None = None, gate: Gate | None = None) -> list[Document]:
-        """What is known now; blocks only until the first list is there. Raises KubeError, and what the gate raises."""
-        gate = gate or Gate(time.monotonic() + 30.0)
-        return self.wait(lambda found: (found,), gate, labels=labels)[0]
+    def items(self, labels: Mapping[str, str] | None = None, scope: CancelScope | None = None) -> list[Document]:
+        """What is known now; blocks only until the first list is there. Raises KubeError, and what the scope raises."""
+        scope = scope or CancelScope(time.monotonic() + 30.0)
+        return self.wait(lambda found: (found,), scope, labels=labels)[0]
 
     def known(self, labels: Mapping[str, str] | None = None) -> list[Document]:
         """Like `items`, but at once: nothing until the first list is there. Raises KubeError when it may not look, or
@@ -126,29 +126,29 @@ class Mirror:
             self._start()
             return self._select(labels or {}) if self._synced else []
 
-    def synced(self, gate: Gate) -> None:
+    def synced(self, scope: CancelScope) -> None:
         """Wait for the first list."""
-        self.items({CONTROLLED_BY: ""}, gate)
+        self.items({CONTROLLED_BY: ""}, scope)
 
     def wait(
         self,
         condition: Callable[[list[Document]], T | None],
-        gate: Gate,
+        scope: CancelScope,
         *,
         labels: Mapping[str, str] | None = None,
         recheck: float | None = None,
         event: threading.Event | None = None,
     ) -> T:
-        """The first truthy answer of `condition`, which is asked about the matching objects, first once the mirror
+        """The first truthy answer of `condition`, which is asked about the matching objects, first once the informer
         is synced and then whenever one of them appears, changes or goes; also every `recheck` seconds, for conditions
         in which time plays a part, and when somebody sets `event`, for those that look at more than these objects
-        (`waking`). Raises KubeError when the mirror may not look, and what the gate raises.
+        (`waking`). Raises KubeError when the informer may not look, and what the scope raises.
         """
         event = event or threading.Event()
         try:
             with self.waking(event, labels) as waiter:
                 while True:
-                    gate.check()
+                    scope.check()
                     event.clear()
                     with self._lock:
                         if waiter.error is not None:
@@ -157,7 +157,7 @@ class Mirror:
                         found = self._select(waiter.selector) if self._synced else None
                     if found is not None and (answer := condition(found)):
                         return answer
-                    gate.wait(event, float("inf") if recheck is None or found is None else recheck)
+                    scope.wait(event, float("inf") if recheck is None or found is None else recheck)
         except DeadlineExceeded as over:
             if self.problem:
                 raise DeadlineExceeded(f"{over}; {self.problem}") from KubeUnavailable(self.problem)
@@ -176,8 +176,8 @@ class Mirror:
 
     def on_event(self, event: ClusterEvent, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` when the event has come (at once if that is so already, and with each change of the objects as
-        long as it is), or the mirror may not look. Returns the function that unsubscribes. `wake` must only set a flag:
-        it runs under the mirror's lock.
+        long as it is), or the informer may not look. Returns the function that unsubscribes. `wake` must only set a
+        flag: it runs under the informer's lock.
         """
         waiter = _Waiter(event.labels, wake, event.has_come)
         with self._lock:
@@ -202,7 +202,7 @@ class Mirror:
 
     def stop(self) -> None:
         """Begin to end; `close` waits for it."""
-        self._gate.close(Revoked("the service is stopping"))
+        self._scope.close(Revoked("the service is stopping"))
 
     def close(self) -> None:
         """End the watch and everybody's waiting."""
@@ -290,7 +290,7 @@ class Mirror:
     def _start(self) -> None:
         self._used = time.monotonic()
         if self._thread is None:
-            self._gate.check()
+            self._scope.check()
             name = f"mirror-{self.kind.plural}-{self.namespace or 'all'}"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
@@ -330,7 +330,7 @@ class Mirror:
             began, wait = time.monotonic(), 0.0
             try:
                 if not self._version:
-                    items, version = self._client.list(self.kind, self.namespace, gate=self._gate, retry=False)
+                    items, version = self._client.list(self.kind, self.namespace, scope=self._scope, retry=False)
                     self._replace(items, version)
                 if self._follow():
                     return
@@ -338,14 +338,14 @@ class Mirror:
                 wait = self._after(error, failures)
             failures = 1 if time.monotonic() - began >= SETTLED else min(failures + 1, 20)
             backoff = RECONNECT if self._version else RELIST
-            self._gate.pause(max(wait, backoff.after(failures)))
+            self._scope.pause(max(wait, backoff.after(failures)))
             if self._rest():
                 return
 
     def _follow(self) -> bool:
-        """Apply one watch's events until it ends; True when the mirror has gone to rest meanwhile."""
+        """Apply one watch's events until it ends; True when the informer has gone to rest meanwhile."""
         events = self._client.watch(
-            self.kind, self.namespace, self._version, gate=self._gate, silence=self._silence, opened=self._opened
+            self.kind, self.namespace, self._version, scope=self._scope, silence=self._silence, opened=self._opened
         )
         with contextlib.closing(events):
             for type_, found in events:
@@ -387,36 +387,36 @@ class Mirror:
         return failures <= REFUSALS_BORNE or self._client.changing_hands
 
 
-class Mirrors:
-    """One mirror for each kind and namespace that somebody looks at."""
+class Informers:
+    """One informer for each kind and namespace that somebody looks at."""
 
     def __init__(self, client: KubeClient, *, silence: float = WATCH_SILENCE, idle: float = IDLE) -> None:
         self._client = client
         self._silence = silence
         self._idle = idle
         self._lock = threading.Lock()
-        self._mirrors: dict[tuple[Kind, str | None], Mirror] = {}
+        self._informers: dict[tuple[Kind, str | None], Informer] = {}
         self._closed = False
 
-    def get(self, kind: Kind, namespace: str | None) -> Mirror:
-        """The shared mirror. It begins to watch when it is first asked something. Raises Revoked after `close`."""
+    def get(self, kind: Kind, namespace: str | None) -> Informer:
+        """The shared informer. It begins to watch when it is first asked something. Raises Revoked after `close`."""
         with self._lock:
             if self._closed:
                 raise Revoked("the service is stopping")
             key = (kind, namespace)
-            if key not in self._mirrors:
-                self._mirrors[key] = Mirror(self._client, kind, namespace, silence=self._silence, idle=self._idle)
-            return self._mirrors[key]
+            if key not in self._informers:
+                self._informers[key] = Informer(self._client, kind, namespace, silence=self._silence, idle=self._idle)
+            return self._informers[key]
 
     def close(self) -> None:
         """End all of them."""
         with self._lock:
             self._closed = True
-            mirrors = list(self._mirrors.values())
-        for mirror in mirrors:
-            mirror.stop()
-        for mirror in mirrors:
-            mirror.close()
+            informers = list(self._informers.values())
+        for informer in informers:
+            informer.stop()
+        for informer in informers:
+            informer.close()
 
 
 def _key(found: Document) -> Key:

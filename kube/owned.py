@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from deployer.core.backoff import Backoff
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
 from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Owner
 from deployer.core.errors import (
@@ -23,15 +24,14 @@ from deployer.core.errors import (
     KubeUnavailable,
     StepFailed,
 )
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube.adoption import original_ingress
 from deployer.kube.client import KubeClient
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.kube.ownership import (
     ANNOTATION_APP,
     ANNOTATION_DEPLOYMENT,
-    ANNOTATION_EPOCH,
+    ANNOTATION_FENCING_TOKEN,
     ANNOTATION_INSTANCE,
     ANNOTATION_ROLE,
     LABEL_MANAGED_BY,
@@ -48,13 +48,13 @@ ATTEMPTS = 6
 """How often an edit is made anew when somebody else was quicker."""
 
 LOOK_AGAIN = Backoff(first=0.02, most=1.0)
-"""Pauses between two looks at something that goes, while a mirror may lag behind."""
+"""Pauses between two looks at something that goes, while an informer may lag behind."""
 
 VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
 """Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
 
 
-class Ledger(Protocol):
+class Inventory(Protocol):
     """Keeps account of what each deployment makes, so that whatever happens it can be removed again."""
 
     def making(self, deployment: str, kind: Kind, name: str) -> None:
@@ -68,40 +68,45 @@ class OwnedKube(KubeAccess):
     """`KubeAccess` through the client and the shared informers, with every object that is made in the inventory."""
 
     def __init__(
-        self, client: KubeClient, mirrors: Mirrors, owner: Owner, gate: Gate, ledger: Ledger | None = None
+        self,
+        client: KubeClient,
+        informers: Informers,
+        owner: Owner,
+        scope: CancelScope,
+        inventory: Inventory | None = None,
     ) -> None:
         self.owner = owner
-        self.gate = gate
+        self.scope = scope
         self._client = client
-        self._mirrors = mirrors
-        self._ledger = ledger
+        self._informers = informers
+        self._inventory = inventory
 
-    def with_gate(self, gate: Gate) -> OwnedKube:
-        return OwnedKube(self._client, self._mirrors, self.owner, gate, self._ledger)
+    def with_scope(self, scope: CancelScope) -> OwnedKube:
+        return OwnedKube(self._client, self._informers, self.owner, scope, self._inventory)
 
     def for_deployment(self, deployment: str) -> OwnedKube:
         owner = dataclasses.replace(self.owner, deployment=deployment)
-        return OwnedKube(self._client, self._mirrors, owner, self.gate, self._ledger)
+        return OwnedKube(self._client, self._informers, owner, self.scope, self._inventory)
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Document | None:
         try:
-            return self._client.get(kind, name, self._place(kind, namespace), gate=self.gate)
+            return self._client.get(kind, name, self._place(kind, namespace), scope=self.scope)
         except KubeNotFound:
             return None
 
     def list(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
-        return self._client.list(kind, self._place(kind, namespace), labels, gate=self.gate)[0]
+        return self._client.list(kind, self._place(kind, namespace), labels, scope=self.scope)[0]
 
     def everywhere(self, kind: Kind) -> Documents:
-        return self._client.list(kind, None, gate=self.gate)[0]
+        return self._client.list(kind, None, scope=self.scope)[0]
 
     def items(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
-        return self._mirrors.get(kind, self._place(kind, namespace)).items(labels, self.gate)
+        return self._informers.get(kind, self._place(kind, namespace)).items(labels, self.scope)
 
     def known(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
-        return self._mirrors.get(kind, self._place(kind, namespace)).known(labels)
+        return self._informers.get(kind, self._place(kind, namespace)).known(labels)
 
     def wait(
         self,
@@ -113,24 +118,24 @@ class OwnedKube(KubeAccess):
         event: threading.Event | None = None,
         namespace: str | None = None,
     ) -> T:
-        mirror = self._mirrors.get(kind, self._place(kind, namespace))
-        return mirror.wait(condition, self.gate, labels=labels, recheck=recheck, event=event)
+        informer = self._informers.get(kind, self._place(kind, namespace))
+        return informer.wait(condition, self.scope, labels=labels, recheck=recheck, event=event)
 
     def waking(
         self, kind: Kind, event: threading.Event, labels: Mapping[str, str], namespace: str | None = None
     ) -> contextlib.AbstractContextManager[object]:
-        return self._mirrors.get(kind, self._place(kind, namespace)).waking(event, labels)
+        return self._informers.get(kind, self._place(kind, namespace)).waking(event, labels)
 
     def gone(self, kind: Kind, labels: Mapping[str, str], namespace: str | None = None) -> Gone:
         return Gone(kind, self._place(kind, namespace), dict(labels))
 
     def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
-        return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, gate=self.gate)
+        return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, scope=self.scope)
 
     def events(self, about: str) -> Documents:
         kind, slash, name = about.partition("/")
         selector = f"involvedObject.kind={kind},involvedObject.name={name}" if slash else f"involvedObject.uid={about}"
-        found = self._client.list(EVENT, self.owner.namespace, None, selector, gate=self.gate, retry=False)[0]
+        found = self._client.list(EVENT, self.owner.namespace, None, selector, scope=self.scope, retry=False)[0]
         return sorted(found, key=event_time)
 
     def _place(self, kind: Kind, namespace: str | None) -> str | None:
@@ -192,11 +197,11 @@ class OwnedKube(KubeAccess):
         place = f"in namespace {self.owner.namespace}"
         return ForeignObject(f"{kind.kind} {_name(found)} {place} exists already and belongs {whose}")
 
-    def _check_epoch(self, kind: Kind, found: Document) -> None:
-        if (epoch := epoch_of(found)) > self.owner.epoch:
+    def _check_fencing_token(self, kind: Kind, found: Document) -> None:
+        if (fencing_token := fencing_token_of(found)) > self.owner.fencing_token:
             raise Fenced(
-                f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} was written under epoch {epoch}, "
-                f"this process holds {self.owner.epoch}: another one carries on with app {self.owner.app}"
+                f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} has fencing token {fencing_token}, "
+                f"this process holds {self.owner.fencing_token}: another one carries on with app {self.owner.app}"
             )
 
     # --- versioned objects ----------------------------------------------------------------------------------------
@@ -204,16 +209,16 @@ class OwnedKube(KubeAccess):
     def create(self, kind: Kind, body: Document) -> Document:
         name = body["metadata"]["name"]
         body = copy.deepcopy(body)
-        body["metadata"].setdefault("annotations", {})[ANNOTATION_EPOCH] = str(self.owner.epoch)
+        body["metadata"].setdefault("annotations", {})[ANNOTATION_FENCING_TOKEN] = str(self.owner.fencing_token)
         body["metadata"].setdefault("labels", {})[LABEL_MANAGED_BY] = MANAGED_BY
-        if self._ledger is not None:
-            with self.gate.writing():
-                self._ledger.making(self.owner.deployment, kind, name)
+        if self._inventory is not None:
+            with self.scope.writing():
+                self._inventory.making(self.owner.deployment, kind, name)
         for attempt in range(ATTEMPTS):
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict):
                 lost: KubeUnavailable | None = None
                 try:
-                    return self._client.create(kind, body, self.owner.namespace, gate=self.gate)
+                    return self._client.create(kind, body, self.owner.namespace, scope=self.scope)
                 except KubeAlreadyExists:
                     pass  # by whom is what the rest is about
                 except KubeUnavailable as error:
@@ -227,7 +232,7 @@ class OwnedKube(KubeAccess):
                     return found
                 if not self.is_ours(found) or _annotations(found).get(ANNOTATION_DEPLOYMENT) in self.owner.keep:
                     raise self.foreign(kind, found)
-                self._check_epoch(kind, found)
+                self._check_fencing_token(kind, found)
                 # Foreground: a leftover's pods have the labels of the new ones, so they must be gone before those.
                 if not self._remove(kind, found, "Foreground"):
                     self._await_gone(kind, found)
@@ -249,8 +254,8 @@ class OwnedKube(KubeAccess):
             return self.owned_by(found, wanted) or (original_ok and is_original(found, self.owner.app))
 
         gone = self._delete(kind, name, ours, propagation, wait_gone, fenced=False)
-        if gone and wait_gone and self._ledger is not None:
-            self._ledger.removed(wanted, kind, name)
+        if gone and wait_gone and self._inventory is not None:
+            self._inventory.removed(wanted, kind, name)
         return gone
 
     def delete_orphan(self, pod: Document) -> None:
@@ -284,15 +289,18 @@ class OwnedKube(KubeAccess):
                 original = original_ok and is_original(found, owner.app)
                 if not original and not self.owned_by(found, owner.deployment):
                     raise self.foreign(kind, found)
-                self._check_epoch(kind, found)
+                self._check_fencing_token(kind, found)
                 wanted = change(copy.deepcopy(found))
                 if wanted is None:
                     return found
                 if not original:
-                    wanted["metadata"]["annotations"] = {**_annotations(wanted), ANNOTATION_EPOCH: str(owner.epoch)}
+                    wanted["metadata"]["annotations"] = {
+                        **_annotations(wanted),
+                        ANNOTATION_FENCING_TOKEN: str(owner.fencing_token),
+                    }
                 if wanted == found:
                     return found
-                return self._client.replace(kind, name, wanted, owner.namespace, gate=self.gate)
+                return self._client.replace(kind, name, wanted, owner.namespace, scope=self.scope)
         raise self._contended(kind, name)
 
     def scale(
@@ -314,7 +322,7 @@ class OwnedKube(KubeAccess):
                 if found is not None:
                     if not self.is_ours(found) and not self.is_original(found):
                         raise self.foreign(kind, found)
-                    self._check_epoch(kind, found)
+                    self._check_fencing_token(kind, found)
                     if _deleting(found):
                         self._await_gone(kind, found)
                         continue
@@ -330,14 +338,14 @@ class OwnedKube(KubeAccess):
         metadata["annotations"] = {
             **(metadata.get("annotations") or {}),
             **self.annotations(role),
-            ANNOTATION_EPOCH: str(self.owner.epoch),
+            ANNOTATION_FENCING_TOKEN: str(self.owner.fencing_token),
         }
         metadata["labels"] = {**(metadata.get("labels") or {}), LABEL_MANAGED_BY: MANAGED_BY}
         if found is None:
-            return self._client.create(kind, wanted, self.owner.namespace, gate=self.gate)
+            return self._client.create(kind, wanted, self.owner.namespace, scope=self.scope)
         metadata["resourceVersion"] = found["metadata"]["resourceVersion"]
         metadata["uid"] = found["metadata"]["uid"]
-        return self._client.replace(kind, name, wanted, self.owner.namespace, gate=self.gate)
+        return self._client.replace(kind, name, wanted, self.owner.namespace, scope=self.scope)
 
     def delete_shared(self, kind: Kind, name: str, *, wait_gone: bool = True, original_ok: bool = False) -> bool:
 
@@ -346,18 +354,18 @@ class OwnedKube(KubeAccess):
 
         return self._delete(kind, name, ours, "Background", wait_gone, fenced=True)
 
-    def raise_epoch(self, kind: Kind, name: str) -> bool:
+    def raise_fencing_token(self, kind: Kind, name: str) -> bool:
         for attempt in range(ATTEMPTS):
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeNotFound):
                 found = self.get(kind, name)
                 if found is None or not self.is_ours(found):
                     return False
-                self._check_epoch(kind, found)
-                if epoch_of(found) < self.owner.epoch:
+                self._check_fencing_token(kind, found)
+                if fencing_token_of(found) < self.owner.fencing_token:
                     version = found["metadata"]["resourceVersion"]
-                    notes = {ANNOTATION_EPOCH: str(self.owner.epoch)}
+                    notes = {ANNOTATION_FENCING_TOKEN: str(self.owner.fencing_token)}
                     patch = {"metadata": {"resourceVersion": version, "annotations": notes}}
-                    self._client.patch(kind, name, patch, self.owner.namespace, gate=self.gate)
+                    self._client.patch(kind, name, patch, self.owner.namespace, scope=self.scope)
                 return True
         raise self._contended(kind, name)
 
@@ -380,7 +388,7 @@ class OwnedKube(KubeAccess):
             if not ours(found):
                 return False
             if fenced:
-                self._check_epoch(kind, found)
+                self._check_fencing_token(kind, found)
             with contextlib.suppress(KubeConflict):
                 if not self._remove(kind, found, propagation, fenced=fenced) and wait_gone:
                     self._await_gone(kind, found)
@@ -403,13 +411,13 @@ class OwnedKube(KubeAccess):
                 uid=metadata["uid"],
                 resource_version=metadata["resourceVersion"] if fenced else None,
                 propagation=propagation,
-                gate=self.gate,
+                scope=self.scope,
             )
         except KubeNotFound:
             return True
 
     def _await_gone(self, kind: Kind, found: Document) -> None:
-        """Wait until that object is away. Most are at once; the mirror, which may lag, is only asked for the others."""
+        """Wait until that object is away. Most are at once; the informer, which may lag, is asked for others."""
         name, uid = _name(found), found["metadata"]["uid"]
         rounds = 0
         while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
@@ -418,7 +426,7 @@ class OwnedKube(KubeAccess):
             except DeadlineExceeded as over:
                 raise self._stays(kind, now) from over
             rounds += 1
-            self.gate.pause(LOOK_AGAIN.after(rounds))
+            self.scope.pause(LOOK_AGAIN.after(rounds))
 
     def _stays(self, kind: Kind, found: Document) -> StepFailed:
         keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"
@@ -437,7 +445,7 @@ class OwnedKube(KubeAccess):
         except KubeUnavailable:
             if attempt == ATTEMPTS - 1:
                 raise
-            self.gate.pause(min(4.0, 0.2 * 2**attempt))
+            self.scope.pause(min(4.0, 0.2 * 2**attempt))
 
     def _contended(self, kind: Kind, name: str) -> StepFailed:
         return StepFailed(
@@ -448,7 +456,7 @@ class OwnedKube(KubeAccess):
         )
 
 
-def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> list[tuple[Kind, str]]:
+def find_owned(client: KubeClient, owner: Owner, scope: CancelScope | None = None) -> list[tuple[Kind, str]]:
     """(kind, name) of what the API server has of exactly `owner.deployment`, in the order of removal; of the kinds that
     ship with the Deployer. For a deployment of which no ledger is left."""
     out: list[tuple[Kind, str]] = []
@@ -459,7 +467,7 @@ def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> lis
     }.items()
     for kind in (CONTROLLER, INGRESS, SERVICE, CONFIG_MAP):
         try:
-            items = client.list(kind, owner.namespace, {LABEL_MANAGED_BY: MANAGED_BY}, gate=gate)[0]
+            items = client.list(kind, owner.namespace, {LABEL_MANAGED_BY: MANAGED_BY}, scope=scope)[0]
         except (KubeForbidden, KubeNotFound):
             if kind in (CONTROLLER, SERVICE):
                 raise
@@ -472,9 +480,9 @@ def inventory(client: KubeClient, owner: Owner, gate: Gate | None = None) -> lis
     return out
 
 
-def epoch_of(found: Document) -> int:
-    """The epoch under which the object was last written; 0 when it says none."""
-    value = _annotations(found).get(ANNOTATION_EPOCH, "")
+def fencing_token_of(found: Document) -> int:
+    """The fencing token under which the object was last written; 0 without one."""
+    value = _annotations(found).get(ANNOTATION_FENCING_TOKEN, "")
     return int(value) if value.isascii() and value.isdigit() else 0
 
 

@@ -11,7 +11,7 @@ ANNOTATION_INSTANCE = "kube-deployer/instance"
 ANNOTATION_APP = "kube-deployer/app"
 ANNOTATION_DEPLOYMENT = "kube-deployer/deployment"
 ANNOTATION_ROLE = "kube-deployer/role"
-ANNOTATION_EPOCH = "kube-deployer/epoch"
+ANNOTATION_FENCING_TOKEN = "kube-deployer/epoch"
 """On shared objects only: the fencing token of the lease under which the object was last written."""
 
 ROLE_CONTROLLER = "controller"

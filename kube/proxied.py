@@ -65,8 +65,8 @@ def check_host(address: str) -> None:
     if url.path in ("", "/") and _NOBODY_BETWEEN.fullmatch(url.hostname or ""):
         return
     raise KubeRejected(
-        "healthCheckHost cannot be sent through an API server that is reached by a name or a path, as it might be routed "
-        'elsewhere; set health_via to "direct", or name the API server by its IP address',
+        "healthCheckHost cannot be sent through an API server that is reached by a name or a path, as it might be "
+        'routed elsewhere; set health_via to "direct", or name the API server by its IP address',
         status=400,
     )
 

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import Kind
 from deployer.core.errors import KubeUnavailable
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
 
@@ -41,16 +41,16 @@ class Deed:
     name: str = ""
 
 
-def whose_token(client: KubeClient, token: str, audiences: Collection[str], *, gate: Gate) -> User | None:
+def whose_token(client: KubeClient, token: str, audiences: Collection[str], *, scope: CancelScope) -> User | None:
     """Whose token that is; None when it is nobody's, or for none of these audiences.
 
     Without `audiences` it must be for the API server itself. Raises KubeError, also for an answer that is none, and
-    what the gate raises.
+    what the scope raises.
     """
     spec: Document = {"token": token}
     if audiences:
         spec["audiences"] = sorted(audiences)
-    status = _ask(client, TOKEN_REVIEW, spec, gate)
+    status = _ask(client, TOKEN_REVIEW, spec, scope)
     if status.get("authenticated") is not True:
         return None
     # A server that knows no audiences answers without any: then the token is for the API server, whatever was asked.
@@ -69,7 +69,7 @@ def whose_token(client: KubeClient, token: str, audiences: Collection[str], *, g
     )
 
 
-def may(client: KubeClient, user: User, deed: Deed, *, gate: Gate) -> bool:
+def may(client: KubeClient, user: User, deed: Deed, *, scope: CancelScope) -> bool:
     """May the user do that? Raises as `whose_token` does."""
     attributes = {key: value for key, value in dataclasses.asdict(deed).items() if value}
     spec: Document = {"user": user.name, "groups": list(user.groups), "resourceAttributes": attributes}
@@ -77,12 +77,12 @@ def may(client: KubeClient, user: User, deed: Deed, *, gate: Gate) -> bool:
         spec["uid"] = user.uid
     if user.extra:
         spec["extra"] = {key: list(values) for key, values in user.extra.items()}
-    status = _ask(client, ACCESS_REVIEW, spec, gate)
+    status = _ask(client, ACCESS_REVIEW, spec, scope)
     return status.get("allowed") is True and status.get("denied") is not True
 
 
-def _ask(client: KubeClient, kind: Kind, spec: Document, gate: Gate) -> Document:
-    answer = client.review(kind, {"apiVersion": kind.api_version, "kind": kind.kind, "spec": spec}, gate=gate)
+def _ask(client: KubeClient, kind: Kind, spec: Document, scope: CancelScope) -> Document:
+    answer = client.review(kind, {"apiVersion": kind.api_version, "kind": kind.kind, "spec": spec}, scope=scope)
     status = answer.get("status")
     if not isinstance(status, dict):
         raise KubeUnavailable(f"the API server at {client.address} did not answer to create {kind.plural}")

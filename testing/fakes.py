@@ -15,7 +15,7 @@ from deployer.core.model.records import Document, Json
 from deployer.sdk.errors import ForeignObject
 from deployer.sdk.ingress import IngressProvider
 from deployer.sdk.kube import CONTROLLER, Kind, KubeAccess
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.sdk.strategy import Plan, Work
 
 T = TypeVar("T")
@@ -25,14 +25,14 @@ OWNER = "kube-deployer/deployment"
 
 
 class FakeKube:
-    """What `work.kube` is, on a dictionary. Every write asks the gate, and `writes` tells of it: `create Service shop`.
+    """What `work.kube` is, on a dictionary. Writes ask the scope, and `writes` tells of them: `create Service shop`.
 
     `objects` are those that are there, by kind and name; put in what a step is to find, and look at what it leaves.
     Nothing happens by itself: no controller makes pods, nobody else writes. What waits for that needs a sandbox.
     """
 
-    def __init__(self, gate: Gate, deployment: str, namespace: str = "default") -> None:
-        self.gate = gate
+    def __init__(self, scope: CancelScope, deployment: str, namespace: str = "default") -> None:
+        self.scope = scope
         self.objects: dict[tuple[Kind, str], Document] = {}
         self.writes: list[str] = []
         self._deployment = deployment
@@ -53,12 +53,12 @@ class FakeKube:
 
     def get(self, kind: Kind, name: str, namespace: str | None = None) -> Document | None:
         """As `KubeAccess.get`."""
-        self.gate.check()
+        self.scope.check()
         return copy.deepcopy(self.objects.get((kind, name)))
 
     def list(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> list[Document]:
-        """As `KubeAccess.list`; labels only, no selectors of a mirror's own."""
-        self.gate.check()
+        """As `KubeAccess.list`; labels only, no selectors of an informer's own."""
+        self.scope.check()
         wanted = (labels or {}).items()
         found = [o for (k, _), o in self.objects.items() if k == kind]
         return [copy.deepcopy(o) for o in found if wanted <= (o["metadata"].get("labels") or {}).items()]
@@ -79,17 +79,17 @@ class FakeKube:
 
     # --- ownership ------------------------------------------------------------------------------------------------
 
-    def with_gate(self, gate: Gate) -> FakeKube:
-        """The same objects, bound to another gate."""
-        return self._also(gate, self._deployment)
+    def with_scope(self, scope: CancelScope) -> FakeKube:
+        """The same objects, bound to another scope."""
+        return self._also(scope, self._deployment)
 
     def for_deployment(self, deployment: str) -> FakeKube:
         """The same objects for another deployment of the app."""
-        return self._also(self.gate, deployment)
+        return self._also(self.scope, deployment)
 
-    def _also(self, gate: Gate, deployment: str) -> FakeKube:
+    def _also(self, scope: CancelScope, deployment: str) -> FakeKube:
         made = copy.copy(self)
-        made.gate, made._deployment = gate, deployment
+        made.scope, made._deployment = scope, deployment
         return made
 
     def annotations(self, role: str) -> dict[str, str]:
@@ -152,12 +152,12 @@ class FakeKube:
         return found is None or (self.is_ours(found) and self._delete(kind, name))
 
     def _write(self, verb: str, kind: Kind, body: Document) -> Document:
-        with self.gate.writing():
+        with self.scope.writing():
             self.writes.append(f"{verb} {kind.kind} {body['metadata']['name']}")
             return self.put(kind, body)
 
     def _delete(self, kind: Kind, name: str) -> bool:
-        with self.gate.writing():
+        with self.scope.writing():
             self.writes.append(f"delete {kind.kind} {name}")
             del self.objects[kind, name]
         return True
@@ -179,12 +179,12 @@ class FakeWork:
         self.seconds = seconds
         self.ingress = ingress
         self.health: HealthRounds | None = None
-        self.kube = FakeKube(Gate(), plan.deployment, plan.namespace)
+        self.kube = FakeKube(CancelScope(), plan.deployment, plan.namespace)
 
     @property
     def work(self) -> Work:
-        """A fresh one, with a gate of its own: `fake.kube.gate.close(...)` is how somebody cancels."""
-        self.kube.gate = Gate(time.monotonic() + self.seconds)
+        """A fresh one, with a scope of its own: `fake.kube.gate.close(...)` is how somebody cancels."""
+        self.kube.scope = CancelScope(time.monotonic() + self.seconds)
         return Work(
             plan=self.plan,
             kube=cast(KubeAccess, self.kube),
@@ -193,7 +193,7 @@ class FakeWork:
             ingress=self.ingress,
             remember=self.memory.__setitem__,
             recall=self.memory.get,
-            gate=self.kube.gate,
+            scope=self.kube.scope,
             now=lambda: self.now,
         )
 

@@ -17,21 +17,21 @@ from urllib.parse import urlsplit
 
 from deployer import sandbox
 from deployer.core.clock import SteadyClock
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.contract.store import Change, Lease
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.runner import Tools
+from deployer.core.operations.runner import Dependencies
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.kube.transport import NotSent
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
@@ -98,31 +98,33 @@ class SandboxedService:
         life = self._life = _Life()
         self.store = _MortalStore(self.settings.data_dir / "deployer.db", life)
         redactor = self.redactor = Redactor()
-        self.logbook = Logbook(self.store, redactor)
+        self.deployment_log = DeploymentLog(self.store, redactor)
         self.registry = registry or self._load()
         self.client = kube_client.connect(self.settings)
         self.client._transport = _MortalTransport(self.client._transport, life)  # type: ignore[assignment]
-        self.mirrors = Mirrors(self.client, silence=self.silence)
-        tools = Tools(
+        self.informers = Informers(self.client, silence=self.silence)
+        dependencies = Dependencies(
             store=self.store,
-            logbook=self.logbook,
+            deployment_log=self.deployment_log,
             redactor=redactor,
             registry=self.registry,
             settings=self.settings,
             client=self.client,
-            mirrors=self.mirrors,
+            informers=self.informers,
             clock=self.clock(),
         )
-        self.engine = Engine(tools)
+        self.engine = Engine(dependencies)
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
-        self.service = Service(self.store, self.logbook, self.registry, self.settings, dry_run=dry_run)
+        self.service = DeploymentCommands(
+            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run
+        )
         self.engine.start()
         self._parts = [
             self.engine.stop,
-            self.mirrors.close,
+            self.informers.close,
             self.client.close,
-            self.logbook.close,
+            self.deployment_log.close,
             self.store.close,
         ]
 
@@ -227,7 +229,7 @@ class SandboxedService:
 
     def log(self, id: str) -> str:
         """A deployment's log."""
-        return "".join(self.logbook.text(id))
+        return "".join(self.deployment_log.text(id))
 
     def answer(self, host: str, path: str = "/") -> tuple[int, str]:
         """Status and body of what the sandbox's ingress controller answers for a host, on a fresh connection."""

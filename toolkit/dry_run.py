@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, Kind
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -25,7 +26,6 @@ from deployer.core.errors import (
     KubeUnavailable,
     Problem,
 )
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.core.redaction import clean_credentials, environment_values
 from deployer.core.secret_matching import Matcher
@@ -111,7 +111,7 @@ class DryRun:
             at = ("spec", "template", "spec")
             lenient = self._settings.lenient_podspec
             question = _Question(self._try, CONTROLLER, controller, at, found, lenient, lasting=True)
-            question.ask(descriptor["namespace"], Gate(end))
+            question.ask(descriptor["namespace"], CancelScope(end))
         finally:
             self._slots.release()
         if question.unanswered:
@@ -133,13 +133,13 @@ class DryRun:
 
     def _ask(self, descriptor: Mapping[str, Any], version: str, found: Findings) -> None:
         controller = self._controller(descriptor, version)
-        gate = Gate(time.monotonic() + PATIENCE)
+        scope = CancelScope(time.monotonic() + PATIENCE)
         for kind, body, at in (
             (CONTROLLER, controller, ("spec", "template", "spec")),
             (POD, _pod_of(controller), ("spec",)),
         ):
             _Question(self._try, kind, body, at, found, self._settings.lenient_podspec).ask(
-                descriptor["namespace"], gate
+                descriptor["namespace"], scope
             )
 
 
@@ -165,14 +165,14 @@ class _Question:
             thing = thing[name]
         return thing
 
-    def ask(self, namespace: str, gate: Gate) -> None:
+    def ask(self, namespace: str, scope: CancelScope) -> None:
         """Put into the findings what there is to find. Unknown fields hide what else is wrong, and values of a wrong
         type hide everything: after the strict question comes a lenient one, without those values."""
         at = ".".join(self.at)
         strict, hidden = not self.lenient, set[dry_run_errors.Path]()
         for _ in range(ROUNDS):
             try:
-                error = self._once(namespace, gate, strict=strict)
+                error = self._once(namespace, scope, strict=strict)
             except Interrupted as over:
                 self.unanswered = True
                 patience = QUICK_PATIENCE if self.lasting else PATIENCE
@@ -197,12 +197,12 @@ class _Question:
                 hidden.add(path)
         self.found.checked.append(self.kind.kind)
 
-    def _once(self, namespace: str, gate: Gate, *, strict: bool) -> KubeError | None:
+    def _once(self, namespace: str, scope: CancelScope, *, strict: bool) -> KubeError | None:
         """The error that it is refused with. What exists already has been validated before that was noticed."""
         last: KubeError | None = None
         for _ in range(2):  # an idle connection may have been closed at the other end
             try:
-                self.try_create(self.kind, self.body, namespace, warned=self._warned, strict=strict, gate=gate)
+                self.try_create(self.kind, self.body, namespace, warned=self._warned, strict=strict, scope=scope)
             except KubeAlreadyExists:
                 return None
             except KubeUnavailable as error:

@@ -17,7 +17,7 @@ from deployer.core.model.records import Document
 from deployer.kube.ownership import (
     ANNOTATION_APP,
     ANNOTATION_DEPLOYMENT,
-    ANNOTATION_EPOCH,
+    ANNOTATION_FENCING_TOKEN,
     ANNOTATION_INSTANCE,
     ANNOTATION_ROLE,
     LABEL_MANAGED_BY,
@@ -60,7 +60,7 @@ def render(
     environment: Sequence[Document],
     image_pull_policy: str,
     service_links: bool = True,
-    epoch: int,
+    fencing_token: int,
 ) -> Workload:
     """The objects of one deployment of a normalised descriptor. Shares nothing with its arguments.
 
@@ -69,7 +69,7 @@ def render(
     environment        EnvVar dicts of the injectors
     image_pull_policy  for containers that name none; empty leaves it to Kubernetes
     service_links      for a podspec that does not say; true leaves it to Kubernetes, whose default it is
-    epoch              fencing token of the app's lease
+    fencing_token      of the app's lease
     """
     app, namespace = descriptor["appName"], descriptor["namespace"]
     controller = render_controller(
@@ -90,7 +90,7 @@ def render(
     versioned = _object("Service", namespace, labels, {**owner, ANNOTATION_ROLE: ROLE_VERSIONED_SERVICE})
     versioned["spec"] = _service_spec(labels, exposed)
     shared_labels = {"app": app, "name": service_name(app), "persistent": "true"}
-    shared_owner = {**owner, ANNOTATION_ROLE: ROLE_SERVICE, ANNOTATION_EPOCH: str(epoch)}
+    shared_owner = {**owner, ANNOTATION_ROLE: ROLE_SERVICE, ANNOTATION_FENCING_TOKEN: str(fencing_token)}
     service = _object("Service", namespace, shared_labels, shared_owner)
     service["spec"] = _service_spec({"app": app, "version": version}, exposed)
     return Workload(controller=controller, versioned_service=versioned, service=service)

@@ -20,7 +20,7 @@ from deployer.core.contract.providers import (
     Step,
     Work,
 )
-from deployer.core.errors import Hold, KubeRejected, StepFailed
+from deployer.core.errors import KubeRejected, OperatorNeeded, StepFailed
 from deployer.core.model.plan import Route
 from deployer.core.model.records import Document
 from deployer.kube import dry_run_errors, ownership
@@ -130,7 +130,7 @@ class AwaitReady(Step):
         settings = work.plan.settings
         controller = own_controller(work)
         if service := work.plan.objects.versioned_service:
-            # So that this mirror has its first list before the pods are ready, not after.
+            # So that this informer has its first list before the pods are ready, not after.
             work.kube.items(ENDPOINT_SLICE, service_slices(name_of(service)))
         checked = work.plan.health and not work.plan.descriptor.get("ignoreHealthCheck")
         pods = diagnose.await_ready(
@@ -202,7 +202,7 @@ class _MovesTraffic(Step):
     """A step that moves traffic, and moves it back."""
 
     def require_way_back(self, work: Work, service: str) -> None:
-        """Make sure that the version before can have its traffic again, on that Service. Raises Hold."""
+        """Make sure that the version before can have its traffic again, on that Service. Raises OperatorNeeded."""
         require_ready(work.kube, service, work.plan)
 
 
@@ -248,7 +248,7 @@ class SwitchRoute(_MovesTraffic):
         context = _way_back(work, back)
         work.ingress.switch(context)
         work.ingress.confirm(context)
-        work.gate.pause(work.ingress.minimum_hold)
+        work.scope.pause(work.ingress.minimum_hold)
         work.log(f"{back.host} now routes to version {back.version} again")
 
     def _give_back(self, work: Work) -> None:
@@ -267,7 +267,7 @@ class SwitchRoute(_MovesTraffic):
         work.ingress.remove(work.route())
         context = _way_back(work, back)
         provider.confirm(context)
-        work.gate.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
+        work.scope.pause(max(work.ingress.minimum_hold, provider.minimum_hold))
         provider.release(context)
         work.log(f"{back.host} now routes to version {back.version} again")
 
@@ -315,10 +315,10 @@ class DisplaceRoute(_MovesTraffic):
 
 
 def _displaced(work: Work) -> IngressProvider:
-    """The provider that had the host. Raises Hold when it is gone: nobody else can touch its objects."""
+    """The provider that had the host. Raises OperatorNeeded when it is gone: nobody else can touch its objects."""
     if work.displaced is None:
         host = work.plan.route.host if work.plan.route else ""
-        raise Hold(
+        raise OperatorNeeded(
             f"ingress provider {work.plan.displaced}, which led {host} to the version "
             "before, is not installed any more: everything is kept as it is until it is there again"
         )
@@ -333,7 +333,7 @@ def await_return(work: Work) -> None:
     back = route_back(work.plan)
     provider = work.displaced if work.plan.displaced else work.ingress
     if back is None or provider is None:
-        work.gate.pause(min(work.plan.settings.proxysleep, SERVICE_HOLD))
+        work.scope.pause(min(work.plan.settings.proxysleep, SERVICE_HOLD))
         return
     context = with_answers(work, work.route(back))
     provider.confirm(dataclasses.replace(context, pods=dataclasses.replace(context.pods, serving=True)))
@@ -404,7 +404,7 @@ class MoveService(_MovesTraffic):
         put_service(work.kube.for_deployment(previous.deployment), before, instead_of=wanted)
         work.log(f"service {name_of(wanted)} selects version {previous.version} again")
         # Nodes and clients inside the cluster follow a little later.
-        work.gate.pause(min(work.plan.settings.proxysleep, SERVICE_HOLD))
+        work.scope.pause(min(work.plan.settings.proxysleep, SERVICE_HOLD))
 
 
 # --- retire and undeploy ------------------------------------------------------------------------------------------
@@ -470,18 +470,22 @@ class CheckUnused(Step):
         plan = work.plan
         service = work.kube.get(SERVICE, ownership.service_name(plan.app))
         if service and (service["spec"].get("selector") or {}).get("version") == plan.version:
-            raise Hold(f"service {plan.app} still selects version {plan.version}, which is to be removed; it stays")
+            raise OperatorNeeded(
+                f"service {plan.app} still selects version {plan.version}, which is to be removed; it stays"
+            )
         versioned = ownership.versioned_name(plan.app, plan.version)
         if plan.route:
             if work.ingress is None:
                 provider = plan.ingress.name if plan.ingress else ""
-                raise Hold(
+                raise OperatorNeeded(
                     f"nobody can tell whether {plan.route.host} still leads to {versioned}, which is to be removed: "
                     f"ingress provider {provider} is not installed; it stays"
                 )
             state = work.ingress.state(work.route())
             if state and leads_to(state.backends, versioned):
-                raise Hold(f"the route of {state.host} still leads to {versioned}, which is to be removed; it stays")
+                raise OperatorNeeded(
+                    f"the route of {state.host} still leads to {versioned}, which is to be removed; it stays"
+                )
         return Done()
 
 
@@ -501,7 +505,7 @@ class RemoveWorkload(Step):
             uid = remove_controller(work, original_ok=original_ok)
         if uid is not None:
             selector = {CONTROLLED_BY: uid} if uid else workload_labels(work.plan)
-            # The mirror first, then the server itself: one that lags must not call pods gone that were just made.
+            # The informer first, then the server itself: one that lags must not call pods gone that were just made.
             found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
             if left := pods_left(found, uid):
                 return _park(work, uid, left, work.kube.gone(POD, selector))

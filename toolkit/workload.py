@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.contract.providers import Backend, Work
-from deployer.core.errors import DeadlineExceeded, Hold, KubeForbidden, StepFailed
+from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed
 from deployer.core.model.plan import Route
 from deployer.core.model.records import Document, Plan
 from deployer.kube import ownership
@@ -29,7 +29,7 @@ PODS_GONE = 30.0
 
 
 def own_controller(work: Work, *, fresh: bool = False) -> Document:
-    """This deployment's ReplicationController, from the mirror; `fresh`: as the API server has it at this moment.
+    """This deployment's ReplicationController, from the informer; `fresh`: as the API server has it at this moment.
 
     Raises StepFailed when somebody removed or replaced it.
     """
@@ -38,7 +38,7 @@ def own_controller(work: Work, *, fresh: bool = False) -> Document:
         for mirrored in work.kube.items(CONTROLLER, {"name": name_of(wanted)}):
             if _is_own(work, mirrored):
                 return mirrored
-    # One that the mirror does not have may have been created, or replaced, a moment ago.
+    # One that the informer does not have may have been created, or replaced, a moment ago.
     return _own(work, CONTROLLER, wanted)
 
 
@@ -162,10 +162,10 @@ def route_back(plan: Plan) -> Route | None:
 
 
 def require_ready(kube: KubeAccess, service: str, plan: Plan) -> None:
-    """Raise Hold unless the Service has a ready endpoint: nothing is moved back onto a version that is not there."""
+    """Raise OperatorNeeded unless the Service has a ready endpoint: nothing moves back onto what is not there."""
     slices = kube.list(ENDPOINT_SLICE, service_slices(service))
     if next(ready_endpoints(slices), None) is None:
-        raise Hold(
+        raise OperatorNeeded(
             f"version {plan.version} failed after the switch, but {service} has no ready pod to go back to: "
             f"everything is kept as it is; repair one of the two versions"
         )

@@ -29,8 +29,8 @@ from deployer.api.auth.principal import (
     check_name,
 )
 from deployer.api.routes import Permission
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden
-from deployer.core.gate import Gate
 from deployer.core.settings import DNS_LABEL, Settings
 from deployer.kube import reviews
 from deployer.kube.client import KubeClient
@@ -76,13 +76,13 @@ class Reviewer:
         """True when the last question was answered."""
         return self._breaker.answered and not self.trouble
 
-    def ask(self, question: Callable[[KubeClient, Gate], T], token: str = "") -> T:
+    def ask(self, question: Callable[[KubeClient, CancelScope], T], token: str = "") -> T:
         """The answer. Raises Unsure; a `token` in the question is taken out of what is said about it."""
         return self._breaker.ask(lambda: self._ask(question, token))
 
-    def _ask(self, question: Callable[[KubeClient, Gate], T], token: str) -> T:
+    def _ask(self, question: Callable[[KubeClient, CancelScope], T], token: str) -> T:
         try:
-            return question(self._client, Gate(time.monotonic() + ASK_FOR))
+            return question(self._client, CancelScope(time.monotonic() + ASK_FOR))
         except (Interrupted, KubeError) as error:
             cause = error.__cause__ if isinstance(error, Interrupted) else error
             why = str(cause) if isinstance(cause, KubeError) else f"the API server gave no answer within {ASK_FOR:g} s"
@@ -126,7 +126,7 @@ class ClusterAuthenticator(Authenticator):
         key = digest(token)
         return self._remembered(key) or self._reviewer.ask(
             # Whoever had to wait may find that somebody else has asked meanwhile.
-            lambda client, gate: self._remembered(key) or self._review(client, gate, token, key),
+            lambda client, scope: self._remembered(key) or self._review(client, scope, token, key),
             token,
         )
 
@@ -134,7 +134,7 @@ class ClusterAuthenticator(Authenticator):
         # Asked here too: a service that is not ready gets no requests, and would never find out that all is well.
         if not self._reviewer.good:
             with contextlib.suppress(Unsure):
-                self._reviewer.ask(lambda client, gate: reviews.whose_token(client, "e30.e30.", (), gate=gate))
+                self._reviewer.ask(lambda client, scope: reviews.whose_token(client, "e30.e30.", (), scope=scope))
         return self._reviewer.trouble
 
     def _remembered(self, key: bytes) -> ClusterPrincipal | None:
@@ -142,8 +142,8 @@ class ClusterAuthenticator(Authenticator):
             raise Unauthenticated(refusal)
         return self._known.get(key)
 
-    def _review(self, client: KubeClient, gate: Gate, token: str, key: bytes) -> ClusterPrincipal:
-        user = reviews.whose_token(client, token, self._audiences, gate=gate)
+    def _review(self, client: KubeClient, scope: CancelScope, token: str, key: bytes) -> ClusterPrincipal:
+        user = reviews.whose_token(client, token, self._audiences, scope=scope)
         until = self._clock() + self._remember_for
         try:
             if user is None:
@@ -178,12 +178,12 @@ class ClusterAuthorizer(Authorizer):
         name = name if permission.verb != "create" and _ID.fullmatch(name) else ""
         key = (caller.key, caller.user.name, permission, namespace, name)
 
-        def ask(client: KubeClient, gate: Gate) -> bool:
+        def ask(client: KubeClient, scope: CancelScope) -> bool:
             known = self._answers.get(key)
             if known is not None:
                 return known
             deed = reviews.Deed(permission.verb, GROUP, permission.resource, namespace, name)
-            answer = reviews.may(client, caller.user, deed, gate=gate)
+            answer = reviews.may(client, caller.user, deed, scope=scope)
             self._answers.put(key, answer, self._clock() + self._remember_for)
             return answer
 

@@ -9,7 +9,7 @@ import falcon
 
 from deployer.api import http
 from deployer.api.views import DeploymentView
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.model.records import Deployment as Record
 from deployer.core.model.records import Status
 
@@ -20,7 +20,7 @@ _WHOLE = 256 * 1024
 class Deployments(http.Resource):
     """The collection."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: DeploymentCommands) -> None:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -55,7 +55,7 @@ class Deployments(http.Resource):
 class Deployment(http.Resource):
     """One deployment."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: DeploymentCommands) -> None:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
@@ -81,7 +81,7 @@ class Deployment(http.Resource):
 class Logs(http.Resource):
     """A deployment's log as text."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: DeploymentCommands) -> None:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
@@ -106,7 +106,7 @@ class Logs(http.Resource):
 class HealthCheckData(http.Resource):
     """What the health checks of a deployment's pods answered."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: DeploymentCommands) -> None:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:

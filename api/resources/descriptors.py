@@ -6,14 +6,14 @@ import falcon
 
 from deployer.api import http
 from deployer.api.views import DescriptorView
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.model.records import Document, StoredDescriptor
 
 
 class Descriptors(http.Resource):
     """The collection."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: DeploymentCommands) -> None:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -40,7 +40,7 @@ class Descriptors(http.Resource):
 class Descriptor(http.Resource):
     """One descriptor."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: DeploymentCommands) -> None:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
@@ -66,7 +66,7 @@ class Descriptor(http.Resource):
 class Validation(http.Resource):
     """Checks a descriptor and stores nothing."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: DeploymentCommands) -> None:
         self._service = service
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:

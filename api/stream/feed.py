@@ -15,7 +15,7 @@ from typing import Protocol
 
 from websockets.frames import Frame, Opcode
 
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.deployment_log import format_line
 from deployer.core.errors import Invalid, NotFound, Problem
 
@@ -86,7 +86,7 @@ class Feed:
     """
 
     def __init__(
-        self, service: Service, namespace: str, id: str, readers: concurrent.futures.ThreadPoolExecutor
+        self, service: DeploymentCommands, namespace: str, id: str, readers: concurrent.futures.ThreadPoolExecutor
     ) -> None:
         self.viewers = 0  # for whoever keeps it; not only followers
         self._service = service
@@ -100,7 +100,7 @@ class Feed:
         self._news = asyncio.Event()
         self._told = False
         self._version = 0  # counts what the store has told
-        self._unwatch = service.logbook.watch(id, self._tell)
+        self._unwatch = service.deployment_log.watch(id, self._tell)
         self._distributor = asyncio.create_task(self._distribute())
 
     def close(self) -> None:
@@ -216,8 +216,8 @@ class Feed:
         """In a reader's thread. The status is read first: what it says ends the log was written before it."""
         try:
             status = self._service.deployment(self._namespace, self._id).status
-            lines = self._service.logbook.read(self._id, after, PAGE, PAGE_SIZE)
-            if not lines and after > (last := self._service.logbook.last(self._id)):
+            lines = self._service.deployment_log.read(self._id, after, PAGE, PAGE_SIZE)
+            if not lines and after > (last := self._service.deployment_log.last(self._id)):
                 self._service.deployment(self._namespace, self._id)  # a log may be gone because this is, since just now
                 raise Invalid([Problem("after", f"is too large: the log has {last} lines")])
         except NotFound:

@@ -37,7 +37,7 @@ from deployer.api.resources.meta import NO_WEBSOCKET
 from deployer.api.stream.connection import INCOMING, Asked, Connection
 from deployer.api.stream.feed import SEND_TIMEOUT, Feed, Viewer, frame
 from deployer.api.stream.handover import Handover
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.errors import Invalid, NotFound, StoreUnavailable
 from deployer.core.redaction import about_nobody
 
@@ -78,7 +78,7 @@ class LogStream:
 
     def __init__(
         self,
-        service: Service,
+        service: DeploymentCommands,
         *,
         viewers: int = 2000,
         send_timeout: float = SEND_TIMEOUT,

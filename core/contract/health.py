@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core import http_exchange
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import DeployerError
-from deployer.core.gate import Gate
 from deployer.core.http_exchange import GuardedSocket
 
 BODY_LIMIT = 64 * 1024
@@ -109,16 +109,16 @@ class Way(ABC):
 
     @abstractmethod
     def exchange(self, target: HealthTarget, address: Address, request: HttpRequest) -> HttpAnswer:
-        """The pod's own answer, complete or cut at BODY_LIMIT. Raises PodUnreachable, and what the gate raises."""
+        """The pod's own answer, complete or cut at BODY_LIMIT. Raises PodUnreachable, and what the scope raises."""
 
 
 class Direct(Way):
     """Dial the pod's own address."""
 
     def connect(self, target: HealthTarget, address: Address) -> GuardedSocket:
-        """Raises PodUnreachable when nobody answers, and what the gate raises."""
+        """Raises PodUnreachable when nobody answers, and what the scope raises."""
         family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        sock = GuardedSocket(family, target.gate, time.monotonic() + target.remaining())
+        sock = GuardedSocket(family, target.scope, time.monotonic() + target.remaining())
         try:
             sock.dial((str(address), target.port), CONNECT_TIMEOUT)
         except OSError as error:
@@ -153,8 +153,8 @@ class Direct(Way):
 
 
 def failure(target: HealthTarget, error: Exception) -> PodUnreachable:
-    """Why no answer came, as a sentence. Raises what the gate raises when that is the reason."""
-    target.gate.check()
+    """Why no answer came, as a sentence. Raises what the scope raises when that is the reason."""
+    target.scope.check()
     if isinstance(error, TimeoutError):
         limit = target.timeout if target.remaining() <= 0 else CONNECT_TIMEOUT
         return PodUnreachable(f"{target.where} gave no complete answer within {limit:g} s")
@@ -191,7 +191,7 @@ class HealthTarget:
     address: str
     port: int
     path: str
-    gate: Gate
+    scope: CancelScope
     host_network: bool = False
     host: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -214,15 +214,15 @@ class HealthTarget:
         """Seconds left for this check, never negative. The first call starts the clock."""
         if self._deadline is None:
             self._deadline = time.monotonic() + self.timeout
-        return self.gate.remaining(max(0.0, self._deadline - time.monotonic()))
+        return self.scope.remaining(max(0.0, self._deadline - time.monotonic()))
 
     def connect(self) -> socket.socket:
         """A connection to the health port, to be closed by the caller; every use of it keeps the deadline.
 
         Raises PodUnreachable when the pod may not be dialled, does not answer, or is asked through the API server,
-        and what the gate raises.
+        and what the scope raises.
         """
-        self.gate.check()
+        self.scope.check()
         return self.way.connect(self, self._dialable())
 
     def http(
@@ -231,12 +231,12 @@ class HealthTarget:
         """One HTTP/1.1 request without a body on a connection of its own. Redirects are answers like any other.
 
         Raises PodUnreachable as `connect` does, for an incomplete answer, and for a method, path or header that
-        cannot be sent; and what the gate raises.
+        cannot be sent; and what the scope raises.
         """
         request = self._request(method, path, headers)
-        self.gate.check()
+        self.scope.check()
         answer = self.way.exchange(self, self._dialable(), request)
-        self.gate.check()
+        self.scope.check()
         return answer
 
     def ask(self) -> HttpAnswer:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import ForeignObject
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ Documents = list[Document]
 Change = Callable[[Document | None], Document | None]
 
 CONTROLLED_BY = "@controlled-by"
-"""In a mirror's selector: the uid of the controller that owns the object. No label can be called so."""
+"""In an informer's selector: the uid of the controller that owns the object. No label can be called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Owner:
 
     instance    which Deployer (setting)
     deployment  id of the deployment that is being carried out or removed
-    epoch       fencing token of the app's lease
+    fencing_token  of the app's lease
     keep        ids of deployments that are live or held: their objects are never leftovers
     """
 
@@ -99,21 +99,21 @@ class Owner:
     namespace: str
     app: str
     deployment: str
-    epoch: int
+    fencing_token: int
     keep: frozenset[str] = frozenset()
 
 
 class KubeAccess(Protocol):
-    """Reads freely; writes only what belongs to `owner`, only in its namespace, and only while the gate is open.
+    """Reads freely; writes only what belongs to `owner`, only in its namespace, and only while the scope is open.
 
-    Every method raises KubeError and what the gate raises.
+    Every method raises KubeError and what the scope raises.
     """
 
     owner: Owner
-    gate: Gate
+    scope: CancelScope
 
-    def with_gate(self, gate: Gate) -> KubeAccess:
-        """The same, bound to another gate."""
+    def with_scope(self, scope: CancelScope) -> KubeAccess:
+        """The same, bound to another scope."""
 
     def for_deployment(self, deployment: str) -> KubeAccess:
         """The same for another deployment of the app."""
@@ -128,10 +128,10 @@ class KubeAccess(Protocol):
         """All objects of the kind in all namespaces as they are now. Few may read so much: raises KubeForbidden."""
 
     def items(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
-        """Like `list`, from the shared mirror: no request, perhaps some milliseconds old. Never change the dicts."""
+        """Like `list`, from the shared informer: no request, perhaps some milliseconds old. Never change the dicts."""
 
     def known(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> Documents:
-        """Like `items`, but never waits: what a mirror that may be out of reach has so far. For what only explains."""
+        """Like `items`, but never waits: what an informer that may be out of reach has so far. Only to explain."""
 
     def wait(
         self,
@@ -247,15 +247,15 @@ class KubeAccess(Protocol):
         Raises Fenced.
         """
 
-    def raise_epoch(self, kind: Kind, name: str) -> bool:
-        """Write our epoch on a shared object of ours, so that earlier holders of the lease can no longer write it.
+    def raise_fencing_token(self, kind: Kind, name: str) -> bool:
+        """Write our fencing token on a shared object of ours, so that earlier holders of the lease can no longer write it.
 
         False when there is nothing of ours to write on. Raises Fenced.
         """
 
 
 class KubeReader:
-    """Reads the objects of the app's namespace, and nothing else. Raises KubeError and what the gate raises."""
+    """Reads the objects of the app's namespace, and nothing else. Raises KubeError and what the scope raises."""
 
     def __init__(self, kube: KubeAccess) -> None:
         self._kube = kube

@@ -15,11 +15,11 @@ from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthTarget, Verdict
 from deployer.core.contract.kinds import SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, KubeReader
 from deployer.core.errors import Problem, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.model.plan import Backend as Backend  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Preview as Preview  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Route as Route  # noqa: PLC0414 (others know it from here)
@@ -102,7 +102,7 @@ class Work:
     displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
-    gate         `gate.check()`, `gate.pause(seconds)`, `gate.remaining()`: cancellation and the deadline
+    gate         `scope.check()`, `scope.pause(seconds)`, `scope.remaining()`: cancellation and the deadline
     now          seconds since the epoch, which go on evenly when the system's clock is set: what `Park` counts by
     """
 
@@ -113,10 +113,10 @@ class Work:
     ingress: IngressProvider | None
     remember: Callable[[str, Json], None]
     recall: Callable[[str, Json], Json]
-    gate: Gate
+    scope: CancelScope
     now: Callable[[], float]
     displaced: IngressProvider | None = None
-    ask_pods: Callable[[Sequence[Document], Route, Gate], Sequence[ProbeResponse]] | None = None
+    ask_pods: Callable[[Sequence[Document], Route, CancelScope], Sequence[ProbeResponse]] | None = None
 
     def left(self, key: str, seconds: float) -> float:
         """How much is left of a period that begins when the step first asks under `key`; 0 when it is over.
@@ -131,14 +131,14 @@ class Work:
 
     def check_cancelled(self) -> None:
         """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
-        self.gate.check()
+        self.scope.check()
 
     def route(self, route: Route | None = None) -> RouteContext:
         """The context for the ingress provider, for the plan's own route or for another one."""
         chosen = route or self.plan.route
         if chosen is None:
             raise ValueError("this plan has no route")
-        context = RouteContext(chosen, self.kube, self.log, self.gate)
+        context = RouteContext(chosen, self.kube, self.log, self.scope)
         hint = self.ingress.backend_tls_hint if self.ingress else context.tls_hint
         return dataclasses.replace(context, tls_hint=hint)
 
@@ -213,8 +213,8 @@ class HealthRounds(ABC):
     """What `work.health` is: rounds of checks over all pods of the version, concurrently, by uid."""
 
     @abstractmethod
-    def check_all(self, pods: Sequence[Document], gate: Gate) -> Mapping[str, Verdict]:
-        """One round: pod uid -> verdict. Raises what the gate raises."""
+    def check_all(self, pods: Sequence[Document], scope: CancelScope) -> Mapping[str, Verdict]:
+        """One round: pod uid -> verdict. Raises what the scope raises."""
 
     @abstractmethod
     def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:
@@ -300,13 +300,13 @@ class RouteContext:
     route: Route
     kube: KubeAccess
     log: Callable[[str], None]
-    gate: Gate
+    scope: CancelScope
     pods: PodAnswers = PodAnswers()
     tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
 
     def wait(self, event: threading.Event, timeout: float) -> bool:
-        """Wait for an event; False after `timeout` seconds. Raises when the gate closes."""
-        return self.gate.wait(event, timeout)
+        """Wait for an event; False after `timeout` seconds. Raises when the scope closes."""
+        return self.scope.wait(event, timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +377,7 @@ class Capability(StrEnum):
 
 
 class IngressProvider(Provider):
-    """Leads a public host to a version. All verbs can be repeated, and stop when the context's gate closes."""
+    """Leads a public host to a version. All verbs can be repeated, and stop when the context's scope closes."""
 
     capabilities: frozenset[str] = frozenset()
     """Those of `Capability` that it has, as such or by their names."""
@@ -466,7 +466,7 @@ class IngressProvider(Provider):
         """Return when the data plane knows the route that `switch` made, although another provider (`route.displaces`)
         may still win the host: that one's objects are taken away next. The default waits `minimum_hold` seconds."""
         context.log(f"waiting {self.minimum_hold:g} s until the data plane knows the route of {context.route.host}")
-        context.gate.pause(self.minimum_hold)
+        context.scope.pause(self.minimum_hold)
 
     @abstractmethod
     def release(self, context: RouteContext) -> None:
@@ -478,7 +478,7 @@ class IngressProvider(Provider):
 
     @abstractmethod
     def fence(self, context: RouteContext) -> None:
-        """Raise the epoch annotation of the route's objects to `kube.owner.epoch`, so that an earlier holder of the
+        """Raise the fencing token of the route's objects to `kube.owner.epoch`, so that an earlier holder of the
         app's lease can no longer write them."""
 
 
@@ -501,7 +501,7 @@ class EnvContext:
     app: str
     version: str
     log: Callable[[str], None]
-    gate: Gate
+    scope: CancelScope
     kube: KubeReader
     descriptor: Document = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -515,7 +515,7 @@ class EnvInjector(Provider):
         """core/v1 EnvVar dicts: `{"name", "value"}` or `{"name", "valueFrom"}`, values being strings. Raise StepFailed
         with a sentence that may be shown; of other errors only the class is."""
 
-    def warnings(self, gate: Gate) -> Sequence[str]:
+    def warnings(self, scope: CancelScope) -> Sequence[str]:
         """What an operator should know, in sentences without values. Asked once, when the service has started, and in
-        nobody's way; keep to the gate all the same."""
+        nobody's way; keep to the scope all the same."""
         return ()

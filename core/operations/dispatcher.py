@@ -32,7 +32,7 @@ from deployer.core.operations.invocation import Hung
 from deployer.core.operations.observers import Observers
 from deployer.core.operations.removal import Removal
 from deployer.core.operations.rollout import Rollout
-from deployer.core.operations.runner import PARK_LEAST, Runner, Tools
+from deployer.core.operations.runner import PARK_LEAST, Dependencies, Runner
 from deployer.core.redaction import secrets_of
 
 logger = logging.getLogger(__name__)
@@ -98,10 +98,10 @@ def _is_aside(operation: Operation) -> bool:
 class Engine:
     """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
 
-    def __init__(self, tools: Tools, watch: Callable[[str, Document], None] | None = None) -> None:
+    def __init__(self, dependencies: Dependencies, watch: Callable[[str, Document], None] | None = None) -> None:
         """`watch` is told what observers are told: the name of the event, and the deployment as REST shows it."""
-        self._tools = tools
-        self._store = tools.store
+        self._dependencies = dependencies
+        self._store = dependencies.store
         self.holder = new_id()
         self.hung = Hung()
         self._lock = threading.Lock()
@@ -115,14 +115,14 @@ class Engine:
         self._listening: dict[str, Callable[[], None]] = {}
         self._parked: dict[str, float] = {}
         """When operations parked for an event last, by `time.monotonic`."""
-        self._slots = threading.Semaphore(tools.settings.workers)
+        self._slots = threading.Semaphore(dependencies.settings.workers)
         self._threads: set[threading.Thread] = set()
         self.observers = Observers(
             self._store,
-            tools.registry.observers,
-            redactor=tools.redactor,
+            dependencies.registry.observers,
+            redactor=dependencies.redactor,
             secrets=self._told,
-            clock=tools.clock,
+            clock=dependencies.clock,
             hung=self.hung.add,
             watch=watch,
         )
@@ -149,7 +149,7 @@ class Engine:
 
     def _bound_periods(self) -> None:
         """Nothing waits for ever, or not at all, because the system's clock was set before this start."""
-        now = self._tools.clock()
+        now = self._dependencies.clock()
         for operation in self._store.find(Operation, tag="open"):
             if not operation.due or not operation.period:
                 continue
@@ -270,7 +270,7 @@ class Engine:
     def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
         """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
         closed = dataclasses.replace(operation, state=OperationState.DONE)
-        said = self._tools.logbook.line(deployment.id, "UNDEPLOYED: cancelled before it began")
+        said = self._dependencies.deployment_log.line(deployment.id, "UNDEPLOYED: cancelled before it began")
         try:
             self._store.commit(Update(closed), said, *ended_changes(self._store, deployment))
         except StaleRevision:
@@ -280,7 +280,7 @@ class Engine:
     def _start_due(self) -> float | None:
         """Start what is due and return the seconds until something else is, None when nothing waits."""
         pause: float | None = None
-        now = self._tools.clock()
+        now = self._dependencies.clock()
         with self._lock:
             for app, queue in list(self._apps.items()):
                 operation = queue.next(now)
@@ -311,7 +311,9 @@ class Engine:
         subject = contextlib.ExitStack()
         try:
             # Before the first line is written, here or by a step.
-            subject.enter_context(self._tools.redactor.about(operation.deployment, self._secrets(operation.deployment)))
+            subject.enter_context(
+                self._dependencies.redactor.about(operation.deployment, self._secrets(operation.deployment))
+            )
             pause = self._under_lease(app, queue, operation)
         except Interrupted as error:
             logger.info("operation %s of %s is left as it is: %s", operation.id, operation.app, error)
@@ -353,15 +355,15 @@ class Engine:
     def _held(self, queue: _Queue, operation: Operation, why: str) -> float:
         """Say once to whoever deploys why nothing goes on; the words are the core's, so there is nothing to conceal."""
         if not queue.failures and operation.deployment:
-            with contextlib.suppress(StoreError), self._tools.redactor.about(operation.deployment, set()):
-                self._tools.logbook.append(operation.deployment, why)
+            with contextlib.suppress(StoreError), self._dependencies.redactor.about(operation.deployment, set()):
+                self._dependencies.deployment_log.append(operation.deployment, why)
         return self._failed(queue)
 
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
         with self._lock:
             runner, queue.runner = queue.runner, None
-            queue.not_before = self._tools.clock() + pause if pause else 0.0
+            queue.not_before = self._dependencies.clock() + pause if pause else 0.0
             self._leases.pop(app, None)
             self._threads.discard(threading.current_thread())
         self._slots.release()
@@ -399,7 +401,7 @@ class Engine:
             self._wake.set()
 
         with contextlib.suppress(Revoked):
-            self._listening[id] = self._tools.mirrors.get(event.kind, event.namespace).on_event(event, wake)
+            self._listening[id] = self._dependencies.informers.get(event.kind, event.namespace).on_event(event, wake)
 
     def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
         """Run it and return how long the app should be left alone (0 unless another process has the lease)."""
@@ -413,7 +415,7 @@ class Engine:
                 return 0.0
             fenced = self._fenced.get(app) == lease.token
             chosen = Rollout if current.kind is OperationKind.DEPLOY else Removal
-            runner = chosen(self._tools, current, lease, self.hung, fenced=fenced)
+            runner = chosen(self._dependencies, current, lease, self.hung, fenced=fenced)
             with self._lock:
                 queue.runner = runner
                 self._leases[app] = (lease, runner)

@@ -25,13 +25,13 @@ _HINT = "nothing was written; ask those who run the Deployer"
 def ask(injector: EnvInjector, title: str, context: EnvContext) -> list[Document]:
     """What the injector gives, as core/v1 EnvVars. `title` is what errors call it.
 
-    Raises StepFailed, of errors that are not its own without their text, and what the context's gate raises.
+    Raises StepFailed, of errors that are not its own without their text, and what the context's scope raises.
     """
     call = Invocation(lambda: list(injector.environment(context)), "injector")
-    forget = context.gate.on_close(call.wake)
-    back = call.wait(context.gate.remaining(DEADLINE))
+    forget = context.scope.on_close(call.wake)
+    back = call.wait(context.scope.remaining(DEADLINE))
     forget()
-    context.gate.check()
+    context.scope.check()
     if not back:
         said = f"{title} did not come back from environment() within {DEADLINE:g} s"
         raise StepFailed(said, reason=_REASON, hint=_HINT)

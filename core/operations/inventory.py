@@ -18,7 +18,7 @@ ATTEMPTS = 5
 Thing = tuple[Kind, str]
 
 
-class PlanLedger:
+class PlanInventory:
     """A `Ledger` on the store, for one operation. The plan's own objects need no note: they are pinned with it."""
 
     def __init__(self, store: Store, journal: Journal) -> None:

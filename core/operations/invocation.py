@@ -1,4 +1,4 @@
-"""Calls into steps: each in a thread of its own with a gate, so that one that hangs can be left behind."""
+"""Calls into steps: each in a thread of its own with a scope, so that one that hangs can be left behind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked
-from deployer.core.gate import Gate
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ GRACE = 0.5
 """Seconds that a step gets to come back once its time is up; then its thread is left alone, without its handles."""
 
 SETTLE = 20.0
-"""Seconds to wait for a request that was already sent when the gate closed: connect and read time-out, and some."""
+"""Seconds to wait for a request that was already sent when the scope closed: connect and read time-out, and some."""
 
 
 class StepCrashed(DeployerError):
@@ -46,7 +46,7 @@ class Hung:
             return len(self._threads)
 
 
-class Caller:
+class BoundedInvoker:
     """Makes an operation's calls, one at a time, and ends the one under way when it is stopped or cancelled."""
 
     def __init__(self, name: str, hung: Hung) -> None:
@@ -54,7 +54,7 @@ class Caller:
         self._name = name
         self._hung = hung
         self._lock = threading.Lock()
-        self._gate: Gate | None = None
+        self._scope: CancelScope | None = None
         self._cancellable = False
         self._stop: Interrupted | None = None
         self._cancelled = False
@@ -63,70 +63,70 @@ class Caller:
         """End the call under way and refuse every later one."""
         with self._lock:
             self._stop = self._stop or reason
-            gate = self._gate
-        if gate is not None:
-            gate.close(reason)
+            scope = self._scope
+        if scope is not None:
+            scope.close(reason)
 
     def cancel(self) -> None:
         """End the call under way if it can be cancelled, and refuse every later one of that sort."""
         with self._lock:
             self._cancelled = True
-            gate = self._gate if self._cancellable else None
-        if gate is not None:
-            gate.close(Cancelled("cancelled by request"))
+            scope = self._scope if self._cancellable else None
+        if scope is not None:
+            scope.close(Cancelled("cancelled by request"))
 
-    def call(self, seconds: float, function: Callable[[Gate], T], *, cancellable: bool = False) -> T:
+    def call(self, seconds: float, function: Callable[[CancelScope], T], *, cancellable: bool = False) -> T:
         """The result of `function`, for at most `seconds`. When this returns, nothing that it sent is under way.
 
         Raises what it raises (StepCrashed for what is not a DeployerError), DeadlineExceeded, Cancelled, or the reason
-        of `stop`. A thread that does not come back is counted and loses its handles: the gate is closed.
+        of `stop`. A thread that does not come back is counted and loses its handles: the scope is closed.
         """
-        gate = Gate(time.monotonic() + seconds)
-        self._enter(gate, cancellable)
-        call = _Call(function, gate)
+        scope = CancelScope(time.monotonic() + seconds)
+        self._enter(scope, cancellable)
+        call = _Call(function, scope)
         # What it logs is about the same deployment (`Redactor.about`).
         run = contextvars.copy_context().run
         thread = threading.Thread(target=run, args=(call.run,), name=f"step-{self._name}", daemon=True)
-        forget = gate.on_close(call.wake.set)
+        forget = scope.on_close(call.wake.set)
         thread.start()
         call.wake.wait(seconds)
         forget()
         if not call.done.is_set():
-            gate.close(DeadlineExceeded(f"this step did not finish within {seconds:.3g} s"))
+            scope.close(DeadlineExceeded(f"this step did not finish within {seconds:.3g} s"))
             call.done.wait(GRACE)
         if not call.done.is_set():
-            gate.settle(SETTLE)
+            scope.settle(SETTLE)
         if not call.done.is_set():
             self._hung.add(thread)
             logger.warning("a step of %s hangs past its deadline; it is left behind without its handles", self._name)
-            gate.check()
+            scope.check()
         # Whatever the step left running with its handles is of no use from here on.
-        gate.close(Revoked("this step is over"))
-        if not gate.settle(SETTLE):
+        scope.close(Revoked("this step is over"))
+        if not scope.settle(SETTLE):
             logger.warning("a request of a step of %s is still under way after %g s", self._name, SETTLE)
         return call.result()
 
     def pause(self, seconds: float, *, cancellable: bool) -> None:
         """Wait. Raises Cancelled, or the reason of `stop`."""
-        gate = Gate()
-        self._enter(gate, cancellable)
-        gate.pause(seconds)
+        scope = CancelScope()
+        self._enter(scope, cancellable)
+        scope.pause(seconds)
 
-    def _enter(self, gate: Gate, cancellable: bool) -> None:
+    def _enter(self, scope: CancelScope, cancellable: bool) -> None:
         with self._lock:
             if self._stop is not None:
                 raise self._stop
             if cancellable and self._cancelled:
                 raise Cancelled("cancelled by request")
-            self._gate, self._cancellable = gate, cancellable
+            self._scope, self._cancellable = scope, cancellable
 
 
 class _Call(Generic[T]):
     """One function in one thread: its result, or what it raised."""
 
-    def __init__(self, function: Callable[[Gate], T], gate: Gate) -> None:
+    def __init__(self, function: Callable[[CancelScope], T], scope: CancelScope) -> None:
         self._function = function
-        self._gate = gate
+        self._scope = scope
         self._value: list[T] = []
         self._error: BaseException | None = None
         self.done = threading.Event()
@@ -135,9 +135,9 @@ class _Call(Generic[T]):
     def run(self) -> None:
         """Call it. A plugin's `sys.exit` ends only this thread."""
         try:
-            self._value.append(self._function(self._gate))
+            self._value.append(self._function(self._scope))
         except Interrupted as error:
-            true = self._gate.closed or isinstance(error, DeadlineExceeded)
+            true = self._scope.closed or isinstance(error, DeadlineExceeded)
             self._error = error if true else _crashed(error)
         except DeployerError as error:
             self._error = error

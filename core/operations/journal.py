@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.store import Change, Lease, Store, Update
 from deployer.core.errors import Fenced, StaleRevision
-from deployer.core.gate import Gate
 from deployer.core.model.records import Json, Operation
 
 
@@ -35,9 +35,9 @@ class Journal:
                 raise
             self.operation = dataclasses.replace(new, revision=revision)
 
-    def remember(self, step: str, key: str, value: Json, gate: Gate) -> None:
+    def remember(self, step: str, key: str, value: Json, scope: CancelScope) -> None:
         """Keep what a step asks for."""
-        with gate.writing():
+        with scope.writing():
             self.write(memory={**self.operation.memory, f"{step}/{key}": value})
 
     def recall(self, step: str, key: str, default: Json) -> Json:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.contract.kube import KubeAccess, KubeReader
@@ -29,7 +30,6 @@ from deployer.core.contract.providers import (
 from deployer.core.contract.store import Store
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
 from deployer.core.errors import ForeignObject, KubeError, KubeForbidden, PluginError, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.operations import injection
@@ -58,7 +58,7 @@ class Planner:
     kube: KubeAccess
     log: Callable[[str], None]
     conceal: Callable[[Iterable[str]], None]
-    gate: Gate
+    scope: CancelScope
 
     def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
         """The pinned plan, and the app with the version counted. Raises StepFailed with the reason in one sentence."""
@@ -80,7 +80,7 @@ class Planner:
             environment=environment,
             image_pull_policy=self.settings.image_pull_policy,
             service_links=self.settings.enable_service_links,
-            epoch=self.kube.owner.epoch,
+            fencing_token=self.kube.owner.fencing_token,
         )
         plan = Plan(
             namespace=deployment.namespace,
@@ -144,7 +144,7 @@ class Planner:
         if not version:
             return None
         name = ownership.versioned_name(app.app, version)
-        # Not from the mirror: a script may have scaled it right before it deploys.
+        # Not from the informer: a script may have scaled it right before it deploys.
         controller = self.kube.get(CONTROLLER, name)
         if app.live:
             had_route = plan is not None and plan.route is not None and reference is not None
@@ -223,7 +223,7 @@ class Planner:
     def _route_state(self, app: App, ingress: IngressProvider | None) -> RouteState | None:
         if ingress is None:
             return None
-        return ingress.state(RouteContext(blank_route(app.namespace, app.app), self.kube, self.log, self.gate))
+        return ingress.state(RouteContext(blank_route(app.namespace, app.app), self.kube, self.log, self.scope))
 
     def _routed_version(self, app: App, state: RouteState | None) -> str:
         used = [b.service for b in state.backends if b.weight > 0] if state else []
@@ -266,8 +266,8 @@ class Planner:
         return wanted
 
     def _numbers(self, app: App) -> Iterable[int]:
-        """Version numbers that the cluster knows for this app. From the mirror: those of a moment ago are our own, and
-        in the store; should one be missed, the POST that finds the name taken is the test."""
+        """Version numbers that the cluster knows for this app. From the informer: those of a moment ago are our own,
+        and in the store; should one be missed, the POST that finds the name taken is the test."""
         for controller in self.kube.items(CONTROLLER, {"app": app.app}):
             version = (controller["metadata"].get("labels") or {}).get("version", "")
             if version.isdigit():
@@ -297,7 +297,7 @@ class Planner:
                 app=deployment.app,
                 version=version,
                 log=self.log,
-                gate=self.gate,
+                scope=self.scope,
                 descriptor=copy.deepcopy(descriptor),
                 kube=KubeReader(self.kube),
                 options=copy.deepcopy(descriptor.get("extensions", {}).get(entry.plugin, {})),

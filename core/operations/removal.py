@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.providers import Step
 from deployer.core.contract.store import Change, Update
-from deployer.core.errors import Cancelled, DeadlineExceeded, Hold, PluginError, StaleRevision, StepFailed
-from deployer.core.gate import Gate
+from deployer.core.errors import Cancelled, DeadlineExceeded, OperatorNeeded, PluginError, StaleRevision, StepFailed
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import (
     App,
@@ -34,7 +34,7 @@ class Removal(Runner):
 
     # --- retire, undeploy ----------------------------------------------------------------------------------------
 
-    def _carry_on(self) -> float | None:
+    def _execute(self) -> float | None:
         """Retire or undeploy. Never undone; tried until it is done, saying why it is not."""
         if self.operation.state is OperationState.QUEUED:
             self._journal.write(state=OperationState.RUNNING)
@@ -48,11 +48,11 @@ class Removal(Runner):
             if parked is not None:
                 return parked
             self._sweep_rest()
-        except Hold as error:
-            return self._again(str(error), self._parked_state, steps={})
+        except OperatorNeeded as error:
+            return self._reschedule(str(error), self._parked_state, steps={})
         except (*FAILURES, Cancelled) as error:
             what = "retiring" if self.operation.kind is OperationKind.RETIRE else "undeploying"
-            return self._again(f"{what} is not finished: {error}", self._parked_state, steps={})
+            return self._reschedule(f"{what} is not finished: {error}", self._parked_state, steps={})
         self._removed()
         return None
 
@@ -138,12 +138,12 @@ class Removal(Runner):
             return
         live_too = self.operation.kind is OperationKind.UNDEPLOY
 
-        def sweep(gate: Gate) -> None:
+        def sweep(scope: CancelScope) -> None:
             labels = {"name": ownership.versioned_name(deployment.app, deployment.version)}
-            for uid in self._sweep(deployment.id, deployment.version, gate, live_too=live_too):
-                diagnose.await_pods_gone(self._kube(deployment.id, gate), uid, labels, self._log)
+            for uid in self._sweep(deployment.id, deployment.version, scope, live_too=live_too):
+                diagnose.await_pods_gone(self._kube(deployment.id, scope), uid, labels, self._log)
 
-        self._caller.call(self._tools.settings.undo_timeout, sweep)
+        self._invoker.call(self._dependencies.settings.undo_timeout, sweep)
 
     def _removed(self) -> None:
         """The transaction that ends a retirement or an undeployment."""
@@ -211,12 +211,12 @@ class Removal(Runner):
         if not name:
             return None
 
-        def ask(_: Gate) -> list[Step] | None:
-            found = getattr(self._tools.registry.strategy(name), method)(plan)
+        def ask(_: CancelScope) -> list[Step] | None:
+            found = getattr(self._dependencies.registry.strategy(name), method)(plan)
             return None if found is None else check_steps(found, name, removing=True)
 
         try:
-            return self._caller.call(self._tools.settings.expose_timeout, ask)
+            return self._invoker.call(self._dependencies.settings.expose_timeout, ask)
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
             self._log(f"{method} of strategy {name}: {error}; the usual steps are taken")
             return None

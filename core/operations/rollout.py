@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import claim_hosts, ended_changes, finished
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.contract.kube import KubeAccess
@@ -16,19 +17,18 @@ from deployer.core.errors import (
     Conflict,
     DeadlineExceeded,
     DeployerError,
-    Hold,
     KubeError,
     KubeForbidden,
     KubeNotFound,
     KubeRejected,
     KubeUnavailable,
+    OperatorNeeded,
     PluginError,
     Revoked,
     StaleRevision,
     StepFailed,
     StoreError,
 )
-from deployer.core.gate import Gate
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -87,7 +87,7 @@ class Rollout(Runner):
 
     # --- deploy --------------------------------------------------------------------------------------------------
 
-    def _carry_on(self) -> float | None:
+    def _execute(self) -> float | None:
         deployment = self._store.get(Deployment, self.operation.deployment)
         if deployment is None:
             self._close()
@@ -97,11 +97,11 @@ class Rollout(Runner):
         try:
             self._fence()
         except FAILURES as error:
-            return self._again(f"cannot go on yet: {error}", self.operation.state)
+            return self._reschedule(f"cannot go on yet: {error}", self.operation.state)
         plan = self._store.get(Plan, self.operation.deployment)
         if plan is None:
             raise StoreError(f"the plan of deployment {self.operation.deployment} is missing from the store")
-        return self._forward_or_back(plan)
+        return self._resume(plan)
 
     def _begin(self, deployment: Deployment) -> bool:
         """Decide and pin. False when that ended the deployment already; nothing was written to the cluster then."""
@@ -134,10 +134,10 @@ class Rollout(Runner):
             if retire is None:
                 continue
             if self.operation.target.awaits == retire.id:
-                return self._tools.clock() < self.operation.due
+                return self._dependencies.clock() < self.operation.due
             plan = self._store.get(Plan, other.id)
             limit = self._removal_budget(plan) if plan else HOLD_INTERVAL
-            limit += max(0.0, retire.due - self._tools.clock())
+            limit += max(0.0, retire.due - self._dependencies.clock())
             self._journal.write(
                 self._line(
                     f"version {other.version} is still draining (deployment {other.id}): it starts again when it has "
@@ -149,13 +149,13 @@ class Rollout(Runner):
             return True
         return False
 
-    def _forward_or_back(self, plan: Plan) -> float | None:
+    def _resume(self, plan: Plan) -> float | None:
         if self.operation.state is OperationState.RUNNING:
             try:
                 todo = [(step, plan) for step in self._steps(plan)]
-                if (due := self.operation.due) > self._tools.clock() and not self.operation.memory.get(AWAITS):
+                if (due := self.operation.due) > self._dependencies.clock() and not self.operation.memory.get(AWAITS):
                     # Only looked at early: parked, and everything that it needs is still there.
-                    self._caller.pause(0.0, cancellable=True)
+                    self._invoker.pause(0.0, cancellable=True)
                     return due
                 if self._resumed and AWAITS not in self.operation.memory:  # being taken up again is no news
                     self._log("resumed")
@@ -164,8 +164,8 @@ class Rollout(Runner):
             except Cancelled:
                 self._log("stopping, and removing what was started")
                 self._journal.write(state=OperationState.UNDOING, failure=None, spent=self._spent, attempts=0)
-            except Hold as error:
-                return self._hold_on(str(error))
+            except OperatorNeeded as error:
+                return self._keep_all(str(error))
             except FAILURES as error:
                 failure = self._failure(self._explained(error, plan))
                 said = self._line(f"failed: {failure.message}")
@@ -178,7 +178,7 @@ class Rollout(Runner):
         """The same, with a hint when what the app's own Service puts into its pods may be the reason."""
         if not isinstance(error, StepFailed) or plan.previous is None or not plan.previous.service_object:
             return error
-        log = "".join(self._tools.logbook.text(plan.deployment))
+        log = "".join(self._dependencies.deployment_log.text(plan.deployment))
         return service_links.explained(error, plan.descriptor, plan.objects.podspec, log)
 
     def _decide(self) -> None:
@@ -197,19 +197,19 @@ class Rollout(Runner):
         app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
         known = app or App(namespace=deployment.namespace, app=deployment.app)
 
-        def decide(gate: Gate) -> tuple[Plan, App]:
+        def decide(scope: CancelScope) -> tuple[Plan, App]:
             planner = Planner(
                 store=self._store,
-                registry=self._tools.registry,
-                settings=self._tools.settings,
-                kube=self._kube(deployment.id, gate),
+                registry=self._dependencies.registry,
+                settings=self._dependencies.settings,
+                kube=self._kube(deployment.id, scope),
                 log=self._log,
-                conceal=lambda values: self._tools.redactor.register(deployment.id, values),
-                gate=gate,
+                conceal=lambda values: self._dependencies.redactor.register(deployment.id, values),
+                scope=scope,
             )
             return planner.decide(deployment, known)
 
-        plan, counted = self._caller.call(self._tools.settings.expose_timeout, decide, cancellable=True)
+        plan, counted = self._invoker.call(self._dependencies.settings.expose_timeout, decide, cancellable=True)
         decided = dataclasses.replace(deployment, version=plan.version)
         changes: list[Change] = [
             Create(plan),
@@ -219,16 +219,16 @@ class Rollout(Runner):
         ]
         if plan.route:
             preview = plan.route.preview.host
-            changes += claim_hosts(self._store, self._tools.settings, plan.descriptor, preview=preview)
+            changes += claim_hosts(self._store, self._dependencies.settings, plan.descriptor, preview=preview)
         text = f"version {plan.version}" + (f", replacing version {plan.previous.version}" if plan.previous else "")
         self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target=NOTHING)
 
     def _steps(self, plan: Plan) -> list[Step]:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
         name = plan.strategy.name
-        strategy = self._tools.registry.strategy(name)
-        found = self._caller.call(
-            self._tools.settings.expose_timeout, lambda _: check_steps(strategy.deploy_steps(plan), name)
+        strategy = self._dependencies.registry.strategy(name)
+        found = self._invoker.call(
+            self._dependencies.settings.expose_timeout, lambda _: check_steps(strategy.deploy_steps(plan), name)
         )
         if [step.id for step in found] != [step.id for step in plan.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
@@ -266,10 +266,12 @@ class Rollout(Runner):
             if replaced is not None and plan.previous is None:
                 # Nothing leads to it: its records, and whatever else it may have made, are to be cleared away.
                 changes.append(Create(self._clearing(replaced)))
-                changes.append(self._tools.logbook.line(replaced.id, f"was gone, and version {plan.version} is live"))
+                changes.append(
+                    self._dependencies.deployment_log.line(replaced.id, f"was gone, and version {plan.version} is live")
+                )
             elif replaced is not None:
                 text = f"replaced by version {plan.version}; will be removed in {plan.settings.hold:g} s"
-                changes.append(self._tools.logbook.line(replaced.id, text))
+                changes.append(self._dependencies.deployment_log.line(replaced.id, text))
             try:
                 self._journal.write(*changes, state=OperationState.DONE, spent=self._spent)
             except StaleRevision:
@@ -317,37 +319,39 @@ class Rollout(Runner):
         """Go back, step by step, then remove whatever is left of this deployment. Tried until it is done."""
         try:
             self._undo_steps(plan)
-            self._caller.call(self._removal_budget(plan), lambda gate: self._sweep(plan.deployment, plan.version, gate))
+            self._invoker.call(
+                self._removal_budget(plan), lambda scope: self._sweep(plan.deployment, plan.version, scope)
+            )
             ending = self._pods_that_end(plan)
-        except Hold as error:
-            return self._hold_on(str(error))
+        except OperatorNeeded as error:
+            return self._keep_all(str(error))
         except RETRIED as error:
-            return self._again(f"undoing is not finished: {error}", OperationState.UNDOING)
+            return self._reschedule(f"undoing is not finished: {error}", OperationState.UNDOING)
         document = self.operation.failure
         self._end(Failure(**document) if document else None, ending)
         return None
 
     def _pods_that_end(self, plan: Plan) -> list[Operation]:
         """What waits for the pods that need longer than a moment: nobody else has to, as nothing leads to them."""
-        labels, budget = workload_labels(plan), self._tools.settings.undo_timeout
-        if self._caller.call(budget, lambda gate: self._is_anothers(plan, gate)):
+        labels, budget = workload_labels(plan), self._dependencies.settings.undo_timeout
+        if self._invoker.call(budget, lambda scope: self._is_anothers(plan, scope)):
             return []
         try:
-            orphans = self._caller.call(
-                PODS_PATIENCE, lambda gate: diagnose.await_pods_gone(self._kube(plan.deployment, gate), "", labels)
+            orphans = self._invoker.call(
+                PODS_PATIENCE, lambda scope: diagnose.await_pods_gone(self._kube(plan.deployment, scope), "", labels)
             )
             controllers: set[str] = set()
         except DeadlineExceeded:
-            left = self._caller.call(budget, lambda gate: self._kube(plan.deployment, gate).list(POD, labels))
+            left = self._invoker.call(budget, lambda scope: self._kube(plan.deployment, scope).list(POD, labels))
             orphans = [pod for pod in left if not controller_uid(pod)]
             controllers = {controller_uid(pod) for pod in left} - {""}
         if orphans:
-            self._caller.call(budget, lambda gate: remove_orphans(self._work(StartWorkload(), plan, gate), orphans))
+            self._invoker.call(budget, lambda scope: remove_orphans(self._work(StartWorkload(), plan, scope), orphans))
         return [self._ending(plan, uid) for uid in sorted(controllers)]
 
-    def _is_anothers(self, plan: Plan, gate: Gate) -> bool:
+    def _is_anothers(self, plan: Plan, scope: CancelScope) -> bool:
         """Is there a controller of the version's name that is not ours? Then its pods are not either."""
-        kube = self._kube(plan.deployment, gate)
+        kube = self._kube(plan.deployment, scope)
         found = kube.items(CONTROLLER, {"name": workload_labels(plan)["name"]})
         return any(not kube.owned_by(controller, plan.deployment) for controller in found)
 
@@ -374,11 +378,11 @@ class Rollout(Runner):
             if self.operation.steps.get(step.id) not in ("started", "done"):
                 continue
             try:
-                self._caller.call(
+                self._invoker.call(
                     self._undo_budget(step, plan),
-                    lambda gate, step=step: step.undo(self._work(step, plan, gate)),  # type: ignore[misc]
+                    lambda scope, step=step: step.undo(self._work(step, plan, scope)),  # type: ignore[misc]
                 )
-            except (Hold, KubeError, StoreError, Revoked):
+            except (OperatorNeeded, KubeError, StoreError, Revoked):
                 raise
             except (DeployerError, StepCrashed) as error:
                 made_of = f", {self._removal_parts(plan)}" if isinstance(error, DeadlineExceeded) else ""
@@ -391,7 +395,7 @@ class Rollout(Runner):
 
     def _undo_without(self, plan: Plan, why: str, *, only: str = "") -> None:
         """Return when the core, which can remove objects but not move traffic back, may undo what was started without
-        the steps themselves (`only`: that one). Raises Hold where that could be an outage."""
+        the steps themselves (`only`: that one). Raises OperatorNeeded where that could be an outage."""
         started = [
             step
             for step in plan.steps
@@ -401,16 +405,18 @@ class Rollout(Runner):
             if step.disturbs or step.exposes:
                 what = "may have taken traffic or capacity from the version before" if step.disturbs else ""
                 what = what or f"may have given traffic to version {plan.version}"
-                raise Hold(self._kept(plan, f"step {step.id} {what}, and only the plugin can take that back", why))
+                raise OperatorNeeded(
+                    self._kept(plan, f"step {step.id} {what}, and only the plugin can take that back", why)
+                )
         if any(Phase[step.phase] >= Phase.EXPOSE for step in started):
             # A step may have moved traffic although it says that it does not.
-            budget = self._tools.settings.undo_timeout
-            self._caller.call(budget, lambda gate: self._refuse_when_selected(plan, why, gate))
+            budget = self._dependencies.settings.undo_timeout
+            self._invoker.call(budget, lambda scope: self._refuse_when_selected(plan, why, scope))
 
-    def _refuse_when_selected(self, plan: Plan, why: str, gate: Gate) -> None:
-        if self._selected(self._kube(plan.deployment, gate), plan, gate):
+    def _refuse_when_selected(self, plan: Plan, why: str, scope: CancelScope) -> None:
+        if self._selected(self._kube(plan.deployment, scope), plan, scope):
             what = f"version {plan.version} may have traffic already, and nobody can move it back"
-            raise Hold(self._kept(plan, what, why))
+            raise OperatorNeeded(self._kept(plan, what, why))
 
     def _kept(self, plan: Plan, what: str, why: str) -> str:
         pinned = {"strategy": plan.strategy, "ingress": plan.ingress if plan.route else None, "health": plan.health}
@@ -420,11 +426,11 @@ class Rollout(Runner):
 
     def _installed(self, kind: str, name: str) -> bool:
         with contextlib.suppress(PluginError):
-            self._tools.registry.entry(kind, name)
+            self._dependencies.registry.entry(kind, name)
             return True
         return False
 
-    def _selected(self, kube: KubeAccess, plan: Plan, gate: Gate) -> bool:
+    def _selected(self, kube: KubeAccess, plan: Plan, scope: CancelScope) -> bool:
         """Does the Service or the route lead to this version? True also when nobody can tell."""
         service = kube.get(SERVICE, ownership.service_name(plan.app))
         if service and kube.is_ours(service) and (service["spec"].get("selector") or {}).get("version") == plan.version:
@@ -436,7 +442,7 @@ class Rollout(Runner):
         except PluginError:
             return True
         assert provider is not None
-        state = provider.state(self._route(plan.route, kube, gate))
+        state = provider.state(self._route(plan.route, kube, scope))
         return bool(state and leads_to(state.backends, plan.route.backend.service))
 
     # --- ends ----------------------------------------------------------------------------------------------------
@@ -463,7 +469,7 @@ class Rollout(Runner):
                 continue
             return
 
-    def _hold_on(self, why: str) -> float:
+    def _keep_all(self, why: str) -> float:
         wait = self._wait(HOLD_INTERVAL)
         self._say_once(why)
         self._journal.write(**wait, memory={**self.operation.memory, SAID: why})

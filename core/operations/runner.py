@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from deployer.core.backoff import Backoff
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.clock import SteadyClock
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.health import Way
@@ -30,19 +31,18 @@ from deployer.core.contract.providers import (
     Work,
 )
 from deployer.core.contract.store import Append, Lease, Store
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
     Conflict,
     DeadlineExceeded,
-    Hold,
     Interrupted,
     KubeConflict,
     KubeError,
     KubeUnavailable,
+    OperatorNeeded,
     PluginError,
     StepFailed,
 )
-from deployer.core.gate import Gate
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -53,8 +53,8 @@ from deployer.core.model.records import (
     Plan,
     Status,
 )
-from deployer.core.operations.inventory import PlanLedger
-from deployer.core.operations.invocation import Caller, Hung, StepCrashed
+from deployer.core.operations.inventory import PlanInventory
+from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import blank_route
 from deployer.core.plugin_manager.registry import Registry
@@ -62,8 +62,8 @@ from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import ownership
 from deployer.kube.client import KubeClient
-from deployer.kube.informer import Mirrors
-from deployer.kube.owned import OwnedKube, inventory
+from deployer.kube.informer import Informers
+from deployer.kube.owned import OwnedKube, find_owned
 from deployer.toolkit.dataplane import pods as backend
 from deployer.toolkit.health import transport as health_via
 from deployer.toolkit.health.runner import Rounds
@@ -97,30 +97,32 @@ FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, Step
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class Dependencies:
     """What every operation needs, made once for the service."""
 
     store: Store
-    logbook: Logbook
+    deployment_log: DeploymentLog
     redactor: Redactor
     registry: Registry
     settings: Settings
     client: KubeClient
-    mirrors: Mirrors
+    informers: Informers
     clock: SteadyClock = field(default_factory=SteadyClock)
 
 
 class Runner:
     """One operation under its lease. `run` returns the time (seconds since the epoch) to look again, None when done."""
 
-    def __init__(self, tools: Tools, operation: Operation, lease: Lease, hung: Hung, *, fenced: bool) -> None:
-        """`fenced`: this process raised the epoch of the app's objects to the lease's token already."""
-        self._tools = tools
-        self._store = tools.store
-        self._journal = Journal(tools.store, operation, lease)
-        self._ledger = PlanLedger(tools.store, self._journal)
+    def __init__(
+        self, dependencies: Dependencies, operation: Operation, lease: Lease, hung: Hung, *, fenced: bool
+    ) -> None:
+        """`fenced`: this process wrote the lease's token on the app's objects already."""
+        self._dependencies = dependencies
+        self._store = dependencies.store
+        self._journal = Journal(dependencies.store, operation, lease)
+        self._inventory = PlanInventory(dependencies.store, self._journal)
         self._lease = lease
-        self._caller = Caller(operation.app, hung)
+        self._invoker = BoundedInvoker(operation.app, hung)
         self._fenced = fenced
         self._resumed = operation.begun
         self._spent = dict(operation.spent)
@@ -136,17 +138,17 @@ class Runner:
 
     def stop(self, reason: Interrupted) -> None:
         """Leave the operation as it is (the service stops, the lease is lost); whoever takes it up next resumes it."""
-        self._caller.stop(reason)
+        self._invoker.stop(reason)
 
     def cancel(self) -> None:
         """Stop deploying and undo. No effect on an operation that is being undone, is committed, or removes."""
-        self._caller.cancel()
+        self._invoker.cancel()
 
     def run(self) -> float | None:
         """Go on from where the journal says. Raises Interrupted or StoreError when it was left as it is."""
-        return self._carry_on()
+        return self._execute()
 
-    def _carry_on(self) -> float | None:
+    def _execute(self) -> float | None:
         raise NotImplementedError
 
     @property
@@ -159,18 +161,18 @@ class Runner:
         self._journal.write(state=self._parked_state, **fields)
 
     def _fence(self) -> None:
-        """Raise the epoch of the app's shared objects to the lease's token, once in a process. Raises KubeError."""
+        """Write the lease's fencing token on the app's shared objects, once in a process. Raises KubeError."""
         if not self._fenced:
-            self._caller.call(self._tools.settings.undo_timeout, self._raise_epochs)
+            self._invoker.call(self._dependencies.settings.undo_timeout, self._raise_fencing_tokens)
             self._fenced = True
 
-    def _raise_epochs(self, gate: Gate) -> None:
+    def _raise_fencing_tokens(self, scope: CancelScope) -> None:
         """From here on an earlier holder of the lease can no longer write the app's shared objects."""
-        kube = self._kube(self.operation.deployment, gate)
-        kube.raise_epoch(SERVICE, ownership.service_name(self.operation.app))
+        kube = self._kube(self.operation.deployment, scope)
+        kube.raise_fencing_token(SERVICE, ownership.service_name(self.operation.app))
         for provider in self._exposing():
             provider.fence(
-                RouteContext(blank_route(self.operation.namespace, self.operation.app), kube, self._log, gate)
+                RouteContext(blank_route(self.operation.namespace, self.operation.app), kube, self._log, scope)
             )
 
     def _exposing(self) -> list[IngressProvider]:
@@ -180,7 +182,7 @@ class Runner:
         ids = {self.operation.deployment, *((app.live, app.held) if app else ())} - {""}
         plans = [plan for id in sorted(ids) if (plan := self._store.get(Plan, id)) and plan.route]
         names = {name for plan in plans for name in (plan.ingress.name if plan.ingress else "", plan.displaced) if name}
-        current = self._tools.registry.ingress()
+        current = self._dependencies.registry.ingress()
         found = [current] if current is not None else []
         for name in sorted(names - {current.name if current else ""}):
             with contextlib.suppress(PluginError):
@@ -201,7 +203,7 @@ class Runner:
                 if outcome.reason:
                     self._say_once(outcome.reason)
                 self.event = outcome.event
-                wait = self._wait(max(PARK_LEAST, outcome.until - self._tools.clock()))
+                wait = self._wait(max(PARK_LEAST, outcome.until - self._dependencies.clock()))
                 memory = {**self.operation.memory, AWAITS: outcome.event is not None}
                 memory |= {SAID: outcome.reason} if outcome.reason else {}
                 self._write_parked(step, todo, **wait, spent=self._spent, attempts=0, memory=memory)
@@ -235,15 +237,15 @@ class Runner:
             try:
                 if left <= 0:
                     raise DeadlineExceeded(f"step {step.id} did not finish in time")
-                outcome = self._caller.call(
-                    left, lambda gate: step.run(self._work(step, plan, gate)), cancellable=cancellable
+                outcome = self._invoker.call(
+                    left, lambda scope: step.run(self._work(step, plan, scope)), cancellable=cancellable
                 )
                 return _checked(step, outcome)
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = f": {error}"
                 failures += 1
-                self._caller.pause(min(STEP_AGAIN.after(failures), left), cancellable=cancellable)
+                self._invoker.pause(min(STEP_AGAIN.after(failures), left), cancellable=cancellable)
             except DeadlineExceeded as error:
                 if isinstance(error.__cause__, KubeError):  # what stood in the way until then
                     last = f": {error.__cause__}"
@@ -274,18 +276,18 @@ class Runner:
             self._spent[account] = counted - max(left, min(FRESH, counted))
         return counted - self._spent.get(account, 0.0), counted
 
-    def _sweep(self, deployment: str, version: str, gate: Gate, *, live_too: bool = False) -> list[str]:
+    def _sweep(self, deployment: str, version: str, scope: CancelScope, *, live_too: bool = False) -> list[str]:
         """Remove what is left of exactly this deployment, unless something leads to it. Returns the uids of controllers
         that went, whose pods end now.
 
         `live_too`: the live one is meant, which is being undeployed.
         """
-        kube = self._kube(deployment, gate)
+        kube = self._kube(deployment, scope)
         plan = self._store.get(Plan, deployment)
-        rest = self._ledger.left(plan) if plan else inventory(self._tools.client, kube.owner, gate)
+        rest = self._inventory.left(plan) if plan else find_owned(self._dependencies.client, kube.owner, scope)
         app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
         if rest and app is not None and app.live == deployment and not live_too:
-            raise Hold(f"version {version} is live according to the store, so its objects stay")
+            raise OperatorNeeded(f"version {version} is live according to the store, so its objects stay")
         present = [(kind, name, found) for kind, name in rest if (found := kube.get(kind, name)) is not None]
         if present:
             self._check_not_selected(kube, deployment, version)
@@ -293,12 +295,14 @@ class Runner:
         return [str(found["metadata"]["uid"]) for kind, found in gone if kind == CONTROLLER]
 
     def _check_not_selected(self, kube: OwnedKube, deployment: str, version: str) -> None:
-        """Raise Hold when the unversioned Service leads to this version."""
+        """Raise OperatorNeeded when the unversioned Service leads to this version."""
         service = kube.get(SERVICE, ownership.service_name(self.operation.app))
         if service and kube.owned_by(service, deployment) and version:
             selector = service["spec"].get("selector") or {}
             if selector.get("version") == version:
-                raise Hold(f"service {self.operation.app} still selects version {version}, so its objects stay")
+                raise OperatorNeeded(
+                    f"service {self.operation.app} still selects version {version}, so its objects stay"
+                )
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -306,7 +310,7 @@ class Runner:
         """End the operation without touching any deployment."""
         self._journal.write(state=OperationState.DONE)
 
-    def _again(self, why: str, state: OperationState, **fields: Json) -> float:
+    def _reschedule(self, why: str, state: OperationState, **fields: Json) -> float:
         """Try later, a little later each time; said once for each reason. `fields` of the record change too."""
         attempts = self.operation.attempts + 1
         wait = self._wait(OPERATION_AGAIN.after(attempts))
@@ -319,7 +323,7 @@ class Runner:
     def _wait(self, seconds: float, least: float = 0.0) -> dict[str, Json]:
         """The fields of an operation that is to be taken up after so many seconds; `least` after a restart."""
         period = max(0.0, seconds)
-        return {"due": self._tools.clock() + seconds, "period": period, "least": min(least, period)}
+        return {"due": self._dependencies.clock() + seconds, "period": period, "least": min(least, period)}
 
     def _say_once(self, why: str) -> None:
         if self.operation.memory.get(SAID) != why:
@@ -332,7 +336,7 @@ class Runner:
 
     # --- handles -------------------------------------------------------------------------------------------------
 
-    def _kube(self, deployment: str, gate: Gate) -> OwnedKube:
+    def _kube(self, deployment: str, scope: CancelScope) -> OwnedKube:
         operation = self.operation
         app = self._store.get(App, f"{operation.namespace}/{operation.app}")
         keep = {app.live, app.held} if app else set()
@@ -341,16 +345,16 @@ class Runner:
             found = self._store.find(Deployment, namespace=operation.namespace, app=operation.app, tag=status.value)
             keep |= {d.id for d in found} - going
         owner = Owner(
-            instance=self._tools.settings.instance,
+            instance=self._dependencies.settings.instance,
             namespace=operation.namespace,
             app=operation.app,
             deployment=deployment,
-            epoch=self._lease.token,
+            fencing_token=self._lease.token,
             keep=frozenset(keep - {deployment, ""}),
         )
-        return OwnedKube(self._tools.client, self._tools.mirrors, owner, gate, self._ledger)
+        return OwnedKube(self._dependencies.client, self._dependencies.informers, owner, scope, self._inventory)
 
-    def _work(self, step: Step, plan: Plan, gate: Gate) -> Work:
+    def _work(self, step: Step, plan: Plan, scope: CancelScope) -> Work:
         """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""
         ingress = displaced = health = None
         with contextlib.suppress(PluginError):
@@ -361,38 +365,40 @@ class Runner:
             health = self._health(plan)
         return Work(
             plan=plan,
-            kube=self._kube(plan.deployment, gate),
+            kube=self._kube(plan.deployment, scope),
             log=self._log,
             health=health,
             ingress=ingress,
-            remember=lambda key, value: self._journal.remember(step.id, key, value, gate),
+            remember=lambda key, value: self._journal.remember(step.id, key, value, scope),
             recall=lambda key, default: self._journal.recall(step.id, key, default),
-            gate=gate,
-            now=self._tools.clock,
+            scope=scope,
+            now=self._dependencies.clock,
             displaced=displaced,
-            ask_pods=backend.probe(self._way(), loopback=self._tools.settings.loopback_pods) if plan.route else None,
+            ask_pods=backend.probe(self._way(), loopback=self._dependencies.settings.loopback_pods)
+            if plan.route
+            else None,
         )
 
     def _health(self, plan: Plan) -> Rounds | None:
         """The pinned health checker's rounds. Raises PluginError when it is not there."""
         if not plan.health:
             return None
-        checker = self._tools.registry.health_checker(plan.health.name)
-        return Rounds(checker, plan, self._store, self._tools.settings, self._way(), clean=self._clean)
+        checker = self._dependencies.registry.health_checker(plan.health.name)
+        return Rounds(checker, plan, self._store, self._dependencies.settings, self._way(), clean=self._clean)
 
     def _way(self) -> Way:
         """How pods are reached from here."""
-        return health_via.way(self._tools.settings, self._tools.client, os.environ)
+        return health_via.way(self._dependencies.settings, self._dependencies.client, os.environ)
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""
         return self._provider(plan.ingress.name) if plan.ingress else None
 
     def _provider(self, name: str) -> IngressProvider:
-        return cast(IngressProvider, self._tools.registry.entry("ingress", name).provider)
+        return cast(IngressProvider, self._dependencies.registry.entry("ingress", name).provider)
 
-    def _route(self, route: Route, kube: KubeAccess, gate: Gate) -> RouteContext:
-        return RouteContext(route, kube, self._log, gate)
+    def _route(self, route: Route, kube: KubeAccess, scope: CancelScope) -> RouteContext:
+        return RouteContext(route, kube, self._log, scope)
 
     def _undo_budget(self, step: Step, plan: Plan) -> float:
         """Seconds for undoing a step, or for one that removes; never below what the step asks for."""
@@ -400,26 +406,26 @@ class Runner:
 
     def _removal_budget(self, plan: Plan) -> float:
         """Seconds for removing or undoing: the setting, and the pods' own grace time plus 30 s."""
-        return self._tools.settings.undo_timeout + grace_time(plan) + PODS_GONE
+        return self._dependencies.settings.undo_timeout + grace_time(plan) + PODS_GONE
 
     def _removal_parts(self, plan: Plan) -> str:
         """What `_removal_budget` consists of, for those who know only the setting."""
         return (
-            f"which are undo_timeout ({self._tools.settings.undo_timeout:g} s), the pods' grace time "
+            f"which are undo_timeout ({self._dependencies.settings.undo_timeout:g} s), the pods' grace time "
             f"({grace_time(plan):g} s) and {PODS_GONE:g} s more"
         )
 
     def _clean(self, text: str) -> str:
         """The text as it may be shown to those who may read the deployment."""
-        return self._tools.redactor.clean_of(self.operation.deployment, text)
+        return self._dependencies.redactor.clean_of(self.operation.deployment, text)
 
     def _line(self, message: str) -> Append:
         """A log line for the transaction that makes it true."""
-        return self._tools.logbook.line(self.operation.deployment, message)
+        return self._dependencies.deployment_log.line(self.operation.deployment, message)
 
     def _log(self, message: str) -> None:
         if self.operation.deployment:
-            self._tools.logbook.append(self.operation.deployment, message)
+            self._dependencies.deployment_log.append(self.operation.deployment, message)
         else:
             logger.info("%s/%s: %s", self.operation.namespace, self.operation.app, message)
 

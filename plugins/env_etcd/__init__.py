@@ -18,7 +18,7 @@ import pyetcd
 from deployer.plugins.env_etcd import v2
 from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.errors import SettingsError, StepFailed
-from deployer.sdk.plugin import Gate, PluginSettings, hookimpl
+from deployer.sdk.plugin import CancelScope, PluginSettings, hookimpl
 
 PREFIX = "/deployer/environment/"
 TIMEOUT = 5.0
@@ -76,16 +76,16 @@ class EtcdInjector(EnvInjector):
         self._access = access
 
     def environment(self, context: EnvContext) -> Sequence[dict[str, Any]]:
-        """Variables sorted by name. Raises StepFailed, never with a value in it, and what the gate raises."""
-        found = self._read_prefix(context.gate)
+        """Variables sorted by name. Raises StepFailed, never with a value in it, and what the scope raises."""
+        found = self._read_prefix(context.scope)
         if not found:
             context.log(self._nothing())
         return _variables(found, context.log)
 
-    def warnings(self, gate: Gate) -> Sequence[str]:
+    def warnings(self, scope: CancelScope) -> Sequence[str]:
         """That etcd does not answer, or that there is nothing to inject, perhaps because it is in the v2 store."""
         try:
-            return [] if self._read_prefix(gate) else [self._nothing()]
+            return [] if self._read_prefix(scope) else [self._nothing()]
         except StepFailed as error:
             return [str(error)]
 
@@ -99,17 +99,17 @@ class EtcdInjector(EnvInjector):
             "copy them to v3, as docs/etcd.md says"
         )
 
-    def _read_prefix(self, gate: Gate) -> list[tuple[bytes, bytes]]:
+    def _read_prefix(self, scope: CancelScope) -> list[tuple[bytes, bytes]]:
         """Keys without the prefix, and values, from the first endpoint that answers."""
         end = time.monotonic() + self._access.timeout
         failures = []
         for number, endpoint in enumerate(self._access.endpoints):
-            gate.check()
-            share = gate.remaining(max(0.0, end - time.monotonic())) / (len(self._access.endpoints) - number)
+            scope.check()
+            share = scope.remaining(max(0.0, end - time.monotonic())) / (len(self._access.endpoints) - number)
             try:
-                return self._ask(endpoint, share, gate)
+                return self._ask(endpoint, share, scope)
             except (grpc.RpcError, pyetcd.Etcd3Exception, ValueError) as error:
-                gate.check()  # a closing gate closes the channel, which gRPC reports in one of several ways
+                scope.check()  # a closing scope closes the channel, which gRPC reports in one of several ways
                 failures.append(f"{endpoint} {_reason(error)}")
         raise StepFailed(
             f"the environment cannot be read from etcd: {'; '.join(failures)}",
@@ -117,7 +117,7 @@ class EtcdInjector(EnvInjector):
             hint="check that etcd runs, and the settings [plugins.env_etcd] or --etcd",
         )
 
-    def _ask(self, endpoint: str, seconds: float, gate: Gate) -> list[tuple[bytes, bytes]]:
+    def _ask(self, endpoint: str, seconds: float, scope: CancelScope) -> list[tuple[bytes, bytes]]:
         parts = urllib.parse.urlsplit(endpoint)
         secure = parts.scheme == "https"
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -125,7 +125,7 @@ class EtcdInjector(EnvInjector):
             host, parts.port or 2379, secure, self._access.credentials() if secure else None, opts=_CHANNEL
         )
         with closing(node):
-            forget = gate.on_close(node.close)
+            forget = scope.on_close(node.close)
             try:
                 end = time.monotonic() + seconds
                 # The client authenticates here, when there is somebody to authenticate.

@@ -10,7 +10,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Sequence
 
-from deployer.sdk.plugin import Gate, http_exchange
+from deployer.sdk.plugin import CancelScope, http_exchange
 
 TIMEOUT = 1.0
 """Seconds for all endpoints together: nobody shall wait for a warning."""
@@ -47,7 +47,7 @@ def _count(endpoint: str, prefix: str, tls: Callable[[], ssl.SSLContext]) -> int
     host, port = parts.hostname or "", parts.port or 2379
     target = f"/v2/keys{urllib.parse.quote(prefix.rstrip('/'))}"
     request = http_exchange.request("GET", target, {"Host": parts.netloc.rpartition("@")[2], "Connection": "close"})
-    sock = http_exchange.connect(host, port, Gate(), timeout=TIMEOUT, connect_timeout=TIMEOUT)
+    sock = http_exchange.connect(host, port, CancelScope(), timeout=TIMEOUT, connect_timeout=TIMEOUT)
     secure = tls() if parts.scheme == "https" else None
     answer = http_exchange.exchange(sock, request, limit=LIMIT, tls=secure, server_name=host)
     if answer.status != http.client.OK:

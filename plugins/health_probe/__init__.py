@@ -35,7 +35,7 @@ def _wrong(answer: HttpAnswer) -> str:
     if not isinstance(document, dict) or "healthy" not in document:
         return 'answered its health check with JSON other than an object with the field "healthy"'
     if document["healthy"] is not True:
-        return f'reports healthy: {json.dumps(document["healthy"])[:100]}'
+        return f"reports healthy: {json.dumps(document['healthy'])[:100]}"
     return ""
 
 

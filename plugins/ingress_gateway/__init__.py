@@ -290,7 +290,7 @@ class Gateway(IngressProvider):
         """The route and its redirects are shared between deployments; a preview belongs to one of them."""
         app = context.route.app
         for name in (app, *(render.redirect_name(app, role) for role in (render.ROLE_WWW, render.ROLE_HTTPS))):
-            context.kube.raise_epoch(HTTP_ROUTE, name)
+            context.kube.raise_fencing_token(HTTP_ROUTE, name)
 
     # --- parts ----------------------------------------------------------------------------------------------------
 

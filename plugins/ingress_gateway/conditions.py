@@ -99,7 +99,7 @@ class Judgement:
         for written in self.routes:
             route = by_uid.get(written["metadata"]["uid"])
             if route is None or _generation(route) < _generation(written):
-                done = False  # the mirror is behind, or somebody deletes it
+                done = False  # the informer is behind, or somebody deletes it
             elif said := refusal(route):
                 done = False
                 if now - self.refused.setdefault(route["metadata"]["name"], now) >= PATIENCE:

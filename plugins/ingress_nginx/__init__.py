@@ -270,7 +270,7 @@ class Nginx(IngressProvider):
             f"{route.host}: waiting {self._data_plane.propagation:g} s until {new.weight} % of the requests go to "
             f"version {route.version}"
         )
-        context.gate.pause(self._data_plane.propagation)
+        context.scope.pause(self._data_plane.propagation)
         found = context.kube.get(INGRESS, render.canary_name(route.app))
         if found is not None and (said := objection(context.kube, [Watched(found)])):
             raise StepFailed(said, reason="RouteRejected")
@@ -340,7 +340,7 @@ class Nginx(IngressProvider):
         """The app's Ingress, one that was taken over, and the canary are written again and again; all else is not."""
         app = context.route.app
         for name in (app, redirect_name(app), render.canary_name(app)):
-            context.kube.raise_epoch(INGRESS, name)
+            context.kube.raise_fencing_token(INGRESS, name)
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
@@ -439,7 +439,7 @@ class Nginx(IngressProvider):
                     raise
                 if time.monotonic() >= end:
                     raise _host_taken(error) from error
-                kube.gate.pause(0.2)
+                kube.scope.pause(0.2)
 
     def _wanted(self, context: RouteContext, found: dict[str, Any]) -> dict[str, Any]:
         """What `switch` would make of the app's Ingress."""

@@ -107,7 +107,7 @@ class Split(Step):
         shares = _shares(context, 0, None)
         work.ingress.split(context, shares)
         work.ingress.confirm_split(context, shares)
-        work.gate.pause(work.ingress.minimum_hold)
+        work.scope.pause(work.ingress.minimum_hold)
         work.log(f"all requests of {context.route.host} go to version {version} again")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployer.plugins.strategy_recreate import versions
-from deployer.sdk.errors import DeadlineExceeded, Hold, StepFailed
+from deployer.sdk.errors import DeadlineExceeded, OperatorNeeded, StepFailed
 from deployer.sdk.kube import CONTROLLER, POD, SERVICE, KubeAccess
 from deployer.sdk.plugin import Document
 from deployer.sdk.strategy import (
@@ -160,18 +160,18 @@ def _stop(work: Work, controller: Document) -> None:
 
 
 def stop_own(work: Work) -> None:
-    """Return when no pod of this version runs. Raises Hold: then nothing else may start."""
+    """Return when no pod of this version runs. Raises OperatorNeeded: then nothing else may start."""
     name, labels = versions.own_name(work), workload_labels(work.plan)
     found = work.kube.get(CONTROLLER, name)
     try:
-        with in_time(work.gate) as gate:
-            kube = work.kube.with_gate(gate)
+        with in_time(work.scope) as scope:
+            kube = work.kube.with_scope(scope)
             if found is not None and work.kube.owned_by(found, work.plan.deployment):
                 kube.scale(name, 0)
                 kube.wait(CONTROLLER, lambda items: all(map(versions.is_stopped, items)) or None, labels=labels)
             orphans = await_pods_gone(kube, "", labels)
     except DeadlineExceeded as over:
-        raise Hold(
+        raise OperatorNeeded(
             f"the pods of version {work.plan.version} do not end, so nothing is started in their place: find the "
             "finalizer or the node that keeps them"
         ) from over
@@ -181,7 +181,7 @@ def stop_own(work: Work) -> None:
 def bring_back(work: Work) -> bool:
     """Start the version before again, once this one has ended, and wait until it is ready. Any number of times.
 
-    False: there was none, or it had no pods before either. Raises Hold when it does not become ready.
+    False: there was none, or it had no pods before either. Raises OperatorNeeded when it does not become ready.
     """
     stop_own(work)
     previous = work.plan.previous
@@ -210,10 +210,10 @@ def bring_back(work: Work) -> bool:
         work.log(f"version {version} wants no pods, as before: somebody scaled it to 0")
         return False
     try:
-        with in_time(work.gate) as gate:
-            _await_ready(work, work.kube.with_gate(gate), controller)
+        with in_time(work.scope) as scope:
+            _await_ready(work, work.kube.with_scope(scope), controller)
     except DeadlineExceeded as over:
-        raise Hold(
+        raise OperatorNeeded(
             f"version {version} was started again and is not ready: see what its pods wait for; until then everything "
             "is kept as it is"
         ) from over

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import (
     CONFIG_MAP,
     CONTROLLER,
@@ -25,13 +26,12 @@ from deployer.core.contract.kinds import (
 from deployer.core.contract.kube import Owner
 from deployer.core.contract.providers import Backend, IngressProvider, PodAnswers, Preview, Route, RouteContext
 from deployer.core.errors import KubeConflict, KubeNotFound, Revoked
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
-from deployer.kube.ownership import ANNOTATION_EPOCH
+from deployer.kube.ownership import ANNOTATION_FENCING_TOKEN
 from deployer.kube.pods import ready_endpoints, service_slices
 from deployer.toolkit.dataplane.probe import Answer, ask, parse_address
 
@@ -42,11 +42,11 @@ BUDGET = 30.0
 
 DEPLOYMENTS = {"1": "11111111-1111-4111-8111-111111111111", "2": "22222222-2222-4222-8222-222222222222"}
 
-_epochs = itertools.count(1)
+_fencing_tokens = itertools.count(1)
 _hosts = itertools.count(1)
 
 
-class Exhausted(Gate):
+class Exhausted(CancelScope):
     """Lets so many writes through, then none, like a process that died; tells of each before it is made."""
 
     def __init__(self, writes: int, before: Callable[[int], object] = str) -> None:
@@ -82,7 +82,7 @@ class Bench:
     """
 
     client: KubeClient
-    mirrors: Mirrors
+    informers: Informers
     namespace: str
     ingress: str
     provider: Callable[[], IngressProvider]
@@ -91,23 +91,23 @@ class Bench:
     crashes: int = 0
     pods: PodAnswers = field(default_factory=PodAnswers)
     domain: str = "example.com"
-    epoch: int = 0
+    fencing_token: int = 0
     log: list[str] = field(default_factory=list)
 
     # --- handles --------------------------------------------------------------------------------------------------
 
     def next_epoch(self) -> int:
         """That of a process which takes over."""
-        return next(_epochs)
+        return next(_fencing_tokens)
 
     def fresh_host(self) -> str:
         """One that no data plane has heard of yet."""
         return f"h{next(_hosts)}.{self.namespace}.{self.domain}"
 
-    def kube(self, deployment: str, gate: Gate, epoch: int = 0, app: str = APP) -> OwnedKube:
+    def kube(self, deployment: str, scope: CancelScope, fencing_token: int = 0, app: str = APP) -> OwnedKube:
         """Handles like those of an operation; `epoch` 0: that of this check."""
-        owner = Owner("conformance", self.namespace, app, deployment, epoch or self.epoch)
-        return OwnedKube(self.client, self.mirrors, owner, gate)
+        owner = Owner("conformance", self.namespace, app, deployment, fencing_token or self.fencing_token)
+        return OwnedKube(self.client, self.informers, owner, scope)
 
     def route(self, host: str, version: str, **changes: Any) -> Route:
         """The route to version `1`, which is the first, or to `2`, which takes over from it."""
@@ -124,19 +124,21 @@ class Bench:
         }
         return Route(**(values | changes))
 
-    def context(self, route: Route, gate: Gate | None = None, epoch: int = 0, deployment: str = "") -> RouteContext:
+    def context(
+        self, route: Route, scope: CancelScope | None = None, fencing_token: int = 0, deployment: str = ""
+    ) -> RouteContext:
         """What a verb gets. `deployment`: whose operation it is, if not the route's."""
-        gate = gate or Gate(time.monotonic() + BUDGET)
-        kube = self.kube(deployment or route.deployment, gate, epoch, route.app)
-        return RouteContext(route, kube, self.log.append, gate, self.pods)
+        scope = scope or CancelScope(time.monotonic() + BUDGET)
+        kube = self.kube(deployment or route.deployment, scope, fencing_token, route.app)
+        return RouteContext(route, kube, self.log.append, scope, self.pods)
 
     # --- doing ----------------------------------------------------------------------------------------------------
 
     def carry_out(
-        self, provider: IngressProvider, route: Route, gate: Gate | None = None, deployment: str = ""
+        self, provider: IngressProvider, route: Route, scope: CancelScope | None = None, deployment: str = ""
     ) -> None:
         """Everything up to the commit, as the steps of a deployment do it."""
-        context = self.context(route, gate, deployment=deployment)
+        context = self.context(route, scope, deployment=deployment)
         provider.prepare(context)
         self.switch(provider, context)
         provider.confirm(context)
@@ -145,16 +147,16 @@ class Bench:
         """The provider's edit; of a stable route also that of its Service, which is the core's."""
         provider.switch(context)
         if context.route.stable:
-            self.lead_service(context.route.app, context.route.version, context.gate)
+            self.lead_service(context.route.app, context.route.version, context.scope)
 
-    def lead_service(self, app: str, version: str, gate: Gate | None = None) -> None:
+    def lead_service(self, app: str, version: str, scope: CancelScope | None = None) -> None:
         """Lead the unversioned Service to a version of the shop."""
         patch = {"spec": {"selector": {"app": APP, "version": version}}}
-        self.client.patch(SERVICE, app, patch, self.namespace, gate=gate)
+        self.client.patch(SERVICE, app, patch, self.namespace, scope=scope)
 
     def reset(self) -> None:
         """No route of the app is left, whatever a check did to it. What comes next has a newer epoch."""
-        self.epoch = next(_epochs)
+        self.fencing_token = next(_fencing_tokens)
         self.lead_service(APP, "1")
         self.provider().remove(self.context(self.route("", "1")))
         for kind in self.kinds:
@@ -189,12 +191,14 @@ class Bench:
         return found
 
     def objects(self, kinds: Sequence[Kind] = ()) -> dict[str, Document]:
-        """`Kind name` to all of it that does not change by itself; the epoch is left out."""
+        """`Kind name` to all of it that does not change by itself; the fencing token is left out."""
         return {f"{kind.kind} {o['metadata']['name']}": _content(o) for kind, o in self.raw(kinds)}
 
     def ask(self, host: str, headers: Mapping[str, str] | None = None) -> Answer:
         """What the data plane answers on a fresh connection."""
-        return ask(parse_address(self.ingress, tls=False), host, "", Gate(time.monotonic() + 5), headers=headers or {})
+        return ask(
+            parse_address(self.ingress, tls=False), host, "", CancelScope(time.monotonic() + 5), headers=headers or {}
+        )
 
     def version(self, host: str, headers: Mapping[str, str] | None = None) -> str:
         """The version that answers, or the status of what else does."""
@@ -228,7 +232,7 @@ class Bench:
 def _content(found: Document) -> Document:
     found = copy.deepcopy(found)
     metadata = found["metadata"]
-    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != ANNOTATION_EPOCH}
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != ANNOTATION_FENCING_TOKEN}
     rest = {key: value for key, value in found.items() if key not in ("metadata", "status", "apiVersion", "kind")}
     return {**rest, "labels": metadata.get("labels") or {}, "annotations": annotations}
 
@@ -254,11 +258,11 @@ def open_bench(
     more        fields of Bench
     """
     client = connect(Settings(kubernetes=kubernetes, kubeconfig=kubeconfig, own_namespace=""))
-    mirrors = Mirrors(client)
+    informers = Informers(client)
     try:
         space = client.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         try:
-            bench = Bench(client, mirrors, namespace, ingress, provider, **more)
+            bench = Bench(client, informers, namespace, ingress, provider, **more)
             for version in DEPLOYMENTS:
                 _start(bench, version, image)
             labels = {"app": APP, "name": APP, "persistent": "true"}
@@ -270,7 +274,7 @@ def open_bench(
         finally:
             client.delete(NAMESPACE, namespace, uid=space["metadata"]["uid"])
     finally:
-        mirrors.close()
+        informers.close()
         client.close()
 
 
@@ -304,5 +308,5 @@ def _await_ready(bench: Bench, service: str) -> None:
     def ready(slices: list[Document]) -> bool:
         return next(ready_endpoints(slices), None) is not None
 
-    kube = bench.kube("", Gate(time.monotonic() + 60))
+    kube = bench.kube("", CancelScope(time.monotonic() + 60))
     kube.wait(ENDPOINT_SLICE, ready, labels=service_slices(service))

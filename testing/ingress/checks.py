@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.providers import (
     Backend,
     IngressProvider,
@@ -21,7 +22,6 @@ from deployer.core.contract.providers import (
     Share,
 )
 from deployer.core.errors import Cancelled, DeadlineExceeded, Fenced, ForeignObject, Interrupted, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube.ownership import (
     ANNOTATION_APP,
@@ -129,7 +129,7 @@ def a_preview_host_goes_over_to_the_newer_version(bench: Bench) -> None:
     if "preview" not in bench.provider().capabilities:
         return
 
-    def goes_over(gate: Gate) -> None:
+    def goes_over(scope: CancelScope) -> None:
         bench.reset()
         host = bench.fresh_host()
         first, second = (
@@ -139,7 +139,7 @@ def a_preview_host_goes_over_to_the_newer_version(bench: Bench) -> None:
         bench.carry_out(bench.provider(), first)
         bench.await_answer(first.preview.host, lambda answer: answer == "1")
         with contextlib.suppress(Interrupted):
-            bench.provider().prepare(bench.context(second, gate))
+            bench.provider().prepare(bench.context(second, scope))
         provider, context = bench.provider(), bench.context(second)
         provider.prepare(context)
         provider.check_preview(context)
@@ -265,8 +265,8 @@ def a_crash_in_a_split_is_mended_either_way(bench: Bench) -> None:
     if not _divides(bench):
         return
 
-    def divide(host: str, gate: Gate) -> None:
-        provider, context = bench.provider(), bench.context(bench.route(host, "2"), gate)
+    def divide(host: str, scope: CancelScope) -> None:
+        provider, context = bench.provider(), bench.context(bench.route(host, "2"), scope)
         provider.prepare(context)
         for weight in (10, 60):
             provider.split(context, _shares(weight))
@@ -311,7 +311,7 @@ def an_earlier_holder_splits_nothing(bench: Bench) -> None:
     stale = bench.context(bench.route(host, "2"))
     provider.prepare(stale)
     _split(provider, stale, 50)
-    provider.fence(bench.context(bench.route(host, "1"), epoch=bench.next_epoch()))
+    provider.fence(bench.context(bench.route(host, "1"), fencing_token=bench.next_epoch()))
     before = bench.objects()
     try:
         provider.split(stale, _shares(90))
@@ -385,24 +385,24 @@ def _crash_everywhere(
     expected = _without(host, wanted(host))
     host, provider = _exposed(bench)
     counter = Exhausted(_MOST_WRITES)
-    _carry_on(bench, provider, bench.route(host, "2"), counter)
+    _execute(bench, provider, bench.route(host, "2"), counter)
     assert counter.made, "a deployment writes nothing"
     some = min(bench.crashes or counter.made, counter.made)
     died = 0
     for point in [(2 * number + 1) * counter.made // (2 * some) for number in range(some)]:
         host, provider = _exposed(bench)
-        gate = Exhausted(point)
+        scope = Exhausted(point)
         # What a provider raises then is its own affair, but it may not go on writing.
         try:
-            _carry_on(bench, provider, bench.route(host, "2"), gate)
+            _execute(bench, provider, bench.route(host, "2"), scope)
         except Interrupted:
             pass
         else:
-            assert not gate.refused, f"the provider took no notice of dying before write {point}"
+            assert not scope.refused, f"the provider took no notice of dying before write {point}"
             # A write that meets a controller's is made again, so one run may need fewer than another.
-            assert 0 < gate.made <= point
+            assert 0 < scope.made <= point
             continue
-        assert gate.made == point
+        assert scope.made == point
         died += 1
         found = _without(host, mend(host))
         assert found == expected, f"after dying before write {point}: {_difference(expected, found)}"
@@ -415,9 +415,9 @@ def _without(host: str, objects: dict[str, Document]) -> dict[str, Document]:
     return text
 
 
-def _carry_on(bench: Bench, provider: IngressProvider, route: Route, gate: Gate) -> None:
-    bench.carry_out(provider, route, gate)
-    provider.release(bench.context(route, gate))
+def _execute(bench: Bench, provider: IngressProvider, route: Route, scope: CancelScope) -> None:
+    bench.carry_out(provider, route, scope)
+    provider.release(bench.context(route, scope))
 
 
 # --- whose it is --------------------------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def an_earlier_holder_writes_nothing_more(bench: Bench) -> None:
     """After `fence` with a higher epoch, `switch` and `remove` with a lower one raise Fenced."""
     host, provider = _exposed(bench)
     stale = bench.context(bench.route(host, "2"))
-    provider.fence(bench.context(bench.route(host, "1"), epoch=bench.next_epoch()))
+    provider.fence(bench.context(bench.route(host, "1"), fencing_token=bench.next_epoch()))
     before = bench.objects()
     for verb in (provider.switch, provider.remove):
         try:
@@ -515,8 +515,8 @@ def what_others_add_at_the_same_time_is_kept(bench: Bench) -> None:
 
     add(0)
     # Not before every write: somebody who never stops makes any provider give up, and rightly so.
-    gate = Exhausted(_MOST_WRITES, lambda number: add(number) if number < 6 and number % 2 == 0 else None)
-    bench.carry_out(provider, bench.route(host, "2"), gate)
+    scope = Exhausted(_MOST_WRITES, lambda number: add(number) if number < 6 and number % 2 == 0 else None)
+    bench.carry_out(provider, bench.route(host, "2"), scope)
     for kind, name in names:
         metadata = bench.client.get(kind, name, bench.namespace)["metadata"]
         kept = added & metadata["annotations"].keys() & metadata["labels"].keys()
@@ -536,23 +536,23 @@ def a_silent_data_plane_ends_at_the_deadline(bench: Bench) -> None:
     provider = bench.silent()
     began = time.monotonic()
     with contextlib.suppress(StepFailed, DeadlineExceeded):
-        provider.prepare(bench.context(bench.route(host, "2"), Gate(began + 1.0)))
+        provider.prepare(bench.context(bench.route(host, "2"), CancelScope(began + 1.0)))
     assert time.monotonic() - began < 1.0 + LATE, f"prepare() took {time.monotonic() - began:.1f} s instead of 1 s"
     bench.switch(provider, bench.context(bench.route(host, "2")))
     began = time.monotonic()
     try:
-        provider.confirm(bench.context(bench.route(host, "2"), Gate(began + 1.0)))
+        provider.confirm(bench.context(bench.route(host, "2"), CancelScope(began + 1.0)))
     except (StepFailed, DeadlineExceeded) as error:
         assert str(error), "the failure has no words"
     else:
         raise AssertionError("confirm() returned although nothing answered")
     assert time.monotonic() - began < 1.0 + LATE, f"confirm() took {time.monotonic() - began:.1f} s instead of 1 s"
-    gate = Gate(time.monotonic() + BUDGET)
-    timer = threading.Timer(0.5, gate.close, [Cancelled("cancelled by request")])
+    scope = CancelScope(time.monotonic() + BUDGET)
+    timer = threading.Timer(0.5, scope.close, [Cancelled("cancelled by request")])
     timer.start()
     began = time.monotonic()
     try:
-        provider.confirm(bench.context(bench.route(host, "2"), gate))
+        provider.confirm(bench.context(bench.route(host, "2"), scope))
     except Cancelled:
         pass
     else:

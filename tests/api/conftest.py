@@ -24,10 +24,10 @@ from deployer.api.auth.stream_auth import StreamAuth
 from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.providers import Step, Strategy
 from deployer.core.contract.store import Update
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, Document, Plan, Status
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry, Registry
@@ -80,8 +80,8 @@ class Served:
     """A service behind its port, and what is behind it."""
 
     store: SqliteStore
-    logbook: Logbook
-    service: Service
+    deployment_log: DeploymentLog
+    service: DeploymentCommands
     logs: LogStream
     server: Server
     reasons: list[str] = field(default_factory=list)
@@ -191,8 +191,8 @@ def served(  # noqa: PLR0917 - pytest fills them in by name
 ) -> Iterator[Served]:
     before = set(threading.enumerate())
     store = SqliteStore(tmp_path / "deployer.db")
-    logbook = Logbook(store)
-    service = Service(store, logbook, registry, settings)
+    deployment_log = DeploymentLog(store)
+    service = DeploymentCommands(store, deployment_log, registry, settings)
     origins = settings.allowed_origins
     hosts = AllowedHosts.of(settings)
     audit = Audit()
@@ -207,14 +207,14 @@ def served(  # noqa: PLR0917 - pytest fills them in by name
         audit=audit,
         allowed_origins=origins,
         allowed_hosts=hosts,
-        redactor=logbook.redactor,
+        redactor=deployment_log.redactor,
     )
     server = Server(app, logs, "127.0.0.1", 0, **server_options)
     server.start()
-    yield Served(store, logbook, service, logs, server, reasons)
+    yield Served(store, deployment_log, service, logs, server, reasons)
     server.stop(5)
     audit.close()
-    logbook.close()
+    deployment_log.close()
     store.close()
     for thread in set(threading.enumerate()) - before:
         thread.join(5)

@@ -246,17 +246,17 @@ class TestStrangers:
 
     @pytest.fixture
     def access(self, parts: Any) -> Iterator[Access]:
-        self.gate = gate = threading.Event()
+        self.scope = scope = threading.Event()
 
         class Slow(Authenticator):
             def authenticate(self, token: str) -> Principal:
                 if token == "slow":
-                    gate.wait(30)
+                    scope.wait(30)
                     raise Unauthenticated("at last")
                 return parts[0].authenticate(token)
 
         yield Access(Slow(), parts[1])
-        gate.set()
+        scope.set()
 
     def test_they_take_no_viewers_place(self, served: Served, issuer: Issuer) -> None:
         id = served.deployment().id
@@ -279,9 +279,9 @@ class TestStrangers:
             with pytest.raises(InvalidStatus) as refused:
                 served.watch(id, additional_headers=bearer(issuer.token()))
             assert refused.value.response.status_code == 503
-            served.logbook.append(id, "for all")
+            served.deployment_log.append(id, "for all")
             assert all(viewer.recv(timeout=20).endswith("for all\n") for viewer in viewers)
-            self.gate.set()
+            self.scope.set()
 
     def test_the_last_place_goes_to_one(self, served: Served, issuer: Issuer) -> None:
         """Both were admitted while there was one place left; who proves it later finds none."""
@@ -343,7 +343,7 @@ class TestRecheck:
             deadline = time.monotonic() + 20
             while parts[0].asked < asked + 3:
                 assert time.monotonic() < deadline
-            served.logbook.append(id, "still here")
+            served.deployment_log.append(id, "still here")
             assert "still here" in viewer.recv(timeout=20)
             monkeypatch.setattr("deployer.api.auth.stream_auth.BORNE", 0.1)
             assert end(viewer) == (1013, "nobody knows")
@@ -366,29 +366,29 @@ class TestSlowChecks:
 
     @pytest.fixture
     def access(self, parts: Any) -> Iterator[Access]:
-        self.gate = threading.Event()
-        gate = self.gate
+        self.scope = threading.Event()
+        scope = self.scope
 
         class Slow(Authenticator):
             def authenticate(self, token: str) -> Principal:
                 if token == "slow":
-                    gate.wait(30)
+                    scope.wait(30)
                     raise Unauthenticated("at last")
                 return parts[0].authenticate(token)
 
         yield Access(Slow(), parts[1])
-        self.gate.set()
+        self.scope.set()
 
     def test_they_hold_up_neither_viewers_nor_rest(self, served: Served, issuer: Issuer) -> None:
         id = served.deployment().id
         with served.watch(id, additional_headers=bearer(issuer.token())) as viewer, contextlib.ExitStack() as stack:
             assert "queued" in viewer.recv(timeout=20)
             slow = [stack.enter_context(served.watch(id, additional_headers=bearer("slow"))) for _ in range(20)]
-            served.logbook.append(id, "live")
+            served.deployment_log.append(id, "live")
             assert "live" in viewer.recv(timeout=5)
             answer = served.call("GET", f"/deployments/{id}?namespace={NS}", headers=bearer(issuer.token()))
             assert answer.status == 200
-            self.gate.set()
+            self.scope.set()
             assert {end(one) for one in slow} == {(4401, "at last")}
 
 

@@ -546,21 +546,21 @@ class TestWhileTheKeysAreAway:
 
     @pytest.fixture
     def access(self, server: KeyServer) -> Iterator[Access]:
-        gate = threading.Event()
+        scope = threading.Event()
         self.asked = threading.Event()
 
         def wait(request: BaseHTTPRequestHandler) -> None:
             self.asked.set()
-            gate.wait(30)
+            scope.wait(30)
             server._keys(request)
 
         server.reply = wait
-        self.gate = gate
+        self.scope = scope
         settings = settings_of("", jwt_jwks_url=server.url, jwt_jwks_ca_file=str(server.ca))
         made = open_access(settings, None)  # type: ignore[arg-type]
         assert made is not None
         yield made
-        gate.set()
+        scope.set()
         made.close()
 
     def test_everything_else_goes_on(self, served: Served, issuer: Issuer, server: KeyServer, run: Any) -> None:
@@ -572,7 +572,7 @@ class TestWhileTheKeysAreAway:
         assert served.call("GET", "/healthz").status == 200
         assert served.call("GET", target).status == 401
         assert time.monotonic() - began < 2
-        self.gate.set()
+        self.scope.set()
         answers = first + [result.get(timeout=30) for result in results[len(first) :]]
         statuses = sorted(answer.status for answer in answers)
         assert set(statuses) == {200, 503} and statuses.count(200) <= 3

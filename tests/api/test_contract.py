@@ -422,7 +422,7 @@ def test_delete_deployments(served: Any) -> None:
 
 def test_logs_and_health_data(served: Any, deployed: str) -> None:
     """`text/plain` lines, further ones indented; a list of `podName` and `value`."""
-    served.logbook.append(deployed, "one\ntwo")
+    served.deployment_log.append(deployed, "one\ntwo")
     log = served.call("GET", f"/deployments/{deployed}/logs{Q}")
     assert log.headers["Content-Type"] == "text/plain; charset=utf-8"
     lines = log.body.decode().splitlines()

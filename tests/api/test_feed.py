@@ -35,7 +35,9 @@ class Way:
 
     def has(self, served: Any, id: str) -> bool:
         """It was given the whole log, every line once."""
-        return self.data == b"".join(feed.frame(feed.format_line(line) + "\n") for line in served.logbook.read(id))
+        return self.data == b"".join(
+            feed.frame(feed.format_line(line) + "\n") for line in served.deployment_log.read(id)
+        )
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -83,13 +85,13 @@ def test_one_that_was_overtaken_while_it_took_its_page(served: Any) -> None:
             second.free.clear()
             two = follow(second)
             await second.until(lambda: bool(second.data))
-            served.logbook.append(id, "given to the first")
+            served.deployment_log.append(id, "given to the first")
             await first.until(lambda: first.has(served, id))
             assert not second.has(served, id)
             second.free.set()
             await settled(lambda: len(log._followers) == 2)
             assert second.has(served, id)
-            served.logbook.append(id, "given to both")
+            served.deployment_log.append(id, "given to both")
             for way in (first, second):
                 await way.until(lambda way=way: way.has(served, id))
         assert (one.result(), two.result()) == ("FAILURE", "FAILURE")
@@ -105,7 +107,7 @@ def test_one_that_knows_more_than_the_page_on_its_way(served: Any, monkeypatch: 
     async def check() -> None:
         id = served.deployment().id
         first, second = Way(), Way()
-        read = served.logbook.read
+        read = served.deployment_log.read
         begun, go = threading.Event(), threading.Event()
 
         def slow_read(id: str, after: int = 0, *args: Any) -> Any:
@@ -119,16 +121,16 @@ def test_one_that_knows_more_than_the_page_on_its_way(served: Any, monkeypatch: 
         async with following(served, id) as (log, follow):
             one = follow(first)
             await settled(lambda: len(log._followers) == 1)
-            monkeypatch.setattr(served.logbook, "read", slow_read)
-            served.logbook.append(id, "the page")
+            monkeypatch.setattr(served.deployment_log, "read", slow_read)
+            served.deployment_log.append(id, "the page")
             await settled(begun.is_set)
             if not further:
-                served.logbook.append(id, "not in it")
+                served.deployment_log.append(id, "not in it")
             two = follow(second)
             await settled(lambda: len(log._followers) == 2)
             assert second.has(served, id)
             if further:
-                served.logbook.append(id, "in it, but new to the second")
+                served.deployment_log.append(id, "in it, but new to the second")
                 await asyncio.to_thread(read, id)  # it is durable now
             go.set()
             for way in (first, second):
@@ -148,7 +150,7 @@ def test_one_that_does_not_take_it_holds_up_nobody_and_reads_on_by_itself(served
             await settled(lambda: len(log._followers) == 2)
             slow.free.clear()
             for number in range(5):
-                served.logbook.append(id, f"{number} " + "x" * 20_000)
+                served.deployment_log.append(id, f"{number} " + "x" * 20_000)
                 await quick.until(lambda: quick.has(served, id))
             # Not a byte more than what was written before it was known to be slow.
             assert len(slow.data) < 21_000
@@ -171,8 +173,8 @@ def test_a_read_that_fails_is_raised_to_every_viewer(served: Any, monkeypatch: A
             def broken(*_: Any) -> Any:
                 raise KeyError("a fault of ours")
 
-            monkeypatch.setattr(served.logbook, "read", broken)
-            served.logbook.append(id, "x")
+            monkeypatch.setattr(served.deployment_log, "read", broken)
+            served.deployment_log.append(id, "x")
             for task in tasks:
                 with pytest.raises(KeyError):
                     await task

@@ -236,7 +236,7 @@ WATCHED = """
     from deployer.api.stream.server import LogStream
     from deployer.core.plugin_manager import registry as plugins
     from deployer.core.deployment_log import Logbook
-    from deployer.core.commands.service import Service
+    from deployer.core.commands.deployment_commands import Service
     from deployer.core.settings import Settings
     from deployer.store.sqlite import SqliteStore
     settings = Settings(own_namespace="deployer", ingress="none")
@@ -302,6 +302,6 @@ def test_a_frame_that_is_too_large_ends_its_stream_alone(served: Any) -> None:
         with pytest.raises(ConnectionClosed):
             while True:
                 first.recv(timeout=10)
-        served.logbook.append(id, "and on")
+        served.deployment_log.append(id, "and on")
         assert "and on" in second.recv(timeout=10)
     assert served.call("GET", "/healthz").status == 200

@@ -63,7 +63,7 @@ def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
 def knowing(served: Served) -> Served:
     """A service that knows every one of the secrets, and uses what it knows: they are hidden where they belong."""
     named = list(SECRETS.values())
-    redactor = served.logbook.redactor
+    redactor = served.deployment_log.redactor
     redactor.set_credentials("kubernetes", named[4:5])
     redactor.set_credentials("settings", named[5:])
     env = [{"name": f"V{number}", "value": value} for number, value in enumerate(named[:3])]
@@ -84,8 +84,8 @@ def knowing(served: Served) -> Served:
         )
     )
     redactor.register(deployment.id, named[3:4])
-    served.logbook.append(deployment.id, " ".join(named[:5]))
-    text = served.logbook.read(deployment.id)[-1].text
+    served.deployment_log.append(deployment.id, " ".join(named[:5]))
+    text = served.deployment_log.read(deployment.id)[-1].text
     assert set(text.split()) == {"***"}, text
     return served
 

@@ -259,7 +259,7 @@ def test_deployments_are_deleted_in_bulk(served: Any, query: str, left: int) -> 
 
 def test_the_log_is_text(served: Any) -> None:
     id = served.deployment().id
-    served.logbook.append(id, "two\nlines, ümläut")
+    served.deployment_log.append(id, "two\nlines, ümläut")
     answer = served.call("GET", f"/deployments/{id}/logs{Q}")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
     first, second, third = answer.body.decode().splitlines()
@@ -278,7 +278,7 @@ def test_the_log_is_text(served: Any) -> None:
 def test_a_long_log_is_streamed(served: Any) -> None:
     id = served.deployment().id
     for number in range(3000):
-        served.logbook.append(id, f"line {number} " + "x" * 300)
+        served.deployment_log.append(id, f"line {number} " + "x" * 300)
     answer = served.call("GET", f"/deployments/{id}/logs{Q}")
     assert answer.headers["Content-Length"] is None
     assert answer.headers["X-Next-After"] == "3001"
@@ -296,7 +296,7 @@ def test_a_log_is_read_piece_by_piece_while_it_grows(served: Any, run: Any) -> N
         for number in range(total):
             if number == total // 2:
                 assert read_once.wait(20)
-            served.logbook.append(id, f"{number}\n" + "x" * 200)
+            served.deployment_log.append(id, f"{number}\n" + "x" * 200)
 
     written = run(write)
     text, after, answers = "", "0", 0

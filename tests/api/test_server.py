@@ -115,7 +115,7 @@ def test_an_answer_that_is_not_taken_is_given_up(served: Any, monkeypatch: pytes
     monkeypatch.setattr(server_module, "STALLED", 0.5)
     id = served.deployment().id
     for _ in range(500):
-        served.logbook.append(id, "x" * 60_000)
+        served.deployment_log.append(id, "x" * 60_000)
     request = f"GET /deployments/{id}/logs?namespace=shop-ns HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         for _ in range(8):  # as many as there are threads

@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection
 from deployer.api.stream import connection as stream
 from deployer.api.stream import feed
 from deployer.core.contract.store import Delete, Update
-from deployer.core.deployment_log import Logbook, format_line
+from deployer.core.deployment_log import DeploymentLog, format_line
 from deployer.core.errors import StoreUnavailable
 from deployer.core.model.records import Deployment, Status
 
@@ -78,12 +78,12 @@ def until(condition: Any, what: str) -> None:
 
 def test_history_then_live_then_the_end(served: Any) -> None:
     id = served.deployment().id
-    served.logbook.append(id, "two\nlines")
+    served.deployment_log.append(id, "two\nlines")
     with served.watch(id) as viewer:
         first, second = viewer.recv(timeout=20), viewer.recv(timeout=20)
         assert first.endswith(" queued: deployment of shop in namespace shop-ns\n")
         assert second.split(" ", 1)[1] == "two\n  lines\n"
-        served.logbook.append(id, "live")
+        served.deployment_log.append(id, "live")
         assert viewer.recv(timeout=20).endswith("Z live\n")
         served.end(id, Status.FAILURE)
         assert everything(viewer) == ([], 1000, "FAILURE")
@@ -93,7 +93,7 @@ def test_messages_one_after_the_other_are_the_log_of_rest(served: Any) -> None:
     """As clients of the original put them together: `log += event.data`."""
     id = served.deployment().id
     for number in range(5):
-        served.logbook.append(id, f"{number}\nmore")
+        served.deployment_log.append(id, f"{number}\nmore")
     served.end(id)
     with served.watch(id) as viewer:
         lines, *_ = everything(viewer)
@@ -106,7 +106,7 @@ def test_messages_one_after_the_other_are_the_log_of_rest(served: Any) -> None:
 def test_the_log_of_an_ended_deployment_is_shown_whole(served: Any, status: Status) -> None:
     id = served.deployment().id
     for number in range(1000):
-        served.logbook.append(id, str(number))
+        served.deployment_log.append(id, str(number))
     served.end(id, status)
     with served.watch(id) as viewer:
         lines, code, reason = everything(viewer)
@@ -121,7 +121,7 @@ def test_viewers_get_every_line_once_while_lines_are_added(served: Any, run: Any
 
     def write(writer: int) -> None:
         for number in range(total // 4):
-            served.logbook.append(id, f"{writer}:{number}")
+            served.deployment_log.append(id, f"{writer}:{number}")
             if number == 50:
                 started.set()
 
@@ -132,7 +132,7 @@ def test_viewers_get_every_line_once_while_lines_are_added(served: Any, run: Any
     results = [run(everything, viewer) for viewer in viewers]
     assert [writer.get(timeout=60) for writer in writers] == [None] * 4
     served.end(id)
-    expected = [line.text for line in served.logbook.read(id, 0, 10_000)]
+    expected = [line.text for line in served.deployment_log.read(id, 0, 10_000)]
     assert len(expected) == total + 1
     for result in results:
         lines, code, reason = result.get(timeout=60)
@@ -166,7 +166,7 @@ def test_a_deleted_deployment_ends_the_stream(served: Any) -> None:
 def test_it_does_not_matter_who_runs_the_deployment(served: Any) -> None:
     """Lines and status come from the store: what another service writes there arrives like this one's."""
     id = served.deployment().id
-    other = Logbook(served.store)
+    other = DeploymentLog(served.store)
     with served.watch(id) as viewer:
         viewer.recv(timeout=20)
         other.append(id, "by another logbook")
@@ -208,7 +208,7 @@ def test_an_end_between_a_viewers_look_and_its_wait(served: Any, monkeypatch: py
 def test_a_viewer_comes_back_at_every_line_and_misses_nothing(served: Any) -> None:
     id = served.deployment().id
     for number in range(20):
-        served.logbook.append(id, f"{number}\n  looks like two lines")
+        served.deployment_log.append(id, f"{number}\n  looks like two lines")
     served.end(id)
     with served.watch(id) as viewer:
         whole, *_ = everything(viewer)
@@ -221,11 +221,11 @@ def test_a_viewer_comes_back_at_every_line_and_misses_nothing(served: Any) -> No
 def test_viewers_that_keep_leaving_get_every_line_once_while_lines_are_added(served: Any, run: Any) -> None:
     id = served.deployment().id
     total = 1500
-    other = Logbook(served.store)
+    other = DeploymentLog(served.store)
 
-    def write(logbook: Logbook) -> None:
+    def write(deployment_log: DeploymentLog) -> None:
         for number in range(total):
-            logbook.append(id, str(number))
+            deployment_log.append(id, str(number))
 
     def come_and_go(patience: int) -> list[str]:
         seen: list[str] = []
@@ -241,11 +241,11 @@ def test_viewers_that_keep_leaving_get_every_line_once_while_lines_are_added(ser
                     assert (viewer.close_code, viewer.close_reason) == (1000, "DEPLOYED")
                     return seen
 
-    writers = [run(write, logbook) for logbook in (served.logbook, other)]
+    writers = [run(write, deployment_log) for deployment_log in (served.deployment_log, other)]
     viewers = [run(come_and_go, patience) for patience in (7, 50, 333, 10_000, 10_000)]
     assert [writer.get(timeout=60) for writer in writers] == [None, None]
     served.end(id)
-    expected = [format_line(line) + "\n" for line in served.logbook.read(id, 0, 10_000)]
+    expected = [format_line(line) + "\n" for line in served.deployment_log.read(id, 0, 10_000)]
     assert len(expected) == 2 * total + 1
     for viewer in viewers:
         assert viewer.get(timeout=60) == expected
@@ -284,11 +284,11 @@ def test_a_deployment_that_was_deleted_meanwhile_is_unknown(served: Any) -> None
 
 def test_what_rest_says_comes_next_is_where_the_stream_goes_on(served: Any) -> None:
     id = served.deployment().id
-    served.logbook.append(id, "two\nlines")
+    served.deployment_log.append(id, "two\nlines")
     answer = served.call("GET", f"/deployments/{id}/logs?namespace=shop-ns")
     assert answer.headers["X-Next-After"] == "2"
     with served.watch(id, after=answer.headers["X-Next-After"]) as viewer:
-        served.logbook.append(id, "new")
+        served.deployment_log.append(id, "new")
         assert viewer.recv(timeout=20).endswith("Z new\n")
 
 
@@ -362,9 +362,9 @@ class TestDeadlines:
         """Lines of 60,000 characters, durable; returns how many."""
         count = megabytes * 1_000_000 // 60_000
         for number in range(count):
-            served.logbook.append(id, f"{number} " + "x" * 60_000)
+            served.deployment_log.append(id, f"{number} " + "x" * 60_000)
             if number % 50 == 49:
-                served.logbook.read(id, limit=1)  # more would not be kept while the disk is busy
+                served.deployment_log.read(id, limit=1)  # more would not be kept while the disk is busy
         return count
 
     @staticmethod
@@ -475,7 +475,7 @@ class TestPings:
             while data.count(b"p" * 125) < 20_000:
                 data += sock.recv(1 << 20)
             assert result.get(timeout=20) is None
-            served.logbook.append(id, "and the log")
+            served.deployment_log.append(id, "and the log")
             until(lambda: sock.recv(65536).endswith(b"and the log\n"), "the log goes on")
 
 
@@ -508,7 +508,7 @@ def test_what_a_viewer_says_is_ignored_unless_it_is_too_much(served: Any) -> Non
             talker.send("hello")
         shouter.send("x" * 20_000)
         assert everything(shouter)[1] == 1009
-        served.logbook.append(id, "still there")
+        served.deployment_log.append(id, "still there")
         assert talker.recv(timeout=20).endswith("still there\n")
 
 
@@ -522,7 +522,7 @@ def test_viewers_that_leave_leave_nothing_behind(served: Any) -> None:
                     viewer.socket.shutdown(socket.SHUT_RDWR)
     until(lambda: served.logs.viewers == 0, "all have left")
     assert served.logs._feeds == {}
-    assert served.logbook._watchers == {}
+    assert served.deployment_log._watchers == {}
 
 
 # --- one port ---------------------------------------------------------------------------------------------------------
@@ -537,7 +537,7 @@ def test_rest_answers_while_fifty_streams_are_open(served: Any) -> None:
         connection = stack.enter_context(served.connection())
         for _ in range(50):
             assert served.call("GET", f"/deployments/{id}?namespace=shop-ns", on=connection).status == 200
-        served.logbook.append(id, "for all")
+        served.deployment_log.append(id, "for all")
         assert all(viewer.recv(timeout=20).endswith("for all\n") for viewer in viewers)
         served.end(id)
         assert {everything(viewer)[1] for viewer in viewers} == {1000}

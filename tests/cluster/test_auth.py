@@ -17,8 +17,8 @@ from websockets.sync.client import connect as listen
 from websockets.typing import Subprotocol
 
 from cluster.conftest import IMAGE
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import SECRET, Kind
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
@@ -173,10 +173,10 @@ def status(rest: Rest, method: str = "GET", path: str = "/deployments/") -> int:
 def await_status(rest: Rest, wanted: int, path: str = "/deployments/") -> float:
     """Ask until the answer is that; after how many seconds."""
     began = time.monotonic()
-    gate = Gate(began + PATIENCE)
+    scope = CancelScope(began + PATIENCE)
     while (found := status(rest, path=path)) != wanted:
         assert found in (200, 401, 403, 404, 503)
-        gate.pause(0.1)
+        scope.pause(0.1)
     return time.monotonic() - began
 
 

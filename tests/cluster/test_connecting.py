@@ -18,9 +18,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as listen
 
 from cluster.conftest import IMAGE
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD, SECRET, Kind
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, KubeRejected
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
@@ -57,7 +57,7 @@ def trouble(settings: Settings) -> str:
     """Why a request does not succeed, in one sentence."""
     client = connect(settings)
     with pytest.raises((DeadlineExceeded, KubeForbidden, KubeRejected)) as caught:
-        client.get(POD, "a", "default", gate=Gate(time.monotonic() + 1))
+        client.get(POD, "a", "default", scope=CancelScope(time.monotonic() + 1))
     client.close()
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -239,9 +239,9 @@ def bound_token(account: Account) -> tuple[str, Callable[[], None]]:
 
 def await_ready(rest: Rest, expected: int) -> str:
     """Wait until `/readyz` answers so; what it says. (API servers know a token for some seconds after its end.)"""
-    gate = Gate(time.monotonic() + PATIENCE)
+    scope = CancelScope(time.monotonic() + PATIENCE)
     while (answer := rest.call("GET", "/readyz"))[0] != expected:
-        gate.pause(0.2)
+        scope.pause(0.2)
     return str(answer[1].get("detail", ""))
 
 

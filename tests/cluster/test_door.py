@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import (
@@ -26,11 +27,10 @@ from deployer.core.errors import (
     KubeUnavailable,
     StepFailed,
 )
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.informer import Mirrors
-from deployer.kube.owned import OwnedKube, epoch_of, inventory
+from deployer.kube.informer import Informers
+from deployer.kube.owned import OwnedKube, fencing_token_of, find_owned
 from deployer.kube.ownership import LABEL_MANAGED_BY
 from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, await_ready
 
@@ -73,20 +73,20 @@ def namespace(cluster: KubeClient) -> Iterator[str]:
 
 
 @pytest.fixture
-def mirrors(cluster: KubeClient) -> Iterator[Mirrors]:
-    made = Mirrors(cluster)
+def informers(cluster: KubeClient) -> Iterator[Informers]:
+    made = Informers(cluster)
     yield made
     made.close()
 
 
 @pytest.fixture
-def kube(cluster: KubeClient, mirrors: Mirrors, namespace: str) -> OwnedKube:
-    """For app shop, deployment d1, epoch 3."""
-    return OwnedKube(cluster, mirrors, Owner("test", namespace, "shop", "d1", 3), Gate(time.monotonic() + 60))
+def kube(cluster: KubeClient, informers: Informers, namespace: str) -> OwnedKube:
+    """For app shop, deployment d1, fencing token 3."""
+    return OwnedKube(cluster, informers, Owner("test", namespace, "shop", "d1", 3), CancelScope(time.monotonic() + 60))
 
 
 def as_owner(kube: OwnedKube, **changes: Any) -> OwnedKube:
-    return OwnedKube(kube._client, kube._mirrors, dataclasses.replace(kube.owner, **changes), kube.gate)
+    return OwnedKube(kube._client, kube._informers, dataclasses.replace(kube.owner, **changes), kube.scope)
 
 
 def config(kube: OwnedKube, name: str = "shop-1", **data: str) -> Document:
@@ -157,9 +157,9 @@ def test_quota_is_a_403_in_the_servers_own_words(cluster: KubeClient, namespace:
     cluster.create(
         QUOTA, {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": spec}, namespace
     )
-    gate = Gate(time.monotonic() + 20)
+    scope = CancelScope(time.monotonic() + 20)
     while not cluster.get(QUOTA, "q", namespace).get("status", {}).get("hard"):
-        gate.pause(0.1)
+        scope.pause(0.1)
     with pytest.raises(KubeForbidden, match=r"create configmaps in namespace .*exceeded quota"):
         cluster.create(CONFIG_MAP, config(kube), namespace)
 
@@ -171,10 +171,10 @@ def test_a_watch_from_long_ago_has_expired(cluster: KubeClient, namespace: str) 
             assert type_ in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
 
 
-# --- mirrors ------------------------------------------------------------------------------------------------------
+# --- informers ------------------------------------------------------------------------------------------------------
 
 
-def test_a_mirror_follows_and_ends_promptly(cluster: KubeClient, mirrors: Mirrors, kube: OwnedKube) -> None:
+def test_a_mirror_follows_and_ends_promptly(cluster: KubeClient, informers: Informers, kube: OwnedKube) -> None:
     kube.create(CONFIG_MAP, config(kube, a="1"))
     seen = threading.Event()
 
@@ -194,7 +194,7 @@ def test_a_mirror_follows_and_ends_promptly(cluster: KubeClient, mirrors: Mirror
         CONFIG_MAP, {LABEL_MANAGED_BY: "deployer"}
     )
     began = time.monotonic()
-    mirrors.close()
+    informers.close()
     assert time.monotonic() - began < 2
     assert not [t for t in threading.enumerate() if t.name.startswith("mirror-")]
 
@@ -203,7 +203,7 @@ def test_a_mirror_follows_and_ends_promptly(cluster: KubeClient, mirrors: Mirror
 
 
 def test_versioned_objects(kube: OwnedKube, cluster: KubeClient) -> None:
-    old = as_owner(kube, deployment="d0", epoch=2)
+    old = as_owner(kube, deployment="d0", fencing_token=2)
     leftover = old.create(CONFIG_MAP, config(old))
     kept = as_owner(kube, keep=frozenset({"d0"}))
     with pytest.raises(ForeignObject, match="deployment d0 of this app, which still runs"):
@@ -215,7 +215,7 @@ def test_versioned_objects(kube: OwnedKube, cluster: KubeClient) -> None:
     with pytest.raises(ForeignObject, match="another app, shop"):
         other.create(CONFIG_MAP, config(other))
     assert other.delete(CONFIG_MAP, "shop-1") is False
-    assert inventory(cluster, kube.owner) == [(CONFIG_MAP, "shop-1")]
+    assert find_owned(cluster, kube.owner) == [(CONFIG_MAP, "shop-1")]
     assert kube.delete(CONFIG_MAP, "shop-1") is True
     assert kube.get(CONFIG_MAP, "shop-1") is None
 
@@ -225,12 +225,12 @@ def test_shared_objects_and_epochs(kube: OwnedKube) -> None:
     about = {"name": "shop"}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": about, "spec": body}
     first = kube.put_shared(SERVICE, "shop", lambda found: service, role="service")
-    assert first is not None and epoch_of(first) == 3
-    successor = as_owner(kube, deployment="d2", epoch=4)
+    assert first is not None and fencing_token_of(first) == 3
+    successor = as_owner(kube, deployment="d2", fencing_token=4)
 
     def move(found: Document | None) -> Document | None:
         assert found is not None
-        assert successor.raise_epoch(SERVICE, "shop")
+        assert successor.raise_fencing_token(SERVICE, "shop")
         found["spec"]["selector"]["version"] = "late"
         return found
 
@@ -239,7 +239,11 @@ def test_shared_objects_and_epochs(kube: OwnedKube) -> None:
     with pytest.raises(Fenced):
         kube.delete_shared(SERVICE, "shop")
     found = successor.get(SERVICE, "shop")
-    assert found is not None and found["spec"]["selector"] == {"app": "shop", "version": "1"} and epoch_of(found) == 4
+    assert (
+        found is not None
+        and found["spec"]["selector"] == {"app": "shop", "version": "1"}
+        and fencing_token_of(found) == 4
+    )
     assert found["spec"]["clusterIP"] == first["spec"]["clusterIP"]
     assert successor.delete_shared(SERVICE, "shop") is True
     assert kube.get(SERVICE, "shop") is None
@@ -295,12 +299,12 @@ def test_quota_refuses_after_a_grace_time(kube: OwnedKube, cluster: KubeClient, 
     body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
     cluster.create(QUOTA, body, kube.owner.namespace)
     while not cluster.get(QUOTA, "q", kube.owner.namespace).get("status", {}).get("hard"):
-        kube.gate.pause(0.1)
+        kube.scope.pause(0.1)
     failure = fails(kube, workload(kube, image, replicas=1))
     assert failure.reason == "PodsRefused" and "exceeded quota" in str(failure) and "quota" in failure.hint
 
 
 def test_never_ready(kube: OwnedKube, image: str) -> None:
-    late = kube.with_gate(Gate(time.monotonic() + 5))
+    late = kube.with_scope(CancelScope(time.monotonic() + 5))
     failure = fails(late, workload(kube, image, replicas=1, probe="/error"))
     assert failure.reason == "NotReady" and "statuscode: 500" in str(failure)

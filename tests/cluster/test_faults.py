@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core.commands.service import Service
+from deployer.core.cancel_scope import CancelScope
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.errors import KubeError, KubeForbidden
-from deployer.core.gate import Gate
 from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
 from deployer.core.operations import runner
 from deployer.kube import client as client_module
@@ -59,7 +59,7 @@ class Faulty(RealWorld):
     def start(self, *args: Any) -> Faulty:
         super().start(*args)
         # Faults are for deployments: what is stored is not tried on the cluster before.
-        self.service = Service(self.store, self.logbook, self.registry, self.settings)
+        self.service = DeploymentCommands(self.store, self.deployment_log, self.registry, self.settings)
         self.client._transport.read_timeout = self.read_timeout
         return self
 
@@ -369,7 +369,7 @@ def test_410_again_and_again(faulty: Faulty, form: faults.Fault) -> None:
     for _ in range(2):
         faulty.deployed(**HEALTHY)
     faulty.quiet()
-    # Four mirrors at most, each of which lists again after 0.1, 0.2, 0.4 ... 5 s.
+    # Four informers at most, each of which lists again after 0.1, 0.2, 0.4 ... 5 s.
     most = 4 * (8 + (time.monotonic() - began) / 4)
     assert 6 <= rule.hits <= most, (rule.hits, most)
     rule.lift()
@@ -381,7 +381,7 @@ RUBBISH = (b"\xff not json\n", faults.event("MODIFIED", {"metadata": {}}))
 
 def test_undecodable_events_are_skipped_and_counted(faulty: Faulty) -> None:
     faulty.deployed(**HEALTHY)
-    pods = faulty.mirrors.get(POD, faulty.namespace)
+    pods = faulty.informers.get(POD, faulty.namespace)
 
     def spoil(line: bytes) -> None:
         for stream in faulty.proxy.watches():
@@ -427,7 +427,7 @@ def test_refused_for_a_while(faulty: Faulty) -> None:
     threading.Event().wait(down)
     spent = faulty.client.requests - before
     faulty.proxy.accept()
-    # One step and three mirrors; the first five attempts are quicker.
+    # One step and three informers; the first five attempts are quicker.
     assert 4 <= spent.total() <= 4 * (down + 5), spent
     faulty.ended(deployment, Status.DEPLOYED)
     faulty.check()
@@ -547,9 +547,9 @@ class Account:
         self._admin.patch(ROLE, "deployer", {"rules": rules}, self._namespace)
         asked = {"namespace": self._namespace, "verb": verb, "group": RIGHTS[plural][0], "resource": plural}
         spec = {"user": f"system:serviceaccount:{self._namespace}:deployer", "resourceAttributes": asked}
-        gate = Gate(time.monotonic() + 60)
-        while self._admin.create(REVIEW, _object(REVIEW, "", spec=spec), gate=gate)["status"]["allowed"] != allowed:
-            gate.pause(0.02)
+        scope = CancelScope(time.monotonic() + 60)
+        while self._admin.create(REVIEW, _object(REVIEW, "", spec=spec), scope=scope)["status"]["allowed"] != allowed:
+            scope.pause(0.02)
 
     def token(self) -> tuple[str, Callable[[], None]]:
         """A new token, and what makes it invalid."""
@@ -577,11 +577,11 @@ def with_token(world: Faulty, file: Path, account: Account) -> Callable[[], None
 
 def await_refused(world: Faulty) -> None:
     """The API server remembers for some seconds that a token was good."""
-    gate = Gate(time.monotonic() + 60)
+    scope = CancelScope(time.monotonic() + 60)
     while True:
         try:
-            world.client.list(SERVICE, world.namespace, gate=gate, retry=False)
-            gate.pause(0.2)
+            world.client.list(SERVICE, world.namespace, scope=scope, retry=False)
+            scope.pause(0.2)
         except KubeForbidden as error:
             assert error.status == 401
             return
@@ -688,9 +688,9 @@ def test_refusals_of_admission(faulty: Faulty) -> None:
 
     hard = {"count/replicationcontrollers": "1"}
     quota = kube.create(QUOTA, _object(QUOTA, "q", spec={"hard": hard}), faulty.namespace)
-    gate = Gate(time.monotonic() + 60)
-    while kube.get(QUOTA, "q", faulty.namespace, gate=gate).get("status", {}).get("used") != hard:
-        gate.pause(0.1)
+    scope = CancelScope(time.monotonic() + 60)
+    while kube.get(QUOTA, "q", faulty.namespace, scope=scope).get("status", {}).get("used") != hard:
+        scope.pause(0.1)
     fails("Forbidden", "exceeded quota")
     kube.delete(QUOTA, "q", faulty.namespace, uid=quota["metadata"]["uid"])
 
@@ -707,8 +707,8 @@ def test_refusals_of_admission(faulty: Faulty) -> None:
         probe = _object(CONTROLLER, "probe", spec={"replicas": 0, "selector": {"a": "b"}, "template": template})
         with pytest.raises(KubeError, match="not on a Friday"):
             while True:
-                kube.create(CONTROLLER, probe, faulty.namespace, dry_run=True, gate=gate)
-                gate.pause(0.1)
+                kube.create(CONTROLLER, probe, faulty.namespace, dry_run=True, scope=scope)
+                scope.pause(0.1)
         fails("Invalid", "not on a Friday")
     finally:
         for kind, found in made:

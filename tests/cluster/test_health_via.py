@@ -19,10 +19,10 @@ from kubernetes import client as official
 from kubernetes import config
 
 from cluster.conftest import IMAGE, RealWorld
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable
 from deployer.core.contract.kinds import NAMESPACE, POD, Kind
 from deployer.core.errors import Cancelled
-from deployer.core.gate import Gate
 from deployer.core.model.records import HealthData, Status
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
@@ -77,9 +77,9 @@ def space(admin: KubeClient) -> Iterator[str]:
     """A namespace for all checks, in which pods may be made."""
     name = f"deployer-test-{uuid.uuid4().hex[:8]}"
     made = admin.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    gate = Gate(time.monotonic() + 30)
+    scope = CancelScope(time.monotonic() + 30)
     while not admin.list(ACCOUNT, name, field_selector="metadata.name=default")[0]:
-        gate.pause(0.05)
+        scope.pause(0.05)
     yield name
     admin.delete(NAMESPACE, name, uid=made["metadata"]["uid"])
 
@@ -91,8 +91,8 @@ def demo(admin: KubeClient, space: str) -> dict[str, Any]:
     container["readinessProbe"] = {"tcpSocket": {"port": 9999}, "periodSeconds": 1}  # type: ignore[assignment]
     spec = {"containers": [container], "terminationGracePeriodSeconds": 1}
     made = admin.create(POD, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "demo"}, "spec": spec}, space)
-    gate = Gate(time.monotonic() + 60)
-    for _, pod in admin.watch(POD, space, made["metadata"]["resourceVersion"], gate=gate):
+    scope = CancelScope(time.monotonic() + 60)
+    for _, pod in admin.watch(POD, space, made["metadata"]["resourceVersion"], scope=scope):
         conditions = pod.get("status", {}).get("conditions", ())
         if any((c["type"], c["status"]) == ("Ready", "True") for c in conditions):
             return pod
@@ -107,7 +107,7 @@ def through(client: KubeClient, pod: dict[str, Any], port: int, path: str, **cha
         "address": pod["status"]["podIP"],
         "port": port,
         "path": path,
-        "gate": Gate(),
+        "scope": CancelScope(),
         "way": ThroughApiServer(client),
     }
     return HealthTarget(**{**values, **changes})
@@ -166,9 +166,9 @@ def account(admin: KubeClient, space: str, tmp_path: Path) -> Iterator[Callable[
             attributes = {"namespace": space, "resource": "pods", "subresource": "proxy", "verb": (*verbs, "none")[0]}
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": REVIEW.kind, "spec": {}}
             review["spec"] = {"resourceAttributes": attributes}
-            gate = Gate(time.monotonic() + 30)  # the API server learns of the role a moment later
+            scope = CancelScope(time.monotonic() + 30)  # the API server learns of the role a moment later
             while bool(verbs) is not client.create(REVIEW, review)["status"]["allowed"]:
-                gate.pause(0.05)
+                scope.pause(0.05)
             return client
 
         yield make
@@ -261,11 +261,11 @@ def test_neither_silence_nor_dripping_bytes_hold_a_check(admin: KubeClient, talk
 
 
 def test_a_closing_gate_ends_a_check_at_once(admin: KubeClient, talking: Any) -> None:
-    gate = Gate()
-    pod, listener = talking(lambda connection, _: (gate.close(Cancelled("stop")), connection.recv(1)))
+    scope = CancelScope()
+    pod, listener = talking(lambda connection, _: (scope.close(Cancelled("stop")), connection.recv(1)))
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        through(admin, pod, listener.port, "/", gate=gate, timeout=60).ask()
+        through(admin, pod, listener.port, "/", scope=scope, timeout=60).ask()
     assert time.monotonic() - began < 5
 
 

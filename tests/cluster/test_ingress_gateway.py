@@ -18,7 +18,7 @@ from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.ingress import Backend
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 from support import gateway
 from support.real import IMAGE
@@ -129,6 +129,6 @@ def test_a_service_that_is_missing_is_named(bench: Bench) -> None:
     bench.reset()
     route = bench.route(bench.fresh_host(), "1", backend=Backend("shop-9", 8080))
     with pytest.raises(StepFailed, match=r"ResolvedRefs is False .*BackendNotFound.*shop-9") as caught:
-        make(TABLE).prepare(bench.context(route, Gate(time.monotonic() + 20)))
+        make(TABLE).prepare(bench.context(route, CancelScope(time.monotonic() + 20)))
     assert caught.value.reason == "RouteRejected"
     bench.reset()

@@ -24,7 +24,7 @@ from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.sdk.ingress import IngressProvider
 from deployer.sdk.kube import INGRESS, SECRET, SERVICE
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 from support import originals
 from support.controller import Controller, find
@@ -120,11 +120,11 @@ class Site:
 
     def until(self, wanted: Callable[[], bool], seconds: float = 10.0) -> None:
         """The controller may follow a little later."""
-        gate = Gate()
+        scope = CancelScope()
         for _ in range(int(seconds / 0.1)):
             if wanted():
                 return
-            gate.pause(0.1)
+            scope.pause(0.1)
         raise AssertionError(f"not after {seconds:g} s")
 
     def deployed(self, **fields: Any) -> str:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.errors import KubeNotFound
-from deployer.core.gate import Gate
 from deployer.core.model.records import Status
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
@@ -401,12 +401,12 @@ def test_an_app_of_a_namespace_that_was_made_again_starts_anew(tmp_path: Path, n
         first = real.deployed(**HEALTHY)
         uid = real.eyes.get(NAMESPACE, namespace)["metadata"]["uid"]
         real.eyes.delete(NAMESPACE, namespace, uid=uid)
-        gate = Gate(time.monotonic() + 90)
+        scope = CancelScope(time.monotonic() + 90)
         while real.eyes.list(NAMESPACE, None, field_selector=f"metadata.name={namespace}")[0]:
-            gate.pause(0.2)
+            scope.pause(0.2)
         real.eyes.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, None)
         while not real.eyes.list(ACCOUNT, namespace, field_selector="metadata.name=default")[0]:
-            gate.pause(0.2)
+            scope.pause(0.2)
         second = real.deployed(**HEALTHY)
         assert second.version == "2"
         real.ended(first, Status.UNDEPLOYED)

@@ -19,7 +19,7 @@ from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Status
 from deployer.kube.client import KubeClient
 from deployer.sdk.ingress import ask
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.toolkit.dataplane.probe import parse_address
 from support import late, originals
 from support.real import IMAGE, RealWorld
@@ -63,9 +63,9 @@ def test_providers_take_over_from_each_other_and_nothing_is_lost(tmp_path: Path,
 
 def await_answer(host: str) -> None:
     """Until the controller leads it to an app."""
-    gate = Gate(time.monotonic() + 30)
-    while ask(parse_address(f"{ADDRESS}:80", tls=False), host, "", gate).status != 200:
-        gate.pause(0.1)
+    scope = CancelScope(time.monotonic() + 30)
+    while ask(parse_address(f"{ADDRESS}:80", tls=False), host, "", scope).status != 200:
+        scope.pause(0.1)
 
 
 def there_and_back(path: Path, mode: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.kinds import CONTROLLER, NAMESPACE, POD, SECRET, Kind
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Document, Status
@@ -54,7 +54,7 @@ def descriptor(namespace: str, **fields: Any) -> Document:
     return describe(namespace, **{"image": IMAGE, "pull": "IfNotPresent", **fields})
 
 
-def validate(world: RealWorld, document: Document, service: Service | None = None) -> Document:
+def validate(world: RealWorld, document: Document, service: DeploymentCommands | None = None) -> Document:
     found = (service or world.service).validate(world.namespace, json.dumps(document).encode())
     return dict(found["validation"])
 
@@ -236,7 +236,7 @@ def test_a_right_that_is_missing_is_no_error(world: RealWorld, account: Account,
     settings = dataclasses.replace(world.settings, **account.settings())
     client = connect(settings)
     dry_run = DryRun(client, settings)
-    service = Service(world.store, world.logbook, world.registry, settings, dry_run=dry_run)
+    service = DeploymentCommands(world.store, world.deployment_log, world.registry, settings, dry_run=dry_run)
     document = descriptor(world.namespace)
     try:
         found = validate(world, document, service)

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from deployer.core.contract.health import Direct, HealthTarget, PodUnreachable
 from deployer.core.contract.providers import ProbeResponse
 from deployer.sdk.ingress import Backend, Route
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.toolkit.dataplane import pods as backend
 
 Start = Callable[..., int]
@@ -86,7 +86,7 @@ def ask(port: int, pods: int = 1, way: Any = None) -> list[ProbeResponse]:
         path="/status",
     )
     made = [{"metadata": {"name": f"p{n}", "uid": f"u{n}"}, "status": {"podIP": "127.0.0.1"}} for n in range(pods)]
-    return list(backend.probe(way or Direct(), loopback=True)(made, route, Gate(time.monotonic() + 10)))
+    return list(backend.probe(way or Direct(), loopback=True)(made, route, CancelScope(time.monotonic() + 10)))
 
 
 def test_some_pods_are_asked(server):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.providers import Capability, IngressProvider, Step, Strategy
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager import registry as plugins
@@ -52,18 +52,18 @@ class Plain(IngressProvider):
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Callable[[Plain], Service]]:
+def service(tmp_path: Path) -> Iterator[Callable[[Plain], DeploymentCommands]]:
     store = SqliteStore(tmp_path / "deployer.db")
-    log = Logbook(store)
+    log = DeploymentLog(store)
 
-    def make(provider: Plain) -> Service:
+    def make(provider: Plain) -> DeploymentCommands:
         settings = Settings(own_namespace="", ingress="plain")
         registry = dataclasses.replace(
             plugins.load(settings, entry_points=[]),
             strategies={"blue-green": Entry(BlueGreen(), "tests", "1", "tests")},
             ingress_providers={"plain": Entry(provider, "tests", "1", "tests")},
         )
-        return Service(store, log, registry, settings)
+        return DeploymentCommands(store, log, registry, settings)
 
     yield make
     log.close()

@@ -17,7 +17,7 @@ import pytest
 
 from deployer.sdk.errors import Cancelled, StepFailed
 from deployer.sdk.ingress import Address, Backend, DataPlane, PodAnswers, Route, RouteContext, ask
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.toolkit.dataplane import proof as dataplane
 
 NEW, OLD = "22222222-2222-4222-8222-222222222222", "11111111-1111-4111-8111-111111111111"
@@ -79,7 +79,7 @@ def reply(status: int = 200, revision: str = "", body: bytes = b"ok") -> bytes:
 
 def confirm(
     *controllers: Controller,
-    gate: Gate | None = None,
+    scope: CancelScope | None = None,
     tls: bool = False,
     objection: Callable[[], str] = str,
     headers: dict[str, str] | None = None,
@@ -100,8 +100,8 @@ def confirm(
         path=route_path,
     )
     log: list[str] = []
-    gate = gate or Gate(time.monotonic() + 10)
-    context = RouteContext(route, None, log.append, gate, pods or PodAnswers())  # type: ignore[arg-type]
+    scope = scope or CancelScope(time.monotonic() + 10)
+    context = RouteContext(route, None, log.append, scope, pods or PodAnswers())  # type: ignore[arg-type]
     values = {"revision_header": "X-Deployer-Revision", "propagation": 0.05} | plane
     data_plane = DataPlane(addresses=tuple(each.address for each in controllers), **values)
     more = {"objection": objection, "headers": headers}
@@ -148,7 +148,7 @@ def test_a_controller_that_limits_requests_is_confirmed_by_what_it_lets_through(
 def test_an_address_is_asked_once_a_round_and_less_and_less_often(controller):
     one = controller(reply(revision=OLD))
     with pytest.raises(StepFailed):
-        confirm(one, gate=Gate(time.monotonic() + 2.0))
+        confirm(one, scope=CancelScope(time.monotonic() + 2.0))
     assert 4 <= len(one.requests) <= 17  # every 0.03 s it would be 60
 
 
@@ -161,7 +161,7 @@ def test_a_warm_up_takes_an_error_of_the_proxys_kind_only_from_an_app_that_answe
         confirm(one, **context)
     else:
         with pytest.raises(StepFailed, match="answered HTTP 503") as caught:
-            confirm(one, gate=Gate(time.monotonic() + 0.4), **context)
+            confirm(one, scope=CancelScope(time.monotonic() + 0.4), **context)
         assert "frontendPort" in caught.value.hint
         assert "frontendPath" in caught.value.hint
 
@@ -171,7 +171,7 @@ def test_on_the_way_back_an_app_may_answer_what_it_will(controller):
     gone = controller(reply(503))
     gone.close()
     with pytest.raises(StepFailed, match="ConnectionRefusedError"):
-        confirm(gone, revision_header="", pods=PodAnswers(any_status=True), gate=Gate(time.monotonic() + 0.3))
+        confirm(gone, revision_header="", pods=PodAnswers(any_status=True), scope=CancelScope(time.monotonic() + 0.3))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_the_path_of_the_route_is_asked_for(controller):
 def test_the_last_answer_of_the_address_is_in_the_error(controller, answer, said):
     good, bad = controller(reply(revision=NEW)), controller(answer)
     with pytest.raises(StepFailed, match=said) as caught:
-        confirm(good, bad, gate=Gate(time.monotonic() + 0.6))
+        confirm(good, bad, scope=CancelScope(time.monotonic() + 0.6))
     assert caught.value.reason == "RouteNotConfirmed"
     assert f":{good.address.port}" not in str(caught.value)
 
@@ -231,16 +231,16 @@ def test_an_address_that_refuses(controller):
     with pytest.raises(
         StepFailed, match=rf"127\.0\.0\.1:{gone.address.port} gave no answer \(ConnectionRefusedError\)"
     ):
-        confirm(gone, gate=Gate(time.monotonic() + 0.4))
+        confirm(gone, scope=CancelScope(time.monotonic() + 0.4))
 
 
 def test_cancelling_while_an_address_hangs(controller):
-    gate = Gate()
-    timer = threading.Timer(0.3, gate.close, [Cancelled("stop")])
+    scope = CancelScope()
+    timer = threading.Timer(0.3, scope.close, [Cancelled("stop")])
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        confirm(controller(b""), gate=gate)
+        confirm(controller(b""), scope=scope)
     assert time.monotonic() - began < 1.3
     timer.join()
 
@@ -259,7 +259,7 @@ def test_without_a_header_an_apps_own_404_counts_and_the_controllers_does_not(co
     assert "no addresses of the controller are configured (set controller or addresses in" in log[0]
     assert "set revision_header in [plugins.ingress_nginx])" in log[0]
     with pytest.raises(StepFailed, match="answered HTTP 404"):
-        confirm(controller(reply(404)), revision_header="", gate=Gate(time.monotonic() + 0.5))
+        confirm(controller(reply(404)), revision_header="", scope=CancelScope(time.monotonic() + 0.5))
 
 
 def test_with_tls_the_tls_address_is_asked_by_name(controller, tmp_path):
@@ -300,7 +300,7 @@ def test_health_is_asked_for_by_path_and_with_headers(controller):
     assert all(r.startswith(b"GET /health?deep=1 HTTP/1.1\r\n") for r in one.requests)
     assert all(b"\r\nX-Deployer-Preview: s3cret\r\n" in r for r in one.requests)
     with pytest.raises(StepFailed, match=r"shop\.example\.com: the preview to .* shop-2 .* answered HTTP 404"):
-        confirm(controller(reply(404, NEW)), path="/health", gate=Gate(time.monotonic() + 0.4))
+        confirm(controller(reply(404, NEW)), path="/health", scope=CancelScope(time.monotonic() + 0.4))
     with pytest.raises(StepFailed, match="no addresses of the ingress controller are configured"):
         confirm(path="/health")
 
@@ -319,4 +319,4 @@ def test_health_is_asked_for_by_path_and_with_headers(controller):
 )
 def test_a_request_is_one_request(path, headers):
     with pytest.raises(ValueError, match="printable ASCII"):
-        ask(Address("127.0.0.1", 9), "shop.example.com", "", Gate(), path=path, headers=headers)
+        ask(Address("127.0.0.1", 9), "shop.example.com", "", CancelScope(), path=path, headers=headers)

@@ -778,7 +778,7 @@ def outcome(document: Any, stored: bool, pod_security: str) -> str:
         replicas=out["replicas"],
         environment=[{"name": "a", "value": "x"}],
         image_pull_policy="Always",
-        epoch=1,
+        fencing_token=1,
     )
     json.dumps(dataclasses.asdict(objects), allow_nan=False)
     manifests.check_name(out["appName"], version_of(out) or "1")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable, Verdict
 from deployer.core.errors import Cancelled, DeadlineExceeded
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.toolkit.health.transport import ThroughApiServer
@@ -43,7 +43,7 @@ def make(port: int, **changes: object) -> HealthTarget:
         "address": "127.0.0.1",
         "port": port,
         "path": "health",
-        "gate": Gate(),
+        "scope": CancelScope(),
         "allow_loopback": True,
     }
     return HealthTarget(**(values | changes))  # type: ignore[arg-type]
@@ -158,11 +158,11 @@ def test_the_time_is_for_both_attempts_together(pod, target):
 
 
 def test_a_closing_gate_ends_a_check_at_once(pod, target):
-    gate = Gate()
-    listener = pod(lambda connection, _: (gate.close(Cancelled("stop")), connection.recv(1)))
+    scope = CancelScope()
+    listener = pod(lambda connection, _: (scope.close(Cancelled("stop")), connection.recv(1)))
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        target(listener.port, gate=gate, timeout=30).ask()
+        target(listener.port, scope=scope, timeout=30).ask()
     assert time.monotonic() - began < 1
 
 
@@ -174,28 +174,28 @@ def test_a_closing_gate_ends_a_connection_that_is_being_made():
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        gate = Gate()
-        timer = threading.Timer(0.2, gate.close, [Cancelled("stop")])
+        scope = CancelScope()
+        timer = threading.Timer(0.2, scope.close, [Cancelled("stop")])
         timer.start()
         began = time.monotonic()
         with pytest.raises(Cancelled):
-            make(full.getsockname()[1], gate=gate).ask()
+            make(full.getsockname()[1], scope=scope).ask()
         assert time.monotonic() - began < 1
         timer.join()
 
 
 def test_the_gates_deadline_counts_too(pod, target):
-    gate = Gate(time.monotonic() + 0.3)
+    scope = CancelScope(time.monotonic() + 0.3)
     with pytest.raises(DeadlineExceeded):
-        target(pod(hang).port, gate=gate, timeout=30).ask()
+        target(pod(hang).port, scope=scope, timeout=30).ask()
 
 
 def test_a_closed_gate_dials_nothing(pod, target):
     listener = pod(replying(answer("200 OK")))
-    gate = Gate()
-    gate.close(Cancelled("stop"))
+    scope = CancelScope()
+    scope.close(Cancelled("stop"))
     with pytest.raises(Cancelled):
-        target(listener.port, gate=gate).ask()
+        target(listener.port, scope=scope).ask()
     assert listener.requests == []
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import Direct, HealthTarget, PodUnreachable
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.plugins.health_probe import Probe
@@ -55,7 +55,7 @@ def serve() -> Iterator[Serve]:
             address="10.1.2.3",
             port=9999,
             path="/health",
-            gate=Gate(),
+            scope=CancelScope(),
             way=ThroughApiServer(client),
         )
 

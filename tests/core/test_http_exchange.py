@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Revoked
-from deployer.core.gate import Gate
 from deployer.core.http_exchange import Response, connect, exchange, request
 
 Serve = Callable[[Callable[[socket.socket], None]], int]
@@ -78,8 +78,8 @@ def dripping(start: bytes) -> Callable[[socket.socket], None]:
     return act
 
 
-def ask(port: int, gate: Gate | None = None, timeout: float = 5.0, **options: Any) -> Response:
-    sock = connect("127.0.0.1", port, gate or Gate(), timeout=timeout, connect_timeout=1.0)
+def ask(port: int, scope: CancelScope | None = None, timeout: float = 5.0, **options: Any) -> Response:
+    sock = connect("127.0.0.1", port, scope or CancelScope(), timeout=timeout, connect_timeout=1.0)
     sent = request("GET", "/", {"Host": "x", "Connection": "close"})
     return exchange(sock, sent, **{"limit": 1000, **options})
 
@@ -138,7 +138,7 @@ def test_a_byte_now_and_then_does_not_hold_anybody(serve: Serve, secure: bool) -
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_closing_gate_ends_it(serve: Serve, secure: bool) -> None:
-    gate = Gate()
+    scope = CancelScope()
     arrived = threading.Event()
 
     def act(connection: socket.socket) -> None:
@@ -148,27 +148,27 @@ def test_a_closing_gate_ends_it(serve: Serve, secure: bool) -> None:
             pass
 
     port = serve(act)
-    closing = threading.Thread(target=lambda: arrived.wait(10) and gate.close(Revoked("enough")))
+    closing = threading.Thread(target=lambda: arrived.wait(10) and scope.close(Revoked("enough")))
     closing.start()
     with pytest.raises((OSError, http.client.HTTPException)):
-        ask(port, gate, timeout=60.0, tls=ssl.create_default_context() if secure else None, server_name="x")
+        ask(port, scope, timeout=60.0, tls=ssl.create_default_context() if secure else None, server_name="x")
     closing.join()
     with pytest.raises(Revoked):
-        gate.check()
+        scope.check()
 
 
 def test_nothing_is_asked_through_a_closed_gate() -> None:
-    gate = Gate()
-    gate.close(Revoked("enough"))
+    scope = CancelScope()
+    scope.close(Revoked("enough"))
     with pytest.raises(Revoked):
-        connect("127.0.0.1", 1, gate, timeout=1.0, connect_timeout=1.0)
+        connect("127.0.0.1", 1, scope, timeout=1.0, connect_timeout=1.0)
 
 
 def test_every_address_of_a_name_is_tried(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     port = serve(answering(b"HTTP/1.1 204 No Content\r\n\r\n"))
     places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in ("127.9.9.9", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
-    sock = connect("name.example", port, Gate(), timeout=5.0, connect_timeout=1.0)
+    sock = connect("name.example", port, CancelScope(), timeout=5.0, connect_timeout=1.0)
     assert exchange(sock, request("GET", "/", {"Host": "x"}), limit=1).status == 204
 
 

@@ -88,7 +88,7 @@ def render(document: dict[str, Any], **changes: Any) -> manifests.Objects:
             {"name": "POD_NAME", "value": "an injector's"},
         ],
         "image_pull_policy": "Always",
-        "epoch": 12,
+        "fencing_token": 12,
     }
     return manifests.render(**(given | changes))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Document, Status, StoredDescriptor
 from deployer.kube import client as kube_client
@@ -72,19 +72,19 @@ def test_what_may_be_otherwise_tomorrow_refuses_nothing(world: World) -> None:
     assert world.service.create_descriptor("tomorrow", json.dumps(document).encode()).document["appName"] == "shop"
 
 
-def elsewhere(world: World, address: str) -> Service:
+def elsewhere(world: World, address: str) -> DeploymentCommands:
     """A service whose API server has that address."""
     settings = dataclasses.replace(world.settings, kubernetes=address)
     client = kube_client.connect(settings)
     world._parts.append(client.close)
     dry_run = DryRun(client, settings)
-    return Service(world.store, world.logbook, world.registry, settings, dry_run=dry_run)
+    return DeploymentCommands(world.store, world.deployment_log, world.registry, settings, dry_run=dry_run)
 
 
 def test_without_an_answer_types_are_checked_and_unknown_fields_are_named(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "deployer.core.commands.service")
+    caplog.set_level(logging.INFO, "deployer.core.commands.deployment_commands")
     service = elsewhere(world, "http://127.0.0.1:9")
     with pytest.raises(Invalid, match=r"env\[0\].value: must be text, not a number: put it in quotes"):
         service.create_descriptor(world.namespace, sent(world, env=[{"name": "A", "value": 1}]))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.clock import SteadyClock, bounded
 from deployer.core.contract.kinds import CONTROLLER, POD
 from deployer.core.contract.store import Update
-from deployer.core.gate import Gate
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
 from deployer.store.sqlite import SqliteStore
 from support.world import HEALTHY, NGINX, PATIENCE, World
@@ -171,8 +171,10 @@ def test_pods_that_do_not_end_have_their_time(world: World, hands: Hands, jump: 
     world.engine._wake.set()
     world.until(lambda: "asked to end more than 31 s ago and 1 have not" in world.log(first.id), "it to be said")
     world.eyes.patch(POD, pod, {"metadata": {"finalizers": None}}, world.namespace)
-    mirror = world.mirrors.get(POD, world.namespace)
-    mirror.wait(lambda pods: pod not in {p["metadata"]["name"] for p in pods}, Gate(time.monotonic() + PATIENCE))
+    informer = world.informers.get(POD, world.namespace)
+    informer.wait(
+        lambda pods: pod not in {p["metadata"]["name"] for p in pods}, CancelScope(time.monotonic() + PATIENCE)
+    )
     hands.go_on(61)
     world.engine._wake.set()
     world.ended(first, Status.UNDEPLOYED)

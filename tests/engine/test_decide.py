@@ -68,12 +68,12 @@ def test_secrets_are_known_again_before_the_first_line_after_a_restart(world: Wo
     world.quiet()
     world.stop()
     world.start()  # without the injector
-    world.logbook.append(deployment.id, f"said {SECRET_VALUE} and a value of the team")
+    world.deployment_log.append(deployment.id, f"said {SECRET_VALUE} and a value of the team")
     assert world.log(deployment.id).endswith(" said *** and ***\n")
     world.service.undeploy(world.namespace, deployment.id)
     world.ended(deployment, Status.UNDEPLOYED)
     world.quiet()
-    world.logbook.append(deployment.id, f"late {SECRET_VALUE}")
+    world.deployment_log.append(deployment.id, f"late {SECRET_VALUE}")
     assert world.log(deployment.id).endswith(" late ***\n")
 
 

@@ -30,7 +30,7 @@ def test_an_unhealthy_version_is_told_with_its_answers_and_last_lines(
         failed = world.ended(world.deploy(**HEALTHY, env={"FAIL": "1"}, replicas=5), Status.FAILURE)
         log, failure = world.log(failed.id), failed.failure
         assert failure and failure["reason"] == "Unhealthy" and failure["pod"].startswith("shop-1-")
-        said = r'(pod shop-1-\w+ at \S+ reports healthy: false; ){3}2 more did not pass either'
+        said = r"(pod shop-1-\w+ at \S+ reports healthy: false; ){3}2 more did not pass either"
         assert re.fullmatch(f"the health checks did not pass in time: {said}", failure["message"])
         assert log.count("answer of shop-1-") == 3 and '{"healthy": false, "version": "1"}' in log
         assert f"last lines of container web in pod {failure['pod']}:\n  starting version 1" in log

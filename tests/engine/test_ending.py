@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
-from deployer.core.gate import Gate
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
 from deployer.core.operations import rollout
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.toolkit import steps
 from support.world import HEALTHY, PATIENCE, World, describe
 
@@ -212,8 +212,8 @@ def test_nobody_waits_for_the_pods_of_somebody_else(world: World) -> None:
     about = {"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "shop-9"}}
     body = {**about, "spec": {"replicas": 1, "selector": labels, "template": template}}
     world.eyes.create(CONTROLLER, body, world.namespace)
-    wait_for = Mirrors(world.eyes)
-    wait_for.get(POD, world.namespace).wait(bool, Gate(time.monotonic() + PATIENCE), labels=labels)
+    wait_for = Informers(world.eyes)
+    wait_for.get(POD, world.namespace).wait(bool, CancelScope(time.monotonic() + PATIENCE), labels=labels)
     wait_for.close()
     failed = world.ended(world.deploy(newVersion="9", **HEALTHY), Status.FAILURE)
     assert failed.failure and failed.failure["reason"] == "ForeignObject"

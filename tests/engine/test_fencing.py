@@ -11,18 +11,20 @@ from deployer.core.contract.store import Update
 from deployer.core.errors import Fenced
 from deployer.core.model.records import App, Status
 from deployer.kube import ownership
-from deployer.kube.owned import OwnedKube, epoch_of
+from deployer.kube.owned import OwnedKube, fencing_token_of
 from deployer.sdk.kube import INGRESS, SERVICE
-from deployer.sdk.plugin import Document, Gate
+from deployer.sdk.plugin import CancelScope, Document
 from support.world import HEALTHY, World
 
 HOST = "shop.example.com"
 
 
-def hands(world: World, epoch: int) -> OwnedKube:
-    """What a step of the app has in its hands, under that epoch."""
-    owner = Owner(instance="deployer", namespace=world.namespace, app="shop", deployment="late", epoch=epoch)
-    return OwnedKube(world.client, world.mirrors, owner, Gate())
+def hands(world: World, fencing_token: int) -> OwnedKube:
+    """What a step of the app has in its hands, with that fencing token."""
+    owner = Owner(
+        instance="deployer", namespace=world.namespace, app="shop", deployment="late", fencing_token=fencing_token
+    )
+    return OwnedKube(world.client, world.informers, owner, CancelScope())
 
 
 def lead_astray(found: Document | None) -> Document:
@@ -33,13 +35,13 @@ def lead_astray(found: Document | None) -> Document:
 
 def test_a_restart_raises_the_epoch_of_shared_objects_before_it_writes_anything_else(world: World) -> None:
     world.deployed(**HEALTHY, frontend=HOST)
-    before = epoch_of(world.objects(SERVICE)["shop"])
+    before = fencing_token_of(world.objects(SERVICE)["shop"])
     world.stop()
     world.start()
-    # A deployment that fails before it writes anything has raised the epoch all the same.
+    # A deployment that fails before it writes anything has written its fencing token all the same.
     world.ended(world.deploy(newVersion="1"), Status.FAILURE)
-    assert epoch_of(world.objects(SERVICE)["shop"]) == before + 1
-    assert epoch_of(world.objects(INGRESS)["shop"]) == before + 1
+    assert fencing_token_of(world.objects(SERVICE)["shop"]) == before + 1
+    assert fencing_token_of(world.objects(INGRESS)["shop"]) == before + 1
     assert world.live_version() == "1"
 
 
@@ -47,24 +49,24 @@ def test_a_restart_raises_the_epoch_of_shared_objects_before_it_writes_anything_
 def test_writes_under_an_old_epoch_are_refused_and_change_nothing(world: World, kind: object) -> None:
     world.deployed(**HEALTHY, frontend=HOST)
     found = world.objects(kind)["shop"]  # type: ignore[arg-type]
-    stale = hands(world, epoch_of(found) - 1)
+    stale = hands(world, fencing_token_of(found) - 1)
     with pytest.raises(Fenced, match="another one carries on"):
         stale.put_shared(kind, "shop", lead_astray, role=ownership.ROLE_SERVICE)  # type: ignore[arg-type]
     with pytest.raises(Fenced):
         stale.delete_shared(kind, "shop")  # type: ignore[arg-type]
     with pytest.raises(Fenced):
-        stale.raise_epoch(kind, "shop")  # type: ignore[arg-type]
+        stale.raise_fencing_token(kind, "shop")  # type: ignore[arg-type]
     assert world.objects(kind)["shop"] == found  # type: ignore[arg-type]
 
 
 def test_a_takeover_between_read_and_write_is_noticed(world: World) -> None:
-    """The write carries the resourceVersion that was read: the 409 leads to another look, which shows the epoch."""
+    """The write carries the resourceVersion that was read: the 409 leads to another look, which shows the token."""
     world.deployed(**HEALTHY)
-    epoch = epoch_of(world.objects(SERVICE)["shop"])
-    old, new = hands(world, epoch), hands(world, epoch + 1)
+    fencing_token = fencing_token_of(world.objects(SERVICE)["shop"])
+    old, new = hands(world, fencing_token), hands(world, fencing_token + 1)
 
     def overtaken(found: Document | None) -> Document:
-        new.raise_epoch(SERVICE, "shop")
+        new.raise_fencing_token(SERVICE, "shop")
         return lead_astray(found)
 
     with pytest.raises(Fenced):
@@ -96,4 +98,4 @@ def test_an_engine_waits_for_the_lease_of_another_process(world: World) -> None:
     assert world.live_version() is None
     world.store.release(other)
     world.ended(waiting, Status.DEPLOYED)
-    assert epoch_of(world.objects(SERVICE)["shop"]) == other.token + 1
+    assert fencing_token_of(world.objects(SERVICE)["shop"]) == other.token + 1

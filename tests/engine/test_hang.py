@@ -15,7 +15,7 @@ from deployer.core.model.records import Deployment, Document, Operation, Status
 from deployer.core.operations import dispatcher, rollout, runner
 from deployer.core.plugin_manager import registry as plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
-from deployer.sdk.errors import Cancelled, Hold, Interrupted, PluginError, Revoked, StepFailed
+from deployer.sdk.errors import Cancelled, Interrupted, OperatorNeeded, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER
 from deployer.sdk.strategy import (
@@ -301,7 +301,7 @@ def test_a_step_that_can_neither_go_on_nor_back_is_held_and_says_so(
     def run(work: Work) -> Outcome:
         tried.append("")
         if len(tried) < 3:
-            raise Hold("the moon is in the wrong house")
+            raise OperatorNeeded("the moon is in the wrong house")
         return Done()
 
     restart_with(world, odd(run))
@@ -310,7 +310,7 @@ def test_a_step_that_can_neither_go_on_nor_back_is_held_and_says_so(
 
 
 def test_a_held_deployment_can_be_cancelled(world: World) -> None:
-    restart_with(world, odd(raising(Hold("the moon is in the wrong house"))))
+    restart_with(world, odd(raising(OperatorNeeded("the moon is in the wrong house"))))
     world.deployed()
     deployment = world.deploy(deploymentType="odd")
     world.until(lambda: "the moon" in world.log(deployment.id), "the hold")
@@ -394,7 +394,7 @@ def test_a_strategy_that_breaks_while_it_deploys_ends_in_failure(world: World) -
 
     def wait(work: Work) -> Outcome:
         work.log("waiting")
-        work.gate.wait(threading.Event())
+        work.scope.wait(threading.Event())
         return Done()
 
     restart_with(world, odd(wait))

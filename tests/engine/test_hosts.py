@@ -70,10 +70,10 @@ def test_who_redirects_www_owns_both_hosts_in_every_namespace(
 
 def test_two_at_the_same_moment_have_one_winner(world: World, store: Store, host: str) -> None:
     """Eight apps want the host or its twin; whoever loses has stored nothing."""
-    gate = threading.Barrier(8)
+    scope = threading.Barrier(8)
 
     def want(number: int) -> str:
-        gate.wait(10)
+        scope.wait(10)
         try:
             twin = number % 2 == 1
             store(f"app-{number}", f"ns-{number}", frontend=f"www.{host}" if twin else host, redirectWww=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.errors import Invalid
 from deployer.core.model.records import App, Deployment, HostClaim, Operation, StoredDescriptor
 from deployer.toolkit import dry_run
@@ -75,7 +75,7 @@ def test_dangerous_pods_and_reserved_labels(world: World, path: str) -> None:
 
 def test_what_was_stored_under_laxer_settings_is_not_deployed(world: World) -> None:
     lax = dataclasses.replace(world.settings, pod_security="privileged")
-    service = Service(world.store, world.logbook, world.registry, lax)
+    service = DeploymentCommands(world.store, world.deployment_log, world.registry, lax)
     body = json.dumps(dangerous(world, "podspec.hostNetwork")).encode()
     stored = service.create_descriptor(world.namespace, body)
     requests = world.client.requests.total()

@@ -218,7 +218,7 @@ def test_cancel_while_a_step_really_waits(world: World, case: str) -> None:
 
     def visit(work: Work, point: str) -> None:
         if point == f"{case.partition(',')[0]}:before" and work.plan.version == "2":
-            work.gate.on_close(lambda: closed.append(time.monotonic()))
+            work.scope.on_close(lambda: closed.append(time.monotonic()))
             there.set()
 
     restart_with(world, VisitedBlueGreen(visit))
@@ -249,7 +249,7 @@ def test_cancel_while_the_data_plane_does_not_answer(world: World, step: str) ->
 
     def visit(work: Work, point: str) -> None:
         if point == f"{step}:before":
-            work.gate.on_close(lambda: closed.append(time.monotonic()))
+            work.scope.on_close(lambda: closed.append(time.monotonic()))
             there.set()
 
     restart_with(world, VisitedBlueGreen(visit))

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import NAMESPACE, POD
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Invalid, KubeConflict, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.model.records import App, Deployment, Document, Status
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
@@ -253,7 +253,7 @@ class Wait(Step):
 
     def run(self, work: Work) -> Outcome:
         self.there.set()
-        work.gate.wait(self.go_on)
+        work.scope.wait(self.go_on)
         return Done()
 
 
@@ -471,8 +471,8 @@ def test_a_finalizer_of_somebody_else_holds_up_the_end_and_nothing_else(world: W
     found = world.store.get(Deployment, first.id)
     assert found and found.status is Status.UNDEPLOYING
     # What is said when the time is up.
-    owner = Owner(world.settings.instance, world.namespace, "shop", first.id, epoch=1)
-    kube = OwnedKube(world.client, world.mirrors, owner, Gate(time.monotonic() + 1.0))
+    owner = Owner(world.settings.instance, world.namespace, "shop", first.id, fencing_token=1)
+    kube = OwnedKube(world.client, world.informers, owner, CancelScope(time.monotonic() + 1.0))
     with pytest.raises(StepFailed, match=r"ReplicationController shop-1 .* finalizers: .*example\.com/hold"):
         kube.delete(CONTROLLER, "shop-1")
     world.eyes.patch(CONTROLLER, "shop-1", {"metadata": {"finalizers": None}}, world.namespace)

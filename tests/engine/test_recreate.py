@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from deployer import sandbox
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD
-from deployer.core.gate import Gate
 from deployer.core.model.records import Deployment, Document, Operation, Status
 from deployer.kube.pods import is_ready
 from support import originals
@@ -201,8 +201,8 @@ def test_a_version_that_drains_is_stopped_too(world: World, history: History) ->
 
 def test_the_originals_version_is_stopped_and_handed_back(world: World, history: History) -> None:
     originals.leave(world.eyes, world.namespace, host(world), world.image)
-    gate = Gate(time.monotonic() + PATIENCE)
-    world.mirrors.get(POD, world.namespace).wait(lambda pods: any(map(is_ready, pods)) or None, gate)
+    scope = CancelScope(time.monotonic() + PATIENCE)
+    world.informers.get(POD, world.namespace).wait(lambda pods: any(map(is_ready, pods)) or None, scope)
     before = world.objects(CONTROLLER)["shop-41"]
     failed = world.ended(recreate(world, **UNHEALTHY), Status.FAILURE)
     assert ask(world).startswith("200 version 4"), world.log(failed.id)

@@ -25,7 +25,7 @@ def spent(world: World) -> Counter[str]:
 def test_a_deployment_and_the_retirement_of_the_old_version(spent: Counter[str]) -> None:
     # Deciding reads the Service, the live controller and the route. Moving the traffic looks at the new controller and
     # both Services anew. Retiring asks what the Service selects, reads the two objects that it deletes, lists the pods
-    # once and, as it parked meanwhile, makes sure of the controller's end. The mirror may not know a new controller
+    # once and, as it parked meanwhile, makes sure of the controller's end. The informer may not know a new controller
     # yet: two more.
     gets = spent.pop("get")
     assert spent == {"create": 2, "replace": 1, "delete": 2, "list": 1}

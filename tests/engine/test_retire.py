@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
-from deployer.core.gate import Gate
 from deployer.core.model.records import Deployment, Operation, OperationKind, Status
 from deployer.toolkit import steps
 from support.world import HEALTHY, PATIENCE, World
@@ -54,10 +54,10 @@ def test_waiting_costs_no_request_and_no_thread(world: World) -> None:
     world.until(lambda: parked(world), "the retirement to be parked")
     before = world.client.requests
     (name,) = [name for name, pod in world.pods().items() if pod["metadata"]["labels"]["version"] == "1"]
-    mirror = world.mirrors.get(POD, world.namespace)
+    informer = world.informers.get(POD, world.namespace)
     for turn in ("1", "2", "3"):
         world.eyes.patch(POD, name, {"metadata": {"labels": {"turn": turn}}}, world.namespace)
-        mirror.wait(bool, Gate(time.monotonic() + PATIENCE), labels={"turn": turn})
+        informer.wait(bool, CancelScope(time.monotonic() + PATIENCE), labels={"turn": turn})
     assert world.client.requests == before
     # Its record says that it is parked a moment before its thread ends.
     world.until(lambda: "operation-shop" not in {t.name for t in threading.enumerate()}, "its thread to end")

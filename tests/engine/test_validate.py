@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.service import Service
+from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.kinds import CONTROLLER, NAMESPACE
 from deployer.core.contract.providers import EnvContext, EnvInjector, HealthChecker
 from deployer.core.errors import Invalid
@@ -278,7 +278,7 @@ class Scripted:
 def scripted(world: World) -> Iterator[Any]:
     servers: list[Scripted] = []
 
-    def start(status: int, message: str = "", headers: Any = (), **more: Any) -> tuple[Scripted, Service]:
+    def start(status: int, message: str = "", headers: Any = (), **more: Any) -> tuple[Scripted, DeploymentCommands]:
         body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": status, **more}
         servers.append(Scripted(status, body, list(headers)))
         settings = dataclasses.replace(
@@ -287,14 +287,16 @@ def scripted(world: World) -> Iterator[Any]:
         client = kube_client.connect(settings)
         world._parts.append(client.close)
         dry_run = DryRun(client, settings)
-        return servers[-1], Service(world.store, world.logbook, world.registry, settings, dry_run=dry_run)
+        return servers[-1], DeploymentCommands(
+            world.store, world.deployment_log, world.registry, settings, dry_run=dry_run
+        )
 
     yield start
     for server in servers:
         server.close()
 
 
-def ask(world: World, service: Service, **fields: Any) -> Document:
+def ask(world: World, service: DeploymentCommands, **fields: Any) -> Document:
     document = describe(world.namespace, **fields)
     found: Document = service.validate(world.namespace, json.dumps(document).encode())["validation"]
     return found
@@ -352,7 +354,9 @@ def test_an_api_server_that_is_not_there_costs_nothing(world: World) -> None:
     settings = dataclasses.replace(world.settings, kubernetes="http://127.0.0.1:9")
     client = kube_client.connect(settings)
     world._parts.append(client.close)
-    service = Service(world.store, world.logbook, world.registry, settings, dry_run=DryRun(client, settings))
+    service = DeploymentCommands(
+        world.store, world.deployment_log, world.registry, settings, dry_run=DryRun(client, settings)
+    )
     found = ask(world, service)
     assert [entry["what"] for entry in found["notChecked"]] == KINDS
     assert "cannot be reached" in found["notChecked"][0]["reason"]

@@ -78,7 +78,7 @@ def scale(world: World, replicas: int) -> Callable[[Work], None]:
         for _ in range(200):
             if sum(name.startswith("shop-1-") for name in world.pods()) == replicas:
                 return
-            work.gate.pause(0.05)
+            work.scope.pause(0.05)
 
     return run
 
@@ -193,7 +193,7 @@ def test_a_step_about_traffic_that_has_no_undo_is_not_forgotten(world: World, sa
 
         def run(self, work: Work) -> Outcome:
             work.log("waiting")
-            work.gate.pause(600)
+            work.scope.pause(600)
             return Done()
 
     setattr(Blunt, says, True)
@@ -298,14 +298,14 @@ def test_what_steps_say_is_pinned(world: World) -> None:
 def test_a_budget_of_its_own_outlasts_the_phases(world: World) -> None:
     world.stop()
     world.settings = dataclasses.replace(world.settings, timeout=0.5)
-    slow = Own("slow", lambda work: work.gate.pause(1.0), phase=Phase.VERIFY, budget=30)
+    slow = Own("slow", lambda work: work.scope.pause(1.0), phase=Phase.VERIFY, budget=30)
     quick = Own("quick", phase=Phase.VERIFY)
     restart_with(world, Steps("own", lambda plan: [StartWorkload(), AwaitReady(), slow, quick, MoveService()]))
     world.deployed(deploymentType="own")
 
 
 def test_a_budget_of_its_own_ends_a_step_before_its_phase_does(world: World) -> None:
-    slow = Own("slow", lambda work: work.gate.pause(30.0), phase=Phase.VERIFY, budget=0.3)
+    slow = Own("slow", lambda work: work.scope.pause(30.0), phase=Phase.VERIFY, budget=0.3)
     restart_with(world, Steps("own", lambda plan: [StartWorkload(), slow, MoveService()]))
     found = world.ended(world.deploy(deploymentType="own"), Status.FAILURE)
     assert found.failure is not None

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.deployment_log import Logbook, Redactor
+from deployer.core.deployment_log import DeploymentLog, Redactor
 from deployer.core.failpoints import EXIT_CODE
 from deployer.core.model.records import Deployment, Operation
 from deployer.store.sqlite import SqliteStore
@@ -201,11 +201,11 @@ class Case:
         """The logs of the deployments and the namespace's objects."""
         parts = [f"=== objects of {self._namespace}", document(all_objects(world))]
         store = SqliteStore(world.settings.data_dir / "deployer.db")
-        logbook = Logbook(store, Redactor())
+        deployment_log = DeploymentLog(store, Redactor())
         for found in store.find(Deployment, namespace=self._namespace):
-            parts += [f"=== {found.version} {found.status} {found.failure}", *logbook.text(found.id)]
+            parts += [f"=== {found.version} {found.status} {found.failure}", *deployment_log.text(found.id)]
         parts += [f"=== open: {operation}" for operation in store.find(Operation, tag="open")]
-        logbook.close()
+        deployment_log.close()
         store.close()
         service_log = self._path / "service.log"
         parts += ["=== the service's log", service_log.read_text()[-6000:] if service_log.exists() else ""]

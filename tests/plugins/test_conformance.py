@@ -115,7 +115,7 @@ class TakesAnything(Plain):  # type: ignore[misc]
         found = kube.get(INGRESS, context.route.app)
         if found is not None and not kube.is_ours(found):
             notes = {"metadata": {"annotations": kube.annotations("route")}}
-            kube._client.patch(INGRESS, context.route.app, notes, kube.owner.namespace, gate=kube.gate)
+            kube._client.patch(INGRESS, context.route.app, notes, kube.owner.namespace, scope=kube.scope)
         return super().state(context)
 
 
@@ -135,7 +135,7 @@ class Forgets(Plain):  # type: ignore[misc]
 
 class NoFence(Plain):  # type: ignore[misc]
     def fence(self, context: RouteContext) -> None:
-        """Leaves the epoch as it is."""
+        """Leaves the fencing token as it is."""
 
 
 class RemovesNeighbours(Plain):  # type: ignore[misc]
@@ -145,7 +145,7 @@ class RemovesNeighbours(Plain):  # type: ignore[misc]
         for found in kube.list(INGRESS):
             if found["metadata"]["name"].startswith(context.route.app):
                 uid = found["metadata"]["uid"]
-                kube._client.delete(INGRESS, found["metadata"]["name"], kube.owner.namespace, uid=uid, gate=kube.gate)
+                kube._client.delete(INGRESS, found["metadata"]["name"], kube.owner.namespace, uid=uid, scope=kube.scope)
 
 
 class HandleOfTheOperation(Plain):  # type: ignore[misc]
@@ -154,7 +154,7 @@ class HandleOfTheOperation(Plain):  # type: ignore[misc]
         kube, deployment = context.kube, context.kube.owner.deployment
         super().switch(context)
         note = {"metadata": {"annotations": {"kube-deployer/deployment": deployment}}}
-        kube._client.patch(INGRESS, context.route.app, note, kube.owner.namespace, gate=kube.gate)
+        kube._client.patch(INGRESS, context.route.app, note, kube.owner.namespace, scope=kube.scope)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from typing import Any
 import pyetcd
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Cancelled, DeadlineExceeded
-from deployer.core.gate import Gate
 from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.plugins.env_etcd import v2
@@ -106,14 +106,14 @@ def put(etcd: Etcd) -> Iterator[Callable[..., None]]:
         client.delete_prefix("/")
 
 
-def environment(*, gate: Gate | None = None, etcd: str = "", log: list[str] | None = None, **table: Any) -> Any:
+def environment(*, scope: CancelScope | None = None, etcd: str = "", log: list[str] | None = None, **table: Any) -> Any:
     """What the injector gives, with this table of settings."""
     plugins = {"env_etcd": table} if table else {}
     registry = load(Settings(own_namespace="", etcd=etcd, plugins=plugins))
     (injector,) = registry.injectors
     said = log if log is not None else []
     nowhere = KubeReader(None)  # type: ignore[arg-type]
-    return injector.environment(EnvContext("shop", "web", "1", said.append, gate or Gate(), nowhere))
+    return injector.environment(EnvContext("shop", "web", "1", said.append, scope or CancelScope(), nowhere))
 
 
 # --- what is read -------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_an_empty_prefix_gives_nothing_and_says_so(etcd, put):
 def warnings(*endpoints: str) -> list[str]:
     """What is said when the service has started."""
     (injector,) = load(Settings(own_namespace="", etcd=",".join(endpoints))).injectors
-    return list(injector.warnings(Gate(time.monotonic() + 10)))
+    return list(injector.warnings(CancelScope(time.monotonic() + 10)))
 
 
 # --- what the original had in the v2 store --------------------------------------------------------------------------
@@ -290,12 +290,12 @@ def test_an_endpoint_that_hangs_costs_its_share_of_the_time(etcd, put):
 
 def test_cancelling_ends_it_at_once():
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        gate = Gate()
-        timer = threading.Timer(0.3, gate.close, [Cancelled("stop")])
+        scope = CancelScope()
+        timer = threading.Timer(0.3, scope.close, [Cancelled("stop")])
         timer.start()
         began = time.monotonic()
         with pytest.raises(Cancelled):
-            environment(endpoints=[f"http://127.0.0.1:{silent.getsockname()[1]}"], timeout=30, gate=gate)
+            environment(endpoints=[f"http://127.0.0.1:{silent.getsockname()[1]}"], timeout=30, scope=scope)
         assert time.monotonic() - began < 1.3
         timer.join()
 
@@ -303,7 +303,7 @@ def test_cancelling_ends_it_at_once():
 def test_the_gates_deadline_counts():
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DeadlineExceeded):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        environment(endpoints=[url], timeout=30, gate=Gate(time.monotonic() + 0.5))
+        environment(endpoints=[url], timeout=30, scope=CancelScope(time.monotonic() + 0.5))
 
 
 # --- authentication -----------------------------------------------------------------------------------------------

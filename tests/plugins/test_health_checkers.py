@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from deployer.core.gate import Gate
+from deployer.core.cancel_scope import CancelScope
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
 from deployer.sdk.health import HealthTarget
@@ -48,7 +48,7 @@ def serve() -> Iterator[Serve]:
             address="127.0.0.1",
             port=server.server_port,
             path="/health",
-            gate=Gate(),
+            scope=CancelScope(),
             host=host,
             allow_loopback=True,
         )
@@ -72,7 +72,7 @@ def test_probe_healthy(serve, body):
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [
-        (200, b'{"healthy": false}', 'reports healthy: false'),
+        (200, b'{"healthy": false}', "reports healthy: false"),
         (200, b'{"healthy": "true"}', 'reports healthy: "true"'),
         (200, b'{"healthy": 1}', "reports healthy: 1"),
         (200, b'{"healthy": null}', "reports healthy: null"),

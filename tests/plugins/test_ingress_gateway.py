@@ -20,7 +20,7 @@ from deployer.core.settings import Settings
 from deployer.plugins.ingress_gateway import Gateway, conditions, render
 from deployer.sdk.errors import ForeignObject, SettingsError, StepFailed
 from deployer.sdk.ingress import Backend, Preview, Route
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.testing.ingress import Bench, open_bench
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -372,7 +372,7 @@ def test_a_cluster_without_the_api_is_named(tmp_path: Path) -> None:
         ) as bench:
             provider, context = (
                 bench.provider(),
-                bench.context(bench.route("a.example", "1"), Gate(time.monotonic() + 10)),
+                bench.context(bench.route("a.example", "1"), CancelScope(time.monotonic() + 10)),
             )
             provider.fence(context)
             assert provider.state(context) is None

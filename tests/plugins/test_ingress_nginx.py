@@ -19,7 +19,7 @@ from deployer.plugins.ingress_nginx.refusals import Watched
 from deployer.sdk.errors import Cancelled, Fenced, ForeignObject, SettingsError, StepFailed
 from deployer.sdk.ingress import REVISION_HEADER, Backend, Preview, Route
 from deployer.sdk.kube import CONFIG_MAP, INGRESS
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.testing.ingress.bench import Exhausted
 from deployer.toolkit.host_ownership import require_free
 from support.nginx import ONE, SANDBOX, TWO, Site, nginx
@@ -248,16 +248,16 @@ def test_what_is_written_comes_in_the_order_that_loses_nothing(site):
     def look(_: int) -> None:
         seen.append({name.split(".")[1] if "." in name else name.split("-")[1] for name in _made(site) - before})
 
-    gate = Exhausted(20, look)
-    context = site.context(site.route("2"), gate=gate)
+    scope = Exhausted(20, look)
+    context = site.context(site.route("2"), scope=scope)
     provider.prepare(context)
-    prepared = gate.made
+    prepared = scope.made
     assert seen == [set(), {"headers"}]
     host = render.private_host(context.route, render.ROLE_WARM_UP)
     assert site.fetch(host) == (200, "2", TWO)
     assert backend_of(site) == "shop-1"
     provider.switch(context)
-    assert gate.made - prepared == 1
+    assert scope.made - prepared == 1
     assert backend_of(site) == "shop-2"
     main = site.client.get(INGRESS, "shop", site.namespace)
     assert (render.backends_of(main), render.held_services(main)) == ((Backend("shop-2", 80),), {"shop-1"})
@@ -457,9 +457,9 @@ def test_a_foreign_ingress_is_never_touched(site):
 def test_a_fenced_holder_writes_no_route(site):
     provider = nginx(**SANDBOX)
     site.expose(provider, "1")
-    provider.fence(site.context(site.route("1"), epoch=7))
+    provider.fence(site.context(site.route("1"), fencing_token=7))
     with pytest.raises(Fenced):
-        provider.switch(site.context(site.route("2"), epoch=6))
+        provider.switch(site.context(site.route("2"), fencing_token=6))
     assert site.fetch() == (200, "1", ONE)
 
 
@@ -484,7 +484,7 @@ def test_compression_is_said_to_be_global(site):
 
 def test_a_route_without_endpoints_is_not_confirmed(site):
     provider = nginx(**SANDBOX)
-    context = site.context(site.route("1", backend=Backend("nobody", 80)), gate=Gate(time.monotonic() + 1.5))
+    context = site.context(site.route("1", backend=Backend("nobody", 80)), scope=CancelScope(time.monotonic() + 1.5))
     provider.switch(context)
     with pytest.raises(StepFailed, match=r"127\.0\.0\.1:\d+ answered HTTP 503") as caught:
         provider.confirm(context)
@@ -493,10 +493,10 @@ def test_a_route_without_endpoints_is_not_confirmed(site):
 
 def test_cancelling_a_confirmation_takes_effect_within_a_second(site):
     provider = nginx(**SANDBOX)
-    gate = Gate()
-    context = site.context(site.route("1", backend=Backend("nobody", 80)), gate=gate)
+    scope = CancelScope()
+    context = site.context(site.route("1", backend=Backend("nobody", 80)), scope=scope)
     provider.switch(context)
-    timer = threading.Timer(0.5, gate.close, [Cancelled("stop")])
+    timer = threading.Timer(0.5, scope.close, [Cancelled("stop")])
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
@@ -518,7 +518,7 @@ def test_without_the_header_it_waits_and_says_so(site):
 
 def test_without_the_header_an_unknown_host_is_noticed_all_the_same(site):
     provider = nginx(controller=SANDBOX["controller"], propagation_seconds=0.1, ingress_class="another")
-    context = site.context(site.route("1"), gate=Gate(time.monotonic() + 1.5))
+    context = site.context(site.route("1"), scope=CancelScope(time.monotonic() + 1.5))
     provider.switch(context)
     with pytest.raises(StepFailed, match="answered HTTP 404"):
         provider.confirm(context)
@@ -526,7 +526,7 @@ def test_without_the_header_an_unknown_host_is_noticed_all_the_same(site):
 
 def test_a_controller_that_is_not_there(site):
     provider = nginx(controller="ingress-nginx/nothing", revision_header=True)
-    context = site.context(site.route("1"), gate=Gate(time.monotonic() + 0.5))
+    context = site.context(site.route("1"), scope=CancelScope(time.monotonic() + 0.5))
     provider.switch(context)
     with pytest.raises(StepFailed, match="there is no ready address of the controller"):
         provider.confirm(context)

@@ -129,15 +129,15 @@ def test_taking_over_goes_on_after_a_crash_at_any_write(left: Site, redirect: bo
             for one in found
         )
 
-    gate = Exhausted(0)
+    scope = Exhausted(0)
     for point in range(20):
-        gate = Exhausted(point)
+        scope = Exhausted(point)
         try:
-            nginx(**SANDBOX).switch(left.context(route, gate=gate))
+            nginx(**SANDBOX).switch(left.context(route, scope=scope))
             break
         except Revoked:
             assert answers_www()
-    assert gate.made > 0
+    assert scope.made > 0
     assert answers_www()
     assert ("shop-www-redirect" in left.names(INGRESS)) is not redirect
     provider = nginx(**SANDBOX)

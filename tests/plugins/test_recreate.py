@@ -8,7 +8,7 @@ import pytest
 
 from deployer.core.model.plan import PinnedSettings, Previous
 from deployer.plugins.strategy_recreate.steps import REPLICAS, StartPods, StopOthers
-from deployer.sdk.errors import Hold, StepFailed
+from deployer.sdk.errors import OperatorNeeded, StepFailed
 from deployer.sdk.kube import CONTROLLER, POD
 from deployer.sdk.plugin import Document
 from deployer.sdk.strategy import Done, Park, Plan
@@ -81,14 +81,14 @@ def test_pods_that_do_not_end_fail_it_after_their_grace_time_and_some(fake: Fake
 def test_an_old_version_that_does_not_become_ready_is_waited_for(fake: FakeWork) -> None:
     """FAILURE would claim that it serves."""
     fake.kube.put(CONTROLLER, controller(0, **{REPLICAS: "3"}))
-    with pytest.raises(Hold, match="version 1 was started again and is not ready"):
+    with pytest.raises(OperatorNeeded, match="version 1 was started again and is not ready"):
         StopOthers(fake.plan).undo(fake.work)
     assert wanted(fake) == (3, None)
 
 
 def test_what_somebody_scaled_up_meanwhile_is_not_scaled_again(fake: FakeWork) -> None:
     fake.kube.put(CONTROLLER, controller(1, **{REPLICAS: "3"}))
-    with pytest.raises(Hold):
+    with pytest.raises(OperatorNeeded):
         StopOthers(fake.plan).undo(fake.work)
     assert wanted(fake) == (1, None)
 

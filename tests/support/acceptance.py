@@ -54,7 +54,7 @@ def objects(world: World, document: Document) -> list[tuple[Kind, Document]]:
         replicas=document["replicas"],
         environment=[{"name": "INJECTED", "value": "x"}],
         image_pull_policy=world.settings.image_pull_policy,
-        epoch=1,
+        fencing_token=1,
     )
     template = made.controller["spec"]["template"]
     pod = {**template, "apiVersion": "v1", "kind": "Pod"}

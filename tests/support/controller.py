@@ -17,7 +17,7 @@ from deployer.core.contract.kinds import INGRESS, INGRESS_CLASS, NAMESPACE, Kind
 from deployer.kube.client import KubeClient
 from deployer.sdk.errors import KubeError
 from deployer.sdk.ingress import ask
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 from deployer.toolkit.dataplane.probe import parse_address
 
 NODE = Kind("", "v1", "nodes", "Node", namespaced=False)
@@ -80,11 +80,11 @@ def _serves(client: KubeClient, http: str) -> bool:
         )
         end = time.monotonic() + PATIENCE
         while _status(http, f"{name}.invalid") == before and time.monotonic() < end:
-            Gate().pause(0.1)
+            CancelScope().pause(0.1)
         return _status(http, f"{name}.invalid") != before
     finally:
         client.delete(NAMESPACE, name, uid=space["metadata"]["uid"])
 
 
 def _status(address: str, host: str) -> int:
-    return ask(parse_address(address, tls=address.endswith(":443")), host, "", Gate(time.monotonic() + 3)).status
+    return ask(parse_address(address, tls=address.endswith(":443")), host, "", CancelScope(time.monotonic() + 3)).status

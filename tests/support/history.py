@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.errors import Interrupted, KubeError, KubeNotFound, Revoked
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
 from support.world import World
@@ -32,7 +32,7 @@ class History:
     def __init__(self, eyes: KubeClient, namespace: str) -> None:
         self._eyes = eyes
         self._namespace = namespace
-        self._gate = Gate()
+        self._scope = CancelScope()
         self._changed = threading.Condition()
         self._changes: list[tuple[int, Kind, str, Document]] = []
         self._seen: dict[Kind, int] = {}
@@ -51,7 +51,7 @@ class History:
         try:
             while True:
                 start = str(self._seen[kind])
-                for what, found in self._eyes.watch(kind, self._namespace, start, gate=self._gate):
+                for what, found in self._eyes.watch(kind, self._namespace, start, scope=self._scope):
                     revision = int(found["metadata"]["resourceVersion"])
                     with self._changed:
                         self._seen[kind] = revision
@@ -67,7 +67,7 @@ class History:
 
     def close(self) -> None:
         """End the watches."""
-        self._gate.close(Revoked("the test is over"))
+        self._scope.close(Revoked("the test is over"))
         for thread in self._threads:
             thread.join()
 

@@ -54,7 +54,7 @@ class Last(Step):
         if end in ("succeeds", "parks"):
             return Done()
         work.log(WAITING)
-        work.gate.wait(threading.Event())
+        work.scope.wait(threading.Event())
         raise AssertionError("the wait of the last step cannot end by itself")
 
 

@@ -14,12 +14,12 @@ from deployer.core.contract.kube import Owner
 from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
 from deployer.plugins.ingress_nginx import Nginx, render
 from deployer.sdk.ingress import Backend, Route, RouteContext
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, ENDPOINT_SLICE, INGRESS, NAMESPACE, SERVICE
-from deployer.sdk.plugin import Gate
+from deployer.sdk.plugin import CancelScope
 
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 SANDBOX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.1}
@@ -38,14 +38,14 @@ class Site:
     def __init__(self, cluster: sandbox.Sandbox, namespace: str) -> None:
         self.cluster, self.namespace, self.host = cluster, namespace, f"{namespace}.example.com"
         self.client = kube_client.connect(Settings(own_namespace="", kubernetes=cluster.api))
-        self.mirrors = Mirrors(self.client)
+        self.informers = Informers(self.client)
         self.client.create(NAMESPACE, {"metadata": {"name": namespace}}, None)
         self.log: list[str] = []
 
     def close(self) -> None:
         found = self.client.get(NAMESPACE, self.namespace, None)
         self.client.delete(NAMESPACE, self.namespace, None, uid=found["metadata"]["uid"])
-        self.mirrors.close()
+        self.informers.close()
         self.client.close()
 
     def run(self, version: str) -> None:
@@ -62,11 +62,11 @@ class Site:
             SERVICE, {"metadata": metadata, "spec": {"selector": labels, "ports": ports}}, self.namespace
         )
         of_service = {"kubernetes.io/service-name": f"shop-{version}"}
-        self.kube(ONE, Gate(time.monotonic() + 20)).wait(ENDPOINT_SLICE, _some_ready, labels=of_service)
+        self.kube(ONE, CancelScope(time.monotonic() + 20)).wait(ENDPOINT_SLICE, _some_ready, labels=of_service)
 
-    def kube(self, deployment: str, gate: Gate, epoch: int = 1) -> OwnedKube:
-        owner = Owner("deployer", self.namespace, "shop", deployment, epoch)
-        return OwnedKube(self.client, self.mirrors, owner, gate)
+    def kube(self, deployment: str, scope: CancelScope, fencing_token: int = 1) -> OwnedKube:
+        owner = Owner("deployer", self.namespace, "shop", deployment, fencing_token)
+        return OwnedKube(self.client, self.informers, owner, scope)
 
     def route(self, version: str, **changes: Any) -> Route:
         """The route to a version; its deployment is ONE or TWO."""
@@ -81,9 +81,9 @@ class Site:
         }
         return Route(**(values | changes))
 
-    def context(self, route: Route, *, gate: Gate | None = None, epoch: int = 1) -> RouteContext:
-        gate = gate or Gate(time.monotonic() + 20)
-        return RouteContext(route, self.kube(route.deployment, gate, epoch), self.log.append, gate)
+    def context(self, route: Route, *, scope: CancelScope | None = None, fencing_token: int = 1) -> RouteContext:
+        scope = scope or CancelScope(time.monotonic() + 20)
+        return RouteContext(route, self.kube(route.deployment, scope, fencing_token), self.log.append, scope)
 
     def lead(self, version: str) -> None:
         """Move the app's unversioned Service, which is made when there is none, to a version."""
@@ -91,14 +91,14 @@ class Site:
         labels = {"app": "shop", "name": "shop", "persistent": "true"}
         body = {"metadata": {"name": "shop", "labels": labels}, "spec": {"selector": selector}}
         body["spec"]["ports"] = [{"port": 80, "targetPort": 8080}]
-        found = self.kube(ONE, Gate()).get(SERVICE, "shop")
+        found = self.kube(ONE, CancelScope()).get(SERVICE, "shop")
         if found is None:
             self.client.create(SERVICE, body, self.namespace)
         else:
             self.client.replace(SERVICE, "shop", found | {"spec": found["spec"] | body["spec"]}, self.namespace)
 
     def expose(self, provider: Nginx, version: str, *, seconds: float = 20.0, **changes: Any) -> RouteContext:
-        context = self.context(self.route(version, **changes), gate=Gate(time.monotonic() + seconds))
+        context = self.context(self.route(version, **changes), scope=CancelScope(time.monotonic() + seconds))
         provider.prepare(context)
         provider.switch(context)
         provider.confirm(context)

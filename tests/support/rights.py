@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONFIG_MAP, NAMESPACE, Kind
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
@@ -171,9 +171,9 @@ def allowed(client: KubeClient, namespace: str, right: Right, name: str = "") ->
 
 def await_allowed(client: KubeClient, namespace: str, right: Right, name: str = "", *, wanted: bool = True) -> None:
     """Authorizers follow Roles with a delay of some milliseconds, and there is nothing to watch for it."""
-    gate = Gate(time.monotonic() + PATIENCE)
+    scope = CancelScope(time.monotonic() + PATIENCE)
     while allowed(client, namespace, right, name) is not wanted:
-        gate.pause(0.05)
+        scope.pause(0.05)
 
 
 class Recorder:

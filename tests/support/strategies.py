@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
-from deployer.sdk.plugin import Gate, Provider
+from deployer.sdk.plugin import CancelScope, Provider
 from deployer.sdk.strategy import Outcome, Plan, Step, Strategy, Work
 from support.world import PATIENCE, World
 
@@ -62,9 +62,9 @@ class Steps(Strategy):
 
 
 class Stop:
-    """A visitor that stops at one point until `go` is set, or the gate closes; `arrived` tells that somebody is there.
+    """A visitor that stops at one point until `go` is set, or the scope closes; `arrived` tells that somebody is there.
 
-    `closed` is the moment, on `time.monotonic()`'s clock, at which the gate of the step there was closed.
+    `closed` is the moment, on `time.monotonic()`'s clock, at which the scope of the step there was closed.
     """
 
     def __init__(self, point: str) -> None:
@@ -73,15 +73,15 @@ class Stop:
         self.go = threading.Event()
         self.shut = threading.Event()
         self.closed = 0.0
-        self.gate: Gate | None = None
+        self.scope: CancelScope | None = None
 
     def __call__(self, work: Work, point: str) -> None:
         if point != self.point or self.go.is_set():
             return
-        self.gate = work.gate
-        work.gate.on_close(self._close)
+        self.scope = work.scope
+        work.scope.on_close(self._close)
         self.arrived.set()
-        work.gate.wait(self.go)
+        work.scope.wait(self.go)
 
     def _close(self) -> None:
         self.closed = self.closed or time.monotonic()

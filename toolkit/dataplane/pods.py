@@ -7,12 +7,12 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthTarget, PodRefused, PodUnreachable, Way
 from deployer.core.contract.kinds import POD
 from deployer.core.contract.providers import PodAnswers, ProbeResponse, Route, RouteContext, Work
 from deployer.core.descriptor import http_ports, named_port
 from deployer.core.errors import DeadlineExceeded, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube import ownership
 from deployer.kube.pods import is_active, is_ready
@@ -31,10 +31,10 @@ SAY_AFTER = 2.0
 """Seconds before the log says that nothing listens yet."""
 
 
-def probe(way: Way, *, loopback: bool) -> Callable[[Sequence[Document], Route, Gate], Sequence[ProbeResponse]]:
+def probe(way: Way, *, loopback: bool) -> Callable[[Sequence[Document], Route, CancelScope], Sequence[ProbeResponse]]:
     """What `Work.ask_pods` is. `loopback`: pods may be on 127.0.0.0/8, as in a sandbox."""
 
-    def ask(pods: Sequence[Document], route: Route, gate: Gate) -> list[ProbeResponse]:
+    def ask(pods: Sequence[Document], route: Route, scope: CancelScope) -> list[ProbeResponse]:
         found = []
         for pod in pods[:PODS_ASKED]:
             target = HealthTarget(
@@ -44,7 +44,7 @@ def probe(way: Way, *, loopback: bool) -> Callable[[Sequence[Document], Route, G
                 address=pod.get("status", {}).get("podIP", ""),
                 port=route.backend.port,
                 path=route.path,
-                gate=gate,
+                scope=scope,
                 host_network=bool(pod.get("spec", {}).get("hostNetwork")),
                 timeout=TIMEOUT,
                 allow_loopback=loopback,
@@ -78,7 +78,7 @@ def _speaks_tls(target: HealthTarget) -> bool:
             context.wrap_socket(sock, server_hostname=target.address).close()
             return True
     except (OSError, ValueError, PodUnreachable):
-        target.gate.check()
+        target.scope.check()
         return False
 
 
@@ -94,7 +94,7 @@ def await_listening(work: Work, context: RouteContext) -> RouteContext:
             if not said and time.monotonic() - began >= SAY_AFTER:
                 work.log(f"not confirmed yet: nothing answers on port {route.backend.port} of the version's pods")
                 said = True
-            work.gate.pause(PAUSE)
+            work.scope.pause(PAUSE)
     except DeadlineExceeded:
         raise _nothing_listens(work, route) from None
     answers = _answers(work, route, found)
@@ -117,7 +117,7 @@ def _responses(work: Work, route: Route) -> Sequence[ProbeResponse]:
         return ()
     pods = work.kube.items(POD, {"name": ownership.versioned_name(route.app, route.version)})
     ready = [pod for pod in pods if is_active(pod) and is_ready(pod)]
-    return work.ask_pods(ready, route, work.gate)
+    return work.ask_pods(ready, route, work.scope)
 
 
 def _refused(found: Sequence[ProbeResponse]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployer.core import http_exchange
-from deployer.core.gate import Gate
+from deployer.core.cancel_scope import CancelScope
 
 CONNECT_TIMEOUT = 1.0
 """Seconds. Controllers are near, and a connection that is being made cannot always be interrupted."""
@@ -64,12 +64,12 @@ def ask(
     address: Address,
     host: str,
     revision_header: str,
-    gate: Gate,
+    scope: CancelScope,
     *,
     path: str = "/",
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """GET `path` for `host`, with `headers` besides the usual ones. Raises what the gate raises.
+    """GET `path` for `host`, with `headers` besides the usual ones. Raises what the scope raises.
 
     Raises ValueError for what would be more than one request line or header.
     """
@@ -78,16 +78,16 @@ def ask(
     tls = _context() if address.tls else None
     try:
         sock = http_exchange.connect(
-            address.host, address.port, gate, timeout=gate.remaining(ANSWER_TIMEOUT), connect_timeout=CONNECT_TIMEOUT
+            address.host, address.port, scope, timeout=scope.remaining(ANSWER_TIMEOUT), connect_timeout=CONNECT_TIMEOUT
         )
         found = http_exchange.exchange(sock, request, limit=_LIMIT, tls=tls, server_name=host)
         # A head that is complete says enough, whatever becomes of the rest (`found.cut`).
         return Answer(found.status, found.headers.get(revision_header.lower(), ""), found.body)
     except TimeoutError:
-        gate.check()
+        scope.check()
         return Answer(0, body=b"gave no answer in time")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        gate.check()
+        scope.check()
         return Answer(0, body=f"gave no answer ({type(error).__name__})".encode())
 
 

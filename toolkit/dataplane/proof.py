@@ -100,7 +100,7 @@ class DataPlane:
                 f"{context.route.host}: waiting {self.propagation:g} s for {what} to version {context.route.version}, "
                 f"as nothing can be asked: {self._unproven(header, 'version_header' if proof else 'revision_header')}"
             )
-            context.gate.pause(self.propagation)
+            context.scope.pause(self.propagation)
         round_ = _Round(
             self, context, host, what, tls, objection, dict(headers or {}), header, expected, context.route.path
         )
@@ -188,7 +188,7 @@ class _Round:
     wants_tls: bool = False
 
     def run(self) -> None:
-        """Ask until all have answered. Raises StepFailed, and what the gate raises but for its deadline."""
+        """Ask until all have answered. Raises StepFailed, and what the scope raises but for its deadline."""
         began = time.monotonic()
         said, say_at = "", began + _SAY_AFTER
         try:
@@ -201,7 +201,7 @@ class _Round:
                     self.context.log(f"not confirmed yet: {text}")
                     said, say_at = text, now + _SAY_EVERY
                 self.rounds += 1
-                self.context.gate.pause(_PAUSES.after(self.rounds))
+                self.context.scope.pause(_PAUSES.after(self.rounds))
         except DeadlineExceeded:
             raise self._failed() from None
         if self.wants_tls and not self.context.pods.any_status:
@@ -259,7 +259,7 @@ class _Round:
         return answer.status in (429, 503) and not answer.revision and self.healthy is None
 
     def _ask(self, address: Address, host: str, headers: Mapping[str, str]) -> Answer:
-        return ask(address, host, self.header, self.context.gate, path=self.path, headers=headers)
+        return ask(address, host, self.header, self.context.scope, path=self.path, headers=headers)
 
     def _wrong(self) -> dict[Address, Answer]:
         never = {address: answer for address, answer in self.last.items() if not self.right[address]}

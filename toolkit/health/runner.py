@@ -7,12 +7,12 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthTarget, Verdict, Way
 from deployer.core.contract.providers import HealthChecker, HealthRounds
 from deployer.core.contract.store import Create, Store, Update
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeployerError, Interrupted, StaleRevision
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document, HealthData, Plan
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.settings import Settings
@@ -50,17 +50,17 @@ class Rounds(HealthRounds):
         self._loopback = settings.loopback_pods
         self._hanging: dict[str, Invocation[Verdict]] = {}
 
-    def check_all(self, pods: Sequence[Document], gate: Gate) -> Mapping[str, Verdict]:
-        """One round: pod uid -> verdict. Raises what the gate raises."""
-        gate.check()
+    def check_all(self, pods: Sequence[Document], scope: CancelScope) -> Mapping[str, Verdict]:
+        """One round: pod uid -> verdict. Raises what the scope raises."""
+        scope.check()
         if len(pods) == 1:
-            verdicts = {pods[0]["metadata"]["uid"]: self._check(pods[0], gate)}
+            verdicts = {pods[0]["metadata"]["uid"]: self._check(pods[0], scope)}
         else:
-            verdicts = self._together(pods, gate)
-        gate.check()
+            verdicts = self._together(pods, scope)
+        scope.check()
         return verdicts
 
-    def _together(self, pods: Sequence[Document], gate: Gate) -> dict[str, Verdict]:
+    def _together(self, pods: Sequence[Document], scope: CancelScope) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
         waiting = iter(list(pods))
         lock = threading.Lock()
@@ -71,7 +71,7 @@ class Rounds(HealthRounds):
                     pod = next(waiting, None)
                 if pod is None:
                     return
-                verdicts[pod["metadata"]["uid"]] = self._check(pod, gate)
+                verdicts[pod["metadata"]["uid"]] = self._check(pod, scope)
 
         # What they log is about the same deployment (`Redactor.about`).
         runs = [contextvars.copy_context().run for _ in range(min(AT_ONCE, len(pods)))]
@@ -82,13 +82,13 @@ class Rounds(HealthRounds):
             thread.join()
         return verdicts
 
-    def _check(self, pod: Document, gate: Gate) -> Verdict:
-        uid, target, limit = str(pod["metadata"]["uid"]), self._target(pod, gate), CHECK_TIMEOUT + LATE
+    def _check(self, pod: Document, scope: CancelScope) -> Verdict:
+        uid, target, limit = str(pod["metadata"]["uid"]), self._target(pod, scope), CHECK_TIMEOUT + LATE
         if (earlier := self._hanging.get(uid)) is not None and not earlier.done.is_set():
             return Verdict(False, f"health checker {self._checker.name} hangs in an earlier check of this pod")
         call = Invocation(lambda: self._checker.check(target), "health")
-        forget = gate.on_close(call.wake)
-        back = call.wait(gate.remaining(limit))
+        forget = scope.on_close(call.wake)
+        back = call.wait(scope.remaining(limit))
         forget()
         if not back:
             self._hanging[uid] = call
@@ -110,7 +110,7 @@ class Rounds(HealthRounds):
             return Verdict(False, f"health checker {self._checker.name} gave no verdict")
         return verdict
 
-    def _target(self, pod: Document, gate: Gate) -> HealthTarget:
+    def _target(self, pod: Document, scope: CancelScope) -> HealthTarget:
         descriptor = self._plan.descriptor
         return HealthTarget(
             name=pod["metadata"]["name"],
@@ -120,7 +120,7 @@ class Rounds(HealthRounds):
             port=health_port(descriptor),
             path=descriptor.get("healthCheckPath", "/"),
             options=descriptor.get("healthCheckOptions", {}),
-            gate=gate,
+            scope=scope,
             host=descriptor.get("healthCheckHost", ""),
             host_network=bool(pod.get("spec", {}).get("hostNetwork")),
             timeout=CHECK_TIMEOUT,

@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import Verdict
 from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.contract.providers import Done, HealthRounds, Outcome, Phase, Step, Work
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeadlineExceeded, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.core.podspec.rules import app_containers
 from deployer.kube.pods import (
@@ -59,8 +59,8 @@ class VerifyHealth(Step):
             return self._ask_once(work, work.health)
         asked = _Asked()
         try:
-            with diagnose.in_time(work.gate) as gate:
-                self._until_healthy(work, work.health, asked, gate)
+            with diagnose.in_time(work.scope) as scope:
+                self._until_healthy(work, work.health, asked, scope)
         except DeadlineExceeded:
             raise self._missed(work, asked) from None
         finally:
@@ -69,7 +69,7 @@ class VerifyHealth(Step):
         work.log(f"healthy: {len(asked.pods)} of {len(asked.pods)} pods")
         return Done()
 
-    def _until_healthy(self, work: Work, health: HealthRounds, asked: _Asked, gate: Gate) -> None:
+    def _until_healthy(self, work: Work, health: HealthRounds, asked: _Asked, scope: CancelScope) -> None:
         """Ask round after round. Raises StepFailed when the pods come to an end that no round can heal."""
         names = ("max_restarts", "image_pull_attempts", "unschedulable_grace", "admission_grace")
         judge = ReadyJudge(*(getattr(work.plan.settings, name) for name in names))
@@ -77,8 +77,8 @@ class VerifyHealth(Step):
         said, rounds = "", 0
         while True:
             controller = own_controller(work)
-            pods = self._pods(work.kube.with_gate(gate), controller)
-            asked.pods, asked.verdicts = pods, health.check_all(pods, gate)
+            pods = self._pods(work.kube.with_scope(scope), controller)
+            asked.pods, asked.verdicts = pods, health.check_all(pods, scope)
             rounds += 1
             # Counted by uid: a pod that was replaced starts again at nothing.
             passed = {uid: passed.get(uid, 0) + 1 if v.healthy else 0 for uid, v in asked.verdicts.items()}
@@ -94,7 +94,7 @@ class VerifyHealth(Step):
             if isinstance(end, Hopeless):
                 diagnose.tell(work.kube, end, work.log)
                 raise end.failure
-            gate.pause(min(HEALTH_INTERVAL, 0.1 * rounds))
+            scope.pause(min(HEALTH_INTERVAL, 0.1 * rounds))
 
     def _missed(self, work: Work, asked: _Asked) -> StepFailed:
         """Why it was not healthy in time, with what the pods answered and wrote."""
@@ -117,7 +117,7 @@ class VerifyHealth(Step):
 
     def _ask_once(self, work: Work, health: HealthRounds) -> Outcome:
         pods = self._pods(work.kube, own_controller(work))
-        asked = _Asked(pods, health.check_all(pods, work.gate))
+        asked = _Asked(pods, health.check_all(pods, work.scope))
         health.keep(asked.pods, asked.verdicts)
         work.log(f"health checks ignored: {asked.text() if asked.unhealthy() else 'all pods are healthy'}")
         return Done()

@@ -86,7 +86,7 @@ class ThroughApiServer(Way):
                 host=target.host,
                 seconds=seconds,
                 limit=BODY_LIMIT + 1,
-                gate=target.gate,
+                scope=target.scope,
             )
         except KubeError as error:
             raise _unreachable(target, request, error) from None
@@ -99,7 +99,7 @@ class ThroughApiServer(Way):
 
 def _unreachable(target: HealthTarget, request: HttpRequest, error: KubeError) -> PodUnreachable:
     """The API server's own error as a sentence. What it quotes may come from the pod."""
-    target.gate.check()
+    target.scope.check()
     if isinstance(error, KubeUnavailable) and error.status == 0 and target.remaining() <= 0:
         return failure(target, TimeoutError())
     text = " ".join(str(error).split())

@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess
 from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
 from deployer.kube.owned import LOOK_AGAIN
@@ -70,8 +70,8 @@ def await_ready(
     gate's deadline. Costs no request of its own: pods, controller and (once there is trouble) Events are mirrored.
     """
     judge = ReadyJudge(max_restarts, image_pull_attempts, unschedulable_grace, admission_grace, min_ready)
-    with in_time(kube.gate) as early:
-        watcher = _Watcher(kube.with_gate(early), controller_name, controller_uid, log, judge)
+    with in_time(kube.scope) as early:
+        watcher = _Watcher(kube.with_scope(early), controller_name, controller_uid, log, judge)
         try:
             end = watcher.wait()
         except DeadlineExceeded as over:
@@ -83,9 +83,9 @@ def await_ready(
     raise end.failure
 
 
-def in_time(gate: Gate) -> contextlib.AbstractContextManager[Gate]:
-    """A gate for a wait that must explain itself when the time is not enough, which takes requests of its own."""
-    return gate.earlier(min(AFTERMATH, gate.remaining(300.0) / 10))
+def in_time(scope: CancelScope) -> contextlib.AbstractContextManager[CancelScope]:
+    """A scope for a wait that must explain itself when the time is not enough, which takes requests of its own."""
+    return scope.earlier(min(AFTERMATH, scope.remaining(300.0) / 10))
 
 
 class _Watcher:
@@ -136,7 +136,7 @@ class _Watcher:
         return [pod for pod in found if is_active(pod) and not controlled_by(pod, self._uid)]
 
     def _find_controller(self) -> Document:
-        """From the mirror; from the server at first and when the mirror no longer has it."""
+        """From the informer; from the server at first and when the informer no longer has it."""
         for found in self._kube.items(CONTROLLER, {"name": self.name}):
             if found["metadata"]["uid"] == self._uid and not found["metadata"].get("deletionTimestamp"):
                 self._mirrored = True
@@ -230,7 +230,7 @@ def tell_last_lines(kube: KubeAccess, pod: str, container: str, log: Log, *, pre
     problem = ""
     for pause in LOG_PAUSES:
         with contextlib.suppress(DeadlineExceeded):
-            kube.gate.pause(pause)
+            kube.scope.pause(pause)
         for before in (True, False) if previous else (False,):
             try:
                 lines = kube.pod_log(pod, container, LOG_LINES, previous=before).strip()
@@ -253,7 +253,7 @@ def tell_last_lines(kube: KubeAccess, pod: str, container: str, log: Log, *, pre
 def await_endpoints(kube: KubeAccess, service_name: str, pod_uids: Iterable[str], log: Log) -> None:
     """Wait until the Service's EndpointSlices hold every one of these pods, ready.
 
-    Raises StepFailed with reason `EndpointsNotReady` when the gate's deadline passes.
+    Raises StepFailed with reason `EndpointsNotReady` when the scope's deadline passes.
     """
     wanted = frozenset(pod_uids)
     missing = wanted
@@ -280,8 +280,8 @@ def await_pods_gone(
     """Wait until there is no pod with these labels that the controller of that uid owns (empty uid: any controller).
 
     Pods that somebody orphaned by hand have nobody who would remove them, so they are not waited for; those that no
-    controller owns are returned. Ends with a look at the server itself: a mirror that lags must not call pods gone that
-    were just made.
+    controller owns are returned. Ends with a look at the server itself: an informer that lags must not call pods gone
+    that were just made.
     """
 
     said = -1
@@ -301,4 +301,4 @@ def await_pods_gone(
         if not pods_left(found, controller_uid):
             return [pod for pod in found if not has_controller(pod)]
         rounds += 1
-        kube.gate.pause(LOOK_AGAIN.after(rounds))
+        kube.scope.pause(LOOK_AGAIN.after(rounds))

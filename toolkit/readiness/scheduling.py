@@ -49,7 +49,7 @@ def obstacle(pod: Document, events_of: EventsOf, others: Sequence[Document]) -> 
     events_of   an object's Events, by uid or as `PersistentVolumeClaim/name`
     others      the active pods of the app's other versions
     """
-    if gates := [str(gate.get("name")) for gate in pod.get("spec", {}).get("schedulingGates") or ()]:
+    if gates := [str(scope.get("name")) for scope in pod.get("spec", {}).get("schedulingGates") or ()]:
         text = f"is held back by its scheduling {_plural('gate', gates)} {', '.join(gates)}"
         hint = "check that the controller that removes them runs, or leave schedulingGates out of the podspec"
         return Obstacle(text, "SchedulingGated", hint)

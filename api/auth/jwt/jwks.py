@@ -19,8 +19,8 @@ import jwt
 from deployer.api.auth.jwt.keys import Keys, KeySource, PublicKey, unfit
 from deployer.api.auth.principal import Unsure
 from deployer.core import http_exchange
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Revoked, SettingsError
-from deployer.core.gate import Gate
 
 REFRESH = 300.0
 """Seconds after which the keys are fetched anew."""
@@ -65,7 +65,7 @@ class KeySet(KeySource):
         self._fetched = 0.0  # when the keys came, on the monotonic clock
         self._tried = float("-inf")  # when the last fetch began
         self._thread: threading.Thread | None = None
-        self._gate = Gate()
+        self._scope = CancelScope()
         self._waiting = 0
         self._trouble = ""
         self._closed = False
@@ -107,7 +107,7 @@ class KeySet(KeySource):
         with self._changed:
             self._closed = True
             thread = self._thread
-        self._gate.close(Revoked("the service is stopping"))
+        self._scope.close(Revoked("the service is stopping"))
         if thread is not None:
             thread.join(PATIENCE)
 
@@ -168,7 +168,7 @@ class KeySet(KeySource):
         headers = {"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
             request = http_exchange.request("GET", target, headers | {"Connection": "close"})
-            sock = http_exchange.connect(host, port, self._gate, timeout=PATIENCE, connect_timeout=PATIENCE)
+            sock = http_exchange.connect(host, port, self._scope, timeout=PATIENCE, connect_timeout=PATIENCE)
             answer = http_exchange.exchange(sock, request, limit=MAX_BYTES, tls=self._context, server_name=host)
             if answer.status != 200:
                 # A redirect, too: the address is fixed.

@@ -68,7 +68,7 @@ class TokenAuthenticator(Authenticator):
             candidates = keys.candidates(kid)
         if not candidates:
             raise Unauthenticated("the token is signed with a key that is not the issuer's, or names none of several")
-        caller = self._caller(self._claims(token, candidates))
+        caller = self._invoker(self._claims(token, candidates))
         self._known.put((keys.generation, digest(token)), caller, caller.expires)
         return caller
 
@@ -124,7 +124,7 @@ class TokenAuthenticator(Authenticator):
             options={"require": ["exp", "aud", "iss"], "enforce_minimum_key_length": True},
         )
 
-    def _caller(self, claims: Mapping[str, Any]) -> TokenPrincipal:
+    def _invoker(self, claims: Mapping[str, Any]) -> TokenPrincipal:
         settings = self._settings
         name = check_name(claim(claims, settings.jwt_name_claim), f"the token's claim {settings.jwt_name_claim}")
         return TokenPrincipal(

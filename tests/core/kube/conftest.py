@@ -20,13 +20,13 @@ import pytest
 
 from deployer import sandbox as sandbox_package
 from deployer.core.backoff import Backoff
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import NAMESPACE
 from deployer.core.contract.kube import Owner
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
 
 Answer = Callable[["Request"], None]
@@ -217,18 +217,18 @@ def namespace(sandbox_client: KubeClient) -> Iterator[str]:
 
 
 @pytest.fixture
-def mirrors(sandbox_client: KubeClient) -> Iterator[Mirrors]:
-    made = Mirrors(sandbox_client)
+def informers(sandbox_client: KubeClient) -> Iterator[Informers]:
+    made = Informers(sandbox_client)
     yield made
     made.close()
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate(time.monotonic() + 20)
+def scope() -> CancelScope:
+    return CancelScope(time.monotonic() + 20)
 
 
 @pytest.fixture
-def kube(sandbox_client: KubeClient, mirrors: Mirrors, namespace: str, gate: Gate) -> OwnedKube:
-    """For app shop, deployment d1, epoch 3."""
-    return OwnedKube(sandbox_client, mirrors, Owner("test", namespace, "shop", "d1", 3), gate)
+def kube(sandbox_client: KubeClient, informers: Informers, namespace: str, scope: CancelScope) -> OwnedKube:
+    """For app shop, deployment d1, fencing token 3."""
+    return OwnedKube(sandbox_client, informers, Owner("test", namespace, "shop", "d1", 3), scope)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from deployer.core import failpoints
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, INGRESS, NAMESPACE, POD
 from deployer.core.errors import (
     Cancelled,
@@ -28,7 +29,6 @@ from deployer.core.errors import (
     KubeRejected,
     KubeUnavailable,
 )
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube.client import KubeClient, connect
@@ -37,8 +37,8 @@ from deployer.kube.transport import TokenFile
 OBJECT = {"metadata": {"name": "a", "resourceVersion": "5"}}
 
 
-def in_seconds(seconds: float) -> Gate:
-    return Gate(time.monotonic() + seconds)
+def in_seconds(seconds: float) -> CancelScope:
+    return CancelScope(time.monotonic() + seconds)
 
 
 # --- what goes over the wire --------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_pod_log_is_capped(server: Any, client: KubeClient) -> None:
 def test_a_log_that_cannot_be_had_holds_nobody_up(server: Any, client: KubeClient) -> None:
     server.answer = lambda request: request.reset()
     with pytest.raises(KubeUnavailable):
-        client.pod_log("ns", "a", "c", gate=in_seconds(60))
+        client.pod_log("ns", "a", "c", scope=in_seconds(60))
     assert len(server.requests) == 1
 
 
@@ -211,7 +211,7 @@ def test_a_replace_without_resource_version_is_not_repeated(server: Any, client:
 
 def test_retry_after_is_waited_for(server: Any, client: KubeClient) -> None:
     server.answer = failing(1, lambda r: r.status(429, "TooManyRequests", Retry_After="1"))
-    client.create(POD, OBJECT, "ns", gate=in_seconds(10))
+    client.create(POD, OBJECT, "ns", scope=in_seconds(10))
     first, second = server.requests
     assert 1.0 <= second.at - first.at < 3
 
@@ -220,9 +220,9 @@ def test_retry_after_is_waited_for(server: Any, client: KubeClient) -> None:
 def test_a_long_retry_after_ends_at_the_deadline(server: Any, client: KubeClient, retry_after: str) -> None:
     server.answer = lambda request: request.status(503, "", "drained", Retry_After=retry_after)
     for call in (
-        lambda gate: client.get(POD, "a", "ns", gate=gate),
-        lambda gate: client.create(POD, OBJECT, "ns", gate=gate),
-        lambda gate: client.delete(POD, "a", "ns", uid="u", gate=gate),
+        lambda scope: client.get(POD, "a", "ns", scope=scope),
+        lambda scope: client.create(POD, OBJECT, "ns", scope=scope),
+        lambda scope: client.delete(POD, "a", "ns", uid="u", scope=scope),
     ):
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="drained"):
@@ -251,13 +251,13 @@ def test_refused_until_the_server_is_back(fault_server: Any, quick: None) -> Non
         port = reserved.getsockname()[1]
     client = connect(Settings(kubernetes=f"http://127.0.0.1:{port}"))
     with pytest.raises(DeadlineExceeded, match="cannot be reached"):
-        client.create(POD, OBJECT, "ns", gate=in_seconds(0.2))
+        client.create(POD, OBJECT, "ns", scope=in_seconds(0.2))
     assert client.requests["create"] > 1  # nothing reached anybody, so even a POST was tried again
     timer = threading.Timer(0.1, lambda: started.append(fault_server(port)))
     started: list[Any] = []
     timer.start()
     with pytest.raises(KubeNotFound):
-        client.get(POD, "a", "ns", gate=in_seconds(10))
+        client.get(POD, "a", "ns", scope=in_seconds(10))
     timer.join()
     started[0].close()
     client.close()
@@ -278,23 +278,23 @@ def test_a_read_ends_with_its_gate(server: Any, client: KubeClient) -> None:
     server.answer = lambda request: request.hang()
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        client.get(POD, "a", "ns", gate=in_seconds(0.2))
-    gate = Gate()
-    closer = threading.Thread(target=lambda: (server.wait_for(2), gate.close(Cancelled("stop"))))
+        client.get(POD, "a", "ns", scope=in_seconds(0.2))
+    scope = CancelScope()
+    closer = threading.Thread(target=lambda: (server.wait_for(2), scope.close(Cancelled("stop"))))
     closer.start()
     with pytest.raises(Cancelled):
-        client.get(POD, "a", "ns", gate=gate)
+        client.get(POD, "a", "ns", scope=scope)
     closer.join()
     assert time.monotonic() - began < 5
     with pytest.raises(Cancelled):
-        client.list(POD, "ns", gate=gate)
+        client.list(POD, "ns", scope=scope)
     assert len(server.requests) == 2
 
 
 def test_no_write_begins_behind_a_closed_gate_and_settle_waits_for_one_under_way(
     server: Any, client: KubeClient
 ) -> None:
-    gate, answered = Gate(), threading.Event()
+    scope, answered = CancelScope(), threading.Event()
 
     def answer(request: Any) -> None:
         answered.wait(10)
@@ -302,20 +302,20 @@ def test_no_write_begins_behind_a_closed_gate_and_settle_waits_for_one_under_way
 
     server.answer = answer
     results: list[object] = []
-    writer = threading.Thread(target=lambda: results.append(client.create(POD, OBJECT, "ns", gate=gate)))
+    writer = threading.Thread(target=lambda: results.append(client.create(POD, OBJECT, "ns", scope=scope)))
     writer.start()
     server.wait_for(1)
-    gate.close(Cancelled("stop"))
-    assert not gate.settle(0.05)
+    scope.close(Cancelled("stop"))
+    assert not scope.settle(0.05)
     answered.set()
-    assert gate.settle(10)
+    assert scope.settle(10)
     writer.join()
     assert results == [OBJECT]
     for call in (
-        lambda: client.create(POD, OBJECT, "ns", gate=gate),
-        lambda: client.replace(POD, "a", OBJECT, "ns", gate=gate),
-        lambda: client.patch(POD, "a", {}, "ns", gate=gate),
-        lambda: client.delete(POD, "a", "ns", uid="u", gate=gate),
+        lambda: client.create(POD, OBJECT, "ns", scope=scope),
+        lambda: client.replace(POD, "a", OBJECT, "ns", scope=scope),
+        lambda: client.patch(POD, "a", {}, "ns", scope=scope),
+        lambda: client.delete(POD, "a", "ns", uid="u", scope=scope),
     ):
         with pytest.raises(Cancelled):
             call()
@@ -410,14 +410,14 @@ def test_401s_after_the_token_was_good_are_borne_with_until_the_deadline(
         request.json(OBJECT) if good else request.status(401, "Unauthorized")
 
     server.answer = answer
-    client.create(POD, OBJECT, "ns", gate=in_seconds(10))
+    client.create(POD, OBJECT, "ns", scope=in_seconds(10))
     assert len(server.requests) > 20
     server.answer = lambda request: request.status(401, "Unauthorized", "who is it")
     with pytest.raises(DeadlineExceeded, match="who is it"):
-        client.get(POD, "a", "ns", gate=in_seconds(0.2))
+        client.get(POD, "a", "ns", scope=in_seconds(0.2))
     monkeypatch.setattr(client_module, "REFUSED_BORNE", 0.0)
     with pytest.raises(KubeForbidden):
-        client.get(POD, "a", "ns", gate=in_seconds(10))
+        client.get(POD, "a", "ns", scope=in_seconds(10))
     client.close()
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD
 from deployer.core.errors import DeadlineExceeded, DeployerError, KubeForbidden, KubeRejected, SettingsError
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings, load, translate_original_flags
 from deployer.kube import connection
 from deployer.kube.client import KubeClient, connect
@@ -70,7 +70,7 @@ def refusal(settings: Settings) -> str:
 def trouble(client: KubeClient) -> str:
     """What a request ends with."""
     with pytest.raises((DeployerError, DeadlineExceeded)) as caught:
-        client.get(POD, "a", "ns", gate=Gate(time.monotonic() + 0.5))
+        client.get(POD, "a", "ns", scope=CancelScope(time.monotonic() + 0.5))
     client.close()
     return said(caught.value)
 

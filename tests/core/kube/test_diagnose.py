@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, StepFailed
-from deployer.core.gate import Gate
 from deployer.kube.client import KubeClient
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
 from deployer.kube.ownership import LABEL_MANAGED_BY
 from deployer.kube.pods import listed, short
@@ -605,7 +605,7 @@ def test_await_ready_endpoints_and_gone(kube: OwnedKube, sandbox_client: KubeCli
 
 
 def test_endpoints_that_never_come(kube: OwnedKube) -> None:
-    late = kube.with_gate(Gate(time.monotonic() + 0.2))
+    late = kube.with_scope(CancelScope(time.monotonic() + 0.2))
     with pytest.raises(StepFailed, match="2 of 2 pods are no ready endpoints of Service none") as caught:
         await_endpoints(late, "none", ["a", "b"], print)
     assert caught.value.reason == "EndpointsNotReady"
@@ -633,13 +633,13 @@ def test_a_crash_loop_shows_the_last_lines(kube: OwnedKube) -> None:
 def test_never_ready_is_explained_by_the_probe(kube: OwnedKube) -> None:
     lines: list[str] = []
     uid = start(kube, replicas=1, probe="/error")
-    late = kube.with_gate(Gate(time.monotonic() + 2.5))
+    late = kube.with_scope(CancelScope(time.monotonic() + 2.5))
     with pytest.raises(
         StepFailed, match=r"not ready in time: 0 of 1 pods are ready; .*Readiness probe failed"
     ) as caught:
         await_ready(late, "shop-1", uid, lines.append, **LIMITS)  # type: ignore[arg-type]
     assert caught.value.reason == "NotReady" and caught.value.pod and "timeoutSeconds" in caught.value.hint
-    late.gate.check()  # nobody waits any more for what is explained after the deadline
+    late.scope.check()  # nobody waits any more for what is explained after the deadline
     assert "starting version" in lines[-1]
 
 
@@ -651,8 +651,8 @@ def test_last_lines_of_a_container_that_is_just_being_restarted(server: Any, cli
         request.json(answers[request.query.get("previous")].pop(0).encode())
 
     server.answer = answer
-    mirrors = Mirrors(client)
-    kube = OwnedKube(client, mirrors, Owner("test", "ns", "shop", "d1", 3), Gate(time.monotonic() + 20))
+    informers = Informers(client)
+    kube = OwnedKube(client, informers, Owner("test", "ns", "shop", "d1", 3), CancelScope(time.monotonic() + 20))
     lines: list[str] = []
     tell_last_lines(kube, "shop-1-x", "web", lines.append, previous=True)
     assert lines == ["last lines of container web in pod shop-1-x:\ncrashing on purpose"]
@@ -662,7 +662,7 @@ def test_last_lines_of_a_container_that_is_just_being_restarted(server: Any, cli
     server.answer = lambda request: request.json(b"")
     tell_last_lines(kube, "shop-1-x", "web", lines.append)
     assert len(lines) == 2  # it wrote nothing
-    mirrors.close()
+    informers.close()
 
 
 def test_refused_by_pod_security(kube: OwnedKube, sandbox_client: KubeClient) -> None:
@@ -698,7 +698,7 @@ def test_a_controller_that_somebody_deletes(kube: OwnedKube) -> None:
 
 def test_pods_that_do_not_stay_ready(kube: OwnedKube) -> None:
     start(kube, replicas=1, probe="/error")
-    late = kube.with_gate(Gate(time.monotonic() + 1.5))
+    late = kube.with_scope(CancelScope(time.monotonic() + 1.5))
     service = {"metadata": {"name": "shop-1"}}
     plan = SimpleNamespace(
         objects={"versioned_service": service, "controller": {"metadata": {"name": "shop-1"}}}, deployment="d1"
@@ -709,12 +709,12 @@ def test_pods_that_do_not_stay_ready(kube: OwnedKube) -> None:
 
 
 def test_a_cancelled_wait_passes_through(kube: OwnedKube) -> None:
-    gate = Gate(time.monotonic() + 20)
-    late = kube.with_gate(gate)
+    scope = CancelScope(time.monotonic() + 20)
+    late = kube.with_scope(scope)
     uid = start(kube, replicas=1, probe="/error")
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        await_ready(late, "shop-1", uid, lambda line: gate.close(Cancelled("stop")), **LIMITS)  # type: ignore[arg-type]
+        await_ready(late, "shop-1", uid, lambda line: scope.close(Cancelled("stop")), **LIMITS)  # type: ignore[arg-type]
     with pytest.raises(Cancelled):
         await_pods_gone(late, uid, {"name": "shop-1"})
     assert time.monotonic() - began < 2

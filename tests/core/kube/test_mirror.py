@@ -1,4 +1,4 @@
-"""Mirrors against a server whose watches end, fall silent, expire and send rubbish."""
+"""Informers against a server whose watches end, fall silent, expire and send rubbish."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from deployer.core.backoff import Backoff
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import CONTROLLED_BY, Changed, Gone, NotReady
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube import informer as mirror_module
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.informer import Mirrors
+from deployer.kube.informer import Informers
 
 
 def pod(name: str, version: int, **labels: str) -> dict[str, Any]:
@@ -72,37 +72,37 @@ def cluster(server: Any) -> Cluster:
 
 
 @pytest.fixture
-def mirrors(client: KubeClient) -> Iterator[Mirrors]:
-    made = Mirrors(client)
+def informers(client: KubeClient) -> Iterator[Informers]:
+    made = Informers(client)
     yield made
     made.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("mirror-")]
 
 
-def soon() -> Gate:
-    return Gate(time.monotonic() + 10)
+def soon() -> CancelScope:
+    return CancelScope(time.monotonic() + 10)
 
 
-def until(mirrors: Mirrors, *expected: str, labels: dict[str, str] | None = None) -> None:
-    mirrors.get(POD, "ns").wait(lambda found: names(found) == sorted(expected), soon(), labels=labels)
+def until(informers: Informers, *expected: str, labels: dict[str, str] | None = None) -> None:
+    informers.get(POD, "ns").wait(lambda found: names(found) == sorted(expected), soon(), labels=labels)
 
 
-def test_list_then_watch(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_list_then_watch(cluster: Cluster, informers: Informers) -> None:
     cluster.pods = {"a": pod("a", 1, app="x")}
-    until(mirrors, "a")
+    until(informers, "a")
     watch = cluster.nth_watch(1)
     assert watch.query["resourceVersion"] == "1" and watch.query["allowWatchBookmarks"] == "true"
     watch.send(event("ADDED", pod("b", 2, app="y")))
-    until(mirrors, "a", "b")
+    until(informers, "a", "b")
     watch.send(event("MODIFIED", pod("b", 3, app="x")))
-    until(mirrors, "a", "b", labels={"app": "x"})
-    assert mirrors.get(POD, "ns").items({"app": "y"}) == []
+    until(informers, "a", "b", labels={"app": "x"})
+    assert informers.get(POD, "ns").items({"app": "y"}) == []
     watch.send(event("DELETED", pod("a", 4, app="x")))
-    until(mirrors, "b", labels={"app": "x"})
+    until(informers, "b", labels={"app": "x"})
     assert cluster.lists == 1
 
 
-def test_a_waiter_is_woken_only_by_what_it_waits_for(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_a_waiter_is_woken_only_by_what_it_waits_for(cluster: Cluster, informers: Informers) -> None:
     asked: list[list[str]] = []
     first = threading.Event()
 
@@ -111,64 +111,64 @@ def test_a_waiter_is_woken_only_by_what_it_waits_for(cluster: Cluster, mirrors: 
         first.set()
         return len(found) == 2
 
-    mirror = mirrors.get(POD, "ns")
-    waiting = threading.Thread(target=lambda: mirror.wait(condition, soon(), labels={"app": "x", "tier": "web"}))
+    informer = informers.get(POD, "ns")
+    waiting = threading.Thread(target=lambda: informer.wait(condition, soon(), labels={"app": "x", "tier": "web"}))
     waiting.start()
     assert first.wait(10)
     watch = cluster.nth_watch(1)
     for number in range(20):
         watch.send(event("ADDED", pod(f"other-{number}", number + 2, app="y")))
         watch.send(event("ADDED", pod(f"half-{number}", number + 100, app="x")))
-    until(mirrors, *(f"other-{n}" for n in range(20)), labels={"app": "y"})
+    until(informers, *(f"other-{n}" for n in range(20)), labels={"app": "y"})
     watch.send(event("ADDED", pod("m", 200, app="x", tier="web")))
-    until(mirrors, "m", labels={"tier": "web"})
+    until(informers, "m", labels={"tier": "web"})
     watch.send(event("MODIFIED", pod("half-3", 201, app="x", tier="web")))
     waiting.join(10)
     assert not waiting.is_alive()
     assert asked[0] == [] and asked[-1] == ["half-3", "m"] and len(asked) <= 4
 
 
-def test_an_object_that_leaves_the_selector_wakes(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_an_object_that_leaves_the_selector_wakes(cluster: Cluster, informers: Informers) -> None:
     cluster.pods = {"a": pod("a", 1, app="x")}
-    until(mirrors, "a", labels={"app": "x"})
+    until(informers, "a", labels={"app": "x"})
     threading.Timer(0.05, lambda: cluster.nth_watch(1).send(event("MODIFIED", pod("a", 2, app="y")))).start()
-    until(mirrors, labels={"app": "x"})
+    until(informers, labels={"app": "x"})
 
 
-def test_lists_are_enough_while_no_watch_is_new_enough(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_lists_are_enough_while_no_watch_is_new_enough(cluster: Cluster, informers: Informers) -> None:
     cluster.watch = lambda request: request.status(410, "Expired", "too old resource version")
     cluster.pods = {"a": pod("a", 1, app="x")}
-    until(mirrors, "a")
+    until(informers, "a")
     cluster.pods["b"] = pod("b", 2, app="x")
-    until(mirrors, "a", "b")
+    until(informers, "a", "b")
 
 
-def test_the_end_of_the_last_one_is_told(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_the_end_of_the_last_one_is_told(cluster: Cluster, informers: Informers) -> None:
     cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="x"), "c": pod("c", 1, app="y")}
-    mirror = mirrors.get(POD, "ns")
+    informer = informers.get(POD, "ns")
     gone, other, at_once = threading.Event(), threading.Event(), threading.Event()
-    forget = mirror.on_event(Gone(POD, "ns", {"app": "x"}), gone.set)
-    mirror.on_event(Gone(POD, "ns", {"app": "y"}), other.set)
+    forget = informer.on_event(Gone(POD, "ns", {"app": "x"}), gone.set)
+    informer.on_event(Gone(POD, "ns", {"app": "y"}), other.set)
     watch = cluster.nth_watch(1)
     watch.send(event("MODIFIED", pod("a", 2, app="x", phase="ending")))
     watch.send(event("DELETED", pod("a", 3, app="x")))
-    until(mirrors, "b", "c")
+    until(informers, "b", "c")
     assert not gone.is_set()
     watch.send(event("DELETED", pod("b", 4, app="x")))
     assert gone.wait(10)
     assert not other.is_set()
-    mirror.on_event(Gone(POD, "ns", {"app": "x"}), at_once.set)
+    informer.on_event(Gone(POD, "ns", {"app": "x"}), at_once.set)
     assert at_once.is_set()
     forget()
     gone.clear()
     watch.send(event("ADDED", pod("d", 5, app="x")))
     watch.send(event("DELETED", pod("d", 6, app="x")))
     watch.send(event("ADDED", pod("e", 7, app="z")))
-    until(mirrors, "c", "e")
+    until(informers, "c", "e")
     assert not gone.is_set()
 
 
-def test_a_change_of_an_object_and_a_pod_that_is_not_ready_are_told(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_a_change_of_an_object_and_a_pod_that_is_not_ready_are_told(cluster: Cluster, informers: Informers) -> None:
     def one(name: str, version: int, status: str) -> Any:
         made = pod(name, version, app="x")
         made["metadata"]["uid"] = f"uid-{name}"
@@ -177,13 +177,13 @@ def test_a_change_of_an_object_and_a_pod_that_is_not_ready_are_told(cluster: Clu
 
     a, b = one("a", 1, "True"), one("b", 1, "True")
     cluster.pods = {"a": a, "b": b}
-    mirror = mirrors.get(POD, "ns")
+    informer = informers.get(POD, "ns")
     changed, unready = threading.Event(), threading.Event()
-    mirror.on_event(Changed.since(POD, a), changed.set)
-    mirror.on_event(NotReady.among([a, b], {"app": "x"}), unready.set)
+    informer.on_event(Changed.since(POD, a), changed.set)
+    informer.on_event(NotReady.among([a, b], {"app": "x"}), unready.set)
     watch = cluster.nth_watch(1)
     watch.send(event("ADDED", one("c", 2, "False")))
-    until(mirrors, "a", "b", "c")
+    until(informers, "a", "b", "c")
     assert not changed.is_set() and not unready.is_set()
     watch.send(event("MODIFIED", one("b", 3, "False")))
     assert unready.wait(10)
@@ -191,25 +191,25 @@ def test_a_change_of_an_object_and_a_pod_that_is_not_ready_are_told(cluster: Clu
     watch.send(event("MODIFIED", one("a", 4, "True")))
     assert changed.wait(10)
     at_once = threading.Event()
-    mirror.on_event(NotReady.among([a, b], {"app": "x"}), at_once.set)
+    informer.on_event(NotReady.among([a, b], {"app": "x"}), at_once.set)
     assert at_once.is_set()
     assert NotReady.among([a], {"app": "x"}).has_come([{**a, "metadata": a["metadata"] | {"deletionTimestamp": "now"}}])
     assert NotReady.among([a], {"app": "x"}).has_come([])
     assert Changed.since(POD, a).has_come([])
 
 
-def test_what_went_while_the_watch_was_down_is_told(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_what_went_while_the_watch_was_down_is_told(cluster: Cluster, informers: Informers) -> None:
     cluster.pods = {"a": pod("a", 1, app="x")}
-    until(mirrors, "a")
+    until(informers, "a")
     gone = threading.Event()
-    mirrors.get(POD, "ns").on_event(Gone(POD, "ns", {"app": "x"}), gone.set)
+    informers.get(POD, "ns").on_event(Gone(POD, "ns", {"app": "x"}), gone.set)
     cluster.pods, cluster.version = {}, 9
     watch = cluster.nth_watch(1)
     watch.send(event("ERROR", {"kind": "Status", "code": 410}))
     assert gone.wait(10)
 
 
-def test_a_clean_end_goes_on_from_where_it_was(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_a_clean_end_goes_on_from_where_it_was(cluster: Cluster, informers: Informers) -> None:
     def watch(request: Any) -> None:
         if len(cluster.watches) == 1:
             request.stream(event("ADDED", pod("a", 5)), bookmark(9))
@@ -219,7 +219,7 @@ def test_a_clean_end_goes_on_from_where_it_was(cluster: Cluster, mirrors: Mirror
             request.hang()
 
     cluster.watch = watch
-    until(mirrors, "a", "b")
+    until(informers, "a", "b")
     assert cluster.nth_watch(2).query["resourceVersion"] == "9"
     assert cluster.lists == 1
 
@@ -231,14 +231,14 @@ def test_a_silent_watch_is_dead_and_a_list_tells_what_it_kept_back(cluster: Clus
         request.hang()
 
     cluster.watch = watch
-    mirrors = Mirrors(client, silence=0.2)
-    until(mirrors, "a")
+    informers = Informers(client, silence=0.2)
+    until(informers, "a")
     assert cluster.nth_watch(2).query["resourceVersion"] == "8"
-    mirrors.close()
+    informers.close()
 
 
 def test_a_watch_that_does_not_begin_is_given_up_like_any_request(
-    cluster: Cluster, client: KubeClient, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, client: KubeClient, informers: Informers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client._transport, "read_timeout", 0.2)
 
@@ -251,12 +251,12 @@ def test_a_watch_that_does_not_begin_is_given_up_like_any_request(
         request.hang()
 
     cluster.watch = watch
-    until(mirrors, "a")
+    until(informers, "a")
     assert len(cluster.watches) == 2
 
 
 @pytest.mark.parametrize("form", ["status", "event"])
-def test_410_again_and_again_lists_again_with_pauses(cluster: Cluster, mirrors: Mirrors, form: str) -> None:
+def test_410_again_and_again_lists_again_with_pauses(cluster: Cluster, informers: Informers, form: str) -> None:
     def watch(request: Any) -> None:
         if len(cluster.watches) > 3:
             request.stream(event("ADDED", pod("late", 90)))
@@ -272,42 +272,44 @@ def test_410_again_and_again_lists_again_with_pauses(cluster: Cluster, mirrors: 
     cluster.watch = watch
     cluster.pods = {"a": pod("a", 1)}
     began = time.monotonic()
-    until(mirrors, "a", "late")
+    until(informers, "a", "late")
     assert [w.query["resourceVersion"] for w in cluster.watches] == ["1", "11", "21", "31"]
     assert cluster.lists == 4
     assert time.monotonic() - began > 0.3  # 0.1 + 0.2 + 0.4, less the jitter
 
 
-def test_what_went_while_nobody_looked_is_gone(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_what_went_while_nobody_looked_is_gone(cluster: Cluster, informers: Informers) -> None:
     cluster.pods = {"a": pod("a", 1), "b": pod("b", 1)}
-    until(mirrors, "a", "b")
+    until(informers, "a", "b")
     cluster.pods = {"b": pod("b", 1), "c": pod("c", 3)}
     cluster.nth_watch(1).send(event("ERROR", {"kind": "Status", "code": 410}))
-    until(mirrors, "b", "c")
+    until(informers, "b", "c")
 
 
 @pytest.mark.parametrize(
     "rubbish",
     [b"not json\n", b"[1]\n", b'{"type": "ADDED"}\n', {"type": "ADDED", "object": {"metadata": {}}}, {"type": "NEW"}],
 )
-def test_an_undecodable_event_is_skipped_and_made_up_for(cluster: Cluster, mirrors: Mirrors, rubbish: object) -> None:
-    until(mirrors)
+def test_an_undecodable_event_is_skipped_and_made_up_for(
+    cluster: Cluster, informers: Informers, rubbish: object
+) -> None:
+    until(informers)
     cluster.pods = {"a": pod("a", 2)}
     watch = cluster.nth_watch(1)
     watch.send(rubbish)
-    until(mirrors, "a")
-    assert mirrors.get(POD, "ns").skipped == 1
+    until(informers, "a")
+    assert informers.get(POD, "ns").skipped == 1
     cluster.nth_watch(2).send(event("ADDED", pod("b", 3)))
-    until(mirrors, "a", "b")
+    until(informers, "a", "b")
 
 
-def test_events_split_over_chunks(cluster: Cluster, mirrors: Mirrors) -> None:
-    until(mirrors)
+def test_events_split_over_chunks(cluster: Cluster, informers: Informers) -> None:
+    until(informers)
     watch = cluster.nth_watch(1)
     line = b'{"type": "ADDED", "object": {"metadata": {"name": "\xc3\xa4", "resourceVersion": "3"}}}\n'
     for cut in (line[:10], line[10:52], line[52:], b"\n\n"):
         watch.send(cut)
-    until(mirrors, "ä")
+    until(informers, "ä")
 
 
 @pytest.mark.slow
@@ -315,54 +317,54 @@ def test_refused_at_most_about_once_a_second_then_resumes(fault_server: Any) -> 
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
     client = connect(Settings(kubernetes=f"http://127.0.0.1:{port}"))
-    mirrors = Mirrors(client)
+    informers = Informers(client)
     with pytest.raises(DeadlineExceeded, match="cannot be reached"):
-        mirrors.get(POD, "ns").items(gate=Gate(time.monotonic() + 3))
+        informers.get(POD, "ns").items(scope=CancelScope(time.monotonic() + 3))
     assert 3 <= client.requests["list"] <= 9  # five quick ones, then one a second
     server = fault_server(port)
     Cluster(server).pods = {"a": pod("a", 1)}
-    until(mirrors, "a")
-    mirrors.close()
+    until(informers, "a")
+    informers.close()
     server.close()
     client.close()
 
 
-def test_a_missing_right_fails_the_wait_and_heals(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
+def test_a_missing_right_fails_the_wait_and_heals(cluster: Cluster, server: Any, informers: Informers) -> None:
     allowed = server.answer
     server.answer = lambda request: request.status(403, "Forbidden", "no right to list")
     began = time.monotonic()
     for _ in range(2):
         with pytest.raises(KubeForbidden, match="list pods in namespace ns: no right to list"):
-            mirrors.get(POD, "ns").wait(lambda found: True, soon())
+            informers.get(POD, "ns").wait(lambda found: True, soon())
     assert time.monotonic() - began < 5
     server.answer = allowed
     cluster.pods = {"a": pod("a", 1)}
     # Who asks after the right was granted is not told of yesterday.
-    assert names(mirrors.get(POD, "ns").items(gate=soon())) == ["a"]
+    assert names(informers.get(POD, "ns").items(scope=soon())) == ["a"]
 
 
-def test_a_list_without_the_right_to_watch_is_not_enough(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_a_list_without_the_right_to_watch_is_not_enough(cluster: Cluster, informers: Informers) -> None:
     """It would be right by chance, or wait for a change of which nobody tells."""
     allowed, cluster.watch = cluster.watch, lambda request: request.status(403, "Forbidden", "no right to watch")
     cluster.pods = {"a": pod("a", 1)}
     for condition in (lambda found: True, lambda found: False):
         with pytest.raises(KubeForbidden, match="watch pods in namespace ns: no right to watch"):
-            mirrors.get(POD, "ns").wait(condition, soon())
+            informers.get(POD, "ns").wait(condition, soon())
     asked = cluster.lists
     cluster.watch = allowed
-    until(mirrors, "a")
+    until(informers, "a")
     assert cluster.lists == asked + 1  # nobody asked while nobody waited
 
 
-def test_a_right_that_is_taken_away_reaches_who_waits(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_a_right_that_is_taken_away_reaches_who_waits(cluster: Cluster, informers: Informers) -> None:
     over = threading.Event()
     cluster.watch = lambda request: (request.stream(), over.wait(10), request.end())
-    until(mirrors)
+    until(informers)
     refused: list[str] = []
 
     def wait() -> None:
         with pytest.raises(KubeForbidden) as caught:
-            mirrors.get(POD, "ns").wait(lambda found: False, soon())
+            informers.get(POD, "ns").wait(lambda found: False, soon())
         refused.append(str(caught.value))
 
     waiting = [threading.Thread(target=wait) for _ in range(3)]
@@ -376,52 +378,52 @@ def test_a_right_that_is_taken_away_reaches_who_waits(cluster: Cluster, mirrors:
 
 
 def test_an_old_refusal_is_not_held_against_who_asks_anew(
-    cluster: Cluster, server: Any, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, server: Any, informers: Informers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror_module, "RELIST", Backoff(first=60.0, most=60.0))
-    allowed, mirror = server.answer, mirrors.get(POD, "ns")
+    allowed, informer = server.answer, informers.get(POD, "ns")
     server.answer = lambda request: request.status(403, "Forbidden", "no right to list")
     for number in (1, 2, 3):
         with pytest.raises(KubeForbidden):
-            mirror.wait(lambda found: True, soon())
+            informer.wait(lambda found: True, soon())
         assert len(server.requests) == number
         with pytest.raises(KubeForbidden):
-            mirror.known()
+            informer.known()
     server.answer = allowed
     cluster.pods = {"a": pod("a", 1)}
-    until(mirrors, "a")
+    until(informers, "a")
 
 
-def test_what_is_known_is_told_at_once(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
-    allowed, mirror = server.answer, mirrors.get(POD, "ns")
+def test_what_is_known_is_told_at_once(cluster: Cluster, server: Any, informers: Informers) -> None:
+    allowed, informer = server.answer, informers.get(POD, "ns")
     cluster.pods = {"a": pod("a", 1, app="x"), "b": pod("b", 1, app="y")}
     server.answer = lambda request: request.status(500, "InternalError")
-    assert mirror.known() == []
+    assert informer.known() == []
     server.answer = allowed
-    until(mirrors, "a", "b")
-    assert names(mirror.known({"app": "x"})) == ["a"]
+    until(informers, "a", "b")
+    assert names(informer.known({"app": "x"})) == ["a"]
 
 
 def test_credentials_that_were_good_before_are_borne_with_for_longer(
-    cluster: Cluster, server: Any, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, server: Any, informers: Informers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    until(mirrors)
+    until(informers)
     allowed, watch = server.answer, cluster.nth_watch(1)
     server.answer = lambda request: request.status(401, "Unauthorized")
     watch.send(event("ERROR", {"kind": "Status", "code": 410}))
     server.wait_for(2 + client_module.REFUSALS_BORNE + 2)
     cluster.pods = {"a": pod("a", 5)}
     server.answer = allowed
-    until(mirrors, "a")
+    until(informers, "a")
     watch = cluster.nth_watch(2)
     monkeypatch.setattr(client_module, "REFUSED_BORNE", 0.0)
     server.answer = lambda request: request.status(401, "Unauthorized")
     watch.send(event("ERROR", {"kind": "Status", "code": 410}))
     with pytest.raises(KubeForbidden):
-        mirrors.get(POD, "ns").wait(lambda found: False, soon())
+        informers.get(POD, "ns").wait(lambda found: False, soon())
 
 
-def test_some_401s_are_a_token_changing_hands(cluster: Cluster, server: Any, mirrors: Mirrors) -> None:
+def test_some_401s_are_a_token_changing_hands(cluster: Cluster, server: Any, informers: Informers) -> None:
     allowed, refused = server.answer, iter(range(2))
 
     def answer(request: Any) -> None:
@@ -432,25 +434,25 @@ def test_some_401s_are_a_token_changing_hands(cluster: Cluster, server: Any, mir
 
     server.answer = answer
     cluster.pods = {"a": pod("a", 1)}
-    until(mirrors, "a")
+    until(informers, "a")
 
 
-def test_a_gate_ends_a_wait(cluster: Cluster, mirrors: Mirrors) -> None:
-    gate = Gate()
-    threading.Timer(0.1, lambda: gate.close(Cancelled("stop"))).start()
+def test_a_gate_ends_a_wait(cluster: Cluster, informers: Informers) -> None:
+    scope = CancelScope()
+    threading.Timer(0.1, lambda: scope.close(Cancelled("stop"))).start()
     with pytest.raises(Cancelled):
-        mirrors.get(POD, "ns").wait(lambda found: False, gate)
+        informers.get(POD, "ns").wait(lambda found: False, scope)
     with pytest.raises(DeadlineExceeded):
-        mirrors.get(POD, "ns").wait(lambda found: False, Gate(time.monotonic() + 0.1))
+        informers.get(POD, "ns").wait(lambda found: False, CancelScope(time.monotonic() + 0.1))
 
 
-def test_recheck_is_for_time(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_recheck_is_for_time(cluster: Cluster, informers: Informers) -> None:
     end = time.monotonic() + 0.2
-    assert mirrors.get(POD, "ns").wait(lambda found: time.monotonic() > end, soon(), recheck=0.05)
+    assert informers.get(POD, "ns").wait(lambda found: time.monotonic() > end, soon(), recheck=0.05)
 
 
-def test_another_mirror_may_wake_a_wait(cluster: Cluster, mirrors: Mirrors) -> None:
-    mirror, other = mirrors.get(POD, "ns"), mirrors.get(POD, "elsewhere")
+def test_another_mirror_may_wake_a_wait(cluster: Cluster, informers: Informers) -> None:
+    informer, other = informers.get(POD, "ns"), informers.get(POD, "elsewhere")
     other.synced(soon())
     looked, changed = threading.Event(), threading.Event()
 
@@ -465,20 +467,20 @@ def test_another_mirror_may_wake_a_wait(cluster: Cluster, mirrors: Mirrors) -> N
     writer = threading.Thread(target=change)
     writer.start()
     with other.waking(changed, {"app": "x"}):
-        assert mirror.wait(condition, soon(), event=changed)
+        assert informer.wait(condition, soon(), event=changed)
     writer.join()
 
 
-def test_an_exception_of_the_condition_comes_out(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_an_exception_of_the_condition_comes_out(cluster: Cluster, informers: Informers) -> None:
     def condition(found: list[dict[str, Any]]) -> bool:
         raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
-        mirrors.get(POD, "ns").wait(condition, soon())
+        informers.get(POD, "ns").wait(condition, soon())
 
 
 def test_close_is_prompt_and_wakes_everybody(cluster: Cluster, server: Any, client: KubeClient) -> None:
-    mirrors = Mirrors(client)
+    informers = Informers(client)
     ended: list[BaseException] = []
     ready = threading.Barrier(4)
 
@@ -493,7 +495,7 @@ def test_close_is_prompt_and_wakes_everybody(cluster: Cluster, server: Any, clie
             return False
 
         try:
-            mirrors.get(POD, "ns").wait(condition, Gate())
+            informers.get(POD, "ns").wait(condition, CancelScope())
         except (Revoked, KubeUnavailable) as error:
             ended.append(error)
 
@@ -503,42 +505,42 @@ def test_close_is_prompt_and_wakes_everybody(cluster: Cluster, server: Any, clie
     ready.wait(10)
     cluster.nth_watch(1)
     began = time.monotonic()
-    mirrors.close()
+    informers.close()
     for thread in threads:
         thread.join(10)
     assert len(ended) == 3 and time.monotonic() - began < 2
     with pytest.raises(Revoked):
-        mirrors.get(POD, "ns")
+        informers.get(POD, "ns")
 
 
 def test_close_while_the_server_says_nothing_at_all(server: Any, client: KubeClient) -> None:
     server.answer = lambda request: request.hang()
-    mirrors = Mirrors(client)
+    informers = Informers(client)
     with pytest.raises(DeadlineExceeded):
-        mirrors.get(POD, "ns").items(gate=Gate(time.monotonic() + 0.1))
+        informers.get(POD, "ns").items(scope=CancelScope(time.monotonic() + 0.1))
     began = time.monotonic()
-    mirrors.close()
+    informers.close()
     assert time.monotonic() - began < 2
 
 
 def test_an_idle_mirror_rests_and_comes_back(cluster: Cluster, client: KubeClient) -> None:
     cluster.pods = {"a": pod("a", 1)}
-    mirrors = Mirrors(client, idle=0.1, silence=0.3)
-    until(mirrors, "a")
+    informers = Informers(client, idle=0.1, silence=0.3)
+    until(informers, "a")
     thread = next(t for t in threading.enumerate() if t.name == "mirror-pods-ns")
     thread.join(10)
     assert not thread.is_alive()
     cluster.pods = {"b": pod("b", 2)}
-    until(mirrors, "b")
+    until(informers, "b")
     assert cluster.lists == 2
-    mirrors.close()
+    informers.close()
 
 
-def test_one_watch_for_many(cluster: Cluster, mirrors: Mirrors, client: KubeClient) -> None:
+def test_one_watch_for_many(cluster: Cluster, informers: Informers, client: KubeClient) -> None:
     cluster.pods = {str(n): pod(str(n), 1, app=str(n % 10)) for n in range(100)}
     threads = [
         threading.Thread(
-            target=lambda n=n: until(mirrors, *(str(x) for x in range(n, 100, 10)), labels={"app": str(n)})
+            target=lambda n=n: until(informers, *(str(x) for x in range(n, 100, 10)), labels={"app": str(n)})
         )
         for n in range(10)
     ]
@@ -550,22 +552,22 @@ def test_one_watch_for_many(cluster: Cluster, mirrors: Mirrors, client: KubeClie
     assert client.requests == {"list": 1, "watch": 1}
 
 
-def test_by_controller(cluster: Cluster, mirrors: Mirrors) -> None:
+def test_by_controller(cluster: Cluster, informers: Informers) -> None:
     owned, other = pod("a", 1), pod("b", 1)
     owned["metadata"]["ownerReferences"] = [{"uid": "u1", "controller": True}]
     other["metadata"]["ownerReferences"] = [{"uid": "u1"}]
     cluster.pods = {"a": owned, "b": other}
-    until(mirrors, "a", labels={CONTROLLED_BY: "u1"})
-    mirrors.get(POD, "ns").synced(soon())
+    until(informers, "a", labels={CONTROLLED_BY: "u1"})
+    informers.get(POD, "ns").synced(soon())
 
 
 def test_a_defect_is_told_to_the_waiters(
-    cluster: Cluster, mirrors: Mirrors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, informers: Informers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("defect")
 
-    monkeypatch.setattr(mirror_module.Mirror, "_replace", broken)
+    monkeypatch.setattr(mirror_module.Informer, "_replace", broken)
     with pytest.raises(KubeUnavailable, match="broke: defect"):
-        mirrors.get(POD, "ns").items(gate=soon())
+        informers.get(POD, "ns").items(scope=soon())
     assert "the mirror of pods in ns broke" in caplog.text

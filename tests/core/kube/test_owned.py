@@ -12,17 +12,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from deployer import sandbox as sandbox_package
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, SERVICE, Kind
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, DeadlineExceeded, Fenced, ForeignObject, KubeRejected, StepFailed
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.informer import Mirrors
-from deployer.kube.owned import OwnedKube, epoch_of, inventory
+from deployer.kube.informer import Informers
+from deployer.kube.owned import OwnedKube, fencing_token_of, find_owned
 from deployer.kube.ownership import (
     ANNOTATION_DEPLOYMENT,
-    ANNOTATION_EPOCH,
+    ANNOTATION_FENCING_TOKEN,
     LABEL_MANAGED_BY,
     is_original,
 )
@@ -33,8 +33,10 @@ Document = dict[str, Any]
 def as_owner(kube: OwnedKube, **changes: Any) -> OwnedKube:
     """The same cluster for somebody else."""
     own = kube.owner
-    values = {name: getattr(own, name) for name in ("instance", "namespace", "app", "deployment", "epoch", "keep")}
-    return OwnedKube(kube._client, kube._mirrors, Owner(**{**values, **changes}), kube.gate)
+    values = {
+        name: getattr(own, name) for name in ("instance", "namespace", "app", "deployment", "fencing_token", "keep")
+    }
+    return OwnedKube(kube._client, kube._informers, Owner(**{**values, **changes}), kube.scope)
 
 
 def config(kube: OwnedKube, name: str = "shop-1", role: str = "versioned-config", **data: str) -> Document:
@@ -65,21 +67,21 @@ def test_create_twice_is_create_once(kube: OwnedKube) -> None:
     first = kube.create(CONFIG_MAP, config(kube, a="1"))
     again = kube.create(CONFIG_MAP, config(kube, a="2"))
     assert uid(first) == uid(again) and again["data"] == {"a": "1"}
-    assert epoch_of(first) == 3
+    assert fencing_token_of(first) == 3
     assert kube.is_ours(first) and kube.owned_by(first, "d1") and not kube.owned_by(first, "d0")
 
 
 def test_a_leftover_makes_room(kube: OwnedKube) -> None:
-    old = as_owner(kube, deployment="d0", epoch=2)
+    old = as_owner(kube, deployment="d0", fencing_token=2)
     before = old.create(CONFIG_MAP, config(old, a="old"))
     after = kube.create(CONFIG_MAP, config(kube, a="new"))
     assert uid(before) != uid(after) and after["data"] == {"a": "new"} and kube.owned_by(after, "d1")
 
 
 def test_a_leftover_of_a_newer_holder_of_the_lease_stays(kube: OwnedKube) -> None:
-    newer = as_owner(kube, deployment="d2", epoch=4)
+    newer = as_owner(kube, deployment="d2", fencing_token=4)
     theirs = newer.create(CONFIG_MAP, config(newer))
-    with pytest.raises(Fenced, match="written under epoch 4"):
+    with pytest.raises(Fenced, match="has fencing token 4"):
         kube.create(CONFIG_MAP, config(kube))
     assert kube.get(CONFIG_MAP, "shop-1") == theirs
 
@@ -161,9 +163,9 @@ def proxy(server: Any, sandbox: sandbox_package.Sandbox) -> Proxy:
 def proxied(server: Any, proxy: Proxy, quick: None, kube: OwnedKube) -> Iterator[OwnedKube]:
     """`kube` by way of the proxy."""
     client = connect(Settings(kubernetes=server.url))
-    mirrors = Mirrors(client)
-    yield OwnedKube(client, mirrors, kube.owner, kube.gate)
-    mirrors.close()
+    informers = Informers(client)
+    yield OwnedKube(client, informers, kube.owner, kube.scope)
+    informers.close()
     client.close()
 
 
@@ -216,7 +218,7 @@ def test_a_create_without_any_answer_ends_with_the_gate(proxied: OwnedKube, serv
     forward = server.answer
     server.answer = lambda request: request.reset() if request.method == "POST" else forward(request)
     with pytest.raises(DeadlineExceeded):
-        proxied.with_gate(Gate(time.monotonic() + 0.3)).create(CONFIG_MAP, config(proxied))
+        proxied.with_scope(CancelScope(time.monotonic() + 0.3)).create(CONFIG_MAP, config(proxied))
 
 
 # --- shared objects -----------------------------------------------------------------------------------------------
@@ -235,15 +237,15 @@ def put(kube: OwnedKube, **data: str) -> Document:
 
 def test_put_shared_creates_edits_and_stamps(kube: OwnedKube) -> None:
     first = put(kube, a="1")
-    assert first["metadata"]["annotations"] == {**kube.annotations("service"), ANNOTATION_EPOCH: "3"}
-    later = as_owner(kube, deployment="d2", epoch=5)
+    assert first["metadata"]["annotations"] == {**kube.annotations("service"), ANNOTATION_FENCING_TOKEN: "3"}
+    later = as_owner(kube, deployment="d2", fencing_token=5)
     after = put(later, b="2")
     assert after["data"] == {"a": "1", "b": "2"} and uid(first) == uid(after)
-    assert after["metadata"]["annotations"] == {**later.annotations("service"), ANNOTATION_EPOCH: "5"}
+    assert after["metadata"]["annotations"] == {**later.annotations("service"), ANNOTATION_FENCING_TOKEN: "5"}
     assert put(later, b="2") == after  # no difference, no write: same resourceVersion
     assert later.put_shared(CONFIG_MAP, "shop", lambda found: None, role="service") == after
     assert later.put_shared(CONFIG_MAP, "none", lambda found: None, role="service") is None
-    with pytest.raises(Fenced, match="written under epoch 5, this process holds 3"):
+    with pytest.raises(Fenced, match="has fencing token 5, this process holds 3"):
         put(kube, a="late")
     assert kube.get(CONFIG_MAP, "shop") == after
 
@@ -286,11 +288,11 @@ def test_an_edit_that_always_loses_ends(kube: OwnedKube, sandbox_client: KubeCli
 
 def test_a_successor_fences_an_edit_under_way(kube: OwnedKube) -> None:
     put(kube, a="1")
-    successor = as_owner(kube, epoch=4)
+    successor = as_owner(kube, fencing_token=4)
 
     def change(found: Document | None) -> Document | None:
         assert found is not None
-        assert successor.raise_epoch(CONFIG_MAP, "shop")
+        assert successor.raise_fencing_token(CONFIG_MAP, "shop")
         found["data"]["a"] = "late"
         return found
 
@@ -299,9 +301,9 @@ def test_a_successor_fences_an_edit_under_way(kube: OwnedKube) -> None:
     with pytest.raises(Fenced):
         kube.delete_shared(CONFIG_MAP, "shop")
     with pytest.raises(Fenced):
-        kube.raise_epoch(CONFIG_MAP, "shop")
+        kube.raise_fencing_token(CONFIG_MAP, "shop")
     found = kube.get(CONFIG_MAP, "shop")
-    assert found is not None and found["data"] == {"a": "1"} and epoch_of(found) == 4
+    assert found is not None and found["data"] == {"a": "1"} and fencing_token_of(found) == 4
 
 
 def test_put_shared_and_foreign_objects(kube: OwnedKube) -> None:
@@ -309,7 +311,7 @@ def test_put_shared_and_foreign_objects(kube: OwnedKube) -> None:
     theirs = put(other, a="theirs")
     with pytest.raises(ForeignObject, match="another app, shop-2"):
         put(kube, a="mine")
-    assert kube.raise_epoch(CONFIG_MAP, "shop") is False
+    assert kube.raise_fencing_token(CONFIG_MAP, "shop") is False
     assert kube.delete_shared(CONFIG_MAP, "shop") is False
     assert kube.get(CONFIG_MAP, "shop") == theirs
 
@@ -317,7 +319,7 @@ def test_put_shared_and_foreign_objects(kube: OwnedKube) -> None:
 def test_the_originals_service_is_adopted(kube: OwnedKube, sandbox_client: KubeClient) -> None:
     labels = {"app": "shop", "name": "shop", "persistent": "true"}
     raw(sandbox_client, kube, SERVICE, service(kube, "shop", annotations={"note": "theirs"}, labels=labels))
-    assert kube.raise_epoch(SERVICE, "shop") is False
+    assert kube.raise_fencing_token(SERVICE, "shop") is False
 
     def change(found: Document | None) -> Document | None:
         assert found is not None
@@ -331,14 +333,14 @@ def test_the_originals_service_is_adopted(kube: OwnedKube, sandbox_client: KubeC
 
 
 def test_raise_epoch(kube: OwnedKube) -> None:
-    assert kube.raise_epoch(CONFIG_MAP, "shop") is False
+    assert kube.raise_fencing_token(CONFIG_MAP, "shop") is False
     before = put(kube, a="1")
-    successor = as_owner(kube, deployment="d9", epoch=7)
-    assert successor.raise_epoch(CONFIG_MAP, "shop") is True
+    successor = as_owner(kube, deployment="d9", fencing_token=7)
+    assert successor.raise_fencing_token(CONFIG_MAP, "shop") is True
     found = kube.get(CONFIG_MAP, "shop")
-    assert found is not None and epoch_of(found) == 7
+    assert found is not None and fencing_token_of(found) == 7
     assert found["metadata"]["annotations"][ANNOTATION_DEPLOYMENT] == "d1" and found["data"] == before["data"]
-    assert successor.raise_epoch(CONFIG_MAP, "shop") is True
+    assert successor.raise_fencing_token(CONFIG_MAP, "shop") is True
     assert kube.get(CONFIG_MAP, "shop") == found
 
 
@@ -356,18 +358,18 @@ def controller(kube: OwnedKube, annotations: dict[str, str] | None = None) -> Do
 
 def test_scale_edits_the_controller_of_this_deployment_or_of_another_of_the_app(kube: OwnedKube) -> None:
     kube.create(CONTROLLER, controller(kube))
-    later = as_owner(kube, deployment="d2", epoch=4)
+    later = as_owner(kube, deployment="d2", fencing_token=4)
     with pytest.raises(ForeignObject):
         later.scale("shop-1", 2)
     found = later.scale("shop-1", 2, deployment="d1")
-    assert found is not None and (found["spec"]["replicas"], epoch_of(found)) == (2, 4)
+    assert found is not None and (found["spec"]["replicas"], fencing_token_of(found)) == (2, 4)
     assert found["metadata"]["annotations"][ANNOTATION_DEPLOYMENT] == "d1"
     assert later.scale("shop-2", 2) is None
 
 
 def test_an_edit_of_a_versioned_object_fences_earlier_holders_even_when_nothing_differs(kube: OwnedKube) -> None:
     kube.create(CONTROLLER, controller(kube))
-    successor = as_owner(kube, epoch=9)
+    successor = as_owner(kube, fencing_token=9)
 
     def late(found: Document | None) -> Document | None:
         assert found is not None
@@ -377,7 +379,7 @@ def test_an_edit_of_a_versioned_object_fences_earlier_holders_even_when_nothing_
     with pytest.raises(Fenced):
         kube.update(CONTROLLER, "shop-1", late)
     found = kube.get(CONTROLLER, "shop-1")
-    assert found is not None and (found["spec"]["replicas"], epoch_of(found)) == (0, 9)
+    assert found is not None and (found["spec"]["replicas"], fencing_token_of(found)) == (0, 9)
 
 
 def test_what_others_write_meanwhile_survives_an_edit_of_a_versioned_object(
@@ -412,7 +414,7 @@ def test_an_object_of_the_original_is_edited_on_request_and_stays_the_originals(
 
 def test_an_edit_of_a_versioned_object_ends_with_its_gate(kube: OwnedKube) -> None:
     kube.create(CONTROLLER, controller(kube))
-    kube.gate.close(Cancelled("cancelled by request"))
+    kube.scope.close(Cancelled("cancelled by request"))
     with pytest.raises(Cancelled):
         kube.scale("shop-1", 1)
 
@@ -459,7 +461,7 @@ def test_inventory(kube: OwnedKube, sandbox_client: KubeClient) -> None:
     spec = {"replicas": 0, "selector": selector, "template": template}
     body = {"apiVersion": "v1", "kind": "ReplicationController", "metadata": about, "spec": spec}
     kube.create(CONTROLLER, body)
-    assert inventory(sandbox_client, kube.owner) == [
+    assert find_owned(sandbox_client, kube.owner) == [
         (CONTROLLER, "shop-1"),
         (SERVICE, "shop-1"),
         (CONFIG_MAP, "shop-1"),
@@ -468,13 +470,13 @@ def test_inventory(kube: OwnedKube, sandbox_client: KubeClient) -> None:
 
 def test_nothing_is_written_behind_a_closed_gate(kube: OwnedKube) -> None:
     before = put(kube, a="1")
-    gate = Gate()
-    late = kube.with_gate(gate)
-    gate.close(Cancelled("stop"))
+    scope = CancelScope()
+    late = kube.with_scope(scope)
+    scope.close(Cancelled("stop"))
     for write in (
         lambda: late.create(CONFIG_MAP, config(kube)),
         lambda: put(late, a="2"),
-        lambda: late.raise_epoch(CONFIG_MAP, "shop"),
+        lambda: late.raise_fencing_token(CONFIG_MAP, "shop"),
         lambda: late.delete(CONFIG_MAP, "shop"),
         lambda: late.delete_shared(CONFIG_MAP, "shop"),
     ):

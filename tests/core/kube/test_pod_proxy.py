@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD
 from deployer.core.errors import (
     Cancelled,
@@ -20,7 +21,6 @@ from deployer.core.errors import (
     KubeRejected,
     KubeUnavailable,
 )
-from deployer.core.gate import Gate
 from deployer.core.settings import Settings
 from deployer.kube import proxied
 from deployer.kube.client import KubeClient, connect
@@ -252,7 +252,7 @@ def test_a_body_without_a_length_that_is_cut_off_by_the_deadline(server: Any, cl
 
 
 def test_a_closing_gate_breaks_it_off_in_the_body(server: Any, client: KubeClient) -> None:
-    gate, begun = Gate(), threading.Event()
+    scope, begun = CancelScope(), threading.Event()
 
     def answer(request: Any) -> None:
         request.handler.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
@@ -261,13 +261,13 @@ def test_a_closing_gate_breaks_it_off_in_the_body(server: Any, client: KubeClien
 
     def close() -> None:
         begun.wait(10)
-        gate.close(Cancelled("stop"))
+        scope.close(Cancelled("stop"))
 
     server.answer = answer
     closing = threading.Thread(target=close)
     closing.start()
     began = time.monotonic()
     with pytest.raises(DeployerError) as caught:
-        ask(client, gate=gate, seconds=30.0)
+        ask(client, scope=scope, seconds=30.0)
     closing.join()
     assert isinstance(caught.value, Cancelled) and time.monotonic() - began < 5

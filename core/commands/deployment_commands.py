@@ -13,7 +13,7 @@ from deployer.core import descriptor as descriptors
 from deployer.core.commands import capabilities
 from deployer.core.commands.host_claims import claim_hosts, hosts_of, purge_changes, release_hosts
 from deployer.core.contract.store import Change, Create, Delete, Store, Update
-from deployer.core.deployment_log import Logbook
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
     Conflict,
     Invalid,
@@ -59,13 +59,13 @@ ATTEMPTS = 20
 """How often a transaction is decided again when somebody else's came first."""
 
 
-class Service:
+class DeploymentCommands:
     """Descriptors and deployments of all namespaces. Authorisation is the caller's business; existence is ours."""
 
     def __init__(
         self,
         store: Store,
-        logbook: Logbook,
+        deployment_log: DeploymentLog,
         registry: Registry,
         settings: Settings,
         *,
@@ -74,7 +74,7 @@ class Service:
         """`dry_run` asks the API server about descriptors that are to be validated."""
         self._dry_run = dry_run
         self.store = store
-        self.logbook = logbook
+        self.deployment_log = deployment_log
         self._registry = registry
         self._settings = settings
         self._calls = ProviderCalls(registry)
@@ -348,12 +348,12 @@ class Service:
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
         )
-        said = self.logbook.line(
+        said = self.deployment_log.line(
             deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
         )
         changes: list[Change] = [Create(deployment), Create(operation), said]
         if unknown := list(podtypes.unknown_fields(document["podspec"])):
-            changes.append(self.logbook.line(deployment.id, f"the podspec {_unknown_text(unknown)}"))
+            changes.append(self.deployment_log.line(deployment.id, f"the podspec {_unknown_text(unknown)}"))
         revision = self.store.commit(*changes)
         return dataclasses.replace(deployment, revision=revision, sequence=revision)
 
@@ -408,7 +408,7 @@ class Service:
                 )
             said = {Status.DEPLOYING: "cancelled by request", Status.DEPLOYED: "queued: undeployment"}.get(old.status)
             if said:
-                changes.append(self.logbook.line(id, said + _by(by)))
+                changes.append(self.deployment_log.line(id, said + _by(by)))
             revision = self.store.commit(*changes)
             return dataclasses.replace(new, revision=revision)
 
@@ -447,8 +447,8 @@ class Service:
     def log(self, namespace: str, id: str, after: int = 0) -> tuple[Iterator[str], int]:
         """The log so far as text, piece by piece, and the number of its last line. Raises NotFound at once."""
         self.deployment(namespace, id)
-        last = self.logbook.last(id)
-        return self.logbook.text(id, after, last), last
+        last = self.deployment_log.last(id)
+        return self.deployment_log.text(id, after, last), last
 
 
 def _unknown_text(paths: Sequence[str]) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from deployer.core.errors import DeadlineExceeded, Interrupted, Revoked
 
 
-class Gate:
+class CancelScope:
     """Open until its deadline passes or somebody closes it; then every use raises, and everything that waits wakes up.
 
-    A thread that hangs past its deadline cannot be stopped in Python. Closing the gate makes it harmless: each later
-    request through the handles that share the gate is refused before it is sent, and `settle` tells when the last
+    A thread that hangs past its deadline cannot be stopped in Python. Closing the scope makes it harmless: each later
+    request through the handles that share the scope is refused before it is sent, and `settle` tells when the last
     one that had already been sent is over, so that undoing does not overtake it.
     """
 
@@ -86,13 +86,13 @@ class Gate:
             self._callbacks.pop(number, None)
 
     @contextlib.contextmanager
-    def earlier(self, seconds: float) -> Iterator[Gate]:
-        """A gate that closes with this one, and whose deadline comes that many seconds before this one's.
+    def earlier(self, seconds: float) -> Iterator[CancelScope]:
+        """A scope that closes with this one, and whose deadline comes that many seconds before this one's.
 
-        What is left then is for saying why the time was not enough: once this gate's own deadline has passed, nobody
+        What is left then is for saying why the time was not enough: once this scope's own deadline has passed, nobody
         waits for the explanation.
         """
-        child = Gate(None if self._deadline is None else self._deadline - seconds)
+        child = CancelScope(None if self._deadline is None else self._deadline - seconds)
         forget = self.on_close(lambda: child.close(self._reason or Revoked("it was closed")))
         try:
             yield child
@@ -118,7 +118,7 @@ class Gate:
             return self._lock.wait_for(lambda: self._writes == 0, timeout)
 
     def pause(self, seconds: float) -> None:
-        """Wait, for what cannot be waited for by an event. Raises as soon as the gate closes or the deadline passes."""
+        """Wait, for what no event tells. Raises as soon as the scope closes or the deadline passes."""
         end = time.monotonic() + seconds
         with self._lock:
             while (left := end - time.monotonic()) > 0:
@@ -129,9 +129,9 @@ class Gate:
             self._check()
 
     def wait(self, event: threading.Event, timeout: float = float("inf")) -> bool:
-        """Wait for `event`; True when it is set, False after `timeout`. Raises when the gate closes or its time is up.
+        """Wait for `event`; True when it is set, False after `timeout`. Raises when the scope closes or its time is up.
 
-        The event is set by a closing gate too, so it must be the caller's own.
+        The event is set by a closing scope too, so it must be the caller's own.
         """
         forget = self.on_close(event.set)
         try:
