@@ -248,7 +248,7 @@ class KubeAccess(Protocol):
         """
 
     def raise_fencing_token(self, kind: Kind, name: str) -> bool:
-        """Write our fencing token on a shared object of ours, so that earlier holders of the lease can no longer write it.
+        """Write our fencing token on a shared object, so that earlier holders of the lease can no longer write it.
 
         False when there is nothing of ours to write on. Raises Fenced.
         """

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployer.core import descriptor as module
+from deployer.core import schema_errors
 from deployer.core.descriptor import (
     SCHEMA,
     Rules,
@@ -207,7 +207,7 @@ def test_the_podspec_is_passed_through_untouched():
         ({"newVersion": "1#"}, "newVersion", "must be '#' or"),
         ({"newVersion": 1}, "newVersion", "must be text"),
         ({"newVersion": "1\n"}, "newVersion", "must be '#' or"),
-        ({"deploymentType": "rolling"}, "deploymentType", '"rolling" is not installed; there is blue-green and canary'),
+        ({"deploymentType": "rolling"}, "deploymentType", '"rolling" is not installed; available: blue-green, canary'),
         ({"strategyOptions": {"steps": 1}}, "strategyOptions", "the strategy blue-green takes no options"),
         ({"strategyOptions": []}, "strategyOptions", "must be an object"),
         ({"deploymentType": "canary", "strategyOptions": {"steps": 0}}, "strategyOptions.steps", "between 1 and 9"),
@@ -222,7 +222,7 @@ def test_the_podspec_is_passed_through_untouched():
         ),
         ({"extensions": {"vault": {"steps": 0}}}, "extensions.vault.steps", "between 1 and 9"),
         ({"extensions": {"silent": {"a": 1}}}, "extensions.silent", "takes no options"),
-        ({"extensions": {"vaultt": {}}}, "extensions.vaultt", "chat and silent and vault; did you mean vault?"),
+        ({"extensions": {"vaultt": {}}}, "extensions.vaultt", "chat, silent, vault; did you mean vault?"),
         ({"extensions": {"vault": 1}}, "extensions.vault", "must be an object"),
         ({"replicas": -1}, "replicas", "between 0 and 1000"),
         ({"replicas": 1001}, "replicas", "between 0 and 1000"),
@@ -518,7 +518,7 @@ def test_the_schema_is_a_valid_schema_and_agrees_with_good_documents():
 def test_references_of_a_providers_schema_are_never_fetched():
     schema = {"$ref": "http://127.0.0.1:9/schema.json"}
     with pytest.raises(Exception, match="Unresolvable"):
-        module.schema_problems({}, schema)
+        schema_errors.schema_problems({}, schema)
 
 
 # --- Pod Security -------------------------------------------------------------------------------------------------

@@ -585,7 +585,7 @@ def test_a_missing_table_may_be_borne_and_a_wrong_one_not(shelf):
     with pytest.raises(SettingsError, match="size: is required"):
         shelf.load()
     registry = shelf.load_loosely(complete=False)
-    assert registry.describe()[0]["error"] == "[plugins.needy] 'size' is a required property"
+    assert registry.describe()[0]["error"] == "[plugins.needy] size: is required"
     with pytest.raises(SettingsError, match="does not keep the limit minimum 1"):
         shelf.load_loosely(complete=False, plugins={"needy": {"size": 0}})
 

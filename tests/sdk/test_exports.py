@@ -9,8 +9,8 @@ EXPORTS = {
         EnvContext EnvInjector KubeReader
     """,
     "errors": """
-        Cancelled Conflict DeadlineExceeded DeployerError Fenced ForeignObject Hold Interrupted
-        KubeAlreadyExists KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable
+        Cancelled Conflict DeadlineExceeded DeployerError Fenced ForeignObject Interrupted KubeAlreadyExists
+        KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable OperatorNeeded
         PluginError Revoked SettingsError StepFailed
     """,
     "health": """
@@ -27,7 +27,7 @@ EXPORTS = {
         NAMESPACE NotReady POD SECRET SERVICE
     """,
     "plugin": """
-        Document Gate PluginSettings Problem Provider Schema hookimpl http_exchange
+        CancelScope Document PluginSettings Problem Provider Schema hookimpl http_exchange
     """,
     "strategy": """
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome

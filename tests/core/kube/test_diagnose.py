@@ -14,6 +14,7 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, StepFailed
+from deployer.core.model.plan import Workload
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
@@ -701,7 +702,7 @@ def test_pods_that_do_not_stay_ready(kube: OwnedKube) -> None:
     late = kube.with_scope(CancelScope(time.monotonic() + 1.5))
     service = {"metadata": {"name": "shop-1"}}
     plan = SimpleNamespace(
-        objects={"versioned_service": service, "controller": {"metadata": {"name": "shop-1"}}}, deployment="d1"
+        objects=Workload(versioned_service=service, controller={"metadata": {"name": "shop-1"}}), deployment="d1"
     )
     with pytest.raises(StepFailed, match="did not stay ready: 0 of 1 pods are ready; pod shop-1-") as caught:
         await_serving(SimpleNamespace(kube=late, plan=plan))  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def test_somebody_elses_object_is_left_alone(kube: OwnedKube, other: dict[str, s
 
 def test_an_object_of_nobody_is_foreign(kube: OwnedKube, sandbox_client: KubeClient) -> None:
     raw(sandbox_client, kube, SERVICE, service(kube, annotations={}))
-    with pytest.raises(ForeignObject, match="no deployer made it"):
+    with pytest.raises(ForeignObject, match="no Deployer made it"):
         kube.create(SERVICE, service(kube))
     assert kube.delete(SERVICE, "shop-1", original_ok=True) is False
     assert kube.get(SERVICE, "shop-1") is not None
