@@ -586,7 +586,7 @@ def test_a_missing_table_may_be_borne_and_a_wrong_one_not(shelf):
         shelf.load()
     registry = shelf.load_loosely(complete=False)
     assert registry.describe()[0]["error"] == "[plugins.needy] size: is required"
-    with pytest.raises(SettingsError, match="does not keep the limit minimum 1"):
+    with pytest.raises(SettingsError, match="size: must be at least 1"):
         shelf.load_loosely(complete=False, plugins={"needy": {"size": 0}})
 
 
