@@ -4,10 +4,11 @@ from deployer.core import http_exchange
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.providers import PluginSettings, Provider, Schema
 from deployer.core.errors import Problem
-from deployer.core.hookspecs import hookimpl
+from deployer.core.hookspecs import INTERFACE, hookimpl
 from deployer.core.model.records import Document
 
 __all__ = [
+    "INTERFACE",
     "CancelScope",
     "Document",
     "PluginSettings",

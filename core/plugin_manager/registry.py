@@ -32,7 +32,7 @@ from deployer.core.contract.providers import (
     Strategy,
 )
 from deployer.core.errors import Invalid, PluginError, SettingsError
-from deployer.core.hookspecs import ENTRY_POINT_GROUP, PROJECT, Specs
+from deployer.core.hookspecs import ENTRY_POINT_GROUP, INTERFACE, PROJECT, Specs
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.settings import Settings
@@ -378,6 +378,12 @@ class _Loader:
 
     def _register(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
         module = _guarded(entry_point.load, "it cannot be imported", "its import")
+        written_for = getattr(module, "deployer_interface", INTERFACE)
+        if written_for != INTERFACE:
+            raise _Broken(
+                f"it was written for version {written_for} of the plugin interface, and this Deployer has version "
+                f"{INTERFACE}; install a release of it that says deployer_interface = {INTERFACE}"
+            )
         _guarded(lambda: self._manager.register(module, plugin.key), "it is no valid plugin")
         callers = self._manager.get_hookcallers(module) or []
         unknown = sorted(caller.name for caller in callers if caller.name not in self._hooks)

@@ -27,7 +27,7 @@ EXPORTS = {
         NAMESPACE NotReady POD SECRET SERVICE
     """,
     "plugin": """
-        CancelScope Document PluginSettings Problem Provider Schema hookimpl http_exchange
+        CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange
     """,
     "strategy": """
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
