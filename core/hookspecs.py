@@ -20,8 +20,8 @@ PROJECT = "deployer"
 ENTRY_POINT_GROUP = "deployer.plugins"
 
 INTERFACE = 1
-"""The version of the plugin interface, which is what `deployer.sdk` exports. It grows when a plugin that was written for
-it may not work any more; a plugin says in `deployer_interface` for which one it was written."""
+"""The version of the plugin interface, which is what `deployer.sdk` exports. It grows when a plugin that was written
+for it may not work any more; a plugin says in `deployer_interface` for which one it was written."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -135,14 +135,14 @@ def test_a_distribution_that_is_seen_twice_counts_once(shelf):
 
 
 def test_one_for_another_version_of_the_interface_is_quarantined(shelf):
-    shelf.install("old", CHECKER.format(name="old") + "\ndeployer_interface = 0\n", plugin="old")
-    shelf.install("new", CHECKER.format(name="new") + "\ndeployer_interface = 1\n", plugin="new")
+    shelf.install("old", CHECKER.format(name="old") + "\n    deployer_interface = 0\n", plugin="old")
+    shelf.install("new", CHECKER.format(name="new") + "\n    deployer_interface = 1\n", plugin="new")
     registry = shelf.load()
     assert set(registry.health_checkers) == {"new"}
     (old,) = [found for found in registry.describe() if found["name"] == "old"]
     assert old["error"] == (
-        "it was written for version 0 of the plugin interface, and this Deployer has version 1; install a release of it "
-        "that says deployer_interface = 1"
+        "it was written for version 0 of the plugin interface, and this Deployer has version 1; install a release of "
+        "it that says deployer_interface = 1"
     )
 
 
