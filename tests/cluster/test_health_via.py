@@ -117,7 +117,7 @@ def test_verdicts(admin: KubeClient, demo: dict[str, Any]) -> None:
     assert Probe().check(through(admin, demo, 9999, "/health")).healthy
     assert Simple().check(through(admin, demo, 9999, "/simple")).healthy
     for port, path, said in (
-        (9999, "/unhealthy", 'says that "healthy" is false'),
+        (9999, "/unhealthy", "reports healthy: false"),
         (9999, "/error", "answered HTTP 500"),
         (9999, "/nothing", "answered HTTP 404"),
         (8080, "/", "not JSON"),

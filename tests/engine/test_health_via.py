@@ -23,7 +23,7 @@ def test_the_verdict_decides_whichever_way_it_comes(
         data = world.store.get(HealthData, good.id)
         assert data and ['"healthy": true' in entry["value"] for entry in data.entries] == [True, True]
         for env, said in (
-            ({"FAIL": "1"}, 'says that "healthy" is false'),
+            ({"FAIL": "1"}, "reports healthy: false"),
             ({"HEALTH_REDIRECT": "http://169.254.169.254/health"}, "answered HTTP 302"),
             ({"HEALTH_BODY_BYTES": "100000"}, "more than 64 KiB"),
         ):
