@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from deployer.core.model.records import Document
 from deployer.core.settings import option
 
 if TYPE_CHECKING:
+    from deployer.core.model.records import Document
     from deployer.sandbox import Sandbox
 
 NAMESPACE = "default"

@@ -55,6 +55,9 @@ from deployer.toolkit.workload import grace_time, leads_to, remove_orphans, work
 UNDO_ATTEMPTS = 3
 """How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
 
+OBJECT_CHANGED = "ObjectChanged"
+"""The reason with which a step fails that finds an object as another client made it."""
+
 DECISIONS = 5
 """How often a deployment is decided again because a record that it depends on changed in the meantime."""
 
@@ -389,20 +392,24 @@ class Rollout(Runner):
                 if self.operation.attempts < UNDO_ATTEMPTS:
                     raise _UndoFailed(f"step {step.id}: {error}{made_of}") from error
                 why = f"undoing step {step.id} keeps failing"
-                self._undo_without(plan, f"{why}: {error}{made_of}", only=step.id)
+                anothers = isinstance(error, StepFailed) and error.reason == OBJECT_CHANGED
+                self._undo_without(plan, f"{why}: {error}{made_of}", only=step.id, anothers=anothers)
                 self._log(f"{why} ({error}{made_of}); the core removes the objects itself")
             self._journal.write(steps={**self.operation.steps, step.id: "undone"})
 
-    def _undo_without(self, plan: Plan, why: str, *, only: str = "") -> None:
+    def _undo_without(self, plan: Plan, why: str, *, only: str = "", anothers: bool = False) -> None:
         """Return when the core, which can remove objects but not move traffic back, may undo what was started without
-        the steps themselves (`only`: that one). Raises OperatorNeeded where that could be an outage."""
+        the steps themselves (`only`: that one). Raises OperatorNeeded where that could be an outage.
+
+        `anothers`: another client has changed what the step would take back, and decides about it from then on.
+        """
         started = [
             step
             for step in plan.steps
             if self.operation.steps.get(step.id) in ("started", "done") and only in ("", step.id)
         ]
         for step in reversed(started):
-            if step.disturbs or step.exposes:
+            if (step.disturbs or step.exposes) and not anothers:
                 what = "may have taken traffic or capacity from the version before" if step.disturbs else ""
                 what = what or f"may have given traffic to version {plan.version}"
                 raise OperatorNeeded(
@@ -421,7 +428,7 @@ class Rollout(Runner):
     def _kept(self, plan: Plan, what: str, why: str) -> str:
         pinned = {"strategy": plan.strategy, "ingress": plan.ingress if plan.route else None, "health": plan.health}
         gone = [ref.source or ref.name for kind, ref in pinned.items() if ref and not self._installed(kind, ref.name)]
-        plugin = ", ".join(gone) or plan.strategy.source or plan.strategy.name
+        plugin = ", ".join(dict.fromkeys(gone)) or plan.strategy.source or plan.strategy.name
         return f"{what} ({why}): everything is kept as it is until the plugin is back ({plugin})"
 
     def _installed(self, kind: str, name: str) -> bool:

@@ -57,6 +57,10 @@ def _agree(case: Any, body: dict[str, Any]) -> None:
     if headers:
         body["additionHttpHeaders"] = [header for name, header in headers.items() if not refused(name)]
         body.pop("frontend", None)  # ingress providers refuse more than the schema does
+    if body.get("deploymentType") == "canary" and (not body.get("frontend") or body.get("strategyOptions")):
+        body["deploymentType"] = "blue-green"  # a canary needs a host, and steps that grow
+    if body.get("deploymentType") != "canary":
+        body.pop("strategyOptions", None)  # no other strategy takes any
 
 
 def _accept(podspec: dict[str, Any]) -> None:
