@@ -8,7 +8,7 @@ import dataclasses
 from deployer.plugins.strategy_canary.options import Part
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.ingress import RequestMatch, RouteContext, Share
-from deployer.sdk.kube import CONTROLLER, POD
+from deployer.sdk.kube import CONTROLLER, POD, NotReady
 from deployer.sdk.plugin import Document
 from deployer.sdk.strategy import (
     AwaitEndpoints,
@@ -132,7 +132,7 @@ class Pause(Step):
             return Done()
         until = work.now() + min(left, LOOK)
         said = f"next step in {left:g} s" if began is None else ""
-        return Park(until, said, work.kube.gone(POD, {"name": _versioned(work)}))
+        return Park(until, said, NotReady.among(pods, {"name": _versioned(work)}))
 
 
 def _require_some_ready(work: Work) -> list[Document]:
