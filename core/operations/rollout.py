@@ -226,8 +226,11 @@ class Rollout(Runner):
         text = f"version {plan.version}" + (f", replacing version {plan.previous.version}" if plan.previous else "")
         self._journal.write(*changes, self._line(text), state=OperationState.RUNNING, due=0.0, target=NOTHING)
 
-    def _steps(self, plan: Plan) -> list[Step]:
-        """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
+    def _steps(self, plan: Plan, *, undoing: bool = False) -> list[Step]:
+        """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now.
+
+        `undoing`: nobody is asked for its health on the way back.
+        """
         name = plan.strategy.name
         strategy = self._dependencies.registry.strategy(name)
         found = self._invoker.call(
@@ -237,7 +240,8 @@ class Rollout(Runner):
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:
             self._ingress(plan)
-        self._health(plan)
+        if not undoing:
+            self._health(plan)
         return found
 
     def _commit(self, plan: Plan) -> float | None:
@@ -372,7 +376,7 @@ class Rollout(Runner):
 
     def _undo_steps(self, plan: Plan) -> None:
         try:
-            found = self._steps(plan)
+            found = self._steps(plan, undoing=True)
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
             self._undo_without(plan, str(error))
             self._log(f"undoing without the plugin: {error}")

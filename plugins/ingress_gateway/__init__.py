@@ -184,6 +184,10 @@ class Gateway(IngressProvider):
         if new.match is None:
             kube.delete(HTTP_ROUTE, render.match_name(route))
         else:
+            earlier = kube.get(HTTP_ROUTE, render.match_name(route))
+            if earlier is not None and kube.is_ours(earlier) and not kube.owned_by(earlier, route.deployment):
+                # That of the version which is live by now: both of its backends are that one.
+                kube.delete(HTTP_ROUTE, render.match_name(route), deployment=_note(earlier, DEPLOYMENT))
             made = render.match(route, self._look, new.match)
             made["metadata"]["annotations"] = kube.annotations(render.ROLE_MATCH)
             kube.create(HTTP_ROUTE, made)

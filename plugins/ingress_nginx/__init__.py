@@ -254,6 +254,10 @@ class Nginx(IngressProvider):
                     context.log(f"{route.preview.host} ends here: a part of {route.host} goes to the new version now")
                 _delete(kube, INGRESS, helper)
         wanted = render.canary(route, self._look, new)
+        earlier = kube.get(INGRESS, render.canary_name(route.app))
+        if earlier is not None and kube.is_ours(earlier) and not kube.owned_by(earlier, route.deployment):
+            # That of the version which is live by now and drains its predecessor: it divides nothing any more.
+            _delete(kube, INGRESS, earlier)
         self._create(kube, wanted, render.ROLE_CANARY)
         kube.put_shared(
             INGRESS,

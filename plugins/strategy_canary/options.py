@@ -56,7 +56,8 @@ SCHEMA: Schema = {
                     "properties": {"cookie": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}},
                 },
             ],
-            "x-rule": 'must be {"header": name, "value": value} or {"cookie": name}',
+            "x-rule": 'must be {"header": name, "value": value} or {"cookie": name}: names of A-Z, a-z, 0-9 and "-", '
+            'that of a cookie of "_" too, and values also of "._=/:"',
         },
         "startReplicas": {
             "anyOf": [
@@ -68,6 +69,9 @@ SCHEMA: Schema = {
     },
 }
 
+_RESERVED = frozenset({"host", "connection", "content-length", "cookie", "transfer-encoding", "te", "upgrade"})
+"""Headers that say something to the data plane itself."""
+
 _DEFAULT_STEPS = ({"weight": 5}, {"weight": 25}, {"weight": 50})
 _DEFAULT_PAUSE = 60.0
 
@@ -75,6 +79,10 @@ _DEFAULT_PAUSE = 60.0
 def problems(given: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with options that the schema takes."""
     found = []
+    header = (given.get("match") or {}).get("header", "").lower()
+    if header in _RESERVED:
+        said = f"cannot be {header}, which means something to the data plane itself"
+        found.append(Problem("strategyOptions.match.header", said))
     last = -1
     for number, step in enumerate(given.get("steps") or ()):
         weight, path = step["weight"], f"strategyOptions.steps[{number}].weight"

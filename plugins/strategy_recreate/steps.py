@@ -196,6 +196,7 @@ def bring_back(work: Work) -> bool:
             found["spec"]["replicas"] = int(noted)
         return found
 
+    _await_stopped(work)
     controller = work.kube.update(
         CONTROLLER,
         previous.controller,
@@ -218,6 +219,23 @@ def bring_back(work: Work) -> bool:
             "is kept as it is"
         ) from over
     return True
+
+
+def _await_stopped(work: Work) -> None:
+    """Return when no pod of the version before is on its way out: what replaces one must not run beside it. Raises
+    OperatorNeeded."""
+    previous = work.plan.previous
+    found = work.kube.get(CONTROLLER, previous.controller) if previous else None
+    if previous is None or found is None or not versions.wants_none(found):
+        return
+    try:
+        with in_time(work.scope) as scope:
+            await_pods_gone(work.kube.with_scope(scope), "", versions.labels_of(found), work.log)
+    except DeadlineExceeded as over:
+        raise OperatorNeeded(
+            f"the pods of version {previous.version} were stopped and do not end, so none is started in their place: "
+            "find the finalizer or the node that keeps them"
+        ) from over
 
 
 def _await_ready(work: Work, kube: KubeAccess, controller: Document) -> None:

@@ -127,6 +127,18 @@ def test_whatever_ends_a_canary_everybody_gets_the_old_version_again(canary_worl
     assert world.live_version() == "1"
 
 
+@every_mode
+def test_a_canary_may_follow_another_one_whose_predecessor_still_drains(canary_world: World) -> None:
+    world, client = canary_world, Client(canary_world)
+    match = {"header": "X-Try", "value": "new"}
+    queued = [canary(world, (30, 0.1), match=match) for _ in range(3)]
+    for deployment in queued:
+        world.ended(deployment, Status.DEPLOYED)
+    assert client.versions(60) == {"4": 60} == client.versions(60, **{"X-Try": "new"})
+    world.quiet()
+    assert client.versions(60) == {"4": 60}
+
+
 def test_a_pause_goes_on_after_a_restart(world: World) -> None:
     world.deployed(**HEALTHY, frontend=HOST, replicas=3)
     deployment = canary(world, (20, 3.0))
