@@ -181,13 +181,13 @@ class Gateway(IngressProvider):
         route, (old, new) = context.route, shares_of(context.route, shares)
         ends = old.weight == 100 and new.match is None
         kube = context.kube.for_deployment(route.deployment)
+        for earlier in self._of_app(kube, {render.ROLE_MATCH}):
+            if _note(earlier, DEPLOYMENT) != route.deployment:
+                # That of the version which is live by now, whose predecessor still drains. Being older it would win.
+                kube.delete(HTTP_ROUTE, earlier["metadata"]["name"], deployment=_note(earlier, DEPLOYMENT))
         if new.match is None:
             kube.delete(HTTP_ROUTE, render.match_name(route))
         else:
-            earlier = kube.get(HTTP_ROUTE, render.match_name(route))
-            if earlier is not None and kube.is_ours(earlier) and not kube.owned_by(earlier, route.deployment):
-                # That of the version which is live by now: both of its backends are that one.
-                kube.delete(HTTP_ROUTE, render.match_name(route), deployment=_note(earlier, DEPLOYMENT))
             made = render.match(route, self._look, new.match)
             made["metadata"]["annotations"] = kube.annotations(render.ROLE_MATCH)
             kube.create(HTTP_ROUTE, made)
