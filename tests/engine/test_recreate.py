@@ -87,6 +87,11 @@ def versions(state: State) -> set[str]:
     return {p["metadata"]["labels"]["version"] for p in pods if p.get("status", {}).get("phase") not in ENDED}
 
 
+def running(state: State) -> list[str]:
+    """The pods that have not ended."""
+    return [name for name, p in state["pods"].items() if p.get("status", {}).get("phase") not in ENDED]
+
+
 def draining(world: World) -> Document:
     """A podspec whose pods take three seconds to end."""
     return {**describe(world.namespace, env={"DRAIN": "3"})["podspec"], "terminationGracePeriodSeconds": 10}
@@ -133,6 +138,8 @@ def test_a_cancellation_while_the_old_version_ends_brings_it_back(world: World, 
     assert ask(world).startswith("200 version 1")
     assert replicas(world, "1") == 1
     assert together(history) == []
+    # Nor two pods of the old version, one of which ends: a single writer is what this is for.
+    assert [change for _, change, state in history.states() if len(running(state)) > 1] == []
 
 
 def test_a_restart_while_the_old_version_ends_goes_on(world: World, history: History) -> None:
