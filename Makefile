@@ -73,7 +73,7 @@ test-wheel: wheel
 	rm -rf $(STATE)/wheel && $(PYTHON) -m venv $(STATE)/wheel
 	sed -e '/--hash/d' -e 's/ *\\$$//' requirements/run.txt > $(STATE)/constraints.txt
 	$(STATE)/wheel/bin/pip install --quiet --disable-pip-version-check -c $(STATE)/constraints.txt dist/*.whl
-	cd $(STATE) && wheel/bin/python -c 'from deployer.api.page import assets; assert all(assets())'
+	cd $(STATE) && wheel/bin/python -c 'from deployer.api.openapi.page import assets; assert all(assets())'
 	cd $(STATE) && wheel/bin/deployer demo
 
 # The virtual environment with what the service needs to run ...
