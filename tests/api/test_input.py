@@ -235,14 +235,14 @@ WATCHED = """
     from deployer.api.server import Server
     from deployer.api.stream.server import LogStream
     from deployer.core.plugin_manager import registry as plugins
-    from deployer.core.deployment_log import Logbook
-    from deployer.core.commands.deployment_commands import Service
+    from deployer.core.deployment_log import DeploymentLog
+    from deployer.core.commands.deployment_commands import DeploymentCommands
     from deployer.core.settings import Settings
     from deployer.store.sqlite import SqliteStore
     settings = Settings(own_namespace="deployer", ingress="none")
     store = SqliteStore(Path(sys.argv[1]))
-    logbook = Logbook(store)
-    service = Service(store, logbook, plugins.load(settings), settings)
+    logbook = DeploymentLog(store)
+    service = DeploymentCommands(store, logbook, plugins.load(settings), settings)
     id = service.deploy("shop-ns", service.create_descriptor("shop-ns", sys.argv[2].encode()).id).id
     logs = LogStream(service)
     server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)

@@ -348,7 +348,7 @@ def test_somebody_elses_route_of_the_host_is_found_in_every_namespace(site):
             | {"apiVersion": "networking.k8s.io/v1"},
             other.namespace,
         )
-        with pytest.raises(StepFailed, match=f"Ingress shop in namespace {other.namespace} already") as caught:
+        with pytest.raises(StepFailed, match=f"Ingress shop in namespace {other.namespace}") as caught:
             require_free(site.context(site.route("1")), nginx(**SANDBOX))
         assert caught.value.reason == "HostTaken"
         # Another class is another controller's, another path another app's share of the host.
