@@ -210,10 +210,10 @@ def test_sticky_sessions(shop, ask):
 
 def test_what_it_cannot_do_is_said(cluster, objects, shop, host):
     shop.deploy("1")
-    ingress = objects.ingress("shop", host, "shop-1", {"nginx.ingress.kubernetes.io/canary": "true"})
+    ingress = objects.ingress("shop", host, "shop-1", {"nginx.ingress.kubernetes.io/auth-url": "http://127.0.0.1/"})
     ingress["spec"]["tls"] = [{"hosts": [host]}]
     cluster.create("ingress", ingress)
-    assert cluster.event("NotSupported", "annotation")["message"].endswith("canary is not supported by the sandbox")
+    assert cluster.event("NotSupported", "annotation")["message"].endswith("auth-url is not supported by the sandbox")
     assert "spec.tls" in cluster.event("NotSupported", "tls")["message"]
 
 
