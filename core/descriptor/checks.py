@@ -96,8 +96,7 @@ def _extensions(out: Document, rules: Rules) -> Iterator[Problem]:
     for plugin, options in out.get("extensions", {}).items():
         path = f"extensions.{plugin}"
         if plugin not in rules.extensions:
-            known = _listed(rules.extensions) + meant(plugin, rules.extensions)
-            yield Problem(path, f"no plugin of this name takes options; available: {known}")
+            yield Problem(path, f"no plugin of this name takes options{meant(plugin, rules.extensions)}")
         elif schemas := rules.extensions[plugin]:
             for schema in schemas:
                 yield from schema_problems(options, schema, path)

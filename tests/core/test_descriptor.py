@@ -222,7 +222,7 @@ def test_the_podspec_is_passed_through_untouched():
         ),
         ({"extensions": {"vault": {"steps": 0}}}, "extensions.vault.steps", "between 1 and 9"),
         ({"extensions": {"silent": {"a": 1}}}, "extensions.silent", "takes no options"),
-        ({"extensions": {"vaultt": {}}}, "extensions.vaultt", "chat, silent, vault; did you mean vault?"),
+        ({"extensions": {"vaultt": {}}}, "extensions.vaultt", "takes options; did you mean vault?"),
         ({"extensions": {"vault": 1}}, "extensions.vault", "must be an object"),
         ({"replicas": -1}, "replicas", "between 0 and 1000"),
         ({"replicas": 1001}, "replicas", "between 0 and 1000"),
