@@ -54,7 +54,10 @@ class ProviderCalls:
         return self._ask(chosen, lambda provider: provider.remarks, document)
 
     def _ask(self, chosen: Sequence[tuple[str, str]], question: Question, document: Document) -> list[Problem]:
-        asked = [(self._registry.title(kind, name), self._registry.entry(kind, name)) for kind, name in chosen]
+        entries = [(self._registry.title(kind, name), self._registry.entry(kind, name)) for kind, name in chosen]
+        asked = [(title, entry) for title, entry in entries if _has_its_own(question(entry.provider))]
+        if not asked:
+            return []
         for title, _ in asked:
             if self._inside[title] >= INSIDE:
                 raise PluginBusy(f"{title} does not answer: {INSIDE} calls hang in it; restart the service without it")
@@ -90,6 +93,11 @@ class ProviderCalls:
             return call.wait(DEADLINE - SOON)
         finally:
             self._patient.release()
+
+
+def _has_its_own(method: Callable[[Document], Sequence[Problem]]) -> bool:
+    """False for the default, which has nothing to say and need not be asked in a thread of its own."""
+    return getattr(method, "__func__", None) is not getattr(Provider, method.__name__, None)
 
 
 def _asked(title: str, question: Callable[[Document], Sequence[Problem]], document: Document) -> list[Problem]:
