@@ -422,3 +422,7 @@ RECORDS: tuple[type[Record], ...] = (
     Plan,
     Operation,
 )
+
+# msgspec learns what it reads at the first use, and two threads that come to that at once can end the process; here
+# there is one.
+msgspec.json.Decoder(Plan)

@@ -55,3 +55,7 @@ class Target:
 
 
 NOTHING = Target()
+
+
+# As in `records.py`: learnt here, by one thread, and not by two at the first use.
+msgspec.json.Decoder(Target)
