@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import subprocess
+import sys
 import typing
 from collections import deque
 from collections.abc import Mapping
@@ -212,3 +214,31 @@ def test_timestamps_are_utc_with_z() -> None:
     eastern = datetime.timezone(datetime.timedelta(hours=-5))
     assert timestamp(datetime.datetime(2026, 1, 1, 20, 30, 1, 999_999, tzinfo=eastern)) == "2026-01-02T01:30:01Z"
     assert datetime.datetime.fromisoformat(timestamp()).tzinfo == datetime.UTC
+
+
+AT_ONCE = """
+import sys, threading
+from deployer.core.model.records import Plan
+sys.setswitchinterval(1e-6)
+backend = {"service": "s", "port": 1}
+route = {"namespace": "n", "app": "a", "host": "h", "version": "1", "deployment": "x", "backend": backend}
+previous = {"deployment": "x", "version": "1", "route": route}
+document = {"namespace": "n", "app": "a", "deployment": "d", "version": "2", "format": 2, "previous": previous}
+together = threading.Barrier(16)
+
+def read():
+    together.wait()
+    assert Plan.from_document(document, revision=1, sequence=1).previous.route.host == "h"
+
+threads = [threading.Thread(target=read) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_plans_that_are_first_read_by_many_threads_at_once_do_not_end_the_process() -> None:
+    """What the codec learns of a class at its first use must not be learnt by two threads: every second run died."""
+    ended = [subprocess.run([sys.executable, "-c", AT_ONCE], check=False).returncode for _ in range(6)]
+    assert ended == [0] * 6
