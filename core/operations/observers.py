@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from deployer.core.backoff import Backoff
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.store import Delete, Store, Update
 from deployer.core.errors import PluginError, StaleRevision, StoreError
@@ -236,7 +237,7 @@ class _Queue:
 
     def _deliver(self, event: Event) -> bool:
         """Tell it until that succeeds or is given up, and record that. False when the service stops before."""
-        pause = PAUSE
+        again, failures = Backoff(PAUSE, PAUSE_MOST), 0
         while not self._stopping.is_set():
             if self._once(event.name, event.deployment):
                 self._failing_since = None
@@ -250,8 +251,8 @@ class _Queue:
                     *(self.key, event.name, event.deployment["id"], RETRY_FOR),
                 )
                 return self._record(event)
-            self._stopping.wait(pause)
-            pause = min(2 * pause, PAUSE_MOST)
+            failures += 1
+            self._stopping.wait(again.after(failures))
         return False
 
     def _record(self, event: Event) -> bool:

@@ -21,6 +21,7 @@ from deployer.sdk.strategy import (
     Step,
     VerifyHealth,
     Work,
+    is_ready,
     require_ready,
 )
 
@@ -138,7 +139,7 @@ class Pause(Step):
 def _require_some_ready(work: Work) -> list[Document]:
     """The new version's ready pods. Raises StepFailed when there is none: its part of the requests would be lost."""
     pods = work.kube.items(POD, {"name": _versioned(work)})
-    ready = [pod for pod in pods if _is_ready(pod)]
+    ready = [pod for pod in pods if is_ready(pod)]
     if not ready:
         raise StepFailed(
             f"none of the {len(pods)} pods of version {work.plan.version} is ready any more",
@@ -146,12 +147,6 @@ def _require_some_ready(work: Work) -> list[Document]:
             hint="see in the pods' logs why they end, or their readiness probe fails, under real requests",
         )
     return ready
-
-
-def _is_ready(pod: Document) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    ready = any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
-    return ready and not pod["metadata"].get("deletionTimestamp")
 
 
 def _shares(context: RouteContext, weight: int, match: RequestMatch | None) -> tuple[Share, Share]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployer import sandbox
-from deployer.sdk.strategy import Step
-from deployer.testing.strategies import CHECKS, Check, StrategyBench, a_plugin_that_is_gone_loses_nobody
+from deployer.testing.strategies import CHECKS, Check, StrategyBench
 
 
 @pytest.mark.timeout(1200)
@@ -17,7 +16,5 @@ from deployer.testing.strategies import CHECKS, Check, StrategyBench, a_plugin_t
 def test_a_strategy_that_ships(
     check: Check, strategy: str, cluster: sandbox.Sandbox, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    if check is a_plugin_that_is_gone_loses_nobody and not hasattr(Step, "disturbs"):
-        pytest.skip("plans do not pin yet which steps disturb the old version")
     points = 0 if pytestconfig.getoption("--kill") == "all" else 1
     check(StrategyBench(cluster, tmp_path, strategy, points=points, seed=pytestconfig.getoption("--seed")))
