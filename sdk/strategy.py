@@ -1,7 +1,7 @@
 """For authors of strategies: what they implement and get, and the steps that ship with the Deployer."""
 
 from deployer.core.contract.providers import Done, Outcome, Park, Phase, Step, Strategy, Work
-from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload
+from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload, grace_of
 from deployer.core.model.records import Plan
 from deployer.kube.pods import controlled_by, has_controller, is_ready, name_of
 from deployer.toolkit.health.step import VerifyHealth
@@ -25,7 +25,7 @@ from deployer.toolkit.steps import (
     retire_steps,
     undeploy_steps,
 )
-from deployer.toolkit.workload import grace_of, own_controller, remove_orphans, require_ready, workload_labels
+from deployer.toolkit.workload import own_controller, remove_orphans, require_ready, workload_labels
 
 __all__ = [
     "AwaitEndpoints",

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+from deployer.core.contract.cluster import PODS_GONE
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.contract.kube import CONTROLLED_BY, Gone
 from deployer.core.contract.providers import (
@@ -21,18 +22,16 @@ from deployer.core.contract.providers import (
     Work,
 )
 from deployer.core.errors import KubeRejected, OperatorNeeded, StepFailed
-from deployer.core.model.plan import Route
+from deployer.core.model.names import service_name, versioned_name
+from deployer.core.model.plan import Route, grace_of
 from deployer.core.model.records import Document
-from deployer.kube import dry_run_errors, ownership
+from deployer.kube import dry_run_errors
 from deployer.kube.pods import controller_uid, name_of, pods_left, service_slices
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
 from deployer.toolkit.host_ownership import require_free
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.workload import (
-    PODS_GONE,
     await_serving,
-    grace_of,
-    grace_time,
     leads_to,
     own_controller,
     put_service,
@@ -431,7 +430,7 @@ class RemoveRoute(Step):
     def run(self, work: Work) -> Outcome:
         if not (work.ingress and work.plan.route):
             return Done()
-        host, versioned = work.plan.route.host, ownership.versioned_name(work.plan.app, work.plan.version)
+        host, versioned = work.plan.route.host, versioned_name(work.plan.app, work.plan.version)
         state = work.ingress.state(work.route())
         used = [b.service for b in state.backends if b.weight > 0] if state else []
         if used and versioned not in used:
@@ -449,7 +448,7 @@ class RemoveService(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        name = ownership.service_name(work.plan.app)
+        name = service_name(work.plan.app)
         found = work.kube.get(SERVICE, name)
         selected = ((found or {}).get("spec", {}).get("selector") or {}).get("version")
         if selected not in (None, work.plan.version):
@@ -468,12 +467,12 @@ class CheckUnused(Step):
 
     def run(self, work: Work) -> Outcome:
         plan = work.plan
-        service = work.kube.get(SERVICE, ownership.service_name(plan.app))
+        service = work.kube.get(SERVICE, service_name(plan.app))
         if service and (service["spec"].get("selector") or {}).get("version") == plan.version:
             raise OperatorNeeded(
                 f"service {plan.app} still selects version {plan.version}, which is to be removed; it stays"
             )
-        versioned = ownership.versioned_name(plan.app, plan.version)
+        versioned = versioned_name(plan.app, plan.version)
         if plan.route:
             if work.ingress is None:
                 provider = plan.ingress.name if plan.ingress else ""
@@ -497,6 +496,7 @@ class RemoveWorkload(Step):
 
     id = "remove-workload"
     phase = Phase.RETIRE
+    frees_app = True
 
     def run(self, work: Work) -> Outcome:
         original_ok = not work.plan.deployment
@@ -508,9 +508,9 @@ class RemoveWorkload(Step):
             # The informer first, then the server itself: one that lags must not call pods gone that were just made.
             found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
             if left := pods_left(found, uid):
-                return _park(work, uid, left, work.kube.gone(POD, selector))
+                return _park(work, uid, left, work.kube.gone(POD, selector), work.plan.objects.grace_time)
             if uid:
-                work.log(f"removed {ownership.versioned_name(work.plan.app, work.plan.version)}")
+                work.log(f"removed {versioned_name(work.plan.app, work.plan.version)}")
             remove_orphans(work, found)
         remove_versioned_service(work, original_ok=original_ok)
         return Done()
@@ -522,26 +522,27 @@ class AwaitPodsEnd(Step):
     id = "await-pods-end"
     phase = Phase.RETIRE
 
-    def __init__(self, controller: str) -> None:
-        """`controller`: the uid of the one that had them."""
+    def __init__(self, controller: str, grace: float) -> None:
+        """`controller`: the uid of the one that had them; `grace`: seconds that they have to end."""
         self._controller = controller
+        self._grace = grace
 
     def run(self, work: Work) -> Outcome:
         uid = self._controller
         selector = {CONTROLLED_BY: uid}
         found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
         if left := pods_left(found, uid):
-            return _park(work, uid, left, work.kube.gone(POD, selector))
+            return _park(work, uid, left, work.kube.gone(POD, selector), self._grace)
         work.log("its pods have ended")
         return Done()
 
 
-def _park(work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcome:
+def _park(work: Work, uid: str, left: Sequence[Document], event: Gone, grace: float) -> Outcome:
     """Park until these pods have ended, at most for their grace time and some. Raises StepFailed after that."""
     if work.recall("controller", None) is None:
         work.remember("controller", uid or controller_uid(left[0]))
         work.log(f"waiting for its pods to end, {len(left)} left")
-    patience = grace_time(work.plan) + PODS_GONE
+    patience = grace + PODS_GONE
     if remaining := work.left("began", patience):
         return Park(work.now() + remaining, event=event)
     raise StepFailed(
