@@ -24,6 +24,7 @@ from deployer.core.errors import (
     KubeUnavailable,
     StepFailed,
 )
+from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document
 from deployer.kube.adoption import original_ingress
 from deployer.kube.client import KubeClient
@@ -39,7 +40,6 @@ from deployer.kube.ownership import (
     ROLE_CONTROLLER,
     ROLE_VERSIONED_SERVICE,
     is_original,
-    versioned_name,
 )
 
 T = TypeVar("T")

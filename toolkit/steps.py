@@ -21,9 +21,10 @@ from deployer.core.contract.providers import (
     Work,
 )
 from deployer.core.errors import KubeRejected, OperatorNeeded, StepFailed
+from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Route
 from deployer.core.model.records import Document
-from deployer.kube import dry_run_errors, ownership
+from deployer.kube import dry_run_errors
 from deployer.kube.pods import controller_uid, name_of, pods_left, service_slices
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
 from deployer.toolkit.host_ownership import require_free
@@ -431,7 +432,7 @@ class RemoveRoute(Step):
     def run(self, work: Work) -> Outcome:
         if not (work.ingress and work.plan.route):
             return Done()
-        host, versioned = work.plan.route.host, ownership.versioned_name(work.plan.app, work.plan.version)
+        host, versioned = work.plan.route.host, versioned_name(work.plan.app, work.plan.version)
         state = work.ingress.state(work.route())
         used = [b.service for b in state.backends if b.weight > 0] if state else []
         if used and versioned not in used:
@@ -449,7 +450,7 @@ class RemoveService(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        name = ownership.service_name(work.plan.app)
+        name = service_name(work.plan.app)
         found = work.kube.get(SERVICE, name)
         selected = ((found or {}).get("spec", {}).get("selector") or {}).get("version")
         if selected not in (None, work.plan.version):
@@ -468,12 +469,12 @@ class CheckUnused(Step):
 
     def run(self, work: Work) -> Outcome:
         plan = work.plan
-        service = work.kube.get(SERVICE, ownership.service_name(plan.app))
+        service = work.kube.get(SERVICE, service_name(plan.app))
         if service and (service["spec"].get("selector") or {}).get("version") == plan.version:
             raise OperatorNeeded(
                 f"service {plan.app} still selects version {plan.version}, which is to be removed; it stays"
             )
-        versioned = ownership.versioned_name(plan.app, plan.version)
+        versioned = versioned_name(plan.app, plan.version)
         if plan.route:
             if work.ingress is None:
                 provider = plan.ingress.name if plan.ingress else ""
@@ -510,7 +511,7 @@ class RemoveWorkload(Step):
             if left := pods_left(found, uid):
                 return _park(work, uid, left, work.kube.gone(POD, selector))
             if uid:
-                work.log(f"removed {ownership.versioned_name(work.plan.app, work.plan.version)}")
+                work.log(f"removed {versioned_name(work.plan.app, work.plan.version)}")
             remove_orphans(work, found)
         remove_versioned_service(work, original_ok=original_ok)
         return Done()

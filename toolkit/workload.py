@@ -9,6 +9,7 @@ from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVIC
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.contract.providers import Backend, Work
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed
+from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
 from deployer.core.model.records import Document, Plan
 from deployer.kube import ownership
@@ -177,7 +178,7 @@ def remove_workload(work: Work) -> None:
     For undoing. Waits for no pods, which end by themselves: an undo does that for all that a deployment began.
     """
     if remove_controller(work):
-        work.log(f"removed {ownership.versioned_name(work.plan.app, work.plan.version)}")
+        work.log(f"removed {versioned_name(work.plan.app, work.plan.version)}")
     remove_versioned_service(work)
 
 
@@ -185,7 +186,7 @@ def remove_controller(work: Work, *, original_ok: bool = False) -> str | None:
     """Its uid, by which its pods are known; empty when it was gone already, and after a crash only their labels are
     left of them. None when the controller of that name is somebody else's, who keeps it.
     """
-    name = ownership.versioned_name(work.plan.app, work.plan.version)
+    name = versioned_name(work.plan.app, work.plan.version)
     found = next(iter(work.kube.items(CONTROLLER, {"name": name})), None)
     gone = work.kube.delete(CONTROLLER, name, deployment=work.plan.deployment, original_ok=original_ok)
     if not gone and not (found and work.kube.owned_by(found, work.plan.deployment)):
@@ -197,13 +198,13 @@ def remove_versioned_service(work: Work, *, original_ok: bool = False) -> None:
     """The last of a version's objects to go."""
     plan = work.plan
     if plan.objects.versioned_service:
-        name = ownership.versioned_name(plan.app, plan.version)
+        name = versioned_name(plan.app, plan.version)
         work.kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
 
 
 def workload_labels(plan: Plan) -> dict[str, str]:
     """The labels of a version's pods."""
-    return {"name": ownership.versioned_name(plan.app, plan.version), "app": plan.app, "version": plan.version}
+    return {"name": versioned_name(plan.app, plan.version), "app": plan.app, "version": plan.version}
 
 
 def grace_time(plan: Plan) -> float:
@@ -219,7 +220,7 @@ def grace_of(podspec: Document) -> float:
 
 def remove_orphans(work: Work, pods: Sequence[Document]) -> None:
     """Pods that the controller made and somebody orphaned: the next one of its name would adopt them as its own."""
-    prefix = f"{ownership.versioned_name(work.plan.app, work.plan.version)}-"
+    prefix = f"{versioned_name(work.plan.app, work.plan.version)}-"
     for pod in pods:
         if has_controller(pod) or pod["metadata"].get("generateName") != prefix:
             continue
