@@ -20,7 +20,7 @@ from deployer.api.stream.server import LogStream
 from deployer.cli import figures
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.providers import EnvInjector
+from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.store import Store
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError

@@ -7,19 +7,10 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.contract.kube import CONTROLLED_BY, Gone
-from deployer.core.contract.providers import (
-    Done,
-    IngressProvider,
-    Outcome,
-    Park,
-    Phase,
-    PodAnswers,
-    RouteContext,
-    Step,
-    Work,
-)
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import KubeRejected, OperatorNeeded, StepFailed
 from deployer.core.model.plan import Route
 from deployer.core.model.records import Document

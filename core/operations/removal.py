@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import ended_changes
-from deployer.core.contract.providers import Step
 from deployer.core.contract.store import Change, Update
+from deployer.core.contract.strategy import Step
 from deployer.core.errors import Cancelled, DeadlineExceeded, OperatorNeeded, PluginError, StaleRevision, StepFailed
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import (

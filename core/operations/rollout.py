@@ -10,8 +10,8 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import claim_hosts, ended_changes, finished
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import Phase, Step
 from deployer.core.contract.store import Change, Create, Update
+from deployer.core.contract.strategy import Phase, Step
 from deployer.core.errors import (
     Cancelled,
     Conflict,

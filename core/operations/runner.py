@@ -17,20 +17,11 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.clock import SteadyClock
 from deployer.core.commands.host_claims import released
 from deployer.core.contract.health import Way
+from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kinds import CONTROLLER, SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
-from deployer.core.contract.providers import (
-    Done,
-    IngressProvider,
-    Outcome,
-    Park,
-    Phase,
-    Route,
-    RouteContext,
-    Step,
-    Work,
-)
 from deployer.core.contract.store import Append, Lease, Store
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
     Conflict,
@@ -43,6 +34,7 @@ from deployer.core.errors import (
     PluginError,
     StepFailed,
 )
+from deployer.core.model.plan import Route
 from deployer.core.model.records import (
     App,
     Deployment,

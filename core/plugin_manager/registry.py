@@ -21,16 +21,11 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from deployer.core import schema_errors
-from deployer.core.contract.providers import (
-    Capability,
-    EnvInjector,
-    HealthChecker,
-    IngressProvider,
-    PluginSettings,
-    Provider,
-    Schema,
-    Strategy,
-)
+from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.health import HealthChecker
+from deployer.core.contract.ingress import Capability, IngressProvider
+from deployer.core.contract.provider import PluginSettings, Provider, Schema
+from deployer.core.contract.strategy import Strategy
 from deployer.core.errors import Invalid, PluginError, SettingsError
 from deployer.core.hookspecs import ENTRY_POINT_GROUP, INTERFACE, PROJECT, Specs
 from deployer.core.model.records import Document

@@ -25,8 +25,8 @@ from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.providers import Step, Strategy
 from deployer.core.contract.store import Update
+from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, Document, Plan, Status
 from deployer.core.plugin_manager import registry as plugins

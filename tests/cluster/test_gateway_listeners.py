@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.kinds import HTTP_ROUTE
-from deployer.core.contract.providers import IngressProvider
 from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.sdk.errors import StepFailed

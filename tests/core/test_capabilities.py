@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.providers import Capability, IngressProvider, Step, Strategy
+from deployer.core.contract.ingress import Capability, IngressProvider
+from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document

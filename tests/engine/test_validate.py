@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.contract.environment import EnvContext, EnvInjector
+from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.kinds import CONTROLLER, NAMESPACE
-from deployer.core.contract.providers import EnvContext, EnvInjector, HealthChecker
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
 from deployer.core.plugin_manager import registry as plugins

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.providers import IngressProvider
+from deployer.core.contract.ingress import IngressProvider
 from deployer.core.plugin_manager.registry import load
 from deployer.core.settings import Settings
 from deployer.sdk.ingress import PodAnswers

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import Verdict
+from deployer.core.contract.health import HealthRounds, Verdict
 from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import Done, HealthRounds, Outcome, Phase, Step, Work
+from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeadlineExceeded, StepFailed
 from deployer.core.model.records import Document
