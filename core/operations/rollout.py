@@ -49,7 +49,7 @@ from deployer.kube import ownership
 from deployer.kube.pods import controller_uid
 from deployer.toolkit import service_links
 from deployer.toolkit.readiness import diagnose
-from deployer.toolkit.steps import StartWorkload
+from deployer.toolkit.steps.start import StartWorkload
 from deployer.toolkit.workload import grace_time, leads_to, remove_orphans, workload_labels
 
 UNDO_ATTEMPTS = 3
