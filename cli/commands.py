@@ -114,11 +114,11 @@ def plugins(config: Path | None, traceback: bool) -> None:
     """List the plugins that are installed, what they provide, and why one cannot be used."""
     settings = read_settings(config, {}, whole=False)
     from deployer.cli import listing, process
-    from deployer.core.plugin_manager.registry import load
+    from deployer.core.plugin_manager.loader import load_plugins
     from deployer.core.redaction import redactor_for
 
     process.log_nowhere()
-    registry = load(settings, strict=False)
+    registry = load_plugins(settings, strict=False)
     listing.show(redactor_for(settings).clean_document(registry.describe()), tracebacks=traceback)
     registry.check_tables()
 
