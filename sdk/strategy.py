@@ -1,9 +1,10 @@
 """For authors of strategies: what they implement and get, and the steps that ship with the Deployer."""
 
+from deployer.core.contract.kube import is_ready
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Strategy, Work
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload
 from deployer.core.model.records import Plan
-from deployer.kube.pods import controlled_by, has_controller, is_ready, name_of
+from deployer.kube.pods import controlled_by, has_controller, name_of
 from deployer.toolkit.health.step import VerifyHealth
 from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, in_time
 from deployer.toolkit.steps.removal import CheckUnused, RemoveWorkload, retire_steps, undeploy_steps

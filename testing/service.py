@@ -31,8 +31,8 @@ from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
+from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
-from deployer.kube.transport import NotSent
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster

@@ -6,21 +6,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
-from deployer.core.contract.kube import KubeAccess
+from deployer.core.contract.kube import KubeAccess, is_ready
 from deployer.core.contract.strategy import Work
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed
 from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document, Plan
 from deployer.kube import ownership
-from deployer.kube.pods import (
-    controlled_by,
-    has_controller,
-    is_ready,
-    name_of,
-    ready_endpoints,
-    service_slices,
-    wanted_pods,
-)
+from deployer.kube.pods import controlled_by, has_controller, name_of, ready_endpoints, service_slices, wanted_pods
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.readiness.explain import explain_not_ready
 
