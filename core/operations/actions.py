@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from deployer.core.contract.providers import Park
+from deployer.core.contract.strategy import Park
 from deployer.core.model.records import Failure, Json
 
 # --- what is known ------------------------------------------------------------------------------------------------

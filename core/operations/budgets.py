@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployer.core.contract.cluster import PODS_GONE
-from deployer.core.contract.providers import Phase, Step
+from deployer.core.contract.strategy import Phase, Step
 from deployer.core.model.records import Plan
 
 FRESH = 10.0

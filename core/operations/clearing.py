@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import Thing
+from deployer.core.contract.ingress import RouteContext
 from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import RouteContext
 from deployer.core.errors import OperatorNeeded, PluginError
 from deployer.core.model.records import App, Deployment, Plan
 from deployer.core.operations.dependencies import Dependencies

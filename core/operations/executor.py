@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import ClusterEvent
-from deployer.core.contract.providers import Done, Outcome, Park, Phase, Step
 from deployer.core.contract.store import Change, Lease
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
 from deployer.core.errors import (
     Cancelled,
     Conflict,

@@ -8,9 +8,11 @@ from typing import cast
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
+from deployer.core.contract.health import HealthRounds
+from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kube import KubeAccess, Owner
-from deployer.core.contract.providers import HealthRounds, IngressProvider, RouteContext, Step, Work
 from deployer.core.contract.store import Append, Lease
+from deployer.core.contract.strategy import Step, Work
 from deployer.core.errors import PluginError
 from deployer.core.model.records import App, Deployment, Operation, Plan, Status
 from deployer.core.operations.dependencies import Dependencies

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from deployer.core.backoff import Backoff
-from deployer.core.contract.providers import Park, Phase
+from deployer.core.contract.strategy import Park, Phase
 from deployer.core.errors import StoreError
 from deployer.core.model.plan import PlannedStep
 from deployer.core.model.records import (

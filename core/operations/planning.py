@@ -14,24 +14,16 @@ from typing import cast
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
+from deployer.core.contract.environment import EnvContext
+from deployer.core.contract.ingress import IngressProvider, RouteContext, RouteState
 from deployer.core.contract.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.contract.kube import KubeAccess, KubeReader
-from deployer.core.contract.providers import (
-    Backend,
-    EnvContext,
-    IngressProvider,
-    Phase,
-    Preview,
-    Route,
-    RouteContext,
-    RouteState,
-    Step,
-)
 from deployer.core.contract.store import Store
+from deployer.core.contract.strategy import Phase, Step
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
 from deployer.core.errors import ForeignObject, KubeError, KubeForbidden, PluginError, StepFailed
 from deployer.core.model.names import service_name, versioned_name
-from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef
+from deployer.core.model.plan import Backend, PinnedSettings, PlannedStep, Preview, Previous, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.operations import injection
 from deployer.core.plugin_manager.registry import Registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.providers import Step
+from deployer.core.contract.strategy import Step
 from deployer.core.errors import DeadlineExceeded, PluginError, StepFailed
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
