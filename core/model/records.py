@@ -65,12 +65,22 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
+ROLLBACK_TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.DEPLOYED: frozenset({Status.FAILURE}),
+    Status.UNDEPLOYING: frozenset({Status.DEPLOYED}),
+}
+"""What is legal in a rollback besides, and nowhere else: the version that goes, and the one that comes back."""
+
+
 class OperationKind(StrEnum):
-    """What an operation does. Retire is what follows a switch: releasing, dropping, removing the replaced version."""
+    """What an operation does. Retire is what follows a switch: releasing, dropping, removing the replaced version. Watch
+    looks after the new version meanwhile. Rollback switches back to a version that is still warm."""
 
     DEPLOY = "deploy"
     UNDEPLOY = "undeploy"
     RETIRE = "retire"
+    WATCH = "watch"
+    ROLLBACK = "rollback"
 
 
 class OperationState(StrEnum):
@@ -170,7 +180,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment(Record):
-    """What REST shows of one deployment; `descriptor` is a copy. `purge`: delete the record when it has ended."""
+    """What REST shows of one deployment; `descriptor` is a copy.
+
+    purge        delete the record when it has ended
+    went_live    when it was committed first, as RFC 3339; empty when it never was
+    rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
+    """
 
     KIND: ClassVar[str] = "deployment"
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"status": Status}
@@ -185,6 +200,8 @@ class Deployment(Record):
     created_by: str = ""
     undeployed_by: str = ""
     purge: bool = False
+    went_live: str = ""
+    rollback_of: str = ""
 
     @property
     def key(self) -> str:
@@ -194,9 +211,13 @@ class Deployment(Record):
     def tag(self) -> str:
         return self.status.value
 
-    def to(self, status: Status, **changes: Json) -> Deployment:
-        """The same deployment in another status. Raises Conflict when that transition is not legal."""
-        if status is not self.status and status not in TRANSITIONS[self.status]:
+    def to(self, status: Status, *, rollback: bool = False, **changes: Json) -> Deployment:
+        """The same deployment in another status. Raises Conflict when that transition is not legal.
+
+        `rollback`: in the transaction in which one takes effect.
+        """
+        legal = TRANSITIONS[self.status] | (ROLLBACK_TRANSITIONS.get(self.status, frozenset()) if rollback else set())
+        if status is not self.status and status not in legal:
             raise Conflict(f"deployment {self.id} is {self.status} and cannot become {status}")
         return dataclasses.replace(self, status=status, last_modified=timestamp(), **changes)
 
@@ -216,6 +237,8 @@ class Deployment(Record):
             out["createdBy"] = self.created_by
         if self.undeployed_by:
             out["undeployedBy"] = self.undeployed_by
+        if self.rollback_of:
+            out["rollbackOf"] = self.rollback_of
         return out
 
 

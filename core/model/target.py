@@ -31,6 +31,8 @@ class Target:
     ending    of a retirement: it only waits for these pods
     awaits    of a deployment: id of the operation that must end before, `due` being how long that is waited for
     released  nothing but pods that end is left of the deployment
+    cause     of a rollback: why, in a sentence; empty when somebody asked for it
+    until     of a watch: seconds since the epoch
     """
 
     by: str = ""
@@ -39,6 +41,8 @@ class Target:
     ending: Ending | None = None
     awaits: str = ""
     released: bool = False
+    cause: str = ""
+    until: float = 0.0
 
     def to_document(self) -> Document:
         """As JSON; what is not given is left out."""
