@@ -1,10 +1,12 @@
 """For authors of strategies: what they implement and get, and the steps that ship with the Deployer."""
 
 from deployer.core.contract.providers import Done, Outcome, Park, Phase, Step, Strategy, Work
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload
 from deployer.core.model.records import Plan
 from deployer.kube.pods import controlled_by, has_controller, is_ready, name_of
 from deployer.toolkit.health.step import VerifyHealth
+from deployer.toolkit.manifests import render as render_workload
 from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, in_time
 from deployer.toolkit.steps import (
     AwaitEndpoints,
@@ -56,6 +58,7 @@ __all__ = [
     "VerifyHealth",
     "Work",
     "Workload",
+    "WorkloadContext",
     "await_endpoints",
     "await_pods_gone",
     "await_return",
@@ -67,6 +70,7 @@ __all__ = [
     "name_of",
     "own_controller",
     "remove_orphans",
+    "render_workload",
     "require_ready",
     "retire_steps",
     "undeploy_steps",

@@ -19,10 +19,12 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthTarget, Verdict
 from deployer.core.contract.kinds import SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, KubeReader
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.errors import Problem, StepFailed
 from deployer.core.model.plan import Backend as Backend  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Preview as Preview  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Route as Route  # noqa: PLC0414 (others know it from here)
+from deployer.core.model.plan import Workload
 from deployer.core.model.records import Document, Json, Plan
 from deployer.core.settings import PATH, Settings
 
@@ -185,6 +187,23 @@ class Strategy(Provider):
     @abstractmethod
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """Steps up to the commit point, phases in order; none of phase RETIRE."""
+
+    def workload(self, context: WorkloadContext) -> Workload | None:
+        """The manifests of the new version; None: the usual ones, those of `render_workload(context)`.
+
+        Asked once, when the deployment is decided. They may have more than the usual ones, and other pods; names,
+        selectors, labels, ports and the annotations `kube-deployer/...` must be there as they are in these. Raise
+        StepFailed when there can be none.
+        """
+        return None
+
+    def drain(self, plan: Plan) -> float:
+        """Seconds for which the version that was replaced serves on after the commit, until it is removed.
+
+        Asked once, when the deployment is decided; `plan.settings.hold` is what the settings say. The core makes it no
+        less than the ingress providers ask for (`plan.settings.minimum_hold`).
+        """
+        return plan.settings.hold
 
     def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
         """Steps that remove the replaced version; None: the usual ones (`steps.retire_steps`)."""

@@ -205,6 +205,7 @@ class Rollout(Runner):
                 store=self._store,
                 registry=self._dependencies.registry,
                 settings=self._dependencies.settings,
+                versions=self._dependencies.versions,
                 kube=self._kube(deployment.id, scope),
                 log=self._log,
                 conceal=lambda values: self._dependencies.redactor.register(deployment.id, values),
