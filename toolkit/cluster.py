@@ -7,24 +7,29 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing
-from deployer.core.contract.health import Way
+from deployer.core.contract.health import HealthChecker, HealthRounds, Way
+from deployer.core.contract.ingress import ProbeResponse
 from deployer.core.contract.kinds import CONTROLLER, SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
-from deployer.core.contract.providers import HealthChecker, HealthRounds, ProbeResponse, Route, Step
 from deployer.core.contract.store import Store
+from deployer.core.contract.strategy import Step
 from deployer.core.errors import OperatorNeeded, StepFailed
 from deployer.core.model.names import service_name, versioned_name
+from deployer.core.model.plan import Route
 from deployer.core.model.records import Document, Plan
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, find_owned
 from deployer.kube.pods import controller_uid, pods_left
-from deployer.toolkit import service_links, steps
+from deployer.toolkit import service_links
 from deployer.toolkit.dataplane import pods as backend
 from deployer.toolkit.health import transport as health_via
 from deployer.toolkit.health.runner import Rounds
 from deployer.toolkit.readiness import diagnose
+from deployer.toolkit.steps.removal import AwaitPodsEnd, RemoveWorkload, retire_steps, undeploy_steps
+from deployer.toolkit.steps.route import ReleaseRoute, RemoveRoute
+from deployer.toolkit.steps.service import RemoveService
 from deployer.toolkit.workload import delete_orphans, workload_labels
 
 
@@ -115,20 +120,20 @@ class UsualRemoval(RemovalSteps):
     """The shared steps of phase RETIRE."""
 
     def undeploy(self) -> list[Step]:
-        return steps.undeploy_steps()
+        return undeploy_steps()
 
     def retire(self) -> list[Step]:
-        return steps.retire_steps()
+        return retire_steps()
 
     def rest(self) -> list[Step]:
-        return [steps.RemoveWorkload()]
+        return [RemoveWorkload()]
 
     def release(self) -> list[Step]:
-        return [steps.ReleaseRoute()]
+        return [ReleaseRoute()]
 
     def drop(self, what: Sequence[str]) -> list[Step]:
-        found: dict[str, Step] = {"route": steps.RemoveRoute(), "service": steps.RemoveService()}
+        found: dict[str, Step] = {"route": RemoveRoute(), "service": RemoveService()}
         return [step for name, step in found.items() if name in what]
 
     def await_pods_end(self, controller: str) -> list[Step]:
-        return [steps.AwaitPodsEnd(controller)]
+        return [AwaitPodsEnd(controller)]

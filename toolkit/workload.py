@@ -6,22 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
-from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import Backend, Work
+from deployer.core.contract.kube import KubeAccess, is_ready
+from deployer.core.contract.strategy import Work
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed
 from deployer.core.model.names import versioned_name
-from deployer.core.model.plan import Route
+from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document, Plan
 from deployer.kube import ownership
-from deployer.kube.pods import (
-    controlled_by,
-    has_controller,
-    is_ready,
-    name_of,
-    ready_endpoints,
-    service_slices,
-    wanted_pods,
-)
+from deployer.kube.pods import controlled_by, has_controller, name_of, ready_endpoints, service_slices, wanted_pods
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.readiness.explain import explain_not_ready
 
@@ -234,3 +226,18 @@ def delete_orphans(kube: KubeAccess, plan: Plan, pods: Sequence[Document], log: 
             log(f"removed pod {name_of(pod)}, which had no controller any more")
         except KubeForbidden as error:
             log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")
+
+
+def backends_behind(kube: KubeAccess, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:
+    """The same backends, with the versioned Service that the unversioned one stands for now in place of that; without
+    it when it is not there or selects no version."""
+    found: list[Backend] = []
+    for backend in backends:
+        if backend.service != app:
+            found.append(backend)
+            continue
+        service = kube.get(SERVICE, app)
+        selector = (service or {}).get("spec", {}).get("selector") or {}
+        if version := selector.get("version"):
+            found.append(dataclasses.replace(backend, service=f"{app}-{version}"))
+    return tuple(dict.fromkeys(found))

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.health import HealthChecker, HealthRounds
+from deployer.core.contract.ingress import ProbeResponse
 from deployer.core.contract.kinds import Kind
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
-from deployer.core.contract.providers import HealthChecker, HealthRounds, ProbeResponse, Route, Step
+from deployer.core.contract.strategy import Step
 from deployer.core.errors import StepFailed
+from deployer.core.model.plan import Route
 from deployer.core.model.records import Document, Plan
 
 Thing = tuple[Kind, str]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import ended_changes
-from deployer.core.contract.providers import Step
 from deployer.core.contract.store import Change, Update
+from deployer.core.contract.strategy import Step
 from deployer.core.errors import Cancelled, DeadlineExceeded, OperatorNeeded, PluginError, StaleRevision, StepFailed
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import (
@@ -25,8 +25,10 @@ from deployer.core.operations.invocation import StepCrashed
 from deployer.core.operations.planning import check_steps
 from deployer.core.operations.runner import FAILURES, Runner
 from deployer.kube import ownership
-from deployer.toolkit import steps
 from deployer.toolkit.readiness import diagnose
+from deployer.toolkit.steps.removal import AwaitPodsEnd, RemoveWorkload, retire_steps, undeploy_steps
+from deployer.toolkit.steps.route import ReleaseRoute, RemoveRoute
+from deployer.toolkit.steps.service import RemoveService
 
 
 class Removal(Runner):
@@ -66,7 +68,7 @@ class Removal(Runner):
     def _write_parked(self, step: Step, todo: Sequence[tuple[Step, Plan]], **fields: Json) -> None:
         """Once all that led to the live version is gone, and only its pods take their time, the app is free for the
         next deployment. In one transaction: a crash must not leave a version live that is not there any more."""
-        last = todo[-1][0] is step and isinstance(step, steps.RemoveWorkload)
+        last = todo[-1][0] is step and isinstance(step, RemoveWorkload)
         if self.operation.kind is not OperationKind.UNDEPLOY or self.operation.target.released or not last:
             super()._write_parked(step, todo, **fields)
             return
@@ -85,22 +87,22 @@ class Removal(Runner):
         if ending := target.ending:
             # Nobody would read about pods of a deployment whose record is gone.
             known = self._store.get(Deployment, self.operation.deployment) is not None
-            return [(steps.AwaitPodsEnd(ending.controller), self._ending_plan(ending))] if known else []
+            return [(AwaitPodsEnd(ending.controller), self._ending_plan(ending))] if known else []
         todo: list[tuple[Step, Plan]] = []
         winner = self._store.get(Plan, target.by) if target.by else None
         if winner is not None and winner.route and self._known(winner):
-            todo.append((steps.ReleaseRoute(), winner))
+            todo.append((ReleaseRoute(), winner))
         plan = self._old_plan()
         if plan is None:
             return todo
         if target.drop:
             if "route" in target.drop and self._known(plan):
-                todo.append((steps.RemoveRoute(), plan))
+                todo.append((RemoveRoute(), plan))
             if "service" in target.drop:
-                todo.append((steps.RemoveService(), plan))
+                todo.append((RemoveService(), plan))
         elif target.previous:
             own = self._strategy_steps(plan, "retire_steps")
-            todo += [(step, plan) for step in (own if own is not None else steps.retire_steps())]
+            todo += [(step, plan) for step in (own if own is not None else retire_steps())]
         return todo
 
     def _undeployment(self) -> list[tuple[Step, Plan]] | None:
@@ -112,11 +114,11 @@ class Removal(Runner):
         plan = self._store.get(Plan, deployment.id)
         if self.operation.target.released:
             # Whatever leads anywhere by now is another version's.
-            return [(steps.RemoveWorkload(), plan)] if plan is not None else []
+            return [(RemoveWorkload(), plan)] if plan is not None else []
         if app is not None and app.live == deployment.id and plan is not None:
             own = self._strategy_steps(plan, "undeploy_steps")
-            todo = [(step, plan) for step in (own if own is not None else steps.undeploy_steps())]
-            return [(step, plan) for step, plan in todo if not isinstance(step, steps.RemoveRoute) or self._known(plan)]
+            todo = [(step, plan) for step in (own if own is not None else undeploy_steps())]
+            return [(step, plan) for step, plan in todo if not isinstance(step, RemoveRoute) or self._known(plan)]
         if deployment.status is Status.UNDEPLOYING and any(
             o.deployment == deployment.id for o in self._others(OperationKind.RETIRE)
         ):

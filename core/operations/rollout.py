@@ -10,8 +10,8 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import claim_hosts, ended_changes, finished
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import Phase, Step
 from deployer.core.contract.store import Change, Create, Update
+from deployer.core.contract.strategy import Phase, Step
 from deployer.core.errors import (
     Cancelled,
     Conflict,
@@ -49,7 +49,7 @@ from deployer.kube import ownership
 from deployer.kube.pods import controller_uid
 from deployer.toolkit import service_links
 from deployer.toolkit.readiness import diagnose
-from deployer.toolkit.steps import StartWorkload
+from deployer.toolkit.steps.start import StartWorkload
 from deployer.toolkit.workload import grace_time, leads_to, remove_orphans, workload_labels
 
 UNDO_ATTEMPTS = 3

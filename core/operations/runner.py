@@ -13,21 +13,12 @@ from typing import cast
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
+from deployer.core.contract.health import HealthRounds
+from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kinds import CONTROLLER, SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
-from deployer.core.contract.providers import (
-    Done,
-    HealthRounds,
-    IngressProvider,
-    Outcome,
-    Park,
-    Phase,
-    Route,
-    RouteContext,
-    Step,
-    Work,
-)
 from deployer.core.contract.store import Append, Lease
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import (
     Conflict,
     DeadlineExceeded,
@@ -39,6 +30,7 @@ from deployer.core.errors import (
     PluginError,
     StepFailed,
 )
+from deployer.core.model.plan import Route
 from deployer.core.model.records import (
     App,
     Deployment,

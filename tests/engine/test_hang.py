@@ -13,7 +13,8 @@ import pytest
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Document, Operation, Status
 from deployer.core.operations import dispatcher, rollout, runner
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
+from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import Cancelled, Interrupted, OperatorNeeded, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
@@ -555,8 +556,8 @@ def test_a_health_checker_that_hangs_is_named_and_called_once(world: World, monk
     deaf = Deaf()
     world.stop()
     world.settings = dataclasses.replace(world.settings, timeout=2.0)
-    registry = plugins.load(world.settings)
-    world.start(dataclasses.replace(registry, health_checkers={"deaf": plugins.Entry(deaf, "tests", "1", "deaf")}))
+    registry = load_plugins(world.settings)
+    world.start(dataclasses.replace(registry, health_checkers={"deaf": Entry(deaf, "tests", "1", "deaf")}))
     found = world.ended(world.deploy(**{**HEALTHY, "healthCheckType": "deaf"}), Status.FAILURE)
     deaf.go.set()
     assert "health checker deaf" in world.log(found.id)
@@ -582,8 +583,8 @@ class Picky(HealthChecker):
 def test_a_health_checker_gets_the_descriptors_options_and_may_do_without_a_path(world: World) -> None:
     picky = Picky()
     world.stop()
-    registry = plugins.load(world.settings)
-    world.start(dataclasses.replace(registry, health_checkers={"picky": plugins.Entry(picky, "tests", "1", "picky")}))
+    registry = load_plugins(world.settings)
+    world.start(dataclasses.replace(registry, health_checkers={"picky": Entry(picky, "tests", "1", "picky")}))
     fields = {**HEALTHY, "healthCheckType": "picky", "healthCheckPath": None}
     with pytest.raises(Invalid, match=r"healthCheckOptions\.word"):
         world.deploy(**fields)

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from deployer.core import descriptor as descriptors
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE, Kind
-from deployer.core.contract.providers import Backend, Route
 from deployer.core.contract.versions import WorkloadContext
 from deployer.core.descriptor import frontend_port
 from deployer.core.errors import Invalid, KubeAlreadyExists, KubeError
 from deployer.core.model.names import versioned_name
+from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document
 from deployer.plugins.ingress_nginx import render
 from deployer.toolkit import manifests

@@ -31,7 +31,7 @@ from deployer.core.model.records import (
     StoredDescriptor,
 )
 from deployer.core.operations import rollout
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from support import late
 from support.forkserver import Channel
@@ -275,4 +275,4 @@ def report(world: World) -> dict[str, Any]:
 # What is imported only when it comes to that; here once for all children.
 for name in ("kubernetes.client", "kubernetes.config"):
     importlib.import_module(name)
-plugins.load(Settings())
+load_plugins(Settings())

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.ingress import IngressProvider, RouteContext, RouteState
 from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import IngressProvider, RouteContext, RouteState
 from deployer.core.contract.versions import Running, Selection, Versions
 from deployer.core.errors import ForeignObject, KubeError, PluginError, StepFailed
 from deployer.core.model.names import versioned_name

@@ -12,21 +12,16 @@ from typing import cast
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
+from deployer.core.contract.environment import EnvContext
+from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.kube import KubeAccess, KubeReader
-from deployer.core.contract.providers import (
-    Backend,
-    EnvContext,
-    IngressProvider,
-    Phase,
-    Preview,
-    Route,
-)
 from deployer.core.contract.store import Store
+from deployer.core.contract.strategy import Phase
 from deployer.core.contract.versions import Versions, WorkloadContext
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
 from deployer.core.errors import StepFailed
 from deployer.core.model.names import versioned_name
-from deployer.core.model.plan import PinnedSettings, ProviderRef
+from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.operations.planning import injection, strategies
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
