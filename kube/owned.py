@@ -25,6 +25,7 @@ from deployer.core.errors import (
     KubeUnavailable,
     StepFailed,
 )
+from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document
 from deployer.kube.adoption import original_ingress
 from deployer.kube.client import KubeClient
@@ -40,7 +41,6 @@ from deployer.kube.ownership import (
     ROLE_CONTROLLER,
     ROLE_VERSIONED_SERVICE,
     is_original,
-    versioned_name,
 )
 from deployer.kube.pods import event_time, name_of
 
@@ -440,7 +440,7 @@ class OwnedKube(KubeAccess):
 
 def find_owned(client: KubeClient, owner: Owner, scope: CancelScope | None = None) -> list[tuple[Kind, str]]:
     """(kind, name) of what the API server has of exactly `owner.deployment`, in the order of removal; of the kinds that
-    ship with the Deployer. For a deployment of which no ledger is left."""
+    ship with the Deployer. For a deployment of which no inventory is left."""
     out: list[tuple[Kind, str]] = []
     notes = {
         ANNOTATION_INSTANCE: owner.instance,

@@ -8,8 +8,8 @@ import time
 from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
 from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
 from deployer.core.errors import OperatorNeeded
+from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
-from deployer.kube import ownership
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
 from deployer.toolkit.host_ownership import require_free
 from deployer.toolkit.workload import await_serving, leads_to, require_ready, route_back
@@ -243,7 +243,7 @@ class RemoveRoute(Step):
     def run(self, work: Work) -> Outcome:
         if not (work.ingress and work.plan.route):
             return Done()
-        host, versioned = work.plan.route.host, ownership.versioned_name(work.plan.app, work.plan.version)
+        host, versioned = work.plan.route.host, versioned_name(work.plan.app, work.plan.version)
         state = work.ingress.state(work.route())
         used = [b.service for b in state.backends if b.weight > 0] if state else []
         if used and versioned not in used:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deployer.core.contract.kinds import SERVICE
 from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
-from deployer.kube import ownership
+from deployer.core.model.names import service_name
 from deployer.kube.pods import name_of
 from deployer.toolkit.steps.route import SERVICE_HOLD, MovesTraffic, confirm
 from deployer.toolkit.workload import await_serving, put_service
@@ -57,7 +57,7 @@ class RemoveService(Step):
     phase = Phase.RETIRE
 
     def run(self, work: Work) -> Outcome:
-        name = ownership.service_name(work.plan.app)
+        name = service_name(work.plan.app)
         found = work.kube.get(SERVICE, name)
         selected = ((found or {}).get("spec", {}).get("selector") or {}).get("version")
         if selected not in (None, work.plan.version):
