@@ -28,8 +28,10 @@ from deployer.toolkit.health import transport as health_via
 from deployer.toolkit.health.runner import Rounds
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.steps.removal import AwaitPodsEnd, RemoveWorkload, retire_steps, undeploy_steps
+from deployer.toolkit.steps.rollback import rollback_steps
 from deployer.toolkit.steps.route import ReleaseRoute, RemoveRoute
 from deployer.toolkit.steps.service import RemoveService
+from deployer.toolkit.steps.watch import WatchVersion
 from deployer.toolkit.workload import delete_orphans, workload_labels
 
 
@@ -108,6 +110,12 @@ class KubernetesCluster(Cluster):
 
     def removal_steps(self) -> RemovalSteps:
         return UsualRemoval()
+
+    def rollback_steps(self, plan: Plan) -> list[Step]:
+        return rollback_steps(plan)
+
+    def watch_step(self, until: float) -> Step:
+        return WatchVersion(until, self._settings.watch_interval)
 
     def explained(self, error: StepFailed, plan: Plan, log: Callable[[], str]) -> StepFailed:
         if plan.previous is None or not plan.previous.service_object:

@@ -87,6 +87,13 @@ class Cluster(Protocol):
     def removal_steps(self) -> RemovalSteps:
         """The steps that removals consist of."""
 
+    def rollback_steps(self, plan: Plan) -> list[Step]:
+        """The usual way back to a version that is still warm: as in a deployment, but that nothing is started."""
+
+    def watch_step(self, until: float) -> Step:
+        """Parks until then (seconds since the epoch) as long as the version is well. It fails, saying why, when the
+        version does not serve as it should, confirmed."""
+
     def explained(self, error: StepFailed, plan: Plan, log: Callable[[], str]) -> StepFailed:
         """The same failure, with a hint where the cluster's own doing may be the reason. `log`: the deployment's."""
 

@@ -27,6 +27,11 @@ def is_active(pod: Document) -> bool:
     return not ended and not pod["metadata"].get("deletionTimestamp")
 
 
+def restarts(pod: Document) -> int:
+    """How often containers of the pod were started again."""
+    return sum(int(s.get("restartCount", 0)) for s in (pod.get("status") or {}).get("containerStatuses") or ())
+
+
 def is_ready(pod: Document) -> bool:
     """True when the pod is active and its Ready condition holds."""
     conditions = pod.get("status", {}).get("conditions") or ()
@@ -89,6 +94,25 @@ class NotReady(ClusterEvent):
     def has_come(self, found: Sequence[Document]) -> bool:
         """Not all of the pods are among them and ready."""
         return not self.uids <= {str(pod["metadata"]["uid"]) for pod in found if is_ready(pod)}
+
+
+@dataclass(frozen=True, slots=True)
+class Unsteady(ClusterEvent):
+    """The event that one of these pods is not ready any more, or that one of their containers was started again.
+
+    known  uid of each, with how often its containers had been started again
+    """
+
+    known: frozenset[tuple[str, int]]
+
+    @classmethod
+    def among(cls, pods: Sequence[Document], namespace: str, labels: Mapping[str, str]) -> Unsteady:
+        """For pods of one namespace that have these labels."""
+        return cls(POD, namespace, dict(labels), frozenset((str(p["metadata"]["uid"]), restarts(p)) for p in pods))
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        """Not all of the pods are among them as they were, and ready."""
+        return not self.known <= {(str(p["metadata"]["uid"]), restarts(p)) for p in found if is_ready(p)}
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,14 @@ class Strategy(Provider):
         """
         return plan.settings.hold
 
+    def rollback_steps(self, plan: Plan) -> Sequence[Step] | None:
+        """Steps that bring traffic back to a version whose workload is still there; None: the usual ones, which switch
+        as a deployment does.
+
+        `plan` is that version's own, but for what takes it back: `plan.previous` is the version that goes.
+        """
+        return None
+
     def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
         """Steps that remove the replaced version; None: the usual ones (`steps.retire_steps`)."""
         return None

@@ -73,8 +73,8 @@ ROLLBACK_TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 
 
 class OperationKind(StrEnum):
-    """What an operation does. Retire is what follows a switch: releasing, dropping, removing the replaced version. Watch
-    looks after the new version meanwhile. Rollback switches back to a version that is still warm."""
+    """What an operation does. Retire is what follows a switch: releasing, dropping, removing the replaced version.
+    Watch looks after the new version meanwhile. Rollback switches back to a version that is still warm."""
 
     DEPLOY = "deploy"
     UNDEPLOY = "undeploy"

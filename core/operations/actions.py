@@ -217,6 +217,13 @@ class Conclude:
     """The transaction that ends a removal."""
 
 
+@dataclass(frozen=True, slots=True)
+class Condemn:
+    """The version that is watched fails: have it rolled back."""
+
+    failure: Failure | None
+
+
 Action = (
     Close
     | Rest
@@ -235,6 +242,7 @@ Action = (
     | Commit
     | End
     | Conclude
+    | Condemn
 )
 
 

@@ -31,7 +31,7 @@ from deployer.core.model.records import (
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.executor import Executor
 from deployer.core.operations.invocation import Hung
-from deployer.core.operations.machine import PARK_LEAST
+from deployer.core.operations.machine import PARK_LEAST, is_aside
 from deployer.core.operations.observers import Observers
 from deployer.core.redaction import secrets_of
 
@@ -71,13 +71,13 @@ class _Queue:
             return None
         ordered = sorted(
             self.operations.values(),
-            key=lambda o: (not _is_aside(o), not o.target.drop, o.sequence, o.id),
+            key=lambda o: (not is_aside(o), not o.target.drop, o.sequence, o.id),
         )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        others = [o for o in ordered if not _is_aside(o)]
-        ordered = [*(o for o in ordered if _is_aside(o)), *others[:1]]
+        others = [o for o in ordered if not is_aside(o)]
+        ordered = [*(o for o in ordered if is_aside(o)), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:
@@ -88,11 +88,6 @@ class _Queue:
         awaited = operation.target.awaits
         ready = operation.id in self.early or (bool(awaited) and awaited not in self.operations)
         return 0.0 if ready else operation.due
-
-
-def _is_aside(operation: Operation) -> bool:
-    """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
-    return operation.kind is OperationKind.RETIRE or operation.target.released
 
 
 class Engine:
@@ -257,7 +252,8 @@ class Engine:
                 if o.deployment == deployment.id and o.kind is OperationKind.DEPLOY
             ]
         if executor is not None and executor.operation.deployment == deployment.id:
-            executor.cancel()
+            if executor.operation.kind is OperationKind.DEPLOY:
+                executor.cancel()
             return
         for operation in found:
             if operation.state is OperationState.QUEUED:
@@ -433,7 +429,10 @@ class Engine:
                 logger.warning("the lease of %s/%s could not be given back: %s", *app, error)
 
     def _check_cancelled(self, executor: Executor) -> None:
-        deployment = self._store.get(Deployment, executor.operation.deployment)
+        operation = executor.operation
+        deployment = (
+            self._store.get(Deployment, operation.deployment) if operation.kind is OperationKind.DEPLOY else None
+        )
         if deployment is not None and deployment.status is Status.UNDEPLOYING:
             executor.cancel()
 

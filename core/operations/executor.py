@@ -8,12 +8,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Change, Lease
-from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Strategy
 from deployer.core.errors import (
     Cancelled,
     Conflict,
@@ -55,7 +56,7 @@ from deployer.core.operations.handles import Handles
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
 from deployer.core.operations.journal import Journal
-from deployer.core.operations.planning import Planner, check_steps
+from deployer.core.operations.planning import Planner, check_steps, rollback
 from deployer.core.operations.removal import Removal, Todo
 from deployer.core.operations.transactions import Transactions
 
@@ -148,9 +149,10 @@ class Executor:
     def _read(self) -> None:
         """The records, once: under the lease nobody else changes them, but for what asks to be rid of a deployment."""
         self._deployment = self._store.get(Deployment, self.operation.deployment)
-        if self.operation.kind is OperationKind.DEPLOY:
+        if self.operation.kind in machine.SWITCHING:
             self._plan = self._store.get(Plan, self.operation.deployment)
-            if self.operation.state is OperationState.QUEUED and self._deployment is not None:
+            deploys = self.operation.kind is OperationKind.DEPLOY
+            if deploys and self.operation.state is OperationState.QUEUED and self._deployment is not None:
                 blocker = self._blocker(self._deployment)
                 self._progress = dataclasses.replace(self._progress, blocker=blocker)
 
@@ -214,22 +216,28 @@ class Executor:
                 self._give_up_undo(action)
             case actions.Clear():
                 return self._clear()
-            case actions.Commit():
-                plan = self._pinned
-                self._transact(
-                    lambda: self._transactions.committed(plan), state=OperationState.DONE, spent=self._budgets.spent
-                )
-            case actions.End(failure, ending):
-                self._transact(
-                    lambda: self._transactions.ended(failure, ending, self._plan),
-                    state=OperationState.DONE,
-                    spent=self._budgets.spent,
-                )
-            case actions.Conclude():
-                self._transact(lambda: self._transactions.concluded(ends=self._ends), state=OperationState.DONE)
             case actions.Close():
                 self._journal.write(state=OperationState.DONE)
+            case _:
+                self._finish(action)
         return Succeeded()
+
+    def _finish(self, action: actions.Action) -> None:
+        """The transactions with which an operation ends."""
+        changes = self._transactions
+        ends: Callable[[], Sequence[Change]]
+        match action:
+            case actions.Commit():
+                ends = partial(changes.committed, self._pinned)
+            case actions.End(failure, ending):
+                ends = partial(changes.ended, failure, ending, self._plan)
+            case actions.Conclude():
+                ends = partial(changes.concluded, ends=self._ends)
+            case actions.Condemn(failure):
+                ends = partial(changes.condemned, failure)
+            case _:
+                return
+        self._transact(ends, state=OperationState.DONE, spent=self._budgets.spent)
 
     @property
     def _pinned(self) -> Plan:
@@ -272,13 +280,18 @@ class Executor:
 
     def _decide(self) -> None:
         """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""
-        self._handles.log(f"deploying {self.operation.app} in namespace {self.operation.namespace}")
+        rolls_back = self.operation.kind is OperationKind.ROLLBACK
+        if not rolls_back:
+            self._handles.log(f"deploying {self.operation.app} in namespace {self.operation.namespace}")
         for _ in range(DECISIONS):
             deployment = self._store.get(Deployment, self.operation.deployment)
-            if deployment is None or deployment.status is not Status.DEPLOYING:
+            if deployment is None or deployment.status is not machine.SWITCHING[self.operation.kind]:
                 raise Cancelled("cancelled by request")
             with contextlib.suppress(StaleRevision):
-                self._pin(deployment)
+                if rolls_back:
+                    self._pin_rollback(deployment)
+                else:
+                    self._pin(deployment)
                 self._read()
                 return
         raise Conflict("the app was changed by others again and again while it was being decided; deploy again")
@@ -287,27 +300,44 @@ class Executor:
         app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
         known = app or App(namespace=deployment.namespace, app=deployment.app)
 
-        def decide(scope: CancelScope) -> tuple[Plan, App]:
-            planner = Planner(
-                store=self._store,
-                registry=self._dependencies.registry,
-                settings=self._dependencies.settings,
-                versions=self._dependencies.versions,
-                kube=self._handles.kube(deployment.id, scope),
-                log=self._handles.log,
-                conceal=lambda values: self._dependencies.redactor.register(deployment.id, values),
-                scope=scope,
-            )
-            return planner.decide(deployment, known)
-
-        plan, counted = self._invoker.call(self._dependencies.settings.expose_timeout, decide, cancellable=True)
+        plan, counted = self._invoker.call(
+            self._dependencies.settings.expose_timeout,
+            lambda scope: self._planner(scope).decide(deployment, known),
+            cancellable=True,
+        )
         changes = self._transactions.decided(deployment, app, counted, plan)
         self._journal.write(*changes, state=OperationState.RUNNING, due=0.0, target=NOTHING)
+
+    def _pin_rollback(self, deployment: Deployment) -> None:
+        app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
+        pinned = self._store.get(Plan, deployment.id)
+        if app is None or pinned is None:
+            raise StepFailed(f"nothing is known of version {deployment.version} any more", reason="NotWarm")
+        plan = self._invoker.call(
+            self._dependencies.settings.expose_timeout,
+            lambda scope: rollback.decide(self._planner(scope), pinned, app, self._rollback_steps),
+            cancellable=True,
+        )
+        changes = self._transactions.decided_back(deployment, app, plan)
+        self._journal.write(*changes, state=OperationState.RUNNING, due=0.0)
+
+    def _planner(self, scope: CancelScope) -> Planner:
+        id = self.operation.deployment
+        return Planner(
+            store=self._store,
+            registry=self._dependencies.registry,
+            settings=self._dependencies.settings,
+            versions=self._dependencies.versions,
+            kube=self._handles.kube(id, scope),
+            log=self._handles.log,
+            conceal=lambda values: self._dependencies.redactor.register(id, values),
+            scope=scope,
+        )
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
     def _load(self) -> Succeeded:
-        if self.operation.kind is OperationKind.DEPLOY:
+        if self.operation.kind in machine.SWITCHING:
             todo: Todo | None = self._deploy_steps(self._pinned)
         else:
             removal = Removal(self._dependencies, self._handles, self._invoker)
@@ -321,16 +351,21 @@ class Executor:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
         name = plan.strategy.name
         strategy = self._dependencies.registry.strategy(name)
-        found = self._invoker.call(
-            self._dependencies.settings.expose_timeout, lambda _: check_steps(strategy.deploy_steps(plan), name)
-        )
+        rolls_back = self.operation.kind is OperationKind.ROLLBACK
+        find = (lambda: self._rollback_steps(strategy, plan)) if rolls_back else (lambda: strategy.deploy_steps(plan))
+        found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(find(), name))
         if [step.id for step in found] != [step.id for step in plan.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:
             self._handles.ingress(plan)
-        if self.operation.state is OperationState.RUNNING:  # nobody is asked for its health on the way back
+        if self.operation.state is OperationState.RUNNING and not rolls_back:
+            # Nobody is asked for its health on the way back.
             self._handles.health(plan)
         return [(step, plan) for step in found]
+
+    def _rollback_steps(self, strategy: Strategy, plan: Plan) -> Sequence[Step]:
+        own = strategy.rollback_steps(plan)
+        return own if own is not None else self._dependencies.cluster.rollback_steps(plan)
 
     def _run(self, id: str) -> Result:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
@@ -338,7 +373,7 @@ class Executor:
         if id not in self.operation.steps:
             self._apply(machine.started(self.operation, _facts(step), self._progress))
         self.event = None
-        outcome = self._run_in_time(step, plan, cancellable=self.operation.kind is OperationKind.DEPLOY)
+        outcome = self._run_in_time(step, plan, cancellable=self.operation.kind in machine.SWITCHING)
         if isinstance(outcome, Park):
             self.event = outcome.event
             return outcome
@@ -402,6 +437,8 @@ class Executor:
     # --- what no step removes ------------------------------------------------------------------------------------
 
     def _clear(self) -> Succeeded:
+        if self.operation.kind is OperationKind.ROLLBACK:
+            return Succeeded()  # the version to which it went back is draining again
         if self.operation.kind is OperationKind.DEPLOY:
             plan = self._pinned
             self._invoker.call(self._budgets.removal(plan), lambda scope: self._clearing.after_undo(plan, scope))
@@ -434,7 +471,9 @@ class Executor:
             cause = Cause.CHANGED
         else:
             cause = Cause.OTHER
-        if self.operation.kind is not OperationKind.DEPLOY:
+        if self.operation.kind is OperationKind.WATCH and not isinstance(error, StepFailed):
+            return Failed(cause, str(error))  # nobody knows how the version is
+        if self.operation.kind in (OperationKind.RETIRE, OperationKind.UNDEPLOY):
             return Failed(cause, str(error))
         return Failed(cause, str(error), self._failure(self._explained(error)))
 

@@ -32,6 +32,7 @@ from deployer.core.operations.actions import (
     Close,
     Commit,
     Conclude,
+    Condemn,
     Decide,
     End,
     Failed,
@@ -72,7 +73,15 @@ PARK_LEAST = 1.0
 OPERATION_AGAIN = Backoff(first=1.0, most=60.0)
 """Pauses between two attempts at an undo, an undeployment or a retirement."""
 
-REMOVING = {OperationKind.RETIRE: "retiring", OperationKind.UNDEPLOY: "undeploying"}
+REMOVING = {
+    OperationKind.RETIRE: "retiring",
+    OperationKind.UNDEPLOY: "undeploying",
+    OperationKind.WATCH: "watching",
+}
+"""What an operation is doing that moves no traffic."""
+
+SWITCHING = {OperationKind.DEPLOY: Status.DEPLOYING, OperationKind.ROLLBACK: Status.UNDEPLOYING}
+"""The kinds that move traffic, and the status of the deployment meanwhile."""
 
 
 # --- what comes next ----------------------------------------------------------------------------------------------
@@ -82,7 +91,7 @@ def next_action(
     operation: Operation, deployment: Deployment | None, plan: Plan | None, progress: Progress, now: float
 ) -> Action:
     """What to do now. `now`: seconds since the epoch. Raises StoreError for records that cannot be."""
-    if operation.kind is not OperationKind.DEPLOY:
+    if operation.kind not in SWITCHING:
         return _removing(operation, progress)
     if deployment is None:
         return Close()
@@ -98,7 +107,7 @@ def next_action(
 
 
 def _queued(operation: Operation, deployment: Deployment, progress: Progress, now: float) -> Action:
-    if deployment.status is Status.UNDEPLOYING:
+    if operation.kind is OperationKind.DEPLOY and deployment.status is Status.UNDEPLOYING:
         return End(None)
     if progress.verdict is not None:
         return End(progress.verdict.failure)
@@ -113,7 +122,7 @@ def _queued(operation: Operation, deployment: Deployment, progress: Progress, no
 def _going_on(operation: Operation, deployment: Deployment, progress: Progress, now: float) -> Action:
     if progress.steps is None:
         return LoadSteps()
-    if progress.cancelled or deployment.status is not Status.DEPLOYING:
+    if progress.cancelled or deployment.status is not SWITCHING[operation.kind]:
         return TurnBack()
     if operation.due > now and not operation.memory.get(AWAITS):
         return Rest(operation.due)  # only looked at early: parked, and everything that it needs is still there
@@ -166,10 +175,10 @@ def _removing(operation: Operation, progress: Progress) -> Action:
         return Begin()
     if not progress.fenced:
         return Fence()
-    if progress.idle:
-        return Close()
+    if progress.verdict is not None:
+        return Condemn(progress.verdict.failure)
     if progress.steps is None:
-        return LoadSteps()
+        return Close() if progress.idle else LoadSteps()
     if (step := _to_do(operation, progress.steps)) is not None:
         return Run(step.id)
     return Conclude() if progress.cleared else Clear()
@@ -197,7 +206,7 @@ def settle(operation: Operation, action: Action, result: Result, progress: Progr
         assert isinstance(action, Run)
         return _parked(operation, action.step, result, progress, now)
     if isinstance(result, Failed):
-        if operation.kind is OperationKind.DEPLOY:
+        if operation.kind in SWITCHING:
             return _deploying_failed(operation, action, result, progress, now)
         return _removing_failed(operation, result, progress, now)
     return _succeeded(operation, action, result, progress)
@@ -257,6 +266,8 @@ def _parked(operation: Operation, step: str, park: Park, progress: Progress, now
 
 def _removing_failed(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     """Never undone; tried until it is done, saying why it is not. Its steps begin anew."""
+    if operation.kind is OperationKind.WATCH and failed.failure is not None:
+        return Transition(progress=dataclasses.replace(progress, verdict=failed))
     what = "" if failed.cause is Cause.OPERATOR else f"{REMOVING[operation.kind]} is not finished: "
     return _again(operation, f"{what}{failed.why}", parked_state(operation), progress, now, steps={})
 
@@ -315,10 +326,14 @@ def _again(
 def parked_state(operation: Operation) -> OperationState:
     """The operation's state while it waits: a retirement stands in nobody's way then; an undeployment is awaited by
     what comes after it, until nothing is left of it but pods that end."""
-    if operation.kind is OperationKind.DEPLOY:
+    if operation.kind in SWITCHING:
         return operation.state
-    aside = operation.kind is OperationKind.RETIRE or operation.target.released
-    return OperationState.QUEUED if aside else OperationState.RUNNING
+    return OperationState.QUEUED if is_aside(operation) else OperationState.RUNNING
+
+
+def is_aside(operation: Operation) -> bool:
+    """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
+    return operation.kind in (OperationKind.RETIRE, OperationKind.WATCH) or operation.target.released
 
 
 def wait(now: float, seconds: float, least: float = 0.0) -> dict[str, Json]:

@@ -31,7 +31,16 @@ class Removal:
         """None: nothing is to be done; an empty list still ends the deployment. `others`: open ones of the app."""
         if operation.kind is OperationKind.RETIRE:
             return self._retirement(operation)
+        if operation.kind is OperationKind.WATCH:
+            return self._watch(operation)
         return self._undeployment(operation, others)
+
+    def _watch(self, operation: Operation) -> Todo | None:
+        app = self._store.get(App, f"{operation.namespace}/{operation.app}")
+        plan = self._store.get(Plan, operation.deployment)
+        if app is None or plan is None or app.live != operation.deployment:
+            return None  # another version is live by now, or none
+        return _on(plan, [self._dependencies.cluster.watch_step(operation.target.until)])
 
     def _retirement(self, operation: Operation) -> Todo:
         target = operation.target

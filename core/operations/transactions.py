@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from deployer.core.commands.host_claims import claim_hosts, ended_changes, finished
+from deployer.core.commands.rollbacks import ROLLED_BACK, back_to
 from deployer.core.contract.store import Change, Create, Update
 from deployer.core.errors import Cancelled
 from deployer.core.model.records import (
@@ -20,11 +21,12 @@ from deployer.core.model.records import (
     Plan,
     Status,
     new_id,
+    timestamp,
 )
 from deployer.core.model.target import Ending, Target
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.journal import Journal
-from deployer.core.operations.machine import wait
+from deployer.core.operations.machine import SWITCHING, wait
 
 
 class Transactions:
@@ -60,14 +62,17 @@ class Transactions:
         """The commit point: live, held, both statuses, and what is left to do. Raises Cancelled when somebody was
         quicker to want to be rid of the deployment."""
         deployment, app = self._store.get(Deployment, plan.deployment), self._app()
-        if deployment is None or app is None or deployment.status is not Status.DEPLOYING:
+        if deployment is None or app is None or deployment.status is not SWITCHING[self._operation.kind]:
             raise Cancelled("cancelled by request")
-        done = deployment.to(Status.DEPLOYED)
+        rolls_back = self._operation.kind is OperationKind.ROLLBACK
+        done = deployment.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
         taken = dataclasses.replace(
             app, live=plan.deployment, live_version=plan.version, held=app.live, held_version=app.live_version
         )
         changes: list[Change] = [Update(done), Update(taken), finished(done)]
         replaced = self._store.get(Deployment, app.live) if app.live else None
+        if rolls_back and replaced is not None and replaced.status is Status.DEPLOYED:
+            return [*changes, *self._rolled_back(replaced, plan)]
         if replaced is not None and replaced.status is Status.DEPLOYED:
             changes.append(Update(replaced.to(Status.UNDEPLOYING)))
         changes += [Create(operation) for operation in self.follow_up(plan)]
@@ -80,6 +85,45 @@ class Transactions:
             text = f"replaced by version {plan.version}; will be removed in {plan.settings.hold:g} s"
             changes.append(self._line(replaced.id, text))
         return changes
+
+    def _rolled_back(self, replaced: Deployment, plan: Plan) -> list[Change]:
+        """The version that goes has failed, whatever it was before: reason `RolledBack`."""
+        cause = self._operation.target.cause
+        by = f" by {self._operation.target.by}" if self._operation.target.by and not cause else ""
+        message = f"rolled back to version {plan.version}{by}" + (f": {cause}" if cause else "")
+        failure = Failure(reason=ROLLED_BACK, message=message)
+        gone = replaced.to(Status.FAILURE, rollback=True, failure=failure.to_document())
+        return [
+            Update(gone),
+            finished(gone),
+            *(Create(operation) for operation in self.follow_up(plan)),
+            self._line(plan.deployment, f"DEPLOYED: version {plan.version} is live again"),
+            self._line(replaced.id, f"FAILURE: {message}; will be removed in {plan.settings.hold:g} s"),
+        ]
+
+    def decided_back(self, deployment: Deployment, app: App, plan: Plan) -> list[Change]:
+        """What begins a rollback: the plan of the version that comes back, its hosts. Raises Conflict."""
+        changes: list[Change] = [Update(plan), Update(app)]
+        if plan.route:
+            changes += claim_hosts(self._store, self._dependencies.settings, plan.descriptor, preview="")
+        assert plan.previous is not None
+        said = f"rolling back from version {plan.previous.version} to version {plan.version}"
+        for id in (deployment.id, plan.previous.deployment):
+            changes.append(self._line(id, said))
+        return changes
+
+    def condemned(self, failure: Failure | None) -> list[Change]:
+        """The version that is watched fails: a rollback to the version before, when the descriptor wants that."""
+        app, failing = self._app(), self._store.get(Deployment, self._operation.deployment)
+        if app is None or failing is None or app.live != failing.id or failure is None:
+            return []
+        before = self._store.get(Deployment, app.held) if app.held else None
+        wanted = failing.descriptor.get("autoRollback", self._dependencies.settings.auto_rollback)
+        if before is None or before.status is not Status.UNDEPLOYING or not wanted:
+            why = "autoRollback is off" if before is not None and not wanted else "no version before it is warm"
+            return [self._line(failing.id, f"version {failing.version} fails ({failure.message}); {why}")]
+        said = f"version {failing.version} fails ({failure.message}); rolling back to version {before.version}"
+        return [self._line(failing.id, said), *back_to(self._store, before, cause=failure.message)]
 
     def follow_up(self, plan: Plan) -> list[Operation]:
         """What is left to do after the commit: release, drop, retire."""
@@ -94,7 +138,11 @@ class Transactions:
         operations = [self._retirement(plan.deployment, Target(drop=drop, previous=previous))] if drop else []
         target = Target(by=plan.deployment, previous=previous)
         hold, least = plan.settings.hold, plan.settings.minimum_hold
-        return [*operations, self._retirement(previous.deployment, target, hold=hold, least=least)]
+        operations.append(self._retirement(previous.deployment, target, hold=hold, least=least))
+        if self._operation.kind is OperationKind.DEPLOY and previous.deployment:
+            watch = self._operation_for(plan.deployment, OperationKind.WATCH)
+            operations.append(dataclasses.replace(watch, target=Target(until=self._dependencies.clock() + hold)))
+        return operations
 
     def ended(self, failure: Failure | None, ending: tuple[str, ...], plan: Plan | None) -> list[Change]:
         """The deployment did not come to be live: FAILURE, or UNDEPLOYED when it was cancelled, which is left to what
@@ -102,6 +150,8 @@ class Transactions:
         deployment = self._store.get(Deployment, self._operation.deployment)
         if deployment is None:
             return []
+        if self._operation.kind is OperationKind.ROLLBACK:
+            return self._not_back(deployment, failure)
         changes: list[Change] = []
         for uid in ending:
             assert plan is not None
@@ -114,6 +164,21 @@ class Transactions:
         elif not ending:
             said = "UNDEPLOYED: the deployment was cancelled"
             changes += [self._line(deployment.id, said), *ended_changes(self._store, deployment)]
+        return changes
+
+    def _not_back(self, deployment: Deployment, failure: Failure | None) -> list[Change]:
+        """A rollback that failed: what was live still is, and the other version drains again."""
+        app = self._app()
+        why = failure.message if failure else "the version is not there any more"
+        said = f"the rollback to version {deployment.version} failed, and nothing has changed: {why}"
+        said += f" ({failure.hint})" if failure and failure.hint else ""
+        changes: list[Change] = [self._line(deployment.id, said)]
+        if app is not None and app.live:
+            changes.append(self._line(app.live, said))
+        target = self._operation.target
+        if deployment.status is Status.UNDEPLOYING and target.previous is not None:
+            again = Target(by=app.live if app else "", previous=target.previous)
+            changes.append(Create(self._retirement(deployment.id, again, hold=self._dependencies.settings.proxysleep)))
         return changes
 
     # --- a removal -----------------------------------------------------------------------------------------------

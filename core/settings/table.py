@@ -167,6 +167,21 @@ class Settings:
         original="proxysleep",
         check=checks.between(0, _DAY),
     )
+    keep_warm: float = setting(
+        "seconds",
+        0.0,
+        "How long the old version is kept warm after the switch, for a rollback in a second; at least proxysleep.",
+        check=checks.between(0, 7 * _DAY),
+    )
+    auto_rollback: bool = setting(
+        "switch", True, "Roll back by itself a version that fails while the old one is still warm."
+    )
+    watch_interval: float = setting(
+        "seconds",
+        5.0,
+        "Time between two rounds of health checks of a version that has just taken over.",
+        check=checks.between(1, 3600),
+    )
     data_dir: Path = setting(  # noqa: RUF009 (it is a dataclasses.field)
         "path",
         defaults.state_dir,

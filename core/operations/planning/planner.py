@@ -57,7 +57,7 @@ class Planner:
         self._check_policy(descriptor)
         strategy = self.registry.strategy(descriptor["deploymentType"])
         ingress = self.registry.ingress()
-        live = self._live(app, ingress)
+        live = self.live(app, ingress)
         previous = live.pinned() if live else None
         version = self._version(deployment, app, live)
         replicas = self._replicas(descriptor, live)
@@ -82,23 +82,23 @@ class Planner:
             version=version,
             previous=previous,
             descriptor=descriptor,
-            strategy=self._ref("strategy", strategy.name),
-            ingress=self._ref("ingress", ingress.name) if ingress else None,
+            strategy=self.reference("strategy", strategy.name),
+            ingress=self.reference("ingress", ingress.name) if ingress else None,
             health=self._health(descriptor),
             objects=strategies.workload(strategy, context, self.versions),
             route=self._route(deployment, version, ingress, live),
             replicas=replicas,
             environment=environment,
-            budgets=self._budgets(descriptor),
+            budgets=self.budgets(descriptor),
         )
-        plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
+        plan = dataclasses.replace(plan, settings=self.pinned_settings(plan))
         plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
         steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
         plan = dataclasses.replace(plan, steps=tuple(map(strategies.planned, steps)))
         return plan, dataclasses.replace(app, highest=highest)
 
-    def _live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
+    def live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
         plan = self.store.get(Plan, app.live) if app.live else None
         return LiveVersions(self.registry, self.versions, self.kube, self.log, self.scope).find(app, plan, ingress)
 
@@ -115,14 +115,14 @@ class Planner:
 
     # --- providers -----------------------------------------------------------------------------------------------
 
-    def _ref(self, kind: str, name: str) -> ProviderRef:
+    def reference(self, kind: str, name: str) -> ProviderRef:
         return ProviderRef(**self.registry.ref(kind, name))
 
     def _health(self, descriptor: Document) -> ProviderRef | None:
         if not descriptor.get("useHealthCheck"):
             return None
         checker = self.registry.health_checker(descriptor["healthCheckType"])
-        return self._ref("health", checker.name)
+        return self.reference("health", checker.name)
 
     # --- what comes next -----------------------------------------------------------------------------------------
 
@@ -241,11 +241,11 @@ class Planner:
             options=descriptor.get("ingressOptions") or {},
             preview=self._preview(deployment, ingress),
             stable=bool(ingress.stable),
-            displaces=self._displaced(ingress, live),
+            displaces=self.displaced(ingress, live),
             path=descriptor.get("frontendPath") or "/",
         )
 
-    def _displaced(self, ingress: IngressProvider, live: LiveVersion | None) -> str:
+    def displaced(self, ingress: IngressProvider, live: LiveVersion | None) -> str:
         name = live.ingress.name if live and live.route and live.ingress else ""
         if not name or name == ingress.name:
             return ""
@@ -292,15 +292,16 @@ class Planner:
 
     # --- pinned numbers ------------------------------------------------------------------------------------------
 
-    def _budgets(self, descriptor: Document) -> dict[str, float]:
+    def budgets(self, descriptor: Document) -> dict[str, float]:
         return {
             Phase.START.name: start_timeout(descriptor, self.settings),
             Phase.VERIFY.name: self.settings.timeout,
             Phase.EXPOSE.name: self.settings.expose_timeout,
         }
 
-    def _pinned_settings(self, plan: Plan) -> PinnedSettings:
-        """`hold`: seconds for which the old version goes on serving, never below `minimum_hold` of the providers."""
+    def pinned_settings(self, plan: Plan) -> PinnedSettings:
+        """`hold`: seconds for which the old version goes on serving, or is kept warm, never below `minimum_hold` of the
+        providers."""
         names = (
             "proxysleep",
             "max_restarts",
@@ -313,7 +314,8 @@ class Planner:
         providers = {plan.ingress.name if plan.ingress else "", plan.displaced} - {""} if plan.route else set()
         minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
         least = max(map(float, minimum), default=0.0)
-        hold = max(self.settings.proxysleep, least)
+        warm = float(plan.descriptor.get("keepWarm", self.settings.keep_warm))
+        hold = max(self.settings.proxysleep, warm, least)
         return PinnedSettings(hold=hold, minimum_hold=least, **{name: getattr(self.settings, name) for name in names})
 
 

@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-LONGEST_DRAIN = 86_400.0
-"""Seconds for which a replaced version may be kept, as with the setting `proxysleep`."""
+LONGEST_DRAIN = 604_800.0
+"""Seconds for which a replaced version may be kept, as with the setting `keep_warm`."""
 
 
 def workload(strategy: Strategy, context: WorkloadContext, versions: Versions) -> Workload:

@@ -1,0 +1,40 @@
+"""Rollbacks: which version comes back, and the operation that brings it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from deployer.core.contract.store import Change, Create, Store, Update
+from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, new_id
+from deployer.core.model.target import Target
+
+ROLLED_BACK = "RolledBack"
+"""The reason of the failure of a version that was rolled back."""
+
+
+def back_to(store: Store, warm: Deployment, *, by: str = "", cause: str = "") -> list[Change]:
+    """The changes that queue a rollback to a version that is still warm: it is not retired meanwhile.
+
+    by     who asked for it
+    cause  why, in a sentence, when nobody did
+    """
+    changes: list[Change] = []
+    previous = None
+    for operation in store.find(Operation, tag="open", namespace=warm.namespace, app=warm.app):
+        mine = operation.deployment == warm.id and operation.kind is OperationKind.RETIRE
+        if mine and operation.target.previous is not None and not operation.target.drop:
+            previous = operation.target.previous
+            changes.append(Update(dataclasses.replace(operation, state=OperationState.DONE)))
+    return [
+        *changes,
+        Create(
+            Operation(
+                namespace=warm.namespace,
+                app=warm.app,
+                id=new_id(),
+                kind=OperationKind.ROLLBACK,
+                deployment=warm.id,
+                target=Target(by=by, cause=cause, previous=previous),
+            )
+        ),
+    ]
