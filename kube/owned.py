@@ -440,7 +440,7 @@ class OwnedKube(KubeAccess):
 
 def find_owned(client: KubeClient, owner: Owner, scope: CancelScope | None = None) -> list[tuple[Kind, str]]:
     """(kind, name) of what the API server has of exactly `owner.deployment`, in the order of removal; of the kinds that
-    ship with the Deployer. For a deployment of which no ledger is left."""
+    ship with the Deployer. For a deployment of which no inventory is left."""
     out: list[tuple[Kind, str]] = []
     notes = {
         ANNOTATION_INSTANCE: owner.instance,

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deployer.core.model.names import service_name as service_name  # noqa: PLC0414 - exported
-from deployer.core.model.names import versioned_name as versioned_name  # noqa: PLC0414 - exported
+from deployer.core.model.names import service_name, versioned_name
 
 ANNOTATION_INSTANCE = "kube-deployer/instance"
 ANNOTATION_APP = "kube-deployer/app"

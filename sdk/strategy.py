@@ -3,7 +3,7 @@
 from deployer.core.contract.kube import is_ready
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Strategy, Work
 from deployer.core.contract.versions import WorkloadContext
-from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload
+from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload, grace_of
 from deployer.core.model.records import Plan
 from deployer.kube.pods import controlled_by, has_controller, name_of
 from deployer.toolkit.health.step import VerifyHealth
@@ -22,7 +22,7 @@ from deployer.toolkit.steps.route import (
 )
 from deployer.toolkit.steps.service import MoveService, RemoveService
 from deployer.toolkit.steps.start import AwaitEndpoints, AwaitReady, StartWorkload
-from deployer.toolkit.workload import grace_of, own_controller, remove_orphans, require_ready, workload_labels
+from deployer.toolkit.workload import own_controller, remove_orphans, require_ready, workload_labels
 
 __all__ = [
     "AwaitEndpoints",

@@ -15,7 +15,7 @@ from deployer.core.contract.store import Store
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import OperatorNeeded, StepFailed
 from deployer.core.model.names import service_name, versioned_name
-from deployer.core.model.plan import Route
+from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient
@@ -68,6 +68,10 @@ class KubernetesCluster(Cluster):
         name = versioned_name(plan.app, plan.version)
         return [(SERVICE, name), (CONTROLLER, name)]
 
+    def named(self, app: str, version: str) -> Workload:
+        named = {"metadata": {"name": versioned_name(app, version)}}
+        return Workload(controller=named, versioned_service=named)
+
     def owned(self, owner: Owner, scope: CancelScope) -> list[Thing]:
         return find_owned(self._client, owner, scope)
 
@@ -105,10 +109,10 @@ class KubernetesCluster(Cluster):
     def removal_steps(self) -> RemovalSteps:
         return UsualRemoval()
 
-    def explained(self, error: StepFailed, plan: Plan, log: str) -> StepFailed:
+    def explained(self, error: StepFailed, plan: Plan, log: Callable[[], str]) -> StepFailed:
         if plan.previous is None or not plan.previous.service_object:
             return error
-        return service_links.explained(error, plan.descriptor, plan.objects.podspec, log)
+        return service_links.explained(error, plan.descriptor, plan.objects.podspec, log())
 
 
 def _selected(service: Document) -> str:
@@ -135,5 +139,5 @@ class UsualRemoval(RemovalSteps):
         found: dict[str, Step] = {"route": RemoveRoute(), "service": RemoveService()}
         return [step for name, step in found.items() if name in what]
 
-    def await_pods_end(self, controller: str) -> list[Step]:
-        return [AwaitPodsEnd(controller)]
+    def await_pods_end(self, controller: str, grace: float) -> list[Step]:
+        return [AwaitPodsEnd(controller, grace)]

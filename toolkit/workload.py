@@ -17,9 +17,6 @@ from deployer.kube.pods import controlled_by, has_controller, name_of, ready_end
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.readiness.explain import explain_not_ready
 
-PODS_GONE = 30.0
-"""Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
-
 
 def own_controller(work: Work, *, fresh: bool = False) -> Document:
     """This deployment's ReplicationController, from the informer; `fresh`: as the API server has it at this moment.
@@ -197,17 +194,6 @@ def remove_versioned_service(work: Work, *, original_ok: bool = False) -> None:
 def workload_labels(plan: Plan) -> dict[str, str]:
     """The labels of a version's pods."""
     return {"name": versioned_name(plan.app, plan.version), "app": plan.app, "version": plan.version}
-
-
-def grace_time(plan: Plan) -> float:
-    """Seconds that a version's pods may take to end once they are asked to."""
-    return grace_of(plan.objects.podspec)
-
-
-def grace_of(podspec: Document) -> float:
-    """Seconds that pods of this spec may take to end; Kubernetes' default is 30."""
-    grace = podspec.get("terminationGracePeriodSeconds", 30)
-    return float(grace if isinstance(grace, int | float) else 30)
 
 
 def remove_orphans(work: Work, pods: Sequence[Document]) -> None:

@@ -125,6 +125,10 @@ class Step(ABC):
     budget: float | None = None
     """Seconds that it may take, at most, if not what is left of its phase's; parking does not count."""
 
+    frees_app: bool = False
+    """While it is parked, as the last one of an undeployment, nothing is left of the version but pods that end: what
+    comes next for the app need not wait for them."""
+
     @abstractmethod
     def run(self, work: Work) -> Outcome:
         """Reach the goal, or return at once when it is reached."""

@@ -10,7 +10,7 @@ import pytest
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
-from deployer.core.operations import rollout
+from deployer.core.operations import clearing
 from deployer.kube.informer import Informers
 from deployer.toolkit.steps import removal, start
 from support.world import HEALTHY, PATIENCE, World, describe
@@ -22,7 +22,7 @@ SICK = {**HEALTHY, "env": {"FAIL": "1"}}
 @pytest.fixture(autouse=True)
 def impatient(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sick stays so, and pods with a finalizer do not end, however long anybody waits."""
-    monkeypatch.setattr(rollout, "PODS_PATIENCE", 0.3)
+    monkeypatch.setattr(clearing, "PODS_PATIENCE", 0.3)
     world.stop()
     world.settings = dataclasses.replace(world.settings, timeout=1.5)
     world.start()
@@ -222,7 +222,7 @@ def test_nobody_waits_for_the_pods_of_somebody_else(world: World) -> None:
 
 
 def test_nothing_is_left_to_wait_for_when_pods_end_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "PODS_PATIENCE", 30.0)
+    monkeypatch.setattr(clearing, "PODS_PATIENCE", 30.0)
     failed = world.ended(world.deploy(**SICK), Status.FAILURE)
     assert (world.names(), world.pods()) == ({}, {})
     assert not [o for o in world.store.find(Operation, tag="open") if o.kind is OperationKind.RETIRE]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deployer.core.model.records import Deployment, Plan, Status
-from deployer.core.operations import rollout
+from deployer.core.operations import machine
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
@@ -26,7 +26,7 @@ OLD = {"replicationcontrollers": {"shop-1"}, "services": {"shop", "shop-1"}}
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "HOLD_INTERVAL", 0.1)
+    monkeypatch.setattr(machine, "HOLD_INTERVAL", 0.1)
 
 
 class Own(Step):

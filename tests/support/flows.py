@@ -30,7 +30,7 @@ from deployer.core.model.records import (
     Status,
     StoredDescriptor,
 )
-from deployer.core.operations import rollout
+from deployer.core.operations import clearing
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from support import late
@@ -208,7 +208,7 @@ def run(channel: Channel) -> None:
         channel.write({"acknowledged": {what: id}})
 
     # What an undo leaves is left to an operation of its own in every flow, as if pods took their time.
-    rollout.PODS_PATIENCE = 0.0
+    clearing.PODS_PATIENCE = 0.0
     try:
         if job["part"] == "act":
             world.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deployer.core.contract.cluster import PODS_GONE
 from deployer.core.contract.kinds import POD, SERVICE
 from deployer.core.contract.kube import CONTROLLED_BY, Gone
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
@@ -14,8 +15,6 @@ from deployer.kube.pods import controller_uid, name_of, pods_left
 from deployer.toolkit.steps.route import RemoveRoute
 from deployer.toolkit.steps.service import RemoveService
 from deployer.toolkit.workload import (
-    PODS_GONE,
-    grace_time,
     leads_to,
     remove_controller,
     remove_orphans,
@@ -61,6 +60,7 @@ class RemoveWorkload(Step):
 
     id = "remove-workload"
     phase = Phase.RETIRE
+    frees_app = True
 
     def run(self, work: Work) -> Outcome:
         original_ok = not work.plan.deployment
@@ -72,7 +72,7 @@ class RemoveWorkload(Step):
             # The informer first, then the server itself: one that lags must not call pods gone that were just made.
             found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
             if left := pods_left(found, uid):
-                return _park(work, uid, left, work.kube.gone(POD, selector))
+                return _park(work, uid, left, work.kube.gone(POD, selector), work.plan.objects.grace_time)
             if uid:
                 work.log(f"removed {versioned_name(work.plan.app, work.plan.version)}")
             remove_orphans(work, found)
@@ -86,26 +86,27 @@ class AwaitPodsEnd(Step):
     id = "await-pods-end"
     phase = Phase.RETIRE
 
-    def __init__(self, controller: str) -> None:
-        """`controller`: the uid of the one that had them."""
+    def __init__(self, controller: str, grace: float) -> None:
+        """`controller`: the uid of the one that had them; `grace`: seconds that they have to end."""
         self._controller = controller
+        self._grace = grace
 
     def run(self, work: Work) -> Outcome:
         uid = self._controller
         selector = {CONTROLLED_BY: uid}
         found = work.kube.items(POD, selector) or work.kube.list(POD, workload_labels(work.plan))
         if left := pods_left(found, uid):
-            return _park(work, uid, left, work.kube.gone(POD, selector))
+            return _park(work, uid, left, work.kube.gone(POD, selector), self._grace)
         work.log("its pods have ended")
         return Done()
 
 
-def _park(work: Work, uid: str, left: Sequence[Document], event: Gone) -> Outcome:
+def _park(work: Work, uid: str, left: Sequence[Document], event: Gone, grace: float) -> Outcome:
     """Park until these pods have ended, at most for their grace time and some. Raises StepFailed after that."""
     if work.recall("controller", None) is None:
         work.remember("controller", uid or controller_uid(left[0]))
         work.log(f"waiting for its pods to end, {len(left)} left")
-    patience = grace_time(work.plan) + PODS_GONE
+    patience = grace + PODS_GONE
     if remaining := work.left("began", patience):
         return Park(work.now() + remaining, event=event)
     raise StepFailed(
