@@ -21,7 +21,7 @@ from deployer.toolkit import manifests
 from support.descriptors import changed, good
 from support.world import World
 
-LOOK = render.Look(revision_header="X-Deployer-Revision")
+LOOK = render.RenderConfig(revision_header="X-Deployer-Revision")
 
 
 def budget(examples: int, seconds: float) -> Any:
