@@ -21,6 +21,7 @@ from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
 from deployer.api.resources import deployments, descriptors, meta
 from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Document
 from deployer.core.redaction import Redactor
 
@@ -69,6 +70,7 @@ def create_app(
     # An answer without a body has no type either; the framework knows None, but does not say so.
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     errors.install(app, redactor.clean)
+    rollbacks = RollbackCommands(service)
     resources: dict[str, http.Resource] = {
         "/": meta.Start(secured=access is not None),
         "/healthz": meta.Healthz(),
@@ -81,9 +83,10 @@ def create_app(
         "/descriptors/validate": descriptors.Validation(service.descriptors),
         "/descriptors/{id}": descriptors.Descriptor(service.descriptors),
         "/deployments": deployments.Deployments(service),
-        "/deployments/{id}": deployments.Deployment(service),
+        "/deployments/{id}": deployments.Deployment(service, rollbacks),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
+        "/rollbacks": deployments.Rollbacks(service, rollbacks),
         "/stream/deployments/{id}/logs": meta.Stream(),
     }
     for route in routes.ROUTES:

@@ -82,5 +82,7 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/deployments/{id}", methods=_may("deployments", GET="get", PUT="create", DELETE="delete")),
     Route(path="/deployments/{id}/logs", methods=_may("deployments", GET="get")),
     Route(path="/deployments/{id}/healthcheckdata", methods=_may("deployments", GET="get")),
+    # It makes another version live, as a deployment does.
+    Route(path="/rollbacks", methods=_may("deployments", POST="create")),
     Route(path="/stream/deployments/{id}/logs", methods=_may("deployments", GET="get"), stream=True),
 )

@@ -53,6 +53,10 @@ class DeploymentView:
             return {**what, "status": deployment.status.value}
         return {**what, **{name: value for name, value in deployment.public().items() if name != "descriptor"}}
 
+    def details(self, more: Document) -> Document:
+        """The same, for those who may read descriptors; nothing for others."""
+        return more if self._descriptor else {}
+
     @contextmanager
     def checking(self) -> Iterator[None]:
         """Say no more of a stored descriptor's mistakes than the caller may see. Raises Invalid."""

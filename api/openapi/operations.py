@@ -356,10 +356,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="redeploy",
         tag="Deployments",
         summary="Deploy once more what this deployment deployed",
-        description="A new deployment of its copy of the descriptor. A body is not needed and not read.",
+        description="A new deployment of its copy of the descriptor; of a version that is still warm: a rollback to "
+        "it, whose `Location` is its own. A body is not needed and not read.",
         parameters=(ID, NAMESPACE, IF_MATCH),
         replies={202: _QUEUED},
-        problems=(400, 404, 412, 429, 503),
+        problems=(400, 404, 409, 412, 429, 503),
     ),
     ("/deployments/{id}", "DELETE"): Operation(
         id="undeploy",
@@ -375,6 +376,34 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
         replies={202: _json("Started.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")},
         problems=(400, 404, 409, 412, 503),
+    ),
+    ("/rollbacks", "POST"): Operation(
+        id="rollBack",
+        tag="Deployments",
+        summary="Go back to an earlier version",
+        description="To `to`, or to the version that was live before. One that is still warm is switched to at once, "
+        "with the pods that run; one that is gone is deployed once more, as it was. A deployment that is under way is "
+        "cancelled first; without `to`, that is all. The stored descriptor does not change.",
+        parameters=(
+            NAMESPACE,
+            ONE_APPNAME,
+            Parameter(
+                name="to",
+                description="The id of the deployment to go back to.",
+                schema={"type": "string", "format": "uuid"},
+                example=EXAMPLE_ID,
+            ),
+        ),
+        replies={
+            202: _json(
+                "Queued; the deployment is the one that will be live.",
+                "RollbackDeployment",
+                "Location",
+                "ETag",
+                reduced="DeploymentSummary",
+            )
+        },
+        problems=(400, 404, 409, 429, 503),
     ),
     ("/deployments/{id}/logs", "GET"): Operation(
         id="readLog",

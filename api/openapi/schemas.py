@@ -208,6 +208,32 @@ _RECORDS: dict[str, Any] = {
         failure={"$ref": f"{REF}Failure"},
         createdBy={"type": "string", "description": "Who asked for it, when that is known."},
         undeployedBy={"type": "string", "description": "Who asked for its end, when that is known."},
+        rollbackOf={
+            "type": "string",
+            "format": "uuid",
+            "description": "The deployment that this one deploys once more, as it was.",
+        },
+    ),
+    "RollbackDeployment": {
+        "description": "The deployment that will be live, and what is gone back to.",
+        "allOf": [
+            {"$ref": f"{REF}Deployment"},
+            {"type": "object", "required": ["rollback"], "properties": {"rollback": {"$ref": f"{REF}Rollback"}}},
+        ],
+    },
+    "Rollback": _object(
+        "What a rollback goes back to. The stored descriptor does not change by it.",
+        ("version", "warm", "images", "replicas", "environment", "descriptorUnchanged"),
+        version={"type": "string"},
+        warm={"type": "boolean", "description": "Its pods still run: one switch. Else it is deployed once more."},
+        images={"type": "array", "items": {"type": "string"}},
+        replicas={"type": "integer"},
+        environment={
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Names of the variables that injectors gave it.",
+        },
+        descriptorUnchanged={"type": "boolean", "const": True},
     ),
     "DeploymentSummary": _object(
         "A deployment for a caller who may not `get` (in lists: `list`) descriptors: without the copy of the "
@@ -223,6 +249,7 @@ _RECORDS: dict[str, Any] = {
         failure={"$ref": f"{REF}Failure"},
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
+        rollbackOf={"type": "string", "format": "uuid"},
     ),
     "DescriptorSummary": _object(
         "A descriptor for a caller who may not `get` descriptors.",

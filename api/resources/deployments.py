@@ -10,6 +10,7 @@ import falcon
 from deployer.api import http
 from deployer.api.views import DeploymentView
 from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Deployment as Record
 from deployer.core.model.records import Status
 
@@ -55,8 +56,9 @@ class Deployments(http.Resource):
 class Deployment(http.Resource):
     """One deployment."""
 
-    def __init__(self, service: DeploymentCommands) -> None:
+    def __init__(self, service: DeploymentCommands, rollbacks: RollbackCommands) -> None:
         self._service = service
+        self._rollbacks = rollbacks
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
@@ -64,10 +66,10 @@ class Deployment(http.Resource):
         _show(resp, self._service.deployment(http.namespace(req), id), view)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Queue a new deployment of the same descriptor copy."""
+        """Queue a new deployment of the same descriptor copy; of a version that is still warm: switch back to it."""
         namespace, view = http.namespace(req), DeploymentView(req)
         with view.checking():
-            deployment = self._service.redeploy(namespace, id, http.by(req), if_match=http.if_match(req))
+            deployment = self._rollbacks.redeploy(namespace, id, http.by(req), if_match=http.if_match(req))
         _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
@@ -76,6 +78,26 @@ class Deployment(http.Resource):
         view = DeploymentView(req, id)
         deployment = self._service.undeploy(namespace, id, purge, http.by(req), if_match=http.if_match(req))
         _accepted(resp, deployment, view)
+
+
+class Rollbacks(http.Resource):
+    """What is asked for when the live version is not wanted any more."""
+
+    def __init__(self, service: DeploymentCommands, rollbacks: RollbackCommands) -> None:
+        self._service = service
+        self._rollbacks = rollbacks
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Go back to `to`, or to the version before the live one; 202 with the deployment that will be live."""
+        namespace, app = http.namespace(req), http.required_app(req)
+        view = DeploymentView(req)
+        with view.checking():
+            rollback = self._rollbacks.roll_back(namespace, app, http.text(req, "to") or "", http.by(req))
+        _locate(resp, rollback.deployment)
+        http.about(resp, app, rollback.deployment.id)
+        shown = {**view.show(rollback.deployment), **view.details({"rollback": rollback.document()})}
+        http.send_record(resp, shown, 202)
+        http.set_revision(resp, rollback.deployment.revision)
 
 
 class Logs(http.Resource):

@@ -61,7 +61,12 @@ class DeploymentCommands:
         expect(f"deployment {id}", earlier.revision, if_match)
         return self._queue(self.descriptors.check(namespace, earlier.descriptor, stored=True), earlier.descriptor, by)
 
-    def _queue(self, document: Document, source: Document, by: str) -> Deployment:
+    def again(self, earlier: Deployment, by: str = "") -> Deployment:
+        """Queue a deployment of a version that was live once, as it was. Raises what `deploy` does."""
+        document = self.descriptors.check(earlier.namespace, earlier.descriptor, stored=True)
+        return self._queue({**document, "newVersion": earlier.version}, earlier.descriptor, by, rollback_of=earlier.id)
+
+    def _queue(self, document: Document, source: Document, by: str, rollback_of: str = "") -> Deployment:
         """`source` is the descriptor as it is shown, whose identity goes with the copy of it."""
         waiting = self.store.count(Deployment, tag=Status.DEPLOYING.value)
         if waiting >= self._queue_limit:
@@ -79,6 +84,7 @@ class DeploymentCommands:
             version=descriptors.version_of(document),
             descriptor_id=str(source.get("id", "")),
             created_by=by,
+            rollback_of=rollback_of,
         )
         operation = Operation(
             namespace=namespace,

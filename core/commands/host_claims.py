@@ -15,6 +15,7 @@ from deployer.core.model.records import (
     HostClaim,
     Operation,
     Plan,
+    Release,
     Status,
     StoredDescriptor,
     new_id,
@@ -25,7 +26,7 @@ from deployer.core.settings import Settings, www_twin
 def purge_changes(store: Store, deployment: Deployment) -> list[Change]:
     """What deletes a deployment's record and all that hangs on it."""
     changes: list[Change] = [Delete(deployment)]
-    for kind in (Plan, HealthData):
+    for kind in (Plan, HealthData, Release):
         record = store.get(kind, deployment.id)
         if record is not None:
             changes.append(Delete(record))
@@ -140,4 +141,14 @@ def ended_changes(store: Store, deployment: Deployment) -> list[Change]:
     plan = store.get(Plan, deployment.id)
     if plan is not None:
         changes.append(Delete(plan))
+        if deployment.went_live:
+            release = Release(
+                namespace=plan.namespace,
+                app=plan.app,
+                deployment=plan.deployment,
+                version=plan.version,
+                replicas=plan.replicas,
+                environment=plan.environment,
+            )
+            changes.append(Create(release))
     return [*changes, Update(ended)] if end else changes

@@ -292,6 +292,24 @@ class HealthData(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release(Record):
+    """What a deployment that was live had pinned, for deploying it once more when its plan is gone.
+
+    environment   what the injectors gave, as core/v1 EnvVar
+    """
+
+    KIND: ClassVar[str] = "release"
+    deployment: str
+    version: str
+    replicas: int
+    environment: list[Document] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return self.deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Record):
     """A change of status that observers have yet to be told; written in the transaction of that change.
 
@@ -441,6 +459,7 @@ RECORDS: tuple[type[Record], ...] = (
     App,
     HostClaim,
     HealthData,
+    Release,
     Event,
     Plan,
     Operation,

@@ -352,8 +352,8 @@ class Executor:
         name = plan.strategy.name
         strategy = self._dependencies.registry.strategy(name)
         rolls_back = self.operation.kind is OperationKind.ROLLBACK
-        find = (lambda: self._rollback_steps(strategy, plan)) if rolls_back else (lambda: strategy.deploy_steps(plan))
-        found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(find(), name))
+        ask = partial(self._rollback_steps, strategy) if rolls_back else strategy.deploy_steps
+        found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(ask(plan), name))
         if [step.id for step in found] != [step.id for step in plan.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:

@@ -22,7 +22,7 @@ from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start
 from deployer.core.errors import StepFailed
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
-from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
+from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Release, Status
 from deployer.core.operations.planning import injection, strategies
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
 from deployer.core.plugin_manager.registry import Registry
@@ -60,8 +60,9 @@ class Planner:
         live = self.live(app, ingress)
         previous = live.pinned() if live else None
         version = self._version(deployment, app, live)
-        replicas = self._replicas(descriptor, live)
-        environment = self._environment(deployment, version)
+        release = self.store.get(Release, deployment.rollback_of) if deployment.rollback_of else None
+        replicas = release.replicas if release else self._replicas(descriptor, live)
+        environment = self._kept(deployment, release) if release else self._environment(deployment, version)
         context = WorkloadContext(
             descriptor=descriptor,
             version=version,
@@ -172,6 +173,14 @@ class Planner:
         if running != wanted:
             self.log(f"carrying over {running} replicas from version {live.version}, which was scaled to that")
         return running
+
+    def _kept(self, deployment: Deployment, release: Release) -> list[Document]:
+        """The variables that the injectors gave when that version was deployed first."""
+        environment = release.environment
+        self.conceal(set(values_of(environment)) - public_names(deployment.descriptor, release.version))
+        if environment:
+            self.log("environment as it was: " + ", ".join(sorted(variable["name"] for variable in environment)))
+        return environment
 
     # --- environment ---------------------------------------------------------------------------------------------
 
