@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from typing import cast
 
@@ -18,9 +19,13 @@ from deployer.core.model.records import App, Deployment, Operation, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
+from deployer.core.operations.machine import TOLD
 from deployer.core.operations.planning import blank_route
 
 logger = logging.getLogger(__name__)
+
+TOLD_MOST = 10
+"""Lines that an operation remembers to have said."""
 
 
 class Handles:
@@ -147,6 +152,14 @@ class Handles:
     def line(self, message: str) -> Append:
         """A log line for the transaction that makes it true."""
         return self._dependencies.deployment_log.line(self._operation.deployment, message)
+
+    def log_once(self, message: str) -> None:
+        """The same, but not at each attempt of the operation."""
+        told = self._operation.memory.get(TOLD, [])
+        if message not in told:
+            self.log(message)
+            memory = {**self._operation.memory, TOLD: [*told, message][-TOLD_MOST:]}
+            self._journal.operation = dataclasses.replace(self._operation, memory=memory)
 
     def log(self, message: str) -> None:
         """A line of the deployment's log; of the service's, for an operation without one."""

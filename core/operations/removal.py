@@ -101,7 +101,7 @@ class Removal:
         try:
             return self._invoker.call(self._dependencies.settings.expose_timeout, ask)
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
-            self._handles.log(f"{method} of strategy {name}: {error}; the usual steps are taken")
+            self._handles.log_once(f"{method} of strategy {name}: {error}; the usual steps are taken")
             return None
 
     def _known(self, plan: Plan) -> bool:
@@ -111,7 +111,7 @@ class Removal:
         try:
             self._handles.ingress(plan)
         except PluginError as error:
-            self._handles.log(f"the route of {plan.route.host} is left as it is: {error}")
+            self._handles.log_once(f"the route of {plan.route.host} is left as it is: {error}")
             return False
         return True
 
