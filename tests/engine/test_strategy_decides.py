@@ -231,6 +231,19 @@ def test_a_strategy_may_refuse_and_what_else_it_raises_names_it_and_hides_the_te
     assert (world.names(), world.pods()) == ({}, {})
 
 
+def test_a_value_that_a_strategy_gives_to_the_containers_is_secret_at_once(world: World) -> None:
+    def with_a_token(context: WorkloadContext) -> Workload:
+        made = render_workload(context)
+        made.controller["spec"]["template"]["spec"]["containers"][0]["env"].append({"name": "TOKEN", "value": SECRET})
+        return made
+
+    # An image of that name cannot be pulled, and the kubelet's message repeats it.
+    chosen = use(world, Strange(with_a_token))
+    failed = world.ended(world.deploy(image=f"nowhere/{SECRET}:1", **chosen), Status.FAILURE)
+    assert "ImagePull" in world.log(failed.id)
+    assert SECRET not in json.dumps(failed.failure) + world.log(failed.id)
+
+
 # --- drain ------------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from deployer.core.model.records import App, Deployment, Document, HostClaim, Pl
 from deployer.core.operations.planning import injection, strategies
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
 from deployer.core.plugin_manager.registry import Registry
-from deployer.core.redaction import public_names, values_of
+from deployer.core.redaction import public_names, secrets_of, values_of
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ MOST_SAID = 10
 class Planner:
     """Decides deployments of one app. Reads the cluster and the store; writes nothing.
 
-    conceal   is told the injected values, before anything else is done with them
+    conceal   is told the values of the environment, before anything else is done with them
     """
 
     store: Store
@@ -91,6 +91,7 @@ class Planner:
             environment=environment,
             budgets=self._budgets(descriptor),
         )
+        self.conceal(secrets_of(descriptor, plan))  # what a strategy gives to the containers, too
         plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
         plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
         steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)

@@ -25,9 +25,7 @@ LONGEST_DRAIN = 86_400.0
 
 def workload(strategy: Strategy, context: WorkloadContext, versions: Versions) -> Workload:
     """The manifests of the new version, the strategy's own or the usual ones. Raises StepFailed."""
-    lent = dataclasses.replace(
-        context, descriptor=copy.deepcopy(context.descriptor), environment=copy.deepcopy(list(context.environment))
-    )
+    lent = copy.deepcopy(context)
     own = _asked(strategy, "workload", lambda: strategy.workload(lent))
     if own is None:
         return versions.render(context)
