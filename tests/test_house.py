@@ -17,11 +17,8 @@ LINES = 500
 MODULES = 12
 LAYERS = 8
 
-# What is not there yet; whoever gets it there takes the line out.
-LONGER = {"core/commands/deployment_commands.py"}
 FULLER = {"core/operations"}
-NOT_YET = {"deployer.core.commands.deployment_commands"}
-"""Imports of libraries that the core is to be free of."""
+"""Folders that show more for now; whoever sorts one takes it out."""
 
 
 def modules() -> Iterator[Path]:
@@ -53,7 +50,7 @@ def test_the_rooms_are_there() -> None:
 
 def test_no_module_is_too_long() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules()}
-    assert {path for path, lines in lengths.items() if lines > LINES} == LONGER
+    assert {path: lines for path, lines in lengths.items() if lines > LINES} == {}
 
 
 def test_no_folder_shows_too_many_modules() -> None:
@@ -80,5 +77,4 @@ def test_no_module_imports_itself_by_a_detour(graph: grimp.ImportGraph) -> None:
 def test_the_core_imports_no_library_for_network_or_store(graph: grimp.ImportGraph, library: str) -> None:
     found = graph.find_downstream_modules(library)
     assert found, f"nobody imports {library}: is this test asking for the right name?"
-    core = {module for module in found if module == "deployer.core" or module.startswith("deployer.core.")}
-    assert core == (NOT_YET if library in ("kubernetes", "urllib3") else set())
+    assert {module for module in found if module == "deployer.core" or module.startswith("deployer.core.")} == set()
