@@ -88,10 +88,6 @@ class Work:
             self.remember(key, began)
         return max(0.0, float(began) + seconds - now)
 
-    def check_cancelled(self) -> None:
-        """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
-        self.scope.check()
-
     def route(self, route: Route | None = None) -> RouteContext:
         """The context for the ingress provider, for the plan's own route or for another one."""
         chosen = route or self.plan.route
