@@ -32,6 +32,7 @@ from deployer.kube.ownership import (
     MANAGED_BY,
 )
 from deployer.testing.ingress.bench import APP, BUDGET, DEPLOYMENTS, PORT, Bench, Exhausted
+from deployer.toolkit.host_ownership import require_free
 
 Check = Callable[[Bench], None]
 
@@ -482,6 +483,29 @@ def another_apps_objects_are_never_touched(bench: Bench) -> None:
     assert bench.objects() == {}
 
 
+def another_apps_host_is_found(bench: Bench) -> None:
+    """Before the switch, and named: an Ingress or HTTPRoute by the core, an object of another kind by `host_claims`.
+    An app's own objects are not in its way."""
+    bench.reset()
+    host, provider = bench.fresh_host(), bench.provider()
+    mine = bench.context(bench.route(host, "1"))
+    theirs = bench.context(bench.route(host, "1", app=f"{APP}-other"))
+    require_free(theirs, provider)
+    provider.prepare(mine)
+    bench.switch(provider, mine)
+    names = {f"{kind.kind} {o['metadata']['name']} in namespace {bench.namespace}" for kind, o in bench.raw()}
+    try:
+        require_free(theirs, provider)
+    except StepFailed as error:
+        assert error.reason == "HostTaken", f"it fails as {error.reason}: {error}"
+        assert any(name in str(error) for name in names), f"the refusal does not name the object: {error}"
+    else:
+        raise AssertionError(f"another app's route has {host}, and host_claims() does not tell of it")
+    require_free(mine, provider)
+    provider.remove(mine)
+    require_free(theirs, provider)
+
+
 def an_earlier_holder_writes_nothing_more(bench: Bench) -> None:
     """After `fence` with a higher epoch, `switch` and `remove` with a lower one raise Fenced."""
     host, provider = _exposed(bench)
@@ -611,6 +635,7 @@ CHECKS: Sequence[Check] = (
     everything_is_marked_as_ours,
     a_foreign_route_is_never_touched,
     another_apps_objects_are_never_touched,
+    another_apps_host_is_found,
     an_earlier_holder_writes_nothing_more,
     what_others_add_at_the_same_time_is_kept,
     a_silent_data_plane_ends_at_the_deadline,

@@ -18,7 +18,8 @@ EXPORTS = {
     """,
     "ingress": """
         Address Answer Backend Capability DataPlane IngressProvider ORIGINAL_ANNOTATIONS Objection
-        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteContext RouteState Share ask
+        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteClaim
+        RouteContext RouteReader RouteState Share ask
         backends_behind claimants data_plane data_plane_schema ingress_hosts redirect_name require_only
         shares_of www_twin
     """,
