@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
@@ -13,7 +13,7 @@ from deployer.core.contract.kube import KubeAccess
 from deployer.core.contract.providers import IngressProvider, RouteContext
 from deployer.core.errors import DeployerError, KubeForbidden, Revoked, StepFailed
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager.calls import Invocation
+from deployer.core.plugin_manager.calls import Invocation, no_list
 from deployer.core.settings import www_twin
 
 logger = logging.getLogger(__name__)
@@ -114,10 +114,8 @@ def _claims(context: RouteContext, provider: IngressProvider, hosts: Sequence[st
         def ask() -> list[RouteClaim]:
             found = []
             claims = provider.host_claims(RouteReader(kube, context.log))
-            if not isinstance(claims, Iterable) or isinstance(claims, str):
-                missing = "; did you forget `return`?" if claims is None else ""
-                what = type(claims).__name__
-                raise StepFailed(f"{title} returned a {what} from host_claims(), not a list{missing}", hint=_HINT)
+            if wrong := no_list(claims):
+                raise StepFailed(f"host_claims() of {title} {wrong}", hint=_HINT)
             for claim in claims:
                 scope.check()
                 _check(claim, title)
