@@ -1,6 +1,6 @@
 """For authors of strategies: what they implement and get, and the steps that ship with the Deployer."""
 
-from deployer.core.contract.providers import Done, Outcome, Park, Phase, Step, Strategy, Work
+from deployer.core.contract.providers import Done, Duty, Outcome, Park, Phase, Step, Strategy, Work
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload
 from deployer.core.model.records import Plan
 from deployer.kube.pods import controlled_by, has_controller, is_ready, name_of
@@ -35,6 +35,7 @@ __all__ = [
     "ConfirmRoute",
     "DisplaceRoute",
     "Done",
+    "Duty",
     "MoveService",
     "Outcome",
     "Park",

@@ -11,6 +11,7 @@ from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVIC
 from deployer.core.contract.kube import CONTROLLED_BY, Gone
 from deployer.core.contract.providers import (
     Done,
+    Duty,
     IngressProvider,
     Outcome,
     Park,
@@ -213,6 +214,7 @@ class SwitchRoute(_MovesTraffic):
     phase = Phase.EXPOSE
     disturbs = True
     exposes = True
+    fulfils = (Duty.ROUTE,)
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:
@@ -374,6 +376,7 @@ class MoveService(_MovesTraffic):
     phase = Phase.CONFIRM
     disturbs = True
     exposes = True
+    fulfils = (Duty.SERVICE,)
 
     def run(self, work: Work) -> Outcome:
         wanted = work.plan.objects.service

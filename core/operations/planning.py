@@ -33,6 +33,7 @@ from deployer.core.errors import ForeignObject, KubeError, KubeForbidden, Plugin
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.operations import injection
+from deployer.core.operations.duties import require_fulfilled
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import public_names, values_of
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
@@ -100,6 +101,7 @@ class Planner:
         )
         plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
+        require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
         plan = dataclasses.replace(plan, steps=tuple(map(_planned, steps)))
         return plan, dataclasses.replace(app, highest=highest)

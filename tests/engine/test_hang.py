@@ -22,6 +22,7 @@ from deployer.sdk.strategy import (
     AwaitReady,
     CheckUnused,
     Done,
+    MoveService,
     Outcome,
     Park,
     Phase,
@@ -97,7 +98,7 @@ def config_map(work: Work) -> Document:
 
 def odd(run: Callable[[Work], Any], undo: Callable[[Work], None] = lambda work: None) -> Strategy:
     """Starts the workload, then does what a test wants."""
-    return Steps("odd", lambda plan: [StartWorkload(), AwaitReady(), Odd(run, undo)])
+    return Steps("odd", lambda plan: [StartWorkload(), AwaitReady(), Odd(run, undo), MoveService()])
 
 
 def fail(work: Work) -> Outcome:

@@ -31,7 +31,7 @@ EXPORTS = {
         CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange
     """,
     "strategy": """
-        AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
+        AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done Duty MoveService Outcome
         Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
         RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload
         await_endpoints await_pods_gone await_return controlled_by grace_of has_controller in_time is_ready
