@@ -25,14 +25,14 @@ from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, 
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.plugin_manager import registry as plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.plugin_manager.loader import load_plugins
+from deployer.core.plugin_manager.registry import Entry, Registry
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
+from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
-from deployer.kube.transport import NotSent
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
@@ -94,7 +94,7 @@ class SandboxedService:
 
     # --- life ----------------------------------------------------------------------------------------------------
 
-    def start(self, registry: plugins.Registry | None = None) -> None:
+    def start(self, registry: Registry | None = None) -> None:
         """Start the service on the same store as before."""
         life = self._life = _Life()
         self.store = _MortalStore(self.settings.data_dir / "deployer.db", life)
@@ -128,8 +128,8 @@ class SandboxedService:
             self.store.close,
         ]
 
-    def _load(self) -> plugins.Registry:
-        registry = plugins.load(self.settings, entry_points=self.entry_points)
+    def _load(self) -> Registry:
+        registry = load_plugins(self.settings, entry_points=self.entry_points)
         for kind, given in self.providers.items():
             added = {provider.name: Entry(provider, "tests", "1", provider.name) for provider in given}
             entries: dict[str, Any] = {kind: {**getattr(registry, kind), **added}}

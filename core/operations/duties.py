@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from deployer.core.contract.providers import Duty, Step
+from deployer.core.contract.strategy import Duty, Step
 from deployer.core.errors import StepFailed
 from deployer.core.model.records import Plan
 

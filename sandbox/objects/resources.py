@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deployer.sandbox import custom, defaults, patches, podsecurity, status
+from deployer.sandbox import status
 from deployer.sandbox.kinds import (
     CRD,
     NAMESPACE,
@@ -22,8 +22,9 @@ from deployer.sandbox.kinds import (
     name_suffix,
     timestamp,
 )
+from deployer.sandbox.objects import custom, defaults, patches, podsecurity
+from deployer.sandbox.objects.validation import Problems, validate
 from deployer.sandbox.store import Store
-from deployer.sandbox.validation import Problems, validate
 
 POLICIES = ("Foreground", "Background", "Orphan")
 OPTIONS = Kind("meta.k8s.io", "", "DeleteOptions")

@@ -2,8 +2,8 @@
 
 import base64
 
-from deployer.sandbox import custom
 from deployer.sandbox.kinds import CRD, ENDPOINT_SLICE, HTTP_ROUTE, NAMESPACE, POD, RC, SECRET, SERVICE, Kind, Object
+from deployer.sandbox.objects import custom
 from deployer.sandbox.status import ApiError
 
 
