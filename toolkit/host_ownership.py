@@ -75,6 +75,16 @@ def require_only(route_object: str, leads_to: Collection[str], expected: Collect
         )
 
 
+def www_twin_is_free(context: RouteContext, provider: IngressProvider, log: Callable[[str], None]) -> bool:
+    """May the other `www.` host of the route be redirected? False, with a line in the log, when it is taken."""
+    twin = www_twin(context.route.host)
+    # What could not be checked was said of the host itself already.
+    found = claimants(context.kube, [twin], lambda _: None, provider.contends)[twin]
+    if found:
+        log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
+    return not found
+
+
 def claimants(
     kube: KubeAccess, hosts: Collection[str], log: Callable[[str], None], counts: Callable[[Document], bool]
 ) -> dict[str, list[str]]:
