@@ -27,6 +27,20 @@ def is_active(pod: Document) -> bool:
     return not ended and not pod["metadata"].get("deletionTimestamp")
 
 
+def is_event(event: object) -> bool:
+    """Is it one of the three, of texts? All apps share the informer under whose lock it is asked: so it must be nothing
+    that a plugin made itself, and nothing that could raise."""
+    if not isinstance(event, Gone | Changed | NotReady) or type(event) not in (Gone, Changed, NotReady):
+        return False
+    if not isinstance(event.kind, Kind) or not isinstance(event.labels, Mapping):
+        return False
+    texts: list[object] = [event.namespace or "", *event.labels.keys(), *event.labels.values()]
+    texts += [event.name, event.resource_version] if isinstance(event, Changed) else []
+    if isinstance(event, NotReady):
+        texts += event.uids if isinstance(event.uids, frozenset) else [None]
+    return all(isinstance(text, str) for text in texts)
+
+
 def is_ready(pod: Document) -> bool:
     """True when the pod is active and its Ready condition holds."""
     conditions = pod.get("status", {}).get("conditions") or ()

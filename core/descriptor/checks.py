@@ -94,7 +94,7 @@ def _health_options(out: Document, rules: Rules) -> Iterator[Problem]:
 
 def _extensions(out: Document, rules: Rules) -> Iterator[Problem]:
     for plugin, options in out.get("extensions", {}).items():
-        path = f"extensions.{plugin}"
+        path = join("extensions", plugin)
         if plugin not in rules.extensions:
             yield Problem(path, f"no plugin of this name takes options{suggestion(plugin, rules.extensions)}")
         elif schemas := rules.extensions[plugin]:

@@ -8,6 +8,7 @@ from typing import Any
 from deployer.sandbox import status
 from deployer.sandbox.kinds import (
     CONFIG_MAP,
+    CRD,
     ENDPOINT_SLICE,
     HTTP_ROUTE,
     INGRESS,
@@ -141,6 +142,8 @@ def validate(kind: Kind, obj: Object, old: Object | None = None) -> None:
         _replication_controller(obj.get("spec") or {}, problems)
     elif kind is INGRESS:
         _ingress(obj.get("spec") or {}, problems)
+    elif kind is CRD:
+        _definition(obj, problems)
     elif kind is HTTP_ROUTE:
         _http_route(obj["spec"], problems)
     elif kind is ENDPOINT_SLICE and obj.get("addressType") not in ("IPv4", "IPv6", "FQDN"):
@@ -182,6 +185,29 @@ def _qualified(key: str, field: str, problems: Problems) -> None:
     elif slash:
         problems.name(field, prefix, SUBDOMAIN)
     problems.name(field, name, QUALIFIED)
+
+
+def _definition(obj: Object, problems: Problems) -> None:
+    """A CustomResourceDefinition, as far as it decides what is served."""
+    spec = obj["spec"] if isinstance(obj.get("spec"), dict) else {}
+    names = spec["names"] if isinstance(spec.get("names"), dict) else {}
+    given = spec["versions"] if isinstance(spec.get("versions"), list) else []
+    versions = [version if isinstance(version, dict) else {} for version in given]
+    for field, value in [("group", spec.get("group")), *((f"names.{n}", names.get(n)) for n in ("plural", "kind"))]:
+        if not value or not isinstance(value, str):
+            problems.required(f"spec.{field}")
+    if obj["metadata"]["name"] != f"{names.get('plural')}.{spec.get('group')}":
+        problems.invalid("metadata.name", obj["metadata"]["name"], 'must be spec.names.plural+"."+spec.group')
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        problems.unsupported("spec.scope", spec.get("scope", ""), ("Cluster", "Namespaced"))
+    for i, version in enumerate(versions):
+        if not version.get("name") or not isinstance(version.get("served"), bool):
+            problems.required(f"spec.versions[{i}].{'served' if version.get('name') else 'name'}")
+        schema = version.get("schema")
+        if not isinstance(schema, dict) or not schema.get("openAPIV3Schema"):
+            problems.required(f"spec.versions[{i}].schema.openAPIV3Schema")
+    if sum(version.get("storage") is True for version in versions) != 1:
+        problems.invalid("spec.versions", versions, "must have exactly one version marked as storage version")
 
 
 def _service(spec: Object, problems: Problems) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -100,6 +100,23 @@ def test_an_injected_secret_that_a_container_prints_is_hidden_in_the_log(world: 
             "environment injector one of tests 1 raised ValueError in environment()",
         ),
         ([Gives("one", [{"value": "nameless"}])], "EnvironmentFailed", "no environment variable"),
+        *(
+            (
+                [Gives("one", cast(Any, given))],
+                "EnvironmentFailed",
+                f"environment() of environment injector one of tests 1 {words}",
+            )
+            for given, words in (
+                (None, "returned None, not a list; did you forget `return`?"),
+                ({"A": SECRET_VALUE}, "returned something of type dict, not a list"),
+                (3, "returned something of type int, not a list"),
+            )
+        ),
+        (
+            [Gives("one", [{"name": "A" * 200_000, "value": 3}])],
+            "EnvironmentFailed",
+            f"gave environment variable {'A' * 80} with a value of type int, not str",
+        ),
         *(
             ([Gives("one", [given])], "EnvironmentFailed", f"environment injector one of tests 1 gave {words}")
             for given, words in (

@@ -18,7 +18,8 @@ EXPORTS = {
     """,
     "ingress": """
         Address Answer Backend Capability DataPlane IngressProvider ORIGINAL_ANNOTATIONS Objection
-        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteContext RouteState Share ask
+        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteClaim
+        RouteContext RouteReader RouteState Share ask
         backends_behind claimants data_plane data_plane_schema ingress_hosts redirect_name require_only
         shares_of www_twin www_twin_is_free
     """,
@@ -30,7 +31,7 @@ EXPORTS = {
         CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange
     """,
     "strategy": """
-        AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
+        AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done Duty MoveService Outcome
         Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
         RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload
         WorkloadContext await_endpoints await_pods_gone await_return controlled_by grace_of has_controller in_time

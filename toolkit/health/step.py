@@ -10,7 +10,7 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthRounds, Verdict
 from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import KubeAccess, is_active
-from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
+from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeadlineExceeded, StepFailed
 from deployer.core.model.records import Document
@@ -42,6 +42,7 @@ class VerifyHealth(Step):
 
     id = "verify-health"
     phase = Phase.VERIFY
+    fulfils = (Duty.HEALTH,)
 
     def run(self, work: Work) -> Outcome:
         if not work.plan.health:

@@ -23,7 +23,7 @@ from deployer.core.errors import StepFailed
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
-from deployer.core.operations.planning import injection, strategies
+from deployer.core.operations.planning import duties, injection, strategies
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import public_names, secrets_of, values_of
@@ -95,6 +95,7 @@ class Planner:
         plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
         plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
         steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)
+        duties.require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
         plan = dataclasses.replace(plan, steps=tuple(map(strategies.planned, steps)))
         return plan, dataclasses.replace(app, highest=highest)

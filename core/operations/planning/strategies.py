@@ -23,6 +23,13 @@ LONGEST_DRAIN = 86_400.0
 """Seconds for which a replaced version may be kept, as with the setting `proxysleep`."""
 
 
+LONGEST_ID = 200
+"""Characters of a step's id."""
+
+RESERVED = "engine"
+"""Under this id the core keeps its own notes of an operation."""
+
+
 def workload(strategy: Strategy, context: WorkloadContext, versions: Versions) -> Workload:
     """The manifests of the new version, the strategy's own or the usual ones. Raises StepFailed."""
     lent = copy.deepcopy(context)
@@ -58,6 +65,8 @@ def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list
         wrong = "gave no steps"
     elif not all(isinstance(id, str) and id for id in ids):
         wrong = "gave a step without an id"
+    elif not all(len(id) <= LONGEST_ID and id != RESERVED for id in ids if isinstance(id, str)):
+        wrong = f"gave a step whose id is longer than {LONGEST_ID} characters, or {RESERVED!r}, which is the core's own"
     elif len(set(ids)) != len(ids):
         wrong = "gave two steps of the same id"
     elif not all(phase in list(Phase) for phase in phases):
