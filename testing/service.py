@@ -45,8 +45,13 @@ PATIENCE = 30.0
 IMAGE = "sample/web:1"
 """The sandbox's sample: answers `version $APP_VERSION` on port 8080 and `/health` on 9999; see `sandbox/README.md`."""
 
-NGINX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.2}
-"""The table of the ingress provider `nginx` for a sandbox."""
+NGINX = {
+    "controller": "ingress-nginx/ingress-nginx-controller",
+    "revision_header": True,
+    "minimum_hold": 0.2,
+    "propagation_seconds": 0.4,
+}
+"""The table of the ingress provider `nginx` for a sandbox, whose ingress controller follows within 0.1 s."""
 
 
 class SandboxedService:

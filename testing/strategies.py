@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from deployer import sandbox
 from deployer.core.model.records import Deployment, Operation, Plan, Status
 from deployer.sdk.plugin import Provider
 from deployer.testing.service import HEALTHY, SandboxedService, describe
+
+logger = logging.getLogger(__name__)
 
 UNHEALTHY = {"env": {"FAIL": "1"}}
 """Fields of a descriptor whose version starts, becomes ready, and never becomes healthy."""
@@ -112,9 +115,11 @@ class StrategyBench:
     def drawn(self, writes: int) -> list[int]:
         """The writes, counted from 1, that a crash is tried before."""
         every = range(1, writes + 1)
-        if not self.points or self.points >= writes:
-            return list(every)
-        return sorted(random.Random(f"{self.seed} {self.strategy}").sample(every, self.points))
+        chosen = list(every)
+        if self.points and self.points < writes:
+            chosen = sorted(random.Random(f"{self.seed} {self.strategy}").sample(every, self.points))
+        logger.info("%s: %d of %d writes are tried", self.strategy, len(chosen), writes)
+        return chosen
 
 
 Check = Callable[[StrategyBench], None]
