@@ -25,8 +25,8 @@ from deployer.core.contract.store import Store
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
 from deployer.core.model.records import App
+from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.runner import Dependencies
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.plugin_manager.registry import Registry
@@ -36,6 +36,7 @@ from deployer.kube import client as kube_client
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
 from deployer.store.sqlite import SqliteStore
+from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 
 STORE_FILE = "deployer.db"
@@ -96,8 +97,7 @@ class Running:
                 redactor=redactor,
                 registry=self.registry,
                 settings=settings,
-                client=self.client,
-                informers=informers,
+                cluster=KubernetesCluster(self.client, informers, store, settings),
             ),
             metrics.ended,
         )

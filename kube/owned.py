@@ -7,10 +7,11 @@ import copy
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.cluster import Inventory
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
 from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Owner
 from deployer.core.errors import (
@@ -52,16 +53,6 @@ LOOK_AGAIN = Backoff(first=0.02, most=1.0)
 
 VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
 """Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
-
-
-class Inventory(Protocol):
-    """Keeps account of what each deployment makes, so that whatever happens it can be removed again."""
-
-    def making(self, deployment: str, kind: Kind, name: str) -> None:
-        """That object is about to be created; durable when this returns."""
-
-    def removed(self, deployment: str, kind: Kind, name: str) -> None:
-        """It is gone."""
 
 
 class OwnedKube(KubeAccess):

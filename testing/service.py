@@ -23,8 +23,8 @@ from deployer.core.contract.store import Change, Lease
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
+from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.runner import Dependencies
 from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.core.redaction import Redactor
@@ -35,6 +35,7 @@ from deployer.kube.informer import Informers
 from deployer.kube.transport import NotSent
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
+from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 
 T = TypeVar("T")
@@ -114,8 +115,7 @@ class SandboxedService:
             redactor=redactor,
             registry=self.registry,
             settings=self.settings,
-            client=self.client,
-            informers=self.informers,
+            cluster=KubernetesCluster(self.client, self.informers, self.store, self.settings),
             clock=self.clock(),
         )
         self.engine = Engine(dependencies)

@@ -219,12 +219,17 @@ def grace_of(podspec: Document) -> float:
 
 def remove_orphans(work: Work, pods: Sequence[Document]) -> None:
     """Pods that the controller made and somebody orphaned: the next one of its name would adopt them as its own."""
-    prefix = f"{ownership.versioned_name(work.plan.app, work.plan.version)}-"
+    delete_orphans(work.kube, work.plan, pods, work.log)
+
+
+def delete_orphans(kube: KubeAccess, plan: Plan, pods: Sequence[Document], log: Callable[[str], None]) -> None:
+    """See `remove_orphans`."""
+    prefix = f"{ownership.versioned_name(plan.app, plan.version)}-"
     for pod in pods:
         if has_controller(pod) or pod["metadata"].get("generateName") != prefix:
             continue
         try:
-            work.kube.delete_orphan(pod)
-            work.log(f"removed pod {name_of(pod)}, which had no controller any more")
+            kube.delete_orphan(pod)
+            log(f"removed pod {name_of(pod)}, which had no controller any more")
         except KubeForbidden as error:
-            work.log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")
+            log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")

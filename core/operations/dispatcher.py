@@ -28,11 +28,12 @@ from deployer.core.model.records import (
     Status,
     new_id,
 )
+from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.invocation import Hung
 from deployer.core.operations.observers import Observers
 from deployer.core.operations.removal import Removal
 from deployer.core.operations.rollout import Rollout
-from deployer.core.operations.runner import PARK_LEAST, Dependencies, Runner
+from deployer.core.operations.runner import PARK_LEAST, Runner
 from deployer.core.redaction import secrets_of
 
 logger = logging.getLogger(__name__)
@@ -401,7 +402,7 @@ class Engine:
             self._wake.set()
 
         with contextlib.suppress(Revoked):
-            self._listening[id] = self._dependencies.informers.get(event.kind, event.namespace).on_event(event, wake)
+            self._listening[id] = self._dependencies.cluster.on_event(event, wake)
 
     def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
         """Run it and return how long the app should be left alone (0 unless another process has the lease)."""

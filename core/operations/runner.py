@@ -6,21 +6,18 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.clock import SteadyClock
 from deployer.core.commands.host_claims import released
-from deployer.core.contract.health import Way
 from deployer.core.contract.kinds import CONTROLLER, SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.providers import (
     Done,
+    HealthRounds,
     IngressProvider,
     Outcome,
     Park,
@@ -30,8 +27,7 @@ from deployer.core.contract.providers import (
     Step,
     Work,
 )
-from deployer.core.contract.store import Append, Lease, Store
-from deployer.core.deployment_log import DeploymentLog
+from deployer.core.contract.store import Append, Lease
 from deployer.core.errors import (
     Conflict,
     DeadlineExceeded,
@@ -53,20 +49,12 @@ from deployer.core.model.records import (
     Plan,
     Status,
 )
+from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import blank_route
-from deployer.core.plugin_manager.registry import Registry
-from deployer.core.redaction import Redactor
-from deployer.core.settings import Settings
 from deployer.kube import ownership
-from deployer.kube.client import KubeClient
-from deployer.kube.informer import Informers
-from deployer.kube.owned import OwnedKube, find_owned
-from deployer.toolkit.dataplane import pods as backend
-from deployer.toolkit.health import transport as health_via
-from deployer.toolkit.health.runner import Rounds
 from deployer.toolkit.workload import PODS_GONE, grace_time
 
 logger = logging.getLogger(__name__)
@@ -94,20 +82,6 @@ SAID = "engine/said"
 
 FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
 """What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dependencies:
-    """What every operation needs, made once for the service."""
-
-    store: Store
-    deployment_log: DeploymentLog
-    redactor: Redactor
-    registry: Registry
-    settings: Settings
-    client: KubeClient
-    informers: Informers
-    clock: SteadyClock = field(default_factory=SteadyClock)
 
 
 class Runner:
@@ -284,7 +258,7 @@ class Runner:
         """
         kube = self._kube(deployment, scope)
         plan = self._store.get(Plan, deployment)
-        rest = self._inventory.left(plan) if plan else find_owned(self._dependencies.client, kube.owner, scope)
+        rest = self._inventory.left(plan) if plan else self._dependencies.cluster.owned(kube.owner, scope)
         app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
         if rest and app is not None and app.live == deployment and not live_too:
             raise OperatorNeeded(f"version {version} is live according to the store, so its objects stay")
@@ -294,7 +268,7 @@ class Runner:
         gone = [(kind, found) for kind, name, found in present if kube.delete(kind, name, deployment=deployment)]
         return [str(found["metadata"]["uid"]) for kind, found in gone if kind == CONTROLLER]
 
-    def _check_not_selected(self, kube: OwnedKube, deployment: str, version: str) -> None:
+    def _check_not_selected(self, kube: KubeAccess, deployment: str, version: str) -> None:
         """Raise OperatorNeeded when the unversioned Service leads to this version."""
         service = kube.get(SERVICE, ownership.service_name(self.operation.app))
         if service and kube.owned_by(service, deployment) and version:
@@ -336,7 +310,7 @@ class Runner:
 
     # --- handles -------------------------------------------------------------------------------------------------
 
-    def _kube(self, deployment: str, scope: CancelScope) -> OwnedKube:
+    def _kube(self, deployment: str, scope: CancelScope) -> KubeAccess:
         operation = self.operation
         app = self._store.get(App, f"{operation.namespace}/{operation.app}")
         keep = {app.live, app.held} if app else set()
@@ -352,7 +326,7 @@ class Runner:
             fencing_token=self._lease.token,
             keep=frozenset(keep - {deployment, ""}),
         )
-        return OwnedKube(self._dependencies.client, self._dependencies.informers, owner, scope, self._inventory)
+        return self._dependencies.cluster.access(owner, scope, self._inventory)
 
     def _work(self, step: Step, plan: Plan, scope: CancelScope) -> Work:
         """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""
@@ -374,21 +348,15 @@ class Runner:
             scope=scope,
             now=self._dependencies.clock,
             displaced=displaced,
-            ask_pods=backend.probe(self._way(), loopback=self._dependencies.settings.loopback_pods)
-            if plan.route
-            else None,
+            ask_pods=self._dependencies.cluster.ask_pods if plan.route else None,
         )
 
-    def _health(self, plan: Plan) -> Rounds | None:
+    def _health(self, plan: Plan) -> HealthRounds | None:
         """The pinned health checker's rounds. Raises PluginError when it is not there."""
         if not plan.health:
             return None
         checker = self._dependencies.registry.health_checker(plan.health.name)
-        return Rounds(checker, plan, self._store, self._dependencies.settings, self._way(), clean=self._clean)
-
-    def _way(self) -> Way:
-        """How pods are reached from here."""
-        return health_via.way(self._dependencies.settings, self._dependencies.client, os.environ)
+        return self._dependencies.cluster.health_rounds(checker, plan, self._clean)
 
     def _ingress(self, plan: Plan) -> IngressProvider | None:
         """The pinned provider. Raises PluginError when it is not there."""

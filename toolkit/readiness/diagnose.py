@@ -302,3 +302,22 @@ def await_pods_gone(
             return [pod for pod in found if not has_controller(pod)]
         rounds += 1
         kube.scope.pause(LOOK_AGAIN.after(rounds))
+
+
+def pods_after(kube: KubeAccess, labels: Mapping[str, str], patience: float) -> list[Document]:
+    """The pods with these labels once no controller owns any of them, or that many seconds have passed, as the server
+    itself has them then."""
+    end = time.monotonic() + patience
+    rounds = 0
+    while True:
+        kube.wait(
+            POD,
+            lambda pods: not pods_left(pods, "") or time.monotonic() >= end,
+            labels=labels,
+            recheck=max(0.01, end - time.monotonic()),
+        )
+        found = kube.list(POD, labels)
+        if not pods_left(found, "") or time.monotonic() >= end:
+            return found
+        rounds += 1
+        kube.scope.pause(LOOK_AGAIN.after(rounds))
