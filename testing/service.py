@@ -9,7 +9,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,6 @@ from deployer.core.model.records import Deployment, Document, Event, Operation, 
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.plugin_manager import registry as plugins
-from deployer.core.plugin_manager.registry import Entry
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
@@ -35,6 +34,7 @@ from deployer.kube.informer import Informers
 from deployer.kube.transport import NotSent
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
+from deployer.testing.plugins import load
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 
@@ -58,8 +58,9 @@ NGINX = {
 class SandboxedService:
     """A Deployer on the sandbox, in a namespace of its own. A context manager: it is started, and closed at the end.
 
-    providers   plugins to add to the installed ones, by kind: `{"strategies": [Mine()]}`
-    settings    fields of `Settings`
+    providers   to add to what the installed plugins provide: `[Mine()]`
+    modules     plugins to add, by the names that their entry points have: `{"mine": my_module}`
+    settings    fields of `Settings`; tables in `plugins` are added to that of `ingress_nginx`
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class SandboxedService:
         path: Path,
         namespace: str = "",
         *,
-        providers: dict[str, Sequence[Provider]] | None = None,
+        providers: Sequence[Provider] = (),
+        modules: Mapping[str, object] | None = None,
         **settings: Any,
     ) -> None:
         self.cluster = cluster
@@ -76,10 +78,11 @@ class SandboxedService:
         # Without a sandbox KUBECONFIG says which cluster it is; pods can be reached from where the tests run.
         where: dict[str, Any] = {"kubernetes": cluster.api, "loopback_pods": True} if cluster else {}
         defaults: dict[str, Any] = {"proxysleep": 0.0, "min_ready": 0.0, "timeout": 10.0}
-        defaults |= {"ingress": "nginx", "plugins": {"ingress_nginx": NGINX}}
-        defaults |= {} if cluster else {"health_via": "direct"}
+        defaults |= {"ingress": "nginx"} | ({} if cluster else {"health_via": "direct"})
+        settings["plugins"] = {"ingress_nginx": NGINX} | settings.get("plugins", {})
         self.settings = Settings(data_dir=path, own_namespace="", **where, **{**defaults, **settings})
-        self.providers = providers or {}
+        self.providers = list(providers)
+        self.modules = dict(modules or {})
         self.eyes: KubeClient = kube_client.connect(self.settings)
         with contextlib.suppress(KubeAlreadyExists):  # when another process takes up the same one
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
@@ -134,12 +137,7 @@ class SandboxedService:
         ]
 
     def _load(self) -> plugins.Registry:
-        registry = plugins.load(self.settings, entry_points=self.entry_points)
-        for kind, given in self.providers.items():
-            added = {provider.name: Entry(provider, "tests", "1", provider.name) for provider in given}
-            entries: dict[str, Any] = {kind: {**getattr(registry, kind), **added}}
-            registry = dataclasses.replace(registry, **entries)
-        return registry
+        return load(self.settings, providers=self.providers, modules=self.modules, entry_points=self.entry_points)
 
     def stop(self) -> None:
         """Stop the service in an orderly way, not the sandbox."""

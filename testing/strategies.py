@@ -4,7 +4,7 @@ No test framework is needed: `CHECKS` are functions that take a `StrategyBench` 
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     def test_my_strategy(check, cluster, tmp_path):
-        check(StrategyBench(cluster, tmp_path, "mine", providers={"strategies": [Mine()]}))
+        check(StrategyBench(cluster, tmp_path, "mine", providers=[Mine()]))
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StrategyBench:
     path: Path
     strategy: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    providers: dict[str, Sequence[Provider]] = field(default_factory=dict)
+    providers: Sequence[Provider] = ()
     points: int = 3
     seed: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)

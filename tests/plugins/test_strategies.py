@@ -13,8 +13,8 @@ from deployer.testing.strategies import CHECKS, Check, StrategyBench
 OPTIONS: dict[str, dict[str, Any]] = {
     "blue-green": {},
     "recreate": {},
-    # Two parts, with a scale-up between them; the second one is parked in.
-    "canary": {"steps": [{"weight": 10, "pause": 0}, {"weight": 60, "pause": 1}]},
+    # With a second pod, and a pause in which it is parked.
+    "canary": {"steps": [{"weight": 60, "pause": 1}]},
 }
 
 
