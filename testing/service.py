@@ -102,9 +102,11 @@ class SandboxedService:
 
     # --- life ----------------------------------------------------------------------------------------------------
 
-    def start(self, registry: plugins.Registry | None = None) -> None:
-        """Start the service on the same store as before."""
+    def start(self, registry: plugins.Registry | None = None, *, kill_at: int = 0) -> None:
+        """Start the service on the same store as before; with `kill_at` it dies before that write."""
         life = self._life = _Life()
+        if kill_at:
+            life.kill(kill_at)
         self.store = _MortalStore(self.settings.data_dir / "deployer.db", life)
         redactor = self.redactor = Redactor()
         self.deployment_log = DeploymentLog(self.store, redactor)
@@ -162,13 +164,17 @@ class SandboxedService:
         """How many writes there were since it was started."""
         return self._life.writes
 
-    def restart(self, *, without: str = "") -> None:
-        """Start another one on the same store; `without`: the strategy of that name was uninstalled meanwhile."""
+    def restart(self, *, without: str = "", kill_at: int = 0) -> None:
+        """Start another one on the same store.
+
+        without   the strategy of that name was uninstalled meanwhile
+        kill_at   it dies, too, before its `kill_at`-th write
+        """
         self._life.stopped()
         self.stop()
         registry = self._load()
         kept: dict[str, Any] = {name: entry for name, entry in registry.strategies.items() if name != without}
-        self.start(dataclasses.replace(registry, strategies=kept))
+        self.start(dataclasses.replace(registry, strategies=kept), kill_at=kill_at)
 
     def close(self) -> None:
         """Stop everything and remove the namespace."""
