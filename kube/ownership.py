@@ -1,4 +1,4 @@
-"""Whose an object is: names, labels and annotations. They are part of the contract with users, and with objects of the
+"""Whose an object is: labels and annotations. They are part of the contract with users, and with objects of the
 original deployer.
 """
 
@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from deployer.core.model.names import service_name as service_name  # noqa: PLC0414 - exported
+from deployer.core.model.names import versioned_name as versioned_name  # noqa: PLC0414 - exported
 
 ANNOTATION_INSTANCE = "kube-deployer/instance"
 ANNOTATION_APP = "kube-deployer/app"
@@ -20,16 +23,6 @@ ROLE_SERVICE = "service"
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "deployer"
-
-
-def versioned_name(app: str, version: str) -> str:
-    """Name of a version's ReplicationController and Service."""
-    return f"{app}-{version}"
-
-
-def service_name(app: str) -> str:
-    """Name of the Service that stays between deployments."""
-    return app
 
 
 def is_original(found: Mapping[str, Any], app: str) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from deployer import sandbox
-from deployer.core.contract.health import BODY_LIMIT, Address, Direct, HttpRequest, Way
+from deployer.core.contract.health import BODY_LIMIT, Address, HttpRequest, Way
 from deployer.core.errors import DeployerError
 from deployer.core.model.records import HealthData, Status
 from deployer.core.plugin_manager.calls import Invocation
@@ -30,6 +30,7 @@ from deployer.sdk.plugin import CancelScope, Document
 from deployer.testing.plugins import require_options
 from deployer.testing.pods import FakePod, Talk, answer, drip, drip_headers, hang
 from deployer.testing.service import HEALTHY, SandboxedService, describe
+from deployer.toolkit.health.transport import Direct
 
 WRONG = ("error", "redirect", "garbage", "nothing", "cut", "silence", "slow head", "slow body")
 """What pods answer that are healthy to hardly any checker; see `HealthBench.tolerates`."""

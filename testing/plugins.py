@@ -12,8 +12,9 @@ from deployer.core.commands.deployment_commands import rules
 from deployer.core.descriptor import examine
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.provider_calls import ProviderCalls
+from deployer.core.plugin_manager.registry import NO_INGRESS, Registry
 from deployer.core.settings import Settings
 from deployer.sdk.environment import EnvInjector
 from deployer.sdk.health import HealthChecker
@@ -72,7 +73,7 @@ def load(
     modules: Mapping[str, object] | None = None,
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
     complete: bool = True,
-) -> plugins.Registry:
+) -> Registry:
     """What is installed, and these as well. Raises AssertionError when one of these would be quarantined.
 
     providers    each is a plugin of its own, of the provider's name; it replaces an installed one of its kind and name
@@ -81,11 +82,11 @@ def load(
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     added: Any = [Given(name, module) for name, module in (modules or {}).items()]
-    registry = plugins.load(settings, entry_points=[*entry_points, *added], complete=complete)
-    found: list[plugins.Registry] = []
+    registry = load_plugins(settings, entry_points=[*entry_points, *added], complete=complete)
+    found: list[Registry] = []
     for provider in providers:
         alone: Any = Given(provider.name, _Plugin(provider))
-        found.append(plugins.load(settings, entry_points=[alone], strict=False))
+        found.append(load_plugins(settings, entry_points=[alone], strict=False))
     names = {given.name for given in added}
     ours = [p for p in registry.plugins if p.distribution == DISTRIBUTION.name and p.name in names]
     for plugin in [*ours, *(plugin for one in found for plugin in one.plugins)]:
@@ -100,7 +101,7 @@ def load(
 def problems_of(provider: Provider, kind: str, document: Document) -> list[Problem]:
     """What `POST /descriptors/` would say against a descriptor that chooses this provider. `kind` is `health` or `env`.
     Raises AssertionError when the provider cannot even be loaded, and PluginError when it cannot look."""
-    settings = Settings(own_namespace="", ingress=plugins.NO_INGRESS)
+    settings = Settings(own_namespace="", ingress=NO_INGRESS)
     registry = load(settings, providers=[provider], complete=False)
     normal, found = examine(document, namespace=None, rules=rules(registry, settings))
     return found or ProviderCalls(registry).problems([(kind, provider.name)], normal)

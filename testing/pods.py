@@ -10,6 +10,7 @@ from typing import Any
 
 from deployer.sdk.health import HealthTarget
 from deployer.sdk.plugin import CancelScope
+from deployer.toolkit.health.transport import Direct
 
 Talk = Callable[[socket.socket, bytes], object]
 """What a pod does with one connection, given the head of the request that came; the connection is closed after it."""
@@ -42,9 +43,16 @@ class FakePod:
 
     def target(self, path: str = "/health", **changes: Any) -> HealthTarget:
         """This pod as `HealthChecker.check` gets it; `changes` are fields of `HealthTarget`, `options` for one."""
-        values = {"name": "shop-1-x", "uid": "u1", "namespace": "shop", "address": self.address, "port": self.port}
+        values: dict[str, Any] = {
+            "name": "shop-1-x",
+            "uid": "u1",
+            "namespace": "shop",
+            "address": self.address,
+            "port": self.port,
+        }
         scope = changes.pop("scope", None) or CancelScope()
-        return HealthTarget(**{**values, "path": path, "scope": scope, "allow_loopback": True, **changes})
+        values |= {"path": path, "scope": scope, "way": Direct(), "allow_loopback": True}
+        return HealthTarget(**{**values, **changes})
 
     def __enter__(self) -> FakePod:
         return self

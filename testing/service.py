@@ -25,13 +25,13 @@ from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, 
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
+from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
-from deployer.kube.transport import NotSent
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
 from deployer.testing.plugins import load
@@ -102,7 +102,7 @@ class SandboxedService:
 
     # --- life ----------------------------------------------------------------------------------------------------
 
-    def start(self, registry: plugins.Registry | None = None, *, kill_at: int = 0) -> None:
+    def start(self, registry: Registry | None = None, *, kill_at: int = 0) -> None:
         """Start the service on the same store as before; with `kill_at` it dies before that write."""
         life = self._life = _Life()
         if kill_at:
@@ -138,7 +138,7 @@ class SandboxedService:
             self.store.close,
         ]
 
-    def _load(self) -> plugins.Registry:
+    def _load(self) -> Registry:
         return load(self.settings, providers=self.providers, modules=self.modules, entry_points=self.entry_points)
 
     def stop(self) -> None:

@@ -7,24 +7,29 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing
-from deployer.core.contract.health import Way
+from deployer.core.contract.health import HealthChecker, HealthRounds, Way
+from deployer.core.contract.ingress import ProbeResponse
 from deployer.core.contract.kinds import CONTROLLER, SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
-from deployer.core.contract.providers import HealthChecker, HealthRounds, ProbeResponse, Route, Step
 from deployer.core.contract.store import Store
+from deployer.core.contract.strategy import Step
 from deployer.core.errors import OperatorNeeded, StepFailed
+from deployer.core.model.names import service_name, versioned_name
+from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
 from deployer.core.settings import Settings
-from deployer.kube import ownership
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, find_owned
 from deployer.kube.pods import controller_uid, pods_left
-from deployer.toolkit import service_links, steps
+from deployer.toolkit import service_links
 from deployer.toolkit.dataplane import pods as backend
 from deployer.toolkit.health import transport as health_via
 from deployer.toolkit.health.runner import Rounds
 from deployer.toolkit.readiness import diagnose
+from deployer.toolkit.steps.removal import AwaitPodsEnd, RemoveWorkload, retire_steps, undeploy_steps
+from deployer.toolkit.steps.route import ReleaseRoute, RemoveRoute
+from deployer.toolkit.steps.service import RemoveService
 from deployer.toolkit.workload import delete_orphans, workload_labels
 
 
@@ -60,30 +65,34 @@ class KubernetesCluster(Cluster):
     # --- what belongs to a version -------------------------------------------------------------------------------
 
     def pinned(self, plan: Plan) -> list[Thing]:
-        name = ownership.versioned_name(plan.app, plan.version)
+        name = versioned_name(plan.app, plan.version)
         return [(SERVICE, name), (CONTROLLER, name)]
+
+    def named(self, app: str, version: str) -> Workload:
+        named = {"metadata": {"name": versioned_name(app, version)}}
+        return Workload(controller=named, versioned_service=named)
 
     def owned(self, owner: Owner, scope: CancelScope) -> list[Thing]:
         return find_owned(self._client, owner, scope)
 
     def fence(self, kube: KubeAccess, app: str) -> None:
-        kube.raise_fencing_token(SERVICE, ownership.service_name(app))
+        kube.raise_fencing_token(SERVICE, service_name(app))
 
     def selects(self, kube: KubeAccess, app: str, version: str) -> bool:
-        service = kube.get(SERVICE, ownership.service_name(app))
+        service = kube.get(SERVICE, service_name(app))
         return service is not None and kube.is_ours(service) and _selected(service) == version
 
     def remove_rest(self, kube: KubeAccess, things: Sequence[Thing], app: str, version: str) -> list[str]:
         present = [(kind, name, found) for kind, name in things if (found := kube.get(kind, name)) is not None]
         if present and version:
-            service = kube.get(SERVICE, ownership.service_name(app))
+            service = kube.get(SERVICE, service_name(app))
             if service and kube.owned_by(service, kube.owner.deployment) and _selected(service) == version:
                 raise OperatorNeeded(f"service {app} still selects version {version}, so its objects stay")
         gone = [(kind, found) for kind, name, found in present if kube.delete(kind, name)]
         return [str(found["metadata"]["uid"]) for kind, found in gone if kind == CONTROLLER]
 
     def await_pods_end(self, kube: KubeAccess, app: str, version: str, controller: str, log: Log) -> None:
-        diagnose.await_pods_gone(kube, controller, {"name": ownership.versioned_name(app, version)}, log)
+        diagnose.await_pods_gone(kube, controller, {"name": versioned_name(app, version)}, log)
 
     def pods_that_end(self, kube: KubeAccess, plan: Plan, patience: float, log: Log) -> set[str]:
         labels = workload_labels(plan)
@@ -100,10 +109,10 @@ class KubernetesCluster(Cluster):
     def removal_steps(self) -> RemovalSteps:
         return UsualRemoval()
 
-    def explained(self, error: StepFailed, plan: Plan, log: str) -> StepFailed:
+    def explained(self, error: StepFailed, plan: Plan, log: Callable[[], str]) -> StepFailed:
         if plan.previous is None or not plan.previous.service_object:
             return error
-        return service_links.explained(error, plan.descriptor, plan.objects.podspec, log)
+        return service_links.explained(error, plan.descriptor, plan.objects.podspec, log())
 
 
 def _selected(service: Document) -> str:
@@ -115,20 +124,20 @@ class UsualRemoval(RemovalSteps):
     """The shared steps of phase RETIRE."""
 
     def undeploy(self) -> list[Step]:
-        return steps.undeploy_steps()
+        return undeploy_steps()
 
     def retire(self) -> list[Step]:
-        return steps.retire_steps()
+        return retire_steps()
 
     def rest(self) -> list[Step]:
-        return [steps.RemoveWorkload()]
+        return [RemoveWorkload()]
 
     def release(self) -> list[Step]:
-        return [steps.ReleaseRoute()]
+        return [ReleaseRoute()]
 
     def drop(self, what: Sequence[str]) -> list[Step]:
-        found: dict[str, Step] = {"route": steps.RemoveRoute(), "service": steps.RemoveService()}
+        found: dict[str, Step] = {"route": RemoveRoute(), "service": RemoveService()}
         return [step for name, step in found.items() if name in what]
 
-    def await_pods_end(self, controller: str) -> list[Step]:
-        return [steps.AwaitPodsEnd(controller)]
+    def await_pods_end(self, controller: str, grace: float) -> list[Step]:
+        return [AwaitPodsEnd(controller, grace)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS, Kind
 from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import IngressProvider, RouteContext
 from deployer.core.errors import KubeForbidden, KubeNotFound, StepFailed
 from deployer.core.model.records import Document
 from deployer.core.settings import www_twin

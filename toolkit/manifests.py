@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from deployer.core.descriptor import MAX_NAME, health_port, ports
 from deployer.core.errors import StepFailed
+from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import Document
 from deployer.kube.ownership import (
@@ -25,8 +26,6 @@ from deployer.kube.ownership import (
     ROLE_CONTROLLER,
     ROLE_SERVICE,
     ROLE_VERSIONED_SERVICE,
-    service_name,
-    versioned_name,
 )
 
 IDENTITY_VARIABLES = ("APP_NAME", "APP_VERSION", "POD_NAMESPACE", "POD_NAME")

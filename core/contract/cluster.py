@@ -6,16 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.health import HealthChecker, HealthRounds
+from deployer.core.contract.ingress import ProbeResponse
 from deployer.core.contract.kinds import Kind
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
-from deployer.core.contract.providers import HealthChecker, HealthRounds, ProbeResponse, Route, Step
+from deployer.core.contract.strategy import Step
 from deployer.core.errors import StepFailed
+from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
 
 Thing = tuple[Kind, str]
 """An object of the app's namespace: its kind and its name."""
 
 Log = Callable[[str], None]
+
+PODS_GONE = 30.0
+"""Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
 
 
 class Inventory(Protocol):
@@ -52,6 +58,9 @@ class Cluster(Protocol):
     def pinned(self, plan: Plan) -> list[Thing]:
         """The objects that every plan has, which are in no inventory, in the order in which they are made."""
 
+    def named(self, app: str, version: str) -> Workload:
+        """The workload of a version of which nothing but its name is known."""
+
     def owned(self, owner: Owner, scope: CancelScope) -> list[Thing]:
         """What there is of exactly `owner.deployment`, in the order of removal; of the kinds that ship with the
         Deployer. For a deployment of which no plan is left."""
@@ -78,7 +87,7 @@ class Cluster(Protocol):
     def removal_steps(self) -> RemovalSteps:
         """The steps that removals consist of."""
 
-    def explained(self, error: StepFailed, plan: Plan, log: str) -> StepFailed:
+    def explained(self, error: StepFailed, plan: Plan, log: Callable[[], str]) -> StepFailed:
         """The same failure, with a hint where the cluster's own doing may be the reason. `log`: the deployment's."""
 
 
@@ -100,5 +109,5 @@ class RemovalSteps(Protocol):
     def drop(self, what: Sequence[str]) -> list[Step]:
         """What the new version has no more: `route`, `service`."""
 
-    def await_pods_end(self, controller: str) -> list[Step]:
-        """Wait for the pods of the controller that had this uid."""
+    def await_pods_end(self, controller: str, grace: float) -> list[Step]:
+        """Wait for the pods of the controller that had this uid, which have so many seconds to end."""

@@ -7,7 +7,7 @@ import re
 import traceback
 from collections.abc import Iterator
 
-from deployer.core.contract.providers import EnvContext, EnvInjector
+from deployer.core.contract.environment import EnvContext, EnvInjector
 from deployer.core.errors import Interrupted, StepFailed
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager.calls import Invocation

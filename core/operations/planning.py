@@ -14,23 +14,16 @@ from typing import cast
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
+from deployer.core.contract.environment import EnvContext
+from deployer.core.contract.ingress import IngressProvider, RouteContext, RouteState
 from deployer.core.contract.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.contract.kube import KubeAccess, KubeReader
-from deployer.core.contract.providers import (
-    Backend,
-    EnvContext,
-    IngressProvider,
-    Phase,
-    Preview,
-    Route,
-    RouteContext,
-    RouteState,
-    Step,
-)
 from deployer.core.contract.store import Store
+from deployer.core.contract.strategy import Phase, Step
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
 from deployer.core.errors import ForeignObject, KubeError, KubeForbidden, PluginError, StepFailed
-from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef
+from deployer.core.model.names import service_name, versioned_name
+from deployer.core.model.plan import Backend, PinnedSettings, PlannedStep, Preview, Previous, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
 from deployer.core.operations import injection
 from deployer.core.plugin_manager.registry import Registry
@@ -131,7 +124,7 @@ class Planner:
     def _live(self, app: App, ingress: IngressProvider | None) -> Live | None:
         """What the Service and the route select now. The cluster is the judge; a store that disagrees stops here."""
         plan = self.store.get(Plan, app.live) if app.live else None
-        service = self.kube.get(SERVICE, ownership.service_name(app.app))
+        service = self.kube.get(SERVICE, service_name(app.app))
         if service is not None and not (self.kube.is_ours(service) or ownership.is_original(service, app.app)):
             raise self.kube.foreign(SERVICE, service)
         selected = ((service or {}).get("spec", {}).get("selector") or {}).get("version", "")
@@ -143,7 +136,7 @@ class Planner:
         version = app.live_version or selected
         if not version:
             return None
-        name = ownership.versioned_name(app.app, version)
+        name = versioned_name(app.app, version)
         # Not from the informer: a script may have scaled it right before it deploys.
         controller = self.kube.get(CONTROLLER, name)
         if app.live:
@@ -343,7 +336,7 @@ class Planner:
             host=host,
             version=version,
             deployment=deployment.id,
-            backend=Backend(ownership.versioned_name(deployment.app, version), port),
+            backend=Backend(versioned_name(deployment.app, version), port),
             previous=previous,
             tls_secret=self._tls_secret(host, descriptor, live, ingress),
             redirect_www=bool(descriptor.get("redirectWww")),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
 from deployer.core.contract.kinds import (
     CONFIG_MAP,
     CONTROLLER,
@@ -24,8 +25,8 @@ from deployer.core.contract.kinds import (
     Kind,
 )
 from deployer.core.contract.kube import Owner
-from deployer.core.contract.providers import Backend, IngressProvider, PodAnswers, Preview, Route, RouteContext
 from deployer.core.errors import KubeConflict, KubeNotFound, Revoked
+from deployer.core.model.plan import Backend, Preview, Route
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect

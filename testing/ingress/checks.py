@@ -12,16 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.providers import (
-    Backend,
-    IngressProvider,
-    Preview,
-    RequestMatch,
-    Route,
-    RouteContext,
-    Share,
-)
+from deployer.core.contract.ingress import IngressProvider, RequestMatch, RouteContext, Share
 from deployer.core.errors import Cancelled, DeadlineExceeded, Fenced, ForeignObject, Interrupted, StepFailed
+from deployer.core.model.plan import Backend, Preview, Route
 from deployer.core.model.records import Document
 from deployer.kube.ownership import (
     ANNOTATION_APP,

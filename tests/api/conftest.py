@@ -25,11 +25,11 @@ from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.providers import Step, Strategy
 from deployer.core.contract.store import Update
+from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, Document, Plan, Status
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry, Registry
 from deployer.core.settings import Settings
 from deployer.store.sqlite import SqliteStore
@@ -48,7 +48,7 @@ class Nothing(Strategy):
 
 def installed(settings: Settings) -> Registry:
     """A registry of one strategy, whatever is installed on this machine."""
-    registry = plugins.load(settings, entry_points=[])
+    registry = load_plugins(settings, entry_points=[])
     return dataclasses.replace(registry, strategies={"blue-green": Entry(Nothing(), "tests", "1", "nothing")})
 
 

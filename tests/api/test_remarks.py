@@ -11,13 +11,13 @@ from falcon import testing
 
 from deployer.api.app import create_app
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 
 
 def test_compression_that_the_ingress_cannot_do(served: Any, make_document: Any) -> None:
     settings = Settings(own_namespace="deployer", ingress="nginx")
-    service = DeploymentCommands(served.store, served.deployment_log, plugins.load(settings), settings)
+    service = DeploymentCommands(served.store, served.deployment_log, load_plugins(settings), settings)
     client = testing.TestClient(create_app(service, list, list), headers={"Host": "localhost"})
     ports = {"containers": [{"name": "main", "image": "x", "ports": [{"containerPort": 8080}]}]}
     wanted = make_document(frontend="shop.example.com", podspec=ports, useCompression=True)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.providers import Capability, IngressProvider, Step, Strategy
+from deployer.core.contract.ingress import Capability, IngressProvider
+from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.core.settings import Settings
 from deployer.store.sqlite import SqliteStore
@@ -59,7 +60,7 @@ def service(tmp_path: Path) -> Iterator[Callable[[Plain], DeploymentCommands]]:
     def make(provider: Plain) -> DeploymentCommands:
         settings = Settings(own_namespace="", ingress="plain")
         registry = dataclasses.replace(
-            plugins.load(settings, entry_points=[]),
+            load_plugins(settings, entry_points=[]),
             strategies={"blue-green": Entry(BlueGreen(), "tests", "1", "tests")},
             ingress_providers={"plain": Entry(provider, "tests", "1", "tests")},
         )

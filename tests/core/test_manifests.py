@@ -16,6 +16,7 @@ import pytest
 
 from deployer.core.descriptor import Rules, frontend_port, normalise
 from deployer.core.errors import StepFailed
+from deployer.core.model.names import versioned_name
 from deployer.core.settings import Settings
 from deployer.kube import ownership
 from deployer.toolkit import manifests
@@ -254,7 +255,7 @@ PORT_OF_SETUP = [{"containerPort": 7}]
 
 
 def test_names():
-    assert ownership.versioned_name("shop", "api-1") == ownership.versioned_name("shop-api", "1")
+    assert versioned_name("shop", "api-1") == versioned_name("shop-api", "1")
     manifests.check_name("a" * 60, "12")
     with pytest.raises(StepFailed, match="at most 63"):
         manifests.check_name("a" * 60, "123")

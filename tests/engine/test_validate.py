@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.contract.environment import EnvContext, EnvInjector
+from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.kinds import CONTROLLER, NAMESPACE
-from deployer.core.contract.providers import EnvContext, EnvInjector, HealthChecker
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.kube import client as kube_client
 from deployer.toolkit import dry_run
@@ -156,7 +157,7 @@ class Picky(HealthChecker):
 
 def test_providers_are_asked_although_something_else_is_wrong(world: World) -> None:
     world.stop()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     checkers = {**registry.health_checkers, "picky": Entry(Picky(), "tests", "1", "picky")}
     world.start(dataclasses.replace(registry, health_checkers=checkers))
     document = describe(world.namespace, **{**HEALTHY, "healthCheckType": "picky"}, replicas="many")
@@ -222,7 +223,7 @@ class Gives(EnvInjector):
 
 def test_injectors_are_not_asked_and_that_is_said(world: World) -> None:
     world.stop()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     world.start(dataclasses.replace(registry, env_injectors={"gives": Entry(Gives(), "tests", "1", "gives")}))
     found = validate(world, describe(world.namespace))["validation"]
     assert found["notChecked"] == [

@@ -15,7 +15,7 @@ import pytest
 
 from deployer import sandbox
 from deployer.core.contract.kinds import HTTP_ROUTE, SERVICE
-from deployer.core.plugin_manager.registry import load
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.plugins.ingress_gateway import Gateway, conditions, render
 from deployer.sdk.errors import ForeignObject, SettingsError, StepFailed
@@ -51,7 +51,7 @@ LOOK = render.Look("infra/edge", "http", "https", revision_header="X-Deployer-Re
 def gateway(**table: Any) -> Gateway:
     """The provider as the service gets it, with this table of settings."""
     plugins = {"ingress_gateway": {"gateway": "infra/edge", **table}}
-    found = load(Settings(own_namespace="", ingress="gateway", plugins=plugins)).ingress()
+    found = load_plugins(Settings(own_namespace="", ingress="gateway", plugins=plugins)).ingress()
     assert isinstance(found, Gateway)
     return found
 
@@ -147,9 +147,9 @@ def test_wrong_settings_stop_the_service(table: dict[str, Any], words: str) -> N
 
 
 def test_no_table_is_needed_for_who_does_not_choose_it() -> None:
-    assert load(Settings(own_namespace="")).entry("ingress", "gateway").provider.name == "gateway"
+    assert load_plugins(Settings(own_namespace="")).entry("ingress", "gateway").provider.name == "gateway"
     with pytest.raises(SettingsError, match="name the Gateway"):
-        load(Settings(own_namespace="", ingress="gateway"))
+        load_plugins(Settings(own_namespace="", ingress="gateway"))
 
 
 # --- on the sandbox -----------------------------------------------------------------------------------------------

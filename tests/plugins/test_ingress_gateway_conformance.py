@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.providers import IngressProvider
-from deployer.core.plugin_manager.registry import load
+from deployer.core.contract.ingress import IngressProvider
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.sdk.ingress import PodAnswers
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
@@ -22,7 +22,7 @@ TABLE = {"gateway": "infra/edge", "section": "http", "minimum_hold": 0.1}
 
 def make(**table: Any) -> IngressProvider:
     plugins = {"ingress_gateway": {**TABLE, **table}}
-    found = load(Settings(own_namespace="", ingress="gateway", plugins=plugins)).ingress()
+    found = load_plugins(Settings(own_namespace="", ingress="gateway", plugins=plugins)).ingress()
     assert found is not None
     return found
 

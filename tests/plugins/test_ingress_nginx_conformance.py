@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.providers import IngressProvider
-from deployer.core.plugin_manager.registry import load
+from deployer.core.contract.ingress import IngressProvider
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.sdk.ingress import PodAnswers
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
@@ -24,7 +24,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def make(table: dict[str, Any]) -> IngressProvider:
-    found = load(Settings(own_namespace="", plugins={"ingress_nginx": table})).ingress()
+    found = load_plugins(Settings(own_namespace="", plugins={"ingress_nginx": table})).ingress()
     assert found is not None
     return found
 

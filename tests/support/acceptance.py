@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from deployer.core import descriptor as descriptors
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE, Kind
-from deployer.core.contract.providers import Backend, Route
 from deployer.core.descriptor import frontend_port
 from deployer.core.errors import Invalid, KubeAlreadyExists, KubeError
+from deployer.core.model.names import versioned_name
+from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document
-from deployer.kube import ownership
 from deployer.plugins.ingress_nginx import render
 from deployer.toolkit import manifests
 from support.descriptors import changed, good
@@ -69,7 +69,7 @@ def objects(world: World, document: Document) -> list[tuple[Kind, Document]]:
             host=document["frontend"],
             version=version,
             deployment="11111111-1111-4111-8111-111111111111",
-            backend=Backend(ownership.versioned_name(document["appName"], version), frontend_port(document) or 0),
+            backend=Backend(versioned_name(document["appName"], version), frontend_port(document) or 0),
             tls_secret=document.get("tlsSecretName", ""),
             sticky=document["useStickySessions"],
             headers=tuple((h["Header"], h["Value"]) for h in document.get("additionHttpHeaders", ())),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
-from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess
+from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess, is_active, is_ready
 from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
@@ -18,8 +18,6 @@ from deployer.kube.pods import (
     container_statuses,
     controlled_by,
     has_controller,
-    is_active,
-    is_ready,
     listed,
     name_of,
     pods_left,

@@ -17,7 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from deployer.sandbox import httproutes, routes
+from deployer.sandbox.dataplane import httproutes, routes
 from deployer.sandbox.kinds import ENDPOINT_SLICE, GATEWAY, HTTP_ROUTE, INGRESS, SERVICE, Object, key_of
 from deployer.sandbox.recorder import Recorder
 from deployer.sandbox.store import Change, Store

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployer.sandbox.environment import ConfigError, environment
 from deployer.sandbox.kinds import Object, timestamp
-from deployer.sandbox.probes import probe
+from deployer.sandbox.nodes.environment import ConfigError, environment
+from deployer.sandbox.nodes.probes import probe
 from deployer.sandbox.status import bad_request
 
 if TYPE_CHECKING:
-    from deployer.sandbox.kubelet import PodWorker
+    from deployer.sandbox.nodes.kubelet import PodWorker
 
 PROGRAM = Path(__file__).parent / "sample.py"
 # Of a kubelet's 10 s to 5 min; short, so that a test sees the states in seconds.

@@ -17,7 +17,8 @@ from pathlib import Path
 import click
 
 from deployer import sandbox
-from deployer.cli import process, sample, wiring
+from deployer.cli import process, wiring
+from deployer.cli.sandbox import sample
 from deployer.core.errors import SettingsError
 from deployer.core.settings import Settings, option
 from deployer.sandbox import Sandbox

@@ -12,10 +12,11 @@ from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
 from deployer import sandbox
-from deployer.cli import sample, wiring
+from deployer.cli import wiring
 from deployer.cli.process import Interrupts
 from deployer.cli.rest import Client
-from deployer.cli.screen import Screen, by_version
+from deployer.cli.sandbox import sample
+from deployer.cli.sandbox.screen import Screen, by_version
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.errors import DeployerError
 from deployer.core.model.records import Document

@@ -13,8 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from deployer.sandbox.containers import Container, waiting
 from deployer.sandbox.kinds import POD, Key, Object, condition, is_deleting, key_of, timestamp
+from deployer.sandbox.nodes.containers import Container, waiting
 from deployer.sandbox.recorder import Recorder
 from deployer.sandbox.status import ApiError, bad_request
 from deployer.sandbox.store import Change, Store

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deployer.sandbox import defaults, patches, podsecurity, status
+from deployer.sandbox import status
 from deployer.sandbox.kinds import (
     NAMESPACE,
     POD,
@@ -21,8 +21,9 @@ from deployer.sandbox.kinds import (
     name_suffix,
     timestamp,
 )
+from deployer.sandbox.objects import defaults, patches, podsecurity
+from deployer.sandbox.objects.validation import Problems, validate
 from deployer.sandbox.store import Store
-from deployer.sandbox.validation import Problems, validate
 
 POLICIES = ("Foreground", "Background", "Orphan")
 OPTIONS = Kind("meta.k8s.io", "", "DeleteOptions")

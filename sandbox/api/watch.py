@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from deployer.sandbox.api.selectors import Test
 from deployer.sandbox.kinds import Kind, Object, key_of
-from deployer.sandbox.selectors import Test
 from deployer.sandbox.status import bad_request, expired
 from deployer.sandbox.store import Change, Store
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deployer.sandbox import httproutes
 from deployer.sandbox.controllers import SLICE_NAME
+from deployer.sandbox.dataplane import httproutes
 from deployer.sandbox.kinds import CONFIG_MAP, ENDPOINT_SLICE, INGRESS, SERVICE, Key, Object, key_of, labels_of
 from deployer.sandbox.store import Store
 

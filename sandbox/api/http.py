@@ -9,15 +9,16 @@ from typing import Any
 
 from aiohttp import web
 
-from deployer.sandbox import fields, status
-from deployer.sandbox.discovery import about
+from deployer.sandbox import status
+from deployer.sandbox.api.discovery import about
+from deployer.sandbox.api.podproxy import PodProxy
+from deployer.sandbox.api.selectors import Test, field_test, label_test
+from deployer.sandbox.api.watch import Watches, WatchRequest
 from deployer.sandbox.kinds import BY_PATH, POD, Key, Kind, Object, key_of
-from deployer.sandbox.kubelet import Kubelet
-from deployer.sandbox.patches import unsupported_format
-from deployer.sandbox.podproxy import PodProxy
-from deployer.sandbox.resources import DeleteOptions, Resources
-from deployer.sandbox.selectors import Test, field_test, label_test
-from deployer.sandbox.watch import Watches, WatchRequest
+from deployer.sandbox.nodes.kubelet import Kubelet
+from deployer.sandbox.objects import fields
+from deployer.sandbox.objects.patches import unsupported_format
+from deployer.sandbox.objects.resources import DeleteOptions, Resources
 
 log = logging.getLogger("sandbox")
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from deployer.sandbox import status
-from deployer.sandbox.ingress import FAILURES, HOP_BY_HOP, answer_headers, pass_on, proxy_session
+from deployer.sandbox.dataplane.ingress import FAILURES, HOP_BY_HOP, answer_headers, pass_on, proxy_session
 from deployer.sandbox.kinds import POD, Key
 from deployer.sandbox.store import Store
 
