@@ -17,18 +17,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from deployer import sandbox
 from deployer.core.model.records import Status
 from deployer.core.operations import injection
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.redaction import values_of
-from deployer.sdk.environment import EnvContext, EnvInjector, KubeReader
+from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.errors import Cancelled, Interrupted, StepFailed
-from deployer.sdk.kube import CONTROLLER, Kind, KubeAccess
+from deployer.sdk.kube import CONTROLLER, Kind
 from deployer.sdk.plugin import CancelScope, Document, hookimpl
-from deployer.testing.fakes import FakeKube
+from deployer.testing.fakes import FakeEnvironment
 from deployer.testing.plugins import require_options
 from deployer.testing.service import SandboxedService, describe
 
@@ -77,31 +77,20 @@ class InjectorBench:
     def ask(self, injector: EnvInjector | None = None, *, scope: CancelScope | None = None, app: str = "shop") -> Asked:
         """Ask once, as a deployment does, and keep what was said and done meanwhile. Raises nothing."""
         scope = scope or CancelScope(time.monotonic() + 10.0)
-        kube = FakeKube(scope, "d1")
+        fake = FakeEnvironment(app, options=self.options, descriptor=describe("default", app))
         for kind, objects in self.objects.items():
             for body in objects:
-                kube.put(kind, body)
+                fake.kube.put(kind, body)
         watched = _Watched(injector or self.injector())
-        log: list[str] = []
-        context = EnvContext(
-            namespace="default",
-            app=app,
-            version="1",
-            log=log.append,
-            scope=scope,
-            kube=KubeReader(cast(KubeAccess, kube)),
-            descriptor=describe("default", app),
-            options=dict(self.options),
-        )
         given: list[Document] = []
         error: StepFailed | Interrupted | None = None
         with _listening() as records:
             try:
-                given = injection.ask(watched, f"environment injector {watched.name}", context)
+                given = injection.ask(watched, f"environment injector {watched.name}", fake.within(scope))
             except (StepFailed, Interrupted) as raised:
                 error = raised
             watched.back.wait(3 * LATE)
-        return Asked(given, error, watched.raised, watched.seconds, [*log, *records], kube.writes)
+        return Asked(given, error, watched.raised, watched.seconds, [*fake.log, *records], fake.kube.writes)
 
     def given(self) -> list[Document]:
         """What it gives. Raises AssertionError when it fails."""
@@ -363,7 +352,7 @@ def _service(bench: InjectorBench, injector: EnvInjector) -> Iterator[tuple[Sand
     made = SandboxedService(bench.cluster, bench.path, providers=[injector], modules={"observer": observer})
     for kind, objects in bench.objects.items():
         for body in objects:
-            made.eyes.create(kind, body, made.namespace)
+            made.put(kind, body)
     with made as service:
         yield service, observer
 

@@ -234,6 +234,10 @@ class SandboxedService:
         finally:
             forget()
 
+    def put(self, kind: Kind, body: Document) -> Document:
+        """Create an object in the namespace, as somebody else would."""
+        return self.eyes.create(kind, body, self.namespace if kind.namespaced else None)
+
     # --- seeing --------------------------------------------------------------------------------------------------
 
     def log(self, id: str) -> str:
