@@ -37,6 +37,7 @@ from deployer.store.sqlite import SqliteStore
 from deployer.testing.plugins import load
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.versions import KubernetesVersions
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class SandboxedService:
             registry=self.registry,
             settings=self.settings,
             cluster=KubernetesCluster(self.client, self.informers, self.store, self.settings),
+            versions=KubernetesVersions(),
             clock=self.clock(),
         )
         self.engine = Engine(dependencies)
