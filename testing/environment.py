@@ -21,16 +21,17 @@ from typing import Any
 
 from deployer import sandbox
 from deployer.core.model.records import Status
-from deployer.core.operations import injection
+from deployer.core.operations.planning import injection
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.redaction import values_of
 from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.errors import Cancelled, Interrupted, StepFailed
 from deployer.sdk.kube import CONTROLLER, Kind
 from deployer.sdk.plugin import CancelScope, Document, hookimpl
+from deployer.testing.descriptors import describe
 from deployer.testing.fakes import FakeEnvironment
 from deployer.testing.plugins import require_options
-from deployer.testing.service import SandboxedService, describe
+from deployer.testing.service import SandboxedService
 
 SECONDS = 1.0
 """What an injector gets whose source is away."""

@@ -27,9 +27,10 @@ from deployer.core.plugin_manager.calls import Invocation
 from deployer.sdk.errors import Cancelled
 from deployer.sdk.health import HealthChecker, HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.sdk.plugin import CancelScope, Document
+from deployer.testing.descriptors import HEALTHY, describe
 from deployer.testing.plugins import require_options
 from deployer.testing.pods import FakePod, Talk, answer, drip, drip_headers, hang
-from deployer.testing.service import HEALTHY, SandboxedService, describe
+from deployer.testing.service import SandboxedService
 from deployer.toolkit.health.transport import Direct
 
 WRONG = ("error", "redirect", "garbage", "nothing", "cut", "silence", "slow head", "slow body")

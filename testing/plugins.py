@@ -85,6 +85,7 @@ def load(
     registry = load_plugins(settings, entry_points=[*entry_points, *added], complete=complete)
     found: list[Registry] = []
     for provider in providers:
+        assert isinstance(provider, Provider), f"providers: {provider!r} is no object of a kind of provider"
         alone: Any = Given(provider.name, _Plugin(provider))
         found.append(load_plugins(settings, entry_points=[alone], strict=False))
     names = {given.name for given in added}

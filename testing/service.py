@@ -34,6 +34,7 @@ from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
+from deployer.testing.descriptors import HEALTHY, IMAGE, describe
 from deployer.testing.plugins import load
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
@@ -44,9 +45,6 @@ T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds to wait for anything. Generous: the machines are slow and noisy, and nothing waits longer than it must."""
 
-IMAGE = "sample/web:1"
-"""The sandbox's sample: answers `version $APP_VERSION` on port 8080 and `/health` on 9999; see `sandbox/README.md`."""
-
 NGINX = {
     "controller": "ingress-nginx/ingress-nginx-controller",
     "revision_header": True,
@@ -54,6 +52,10 @@ NGINX = {
     "propagation_seconds": 0.4,
 }
 """The table of the ingress provider `nginx` for a sandbox, whose ingress controller follows within 0.1 s."""
+
+
+ENDS = frozenset({Status.FAILURE, Status.UNDEPLOYED})
+"""What a deployment stays once it is that."""
 
 
 class SandboxedService:
@@ -197,10 +199,13 @@ class SandboxedService:
         self.service.undeploy(self.namespace, id)
 
     def await_status(self, id: str, *statuses: Status) -> Deployment:
-        """Wait until it is in one of these statuses; none: until it moves no more. Raises AssertionError."""
+        """Wait until it is in one of these statuses; none: until it moves no more. Raises AssertionError, at once when
+        it has come to another end."""
 
         def end() -> Deployment | None:
             found = self.store.get(Deployment, id)
+            if found and statuses and found.status in ENDS and found.status not in statuses:
+                raise AssertionError(f"deployment {id} is {found.status}, not {' or '.join(statuses)}\n{self.log(id)}")
             return found if found and (found.status in statuses if statuses else not found.status.moving) else None
 
         return self.until(end, f"deployment {id} to be {' or '.join(statuses) or 'at its end'}")
@@ -290,30 +295,6 @@ def open_service(path: Path, **more: Any) -> Iterator[SandboxedService]:
         cluster.stop()
 
 
-def describe(namespace: str, app: str = "shop", **fields: Any) -> Document:
-    """A descriptor of the sample app; `env` and `image` go into its container."""
-    env = fields.pop("env", {})
-    pull = {"imagePullPolicy": fields.pop("pull")} if "pull" in fields else {}
-    container = {
-        "name": "web",
-        "image": fields.pop("image", IMAGE),
-        **pull,
-        "ports": fields.pop("ports", [{"containerPort": 8080, "name": "http"}]),
-        "env": [{"name": name, "value": value} for name, value in env.items()],
-    }
-    return {
-        "namespace": namespace,
-        "appName": app,
-        "newVersion": "#",
-        "podspec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
-        **fields,
-    }
-
-
-HEALTHY = {"useHealthCheck": True, "healthCheckPort": 9999, "healthCheckPath": "health", "healthCheckType": "probe"}
-"""A descriptor's fields for health checks of the sample app, which `env={"FAIL": "1"}` fails."""
-
-
 # --- dying --------------------------------------------------------------------------------------------------------
 
 
@@ -382,3 +363,6 @@ class _MortalTransport:
         if method != "GET" and not self._life.write():
             raise NotSent("the service is dead")
         return self._transport.send(method, *args, **more)
+
+
+__all__: Sequence[str] = ("HEALTHY", "IMAGE", "NGINX", "PATIENCE", "SandboxedService", "describe", "open_service")

@@ -22,7 +22,8 @@ from deployer import sandbox
 from deployer.core.model.records import Deployment, Operation, Plan, Status
 from deployer.sdk.errors import DeployerError
 from deployer.sdk.plugin import Provider
-from deployer.testing.service import HEALTHY, SandboxedService, describe
+from deployer.testing.descriptors import HEALTHY, describe
+from deployer.testing.service import SandboxedService
 
 logger = logging.getLogger(__name__)
 
