@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from deployer.core.descriptor import Rules, frontend_port, normalise
@@ -96,4 +95,4 @@ def plan_of(version: str = "2", *, previous: str = "", **fields: Any) -> Plan:
     )
 
 
-__all__: Sequence[str] = ("HEALTHY", "IMAGE", "describe", "plan_of")
+__all__ = ["HEALTHY", "IMAGE", "describe", "plan_of"]

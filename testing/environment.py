@@ -381,3 +381,6 @@ CHECKS: Sequence[Check] = (
     containers_get_what_it_gives,
     a_source_that_is_away_leaves_the_old_version,
 )
+
+
+__all__ = ["CHECKS", "Check", "InjectorBench"]

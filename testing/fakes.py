@@ -8,7 +8,7 @@ import copy
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from deployer.core.contract.health import HealthRounds
@@ -275,4 +275,4 @@ class FakeEnvironment:
         )
 
 
-__all__: Sequence[str] = ("FakeEnvironment", "FakeKube", "FakeWork")
+__all__ = ["FakeEnvironment", "FakeKube", "FakeWork"]

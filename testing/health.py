@@ -405,3 +405,6 @@ CHECKS: Sequence[Check] = (
     options_are_checked,
     a_deployment_depends_on_it,
 )
+
+
+__all__ = ["CHECKS", "WRONG", "Check", "HealthBench"]

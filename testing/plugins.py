@@ -124,4 +124,4 @@ def require_options(
         assert found, f"the options {dict(options)} are accepted: say in options_schema which there are"
 
 
-__all__: Sequence[str] = ("load", "problems_of", "require_options")
+__all__ = ["load", "problems_of", "require_options"]

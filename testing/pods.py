@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from deployer.sdk.health import HealthTarget
@@ -123,4 +123,4 @@ def hang(connection: socket.socket, _: bytes) -> None:
     connection.recv(1)
 
 
-__all__: Sequence[str] = ("FakePod", "Talk", "answer", "drip", "drip_headers", "hang", "replying")
+__all__ = ["FakePod", "Talk", "answer", "drip", "drip_headers", "hang", "replying"]

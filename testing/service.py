@@ -365,4 +365,4 @@ class _MortalTransport:
         return self._transport.send(method, *args, **more)
 
 
-__all__: Sequence[str] = ("HEALTHY", "IMAGE", "NGINX", "PATIENCE", "SandboxedService", "describe", "open_service")
+__all__ = ["HEALTHY", "IMAGE", "NGINX", "PATIENCE", "SandboxedService", "describe", "open_service"]

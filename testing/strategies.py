@@ -280,3 +280,6 @@ CHECKS: Sequence[Check] = (
     a_crash_before_any_write_is_survived_going_back,
     a_plugin_that_is_gone_loses_nobody,
 )
+
+
+__all__ = ["CHECKS", "Check", "StrategyBench"]
