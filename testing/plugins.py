@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from deployer.core.commands.deployment_commands import rules
+from deployer.core.commands.descriptor_commands import rules
 from deployer.core.descriptor import examine
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Document

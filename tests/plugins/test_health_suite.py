@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import re
 import socket
+import sys
 import threading
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployer import sandbox
+from deployer.core.model.records import Status
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
 from deployer.sdk.errors import DeployerError
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
 from deployer.testing.health import CHECKS, WRONG, Check, HealthBench
 from deployer.testing.pods import answer
+from deployer.testing.service import HEALTHY, SandboxedService, describe
 
 YES, NO = (answer("200 OK", body) for body in (b'{"healthy": true}', b'{"healthy": false}'))
 BENCHES = {
@@ -238,3 +242,57 @@ class Connects(Banner):
 )
 def test_other_protocols(check: Check, bench: HealthBench) -> None:
     check(bench)
+
+
+# --- checkers that fail themselves --------------------------------------------------------------------------------
+
+
+class Broken(Simple):
+    """Fails in one way, for every pod."""
+
+    def __init__(self, name: str, fail: Callable[[], Any]) -> None:
+        self.name = name
+        self._fail = fail
+
+    def check(self, target: HealthTarget) -> Verdict:
+        return self._fail()  # type: ignore[no-any-return]
+
+
+def test_a_checker_that_raises_hangs_or_says_nothing_lets_nothing_through(
+    cluster: sandbox.Sandbox, tmp_path: Path
+) -> None:
+    go = threading.Event()
+    providers = [
+        Broken("raises", lambda: {}["nothing"]),
+        Broken("exits", sys.exit),
+        Broken("hangs", lambda: go.wait(60)),
+        Broken("mute", lambda: None),
+        Broken("truthy", lambda: "healthy"),
+    ]
+    said = {
+        "raises": "KeyError",
+        "exits": "SystemExit",
+        "hangs": "in time",
+        "mute": "no verdict",
+        "truthy": "no verdict",
+    }
+    with SandboxedService(cluster, tmp_path, providers=providers, timeout=2.0) as service:
+
+        def deploy(app: str, checker: str) -> str:
+            host = f"{app}.{service.namespace}.example.com"
+            fields = {**HEALTHY, "healthCheckType": checker, "frontend": host}
+            return service.deploy_descriptor(describe(service.namespace, app, **fields))
+
+        first = [deploy(app, "probe") for app in said]
+        assert {service.await_status(id).status for id in first} == {Status.DEPLOYED}
+        before = service.names()
+        second = {app: deploy(app, app) for app in said}
+        for app, id in second.items():
+            failure = service.await_status(id, Status.FAILURE).failure or {}
+            assert (failure["reason"], said[app] in failure["message"]) == ("Unhealthy", True), failure
+        go.set()
+        service.quiet()
+        assert service.names() == before
+        for app in said:
+            assert service.live_version(app) == "1"
+            assert service.answer(f"{app}.{service.namespace}.example.com")[1].startswith("version 1 ")
