@@ -4,13 +4,14 @@ No test framework is needed: `CHECKS` are functions that take a `StrategyBench` 
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     def test_my_strategy(check, cluster, tmp_path):
-        check(StrategyBench(cluster, tmp_path, "mine", providers={"strategies": [Mine()]}))
+        check(StrategyBench(cluster, tmp_path, "mine", providers=[Mine()]))
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +20,21 @@ from typing import Any
 
 from deployer import sandbox
 from deployer.core.model.records import Deployment, Operation, Plan, Status
+from deployer.sdk.errors import DeployerError
 from deployer.sdk.plugin import Provider
-from deployer.testing.service import HEALTHY, SandboxedService, describe
+from deployer.testing.descriptors import HEALTHY, describe
+from deployer.testing.service import SandboxedService
+
+logger = logging.getLogger(__name__)
 
 UNHEALTHY = {"env": {"FAIL": "1"}}
 """Fields of a descriptor whose version starts, becomes ready, and never becomes healthy."""
 
 ANSWERS = 5
 """How often the data plane is asked who serves."""
+
+LIVES = 100
+"""Services, one after the other, that a cancellation may take when each dies one write later."""
 
 LONG = 60.0
 """Seconds for a deployment that starts its pods twice and may have to come back."""
@@ -46,7 +54,7 @@ class StrategyBench:
     path: Path
     strategy: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    providers: dict[str, Sequence[Provider]] = field(default_factory=dict)
+    providers: Sequence[Provider] = ()
     points: int = 3
     seed: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -109,13 +117,29 @@ class StrategyBench:
         self.quiet(service)
         assert (service.names(), service.pods()) == ({}, {}), (service.names(), sorted(service.pods()))
 
+    def writes(self, *, fails: bool = False) -> int:
+        """How many a second version takes until it is live, or has failed. Counted once for all benches of a strategy:
+        it costs a deployment."""
+        key = (self.strategy, str(self.options), fails)
+        if key not in _writes:
+            with self.service() as service:
+                before = service.writes
+                fields, status = (UNHEALTHY, Status.FAILURE) if fails else ({}, Status.DEPLOYED)
+                self.end(service, self.deploy(service, **fields), status)
+                _writes[key] = service.writes - before
+        return _writes[key]
+
     def drawn(self, writes: int) -> list[int]:
         """The writes, counted from 1, that a crash is tried before."""
         every = range(1, writes + 1)
-        if not self.points or self.points >= writes:
-            return list(every)
-        return sorted(random.Random(f"{self.seed} {self.strategy}").sample(every, self.points))
+        chosen = list(every)
+        if self.points and self.points < writes:
+            chosen = sorted(random.Random(f"{self.seed} {self.strategy}").sample(every, self.points))
+        logger.info("%s: %d of %d writes are tried", self.strategy, len(chosen), writes)
+        return chosen
 
+
+_writes: dict[tuple[str, str, bool], int] = {}
 
 Check = Callable[[StrategyBench], None]
 
@@ -150,11 +174,7 @@ def a_failure_ends_when_the_old_version_serves(bench: StrategyBench) -> None:
 
 def a_cancellation_ends_with_the_old_version(bench: StrategyBench) -> None:
     """In every step: before each of the drawn writes a deployment is cancelled."""
-    with bench.service() as service:
-        before = service.writes
-        bench.end(service, bench.deploy(service), Status.DEPLOYED)
-        forward = service.writes - before
-    for point in bench.drawn(forward):
+    for point in bench.drawn(bench.writes()):
         with bench.service() as service:
             service.kill(at=point)
             second = bench.deploy(service)
@@ -170,13 +190,31 @@ def a_cancellation_ends_with_the_old_version(bench: StrategyBench) -> None:
             bench.require(service, "1" if status is Status.UNDEPLOYED else "2")
 
 
+def a_cancellation_ends_however_often_it_dies(bench: StrategyBench) -> None:
+    """A deployment dies, and is cancelled meanwhile. What is to take it back dies before its first write, the next one
+    before its second, and so on until one is through: the old version serves, wherever it was cancelled."""
+    for point in bench.drawn(bench.writes()):
+        with bench.service() as service:
+            service.kill(at=point)
+            second = bench.deploy(service)
+            if not died(service, second):
+                continue
+            with contextlib.suppress(DeployerError):  # it has ended
+                service.undeploy(second)
+            for write in range(1, LIVES):
+                service.restart(kill_at=write)
+                if not died(service, second):
+                    break
+            else:
+                raise AssertionError(f"deployment {second} is not through after {LIVES} lives\n{service.log(second)}")
+            if service.live_version() is not None:  # else it was live when it was undeployed
+                bench.end(service, second, Status.UNDEPLOYED)
+                bench.require(service, "1")
+
+
 def a_crash_before_any_write_is_survived_going_on(bench: StrategyBench) -> None:
     """The service dies before a write of a deployment that succeeds; the next one brings it to its end."""
-    with bench.service() as service:
-        before = service.writes
-        bench.end(service, bench.deploy(service), Status.DEPLOYED)
-        forward = service.writes - before
-    for point in bench.drawn(forward):
+    for point in bench.drawn(bench.writes()):
         with bench.service() as service:
             service.kill(at=point)
             second = bench.deploy(service)
@@ -189,11 +227,7 @@ def a_crash_before_any_write_is_survived_going_on(bench: StrategyBench) -> None:
 
 def a_crash_before_any_write_is_survived_going_back(bench: StrategyBench) -> None:
     """The same for a deployment that fails, and for the way back of that."""
-    with bench.service() as service:
-        before = service.writes
-        bench.end(service, bench.deploy(service, **UNHEALTHY), Status.FAILURE)
-        way = service.writes - before
-    for point in bench.drawn(way):
+    for point in bench.drawn(bench.writes(fails=True)):
         with bench.service() as service:
             service.kill(at=point)
             second = bench.deploy(service, **UNHEALTHY)
@@ -207,11 +241,7 @@ def a_crash_before_any_write_is_survived_going_back(bench: StrategyBench) -> Non
 def a_plugin_that_is_gone_loses_nobody(bench: StrategyBench) -> None:
     """The service dies, and the strategy is uninstalled before the next start: what nobody can undo is kept as it is
     until it is there again, and a deployment that ends meanwhile ends with the old version."""
-    with bench.service() as service:
-        before = service.writes
-        bench.end(service, bench.deploy(service), Status.DEPLOYED)
-        forward = service.writes - before
-    for point in bench.drawn(forward):
+    for point in bench.drawn(bench.writes()):
         with bench.service() as service:
             service.kill(at=point)
             second = bench.deploy(service)
@@ -245,7 +275,11 @@ CHECKS: Sequence[Check] = (
     a_second_version_replaces_the_first,
     a_failure_ends_when_the_old_version_serves,
     a_cancellation_ends_with_the_old_version,
+    a_cancellation_ends_however_often_it_dies,
     a_crash_before_any_write_is_survived_going_on,
     a_crash_before_any_write_is_survived_going_back,
     a_plugin_that_is_gone_loses_nobody,
 )
+
+
+__all__ = ["CHECKS", "Check", "StrategyBench"]

@@ -75,7 +75,7 @@ class Work:
     displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
-    gate         `scope.check()`, `scope.pause(seconds)`, `scope.remaining()`: cancellation and the deadline
+    scope        `scope.check()`, `scope.pause(seconds)`, `scope.remaining()`: cancellation and the deadline
     now          seconds since the epoch, which go on evenly when the system's clock is set: what `Park` counts by
     """
 
