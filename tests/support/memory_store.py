@@ -193,7 +193,7 @@ class MemoryStore(Store):
             for kind, key in dict.fromkeys(notices):
                 try:
                     callback(kind, key)
-                except Exception:  # noqa: BLE001, PERF203 - one that fails keeps nobody else from hearing of it
+                except Exception:  # noqa: BLE001 - one that fails keeps nobody else from hearing of it
                     break
 
     def close(self) -> None:
