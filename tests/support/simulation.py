@@ -35,7 +35,7 @@ from deployer.core.errors import (
 )
 from deployer.core.model import records
 from deployer.core.model.plan import PinnedSettings, Previous, ProviderRef, Workload
-from deployer.core.model.records import App, Deployment, Event, Operation, OperationKind, OperationState, Plan, Status
+from deployer.core.model.records import App, Deployment, Event, Operation, Plan, Status
 from deployer.core.operations import dispatcher, executor, machine
 from deployer.core.operations.actions import Action
 from deployer.core.operations.dependencies import Dependencies
@@ -111,9 +111,7 @@ class InlineInvoker(BoundedInvoker):
 
     world: World
 
-    def call(
-        self, seconds: float, function: Callable[[CancelScope], T], *, cancellable: bool = False
-    ) -> T:
+    def call(self, seconds: float, function: Callable[[CancelScope], T], *, cancellable: bool = False) -> T:
         scope = CancelScope()
         self._enter(scope, cancellable)
         try:
