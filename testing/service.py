@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from deployer import sandbox
 from deployer.core.clock import SteadyClock
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.contract.store import Change, Lease
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine

@@ -9,9 +9,9 @@ from typing import Any
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.hosts import RouteClaim, RouteReader
 from deployer.core.contract.ingress import IngressProvider, RouteContext
-from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.errors import DeployerError, KubeForbidden, Revoked, StepFailed
+from deployer.core.model.kind import HTTP_ROUTE, INGRESS
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager.calls import Invocation, no_list
 from deployer.core.settings import www_twin

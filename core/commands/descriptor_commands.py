@@ -12,10 +12,10 @@ from deployer.core import descriptor as descriptors
 from deployer.core.commands import capabilities
 from deployer.core.commands.host_claims import claim_hosts, hosts_of, release_hosts
 from deployer.core.commands.transactions import decide_again, expect
-from deployer.core.contract.kinds import CONTROLLER, POD
 from deployer.core.contract.store import Change, Create, Delete, Store, Update
 from deployer.core.contract.validation import KINDS, DescriptorDryRun, Findings, Remarks, no_remarks
 from deployer.core.errors import Conflict, Invalid, NotFound, PluginError, Problem
+from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import App, Document, StoredDescriptor, new_id, timestamp
 from deployer.core.plugin_manager.provider_calls import ProviderCalls
 from deployer.core.plugin_manager.registry import NO_INGRESS, Registry

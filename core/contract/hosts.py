@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from deployer.core.contract.kinds import Kind
 from deployer.core.contract.kube import Documents, KubeAccess, KubeReader
 from deployer.core.errors import KubeForbidden, KubeNotFound
+from deployer.core.model.kind import Kind
 from deployer.core.model.records import Document
 
 

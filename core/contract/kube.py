@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import ForeignObject
+from deployer.core.model.kind import POD, Kind
 from deployer.core.model.records import Document
 
 T = TypeVar("T")

@@ -29,8 +29,8 @@ from deployer.core.model.records import (
     new_id,
 )
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.executor import Executor
-from deployer.core.operations.invocation import Hung
+from deployer.core.operations.execution.executor import Executor
+from deployer.core.operations.execution.invocation import Hung
 from deployer.core.operations.machine import PARK_LEAST
 from deployer.core.operations.observers import Observers
 from deployer.core.redaction import secrets_of

@@ -23,7 +23,8 @@ from deployer.sandbox.kinds import (
     timestamp,
 )
 from deployer.sandbox.objects import custom, defaults, patches, podsecurity
-from deployer.sandbox.objects.validation import Problems, validate
+from deployer.sandbox.objects.problems import Problems
+from deployer.sandbox.objects.validation import validate
 from deployer.sandbox.store import Store
 
 POLICIES = ("Foreground", "Background", "Orphan")

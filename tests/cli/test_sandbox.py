@@ -18,7 +18,7 @@ import pytest
 from deployer.cli.rest import Client
 from deployer.cli.sandbox import sample
 from deployer.cli.sandbox.playground import INGRESS_PORT
-from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
+from deployer.core.model.kind import HTTP_ROUTE, INGRESS
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.sandbox import Sandbox

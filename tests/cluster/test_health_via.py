@@ -21,8 +21,8 @@ from kubernetes import config
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachable
-from deployer.core.contract.kinds import NAMESPACE, POD, Kind
 from deployer.core.errors import Cancelled
+from deployer.core.model.kind import NAMESPACE, POD, Kind
 from deployer.core.model.records import HealthData, Status
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.conftest import RealWorld
-from deployer.core.contract.kinds import CONFIG_MAP, Kind
+from deployer.core.model.kind import CONFIG_MAP, Kind
 from deployer.core.model.records import Document, Status
 from deployer.core.settings import Settings
 from deployer.kube.client import connect

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.conftest import RealWorld
-from deployer.core.contract.kinds import CONTROLLER, SERVICE
+from deployer.core.model.kind import CONTROLLER, SERVICE
 from deployer.core.model.records import Plan, Status
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.strategy import Step, Strategy, Workload, WorkloadContext, render_workload

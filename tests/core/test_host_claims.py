@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS, Kind
 from deployer.core.contract.kube import KubeAccess, Owner
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, KubeNotFound
+from deployer.core.model.kind import HTTP_ROUTE, INGRESS, Kind
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.ingress import Backend, Route, RouteClaim, RouteContext, RouteReader
 from deployer.sdk.plugin import Document

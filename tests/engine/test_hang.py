@@ -12,7 +12,8 @@ import pytest
 
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Deployment, Document, Operation, Status
-from deployer.core.operations import budgets, dispatcher, machine
+from deployer.core.operations import dispatcher, machine
+from deployer.core.operations.execution import budgets
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.kinds import NAMESPACE, Kind
+from deployer.core.model.kind import NAMESPACE, Kind
 from deployer.core.model.records import Deployment, Status
 from deployer.sdk.ingress import RouteClaim
 from deployer.sdk.plugin import Document

@@ -30,7 +30,7 @@ from deployer.core.model.records import (
     Status,
     StoredDescriptor,
 )
-from deployer.core.operations import clearing
+from deployer.core.operations.execution import clearing
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from support import late

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import PODS_GONE, Inventory, Log, Thing
-from deployer.core.contract.kinds import CONTROLLER
 from deployer.core.contract.kube import ClusterEvent, Owner
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import (
@@ -22,7 +21,7 @@ from deployer.core.errors import (
     PluginError,
     StepFailed,
 )
-from deployer.core.model.kind import Kind
+from deployer.core.model.kind import CONTROLLER, Kind
 from deployer.core.model.plan import PlannedStep, Workload
 from deployer.core.model.records import Plan
 

@@ -36,11 +36,12 @@ from deployer.core.errors import (
 from deployer.core.model import records
 from deployer.core.model.plan import PinnedSettings, Previous, ProviderRef, Workload
 from deployer.core.model.records import App, Deployment, Event, Operation, Plan, Status
-from deployer.core.operations import dispatcher, executor, machine
+from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.actions import Action
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.invocation import BoundedInvoker, StepCrashed
+from deployer.core.operations.execution import executor
+from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from support.memory_store import MemoryStore

@@ -9,8 +9,8 @@ from deployer.core.contract.strategy import Step
 from deployer.core.errors import DeadlineExceeded, PluginError, StepFailed
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.handles import Handles
-from deployer.core.operations.invocation import BoundedInvoker, StepCrashed
+from deployer.core.operations.execution.handles import Handles
+from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
 from deployer.core.operations.planning import check_steps
 
 Todo = list[tuple[Step, Plan]]

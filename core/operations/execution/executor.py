@@ -46,18 +46,19 @@ from deployer.core.model.records import (
     timestamp_of,
 )
 from deployer.core.model.target import NOTHING, Target
-from deployer.core.operations import actions, clearing, machine
+from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
-from deployer.core.operations.budgets import Budgets
-from deployer.core.operations.clearing import Clearing
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.handles import Handles
-from deployer.core.operations.inventory import PlanInventory
-from deployer.core.operations.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
-from deployer.core.operations.journal import Journal
+from deployer.core.operations.execution import clearing
+from deployer.core.operations.execution.budgets import Budgets
+from deployer.core.operations.execution.clearing import Clearing
+from deployer.core.operations.execution.handles import Handles
+from deployer.core.operations.execution.inventory import PlanInventory
+from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
+from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.execution.removal import Removal, Todo
+from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.planning import Planner, check_steps
-from deployer.core.operations.removal import Removal, Todo
-from deployer.core.operations.transactions import Transactions
 
 logger = logging.getLogger(__name__)
 
