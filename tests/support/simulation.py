@@ -19,7 +19,7 @@ from unittest import mock
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.store import Append, Change, Lease, Store, Update
+from deployer.core.contract.store import Append, Change, Create, Lease, Store, Update
 from deployer.core.contract.strategy import Phase, Step, Work
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
@@ -61,7 +61,7 @@ from support.simulated_cluster import (
     make_step,
     planned,
 )
-from support.simulation_checks import Checks
+from support.simulation_checks import Checks, Violation
 
 T = TypeVar("T")
 R = TypeVar("R", bound=records.Record)
@@ -257,6 +257,7 @@ class Process:
                 registry=self,  # type: ignore[arg-type]
                 settings=SETTINGS,
                 cluster=self.cluster,  # type: ignore[arg-type]
+                versions=None,  # type: ignore[arg-type] # which the planner asks, and it is simulated
                 clock=world.clock,  # type: ignore[arg-type]
             )
         )
@@ -340,7 +341,10 @@ class SimulatedPlanner:
         """Raises StepFailed for a version that is in use, as the real one does, and PluginError."""
         self._process.strategy("simulated")
         led = self._kube.read().traffic.get("service", "")
-        self.world.checks.require(led == app.live_version, f"{led} has traffic, but {app.live_version} is live")
+        if led != app.live_version:
+            wrong = f"{led} has traffic, but {app.live_version} is live"
+            self.world.checks.require(not self._process.works_under_lease(), wrong)
+            raise StepFailed(wrong)
         for other in self._store.find(Deployment, namespace=NAMESPACE, app=APP):
             waits = other.status is Status.DEPLOYING and other.sequence > deployment.sequence
             if other.id == deployment.id or other.version != deployment.version or waits:
@@ -365,10 +369,26 @@ class SimulatedPlanner:
 
 
 class Client(DeploymentCommands):
-    """A user of REST."""
+    """A user of REST, whose descriptors have been checked."""
 
     def __init__(self, store: MemoryStore) -> None:
-        self.store, self.deployment_log, self._settings = store, QuickLog(store), SETTINGS
+        self.store, self.deployment_log = store, QuickLog(store)
+
+    def queue(self, version: str, deployment: str, operation: str) -> None:
+        """Ask for a version."""
+        made = Deployment(
+            namespace=NAMESPACE,
+            app=APP,
+            id=deployment,
+            descriptor={},
+            created="",
+            last_modified="",
+            version=version,
+        )
+        kind = OperationKind.DEPLOY
+        self.store.commit(
+            Create(made), Create(Operation(namespace=NAMESPACE, app=APP, id=operation, kind=kind, deployment=deployment))
+        )
 
 
 # --- the world ------------------------------------------------------------------------------------------------------
@@ -419,17 +439,24 @@ class World:
 
     def play(self) -> None:
         """Everything that the bytes say, and then to the end. Raises AssertionError for what must not be."""
-        with simulated(self):
-            possible = (self._crash, self._cancel, self._lose_lease, self._change_records, self._lose_store)
-            mask = self.choices.byte()  # few kinds of trouble at once come further than all of them
-            self._faults = [fault for bit, fault in enumerate(possible) if mask >> bit & 1]
-            self.troubled_steps, self.troubled_cluster, self.lives_on = (bool(mask >> bit & 1) for bit in (5, 6, 7))
-            self.processes = [Process(self, complete=True)]
-            self._deploy()
-            while not self.choices.over:
-                self._turn()
-            self._come_to_an_end()
-            self.checks.at_rest()
+        try:
+            with simulated(self):
+                self._play()
+        except Violation as error:
+            story = "\n".join(self.trace)
+            raise AssertionError(f"{error}; how it came to that:\n{story}") from error
+
+    def _play(self) -> None:
+        possible = (self._crash, self._cancel, self._lose_lease, self._change_records, self._lose_store)
+        mask = self.choices.byte()  # few kinds of trouble at once come further than all of them
+        self._faults = [fault for bit, fault in enumerate(possible) if mask >> bit & 1]
+        self.troubled_steps, self.troubled_cluster, self.lives_on = (bool(mask >> bit & 1) for bit in (5, 6, 7))
+        self.processes = [Process(self, complete=True)]
+        self._deploy()
+        while not self.choices.over:
+            self._turn()
+        self._come_to_an_end()
+        self.checks.at_rest()
 
     def _turn(self) -> None:
         turns = (
@@ -458,10 +485,10 @@ class World:
         self._queue(self.choices.pick(versions[::-1])) if versions else self._deploy()
 
     def _queue(self, version: str) -> None:
-        document = {"namespace": NAMESPACE, "appName": APP, "newVersion": version, "podspec": {}}
-        made = self.client._queue(document, {}, "")
-        self.specs[made.id] = self._generate()
-        self.note(f"deploy {version} as {made.id}: {self.specs[made.id]}")
+        deployment = self.new_id()
+        self.specs[deployment] = self._generate()
+        self.note(f"deploy {version} as {deployment}: {self.specs[deployment]}")
+        self.client.queue(version, deployment, self.new_id())
 
     def _generate(self) -> list[StepSpec]:
         """A strategy: the controller, the switch, and whatever else is between them, in its phases."""
