@@ -475,4 +475,3 @@ class SimulatedCluster:
 
     def explained(self, error: StepFailed, plan: Plan, log: Callable[[], str]) -> StepFailed:
         return error
-
