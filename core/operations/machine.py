@@ -225,7 +225,9 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
             known = {"resumed": False, "unrecorded": progress.unrecorded or not facts.only_looks}
             # Recorded together with the start of the next one, or with the commit.
             fields = {"steps": {**operation.steps, step: DONE}, "due": 0.0, "period": 0.0, "least": 0.0}
-            fields["memory"] = {key: value for key, value in operation.memory.items() if key not in (AWAITS, SAID)}
+            # A removal begins anew at each attempt: what was said of one is not said again.
+            over = {AWAITS, SAID} if operation.kind is OperationKind.DEPLOY else {AWAITS}
+            fields["memory"] = {key: value for key, value in operation.memory.items() if key not in over}
         case TurnBack():
             fields, durable = {"state": OperationState.UNDOING, "failure": None, "attempts": 0}, True
             line = "stopping, and removing what was started"

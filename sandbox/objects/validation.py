@@ -4,6 +4,7 @@ import ipaddress
 import re
 from typing import Any
 
+from deployer.sandbox import status
 from deployer.sandbox.kinds import (
     CONFIG_MAP,
     CRD,

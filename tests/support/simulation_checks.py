@@ -16,17 +16,18 @@ from deployer.core.model.records import (
     Plan,
     Status,
 )
-from deployer.core.operations.machine import DONE, STARTED
+from deployer.core.operations.machine import AWAITS, DONE, STARTED
 from support.simulated_cluster import DRAINS, LOOKS, MOVES, Kube, PlanStep
 
 if TYPE_CHECKING:
-    from support.simulation import Process, World
+    from support.simulated_process import Process
+    from support.simulation import World
 
 OPEN = (STARTED, DONE)
 """Notes of a step that was started and not undone."""
 
 
-REPEATED = ("resumed", "retire_steps of strategy", "undeploy_steps of strategy")
+REPEATED = ("resumed", "undoing without the plugin", "retire_steps of strategy", "undeploy_steps of strategy")
 """Sentences that are still said at every look at an operation."""
 
 
@@ -158,6 +159,10 @@ class Checks:
 
     def _operation(self, before: Operation, now: Operation) -> None:
         self.require(before.state is not OperationState.DONE, f"{now.id} was closed, and is written again")
+        if now.kind is OperationKind.UNDEPLOY and now.steps.get("remove-workload") == STARTED and AWAITS in now.memory:
+            self.require(
+                now.target.released, f"{now.id} waits for pods only, and keeps the app from the next deployment"
+            )
         if now.kind is not OperationKind.DEPLOY:
             return
         back = before.state is OperationState.UNDOING and now.state is OperationState.RUNNING
