@@ -36,6 +36,9 @@ Question = Callable[[Provider], Callable[[Document], Sequence[Problem]]]
 """Which method of a provider is asked."""
 
 
+LONGEST = 2_000
+"""Characters of a problem's message."""
+
 MOST = 200
 """Problems that one provider may have with a descriptor; what it says beyond them is left out."""
 
@@ -113,7 +116,7 @@ def _asked(title: str, question: Callable[[Document], Sequence[Problem]], docume
         found = list(itertools.islice(answer, MOST))
         if not all(isinstance(problem, Problem) and isinstance(problem.message, str) for problem in found):
             raise PluginError(f"{question.__name__}() of {title} gave something that is no Problem")
-        return [Problem(str(problem.path), problem.message) for problem in found]
+        return [Problem(str(problem.path)[:LONGEST], problem.message[:LONGEST]) for problem in found]
     except PluginError:
         raise
     except BaseException as error:  # sys.exit in a plugin must not end the service

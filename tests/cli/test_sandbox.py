@@ -120,6 +120,12 @@ def test_it_takes_the_ingress_provider_that_is_chosen(deployer: Any, tmp_path: P
     assert process.end() == 0
 
 
+def test_an_ingress_provider_that_is_not_there_is_one_sentence(deployer: Any, tmp_path: Path) -> None:
+    done = deployer.run("sandbox", "--deployport=0", "--data-dir", str(tmp_path / "data"), DEPLOYER_INGRESS="nosuch")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "there is no ingress provider 'nosuch'; installed: gateway, nginx" in done.stderr
+
+
 def test_settings_about_a_cluster_have_no_effect_and_that_is_said(deployer: Any, tmp_path: Path) -> None:
     process = deployer.start(
         "sandbox", "--deployport=0", "--data-dir", str(tmp_path / "d"), DEPLOYER_KUBERNETES="k:8080"

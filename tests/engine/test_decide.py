@@ -309,3 +309,15 @@ def test_observers_are_told_of_start_progress_and_end(world: World) -> None:
     assert {"deploy"} <= {found["kind"] for found in progress}
     assert any("start-workload" in found["steps"] for found in progress)
     assert world.store.get(Deployment, deployment.id) is None
+
+
+@pytest.mark.parametrize("hold", [float("inf"), float("nan"), -1, "10", None, True], ids=repr)
+def test_a_minimum_hold_that_is_no_time_is_the_ingress_providers_mistake(
+    world: World, monkeypatch: pytest.MonkeyPatch, hold: Any
+) -> None:
+    provider = world.registry.ingress()
+    monkeypatch.setattr(type(provider), "minimum_hold", hold)
+    failed = world.ended(world.deploy(frontend=f"{world.namespace}.{HOST}"), Status.FAILURE)
+    assert failed.failure and failed.failure["reason"] == "BadProvider"
+    said = "minimum_hold of ingress provider nginx of kube-deployer "
+    assert failed.failure["message"].startswith(said) and "is no number of seconds" in failed.failure["message"]

@@ -19,7 +19,7 @@ from deployer import sandbox
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.ingress import IngressProvider, RouteClaim, RouteContext, RouteReader, data_plane
 from deployer.sdk.kube import INGRESS
-from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
+from deployer.testing.ingress import CHECKS, Bench, checks, open_bench, ownership
 from support.ingressroutes import IngressRoutes, defined
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plugins.md"
@@ -206,5 +206,5 @@ def test_a_provider_of_a_kind_of_its_own_must_tell_who_has_a_host(bench: Bench) 
                 else pytest.raises(AssertionError, match="host_claims")
             )
             with wrong:
-                checks.another_apps_host_is_found(bench)
+                ownership.another_apps_host_is_found(bench)
             bench.reset()

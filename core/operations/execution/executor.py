@@ -358,6 +358,8 @@ class Executor:
                     left, lambda scope: step.run(self._handles.work(step, plan, scope)), cancellable=cancellable
                 )
                 return _checked(step, outcome)
+            except StepCrashed as error:
+                raise StepCrashed(f"step {step.id} of strategy {plan.strategy.name}: {error}") from None
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = f": {error}"

@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
@@ -301,6 +301,15 @@ class Planner:
             Phase.EXPOSE.name: self.settings.expose_timeout,
         }
 
+    def _minimum_hold(self, name: str) -> float:
+        """An ingress provider's. Raises StepFailed that names it."""
+        found: Any = cast(IngressProvider, self.registry.entry("ingress", name).provider).minimum_hold
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= strategies.LONGEST_DRAIN:
+            wrong = f"minimum_hold of {self.registry.title('ingress', name)} is no number of seconds from 0 to "
+            hint = "ask the plugin's author"
+            raise StepFailed(f"{wrong}{strategies.LONGEST_DRAIN:g}", reason="BadProvider", hint=hint)
+        return float(found)
+
     def _pinned_settings(self, plan: Plan) -> PinnedSettings:
         """`hold`: seconds for which the old version goes on serving, never below `minimum_hold` of the providers."""
         names = (
@@ -313,8 +322,7 @@ class Planner:
             "lenient_podspec",
         )
         providers = {plan.ingress.name if plan.ingress else "", plan.displaced} - {""} if plan.route else set()
-        minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
-        least = max(map(float, minimum), default=0.0)
+        least = max(map(self._minimum_hold, providers), default=0.0)
         hold = max(self.settings.proxysleep, least)
         return PinnedSettings(hold=hold, minimum_hold=least, **{name: getattr(self.settings, name) for name in names})
 
