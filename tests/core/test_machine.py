@@ -308,7 +308,7 @@ def test_that_a_step_is_done_goes_with_the_next_transaction(step: StepFacts, bef
     progress = dataclasses.replace(GOING, resumed=True, unrecorded=before)
     transition = machine.settle(operation, Run(step.id), Succeeded(), progress, NOW)
     assert transition.fields["steps"] == {step.id: DONE}
-    assert transition.fields["memory"] == {"start/x": 1, SAID: "waits"}
+    assert transition.fields["memory"] == {"start/x": 1}
     assert transition.fields["due"] == 0.0  # the next step is not parked
     assert (transition.durable, transition.until) == (False, None)
     assert (transition.progress.resumed, transition.progress.unrecorded) == (False, unrecorded)
