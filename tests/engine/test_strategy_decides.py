@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,11 @@ def test_a_strategy_may_refuse_and_what_else_it_raises_names_it_and_hides_the_te
     def break_down(context: WorkloadContext) -> Workload:
         raise ValueError(SECRET)
 
+    def leave(plan: Plan) -> float:
+        sys.exit(3)
+
+    failed = world.ended(world.deploy(**use(world, Strange(drain=leave))), Status.FAILURE)
+    assert failed.failure and failed.failure["message"] == "strategy strange raised SystemExit in drain()"
     failed = world.ended(world.deploy(**use(world, Strange(refuse))), Status.FAILURE)
     assert failed.failure and (failed.failure["reason"], failed.failure["hint"]) == ("NotHere", "wait")
     failed = world.ended(world.deploy(**use(world, Strange(break_down))), Status.FAILURE)

@@ -103,7 +103,7 @@ def _asked(strategy: Strategy, method: str, ask: Callable[[], T]) -> T:
         return ask()
     except DeployerError:
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit in a plugin must not end the service
         # Its text may hold an injected value.
         logger.error("strategy %s raised %s in %s()", strategy.name, type(error).__name__, method, exc_info=error)
         raise _bad(strategy.name, f"raised {type(error).__name__} in {method}()") from error
