@@ -30,7 +30,7 @@ test-fast: $(VENV)/.dev
 
 # Every point at which the service can be killed, of which `make test` tries a sample in CI; about fifteen minutes more.
 test-long: $(VENV)/.dev
-	$(BIN)/pytest tests/kill tests/engine/test_migration.py --kill=all $(PYTEST_ARGS)
+	$(BIN)/pytest tests/kill tests/engine/test_migration.py tests/plugins/test_strategies.py --kill=all $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
