@@ -28,7 +28,7 @@ test: lint types imports tests
 test-fast: $(VENV)/.dev
 	$(BIN)/pytest -m fast $(PYTEST_ARGS)
 
-# Every point at which the service can be killed, of which `make test` tries a sample in CI; about fifteen minutes more.
+# Every point at which the service can be killed, of which `make test` tries a sample in CI; about half an hour more.
 test-long: $(VENV)/.dev
 	$(BIN)/pytest tests/kill tests/engine/test_migration.py tests/plugins/test_strategies.py --kill=all $(PYTEST_ARGS)
 

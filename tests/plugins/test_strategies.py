@@ -20,8 +20,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every strategy with every check; of those that try single writes each with one strategy, drawn by `--seed`, unless
-    all of them are to be tried."""
+    """Every strategy with every check; but those that try single writes each with one strategy, drawn by `--seed`,
+    unless all of them are to be tried."""
     every, seed = metafunc.config.getoption("--kill") == "all", metafunc.config.getoption("--seed")
     chosen = [
         (check, strategy)
