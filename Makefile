@@ -29,9 +29,10 @@ test-fast: $(VENV)/.dev
 	$(BIN)/pytest -m fast $(PYTEST_ARGS)
 
 # Every point at which the service can be killed, of which `make test` tries a sample in CI, and a million decisions of
-# operations to which anything happens; about twenty minutes more.
+# operations to which anything happens; about thirty-five minutes.
 test-long: $(VENV)/.dev
-	$(BIN)/pytest tests/core/test_machine_model.py tests/kill tests/engine/test_migration.py --kill=all $(PYTEST_ARGS)
+	$(BIN)/pytest tests/core/test_machine_model.py tests/kill tests/engine/test_migration.py \
+	  tests/plugins/test_strategies.py --kill=all $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -194,11 +194,12 @@ def deployments_may_ask_at_once(bench: InjectorBench) -> None:
     injector = bench.injector()
     apps = [f"app-{number}" for number in range(AT_ONCE)]
     alone = [bench.ask(app=app).given for app in apps]
-    calls = [Invocation(lambda app=app: bench.ask(injector, app=app), "environment") for app in apps]  # type: ignore[misc]
-    for app, call, wanted in zip(apps, calls, alone, strict=True):
-        call.wait(30.0)
-        found = call.result()
-        assert (found.error, found.given) == (None, wanted), f"{app}, asked with others: {found.error or 'others'}"
+    with _listening():  # around those of the threads, which end in any order
+        calls = [Invocation(lambda app=app: bench.ask(injector, app=app), "environment") for app in apps]  # type: ignore[misc]
+        for app, call, wanted in zip(apps, calls, alone, strict=True):
+            call.wait(30.0)
+            found = call.result()
+            assert (found.error, found.given) == (None, wanted), f"{app}, asked with others: {found.error or 'others'}"
 
 
 def it_only_reads(bench: InjectorBench) -> None:
@@ -325,8 +326,9 @@ def containers_get_what_it_gives(bench: InjectorBench) -> None:
 
 def a_source_that_is_away_leaves_the_old_version(bench: InjectorBench) -> None:
     """On a sandbox: the deployment fails before anything is written, says why, and what was live serves on."""
-    if bench.cluster is None or not (failing := _failing(bench)):
+    if bench.cluster is None or not _failing(bench):
         return
+    failing = [*bench.broken[:1], *([bench.away] if bench.away else [])]
     with _service(bench, bench.injector()) as (service, observer):
         first = service.deploy_descriptor(_descriptor(bench, service))
         assert service.await_status(first).status is Status.DEPLOYED, service.log(first)

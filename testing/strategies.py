@@ -10,9 +10,11 @@ No test framework is needed: `CHECKS` are functions that take a `StrategyBench` 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import logging
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,10 +83,8 @@ class StrategyBench:
     def require(self, service: SandboxedService, version: str) -> None:
         """Only that version is there, in two pods, and everybody gets it. Raises AssertionError."""
         self.quiet(service)
+        everybody_gets(service, version, *(d.id for d in service.store.find(Deployment)))
         story = "\n".join(service.log(d.id) for d in service.store.find(Deployment))
-        answers = [service.answer(host(service)) for _ in range(ANSWERS)]
-        wrong = [answer for answer in answers if not answer[1].startswith(f"version {version} ")]
-        assert not wrong, f"{wrong[0]} instead of version {version}\n{story}"
         name = f"shop-{version}"
         found = service.names()
         assert found["replicationcontrollers"] == {name}, (found, story)
@@ -149,24 +149,72 @@ def host(service: SandboxedService) -> str:
     return f"{service.namespace}.example.com"
 
 
+def everybody_gets(service: SandboxedService, version: str, *ids: str) -> None:
+    """Only that version answers. Raises AssertionError with the logs of these deployments."""
+    for _ in range(ANSWERS):
+        found = service.answer(host(service))
+        assert found[1].startswith(f"version {version} "), f"{found} instead of version {version}\n" + "\n".join(
+            map(service.log, ids)
+        )
+
+
+@contextlib.contextmanager
+def watched(service: SandboxedService) -> Iterator[list[str]]:
+    """Ask who serves all the time. Of version 2's deployment each answer must be version 1's until a step has started
+    that `exposes`, or `disturbs` where nobody answers: the list has what speaks against it."""
+    stop = threading.Event()
+    wrong: list[str] = []
+
+    def look() -> None:
+        while not stop.wait(0.01):
+            body = ""
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                body = service.answer(host(service))[1]
+            # Whatever led to that answer was in the journal before it was done.
+            operations = {operation.deployment: operation for operation in service.store.find(Operation)}
+            moving = [d for d in service.store.find(Deployment) if d.status is Status.DEPLOYING]
+            plan = service.store.get(Plan, moving[0].id) if moving else None
+            if body.startswith("version 1 ") or plan is None:
+                continue
+            started = [step for step in plan.steps if step.id in operations[plan.deployment].steps]
+            says = "exposes" if body.startswith("version 2 ") else "disturbs"
+            if not any(getattr(step, says) for step in started):
+                ids = ", ".join(step.id for step in started)
+                wrong.append(f"{body.strip() or 'nobody'} answers after the steps {ids}, none of which {says}")
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield wrong
+    finally:
+        stop.set()
+        thread.join()
+
+
 # --- the checks ---------------------------------------------------------------------------------------------------
 
 
 def a_second_version_replaces_the_first(bench: StrategyBench) -> None:
-    """It has all traffic in the end, and nothing is left of the first one, nor of anything once it is undeployed."""
+    """It has all traffic in the end, and nothing is left of the first one, nor of anything once it is undeployed. Until
+    a step has started which says that it `exposes` or `disturbs`, everybody gets the first one."""
     with bench.service() as service:
-        bench.end(service, bench.deploy(service), Status.DEPLOYED)
+        with watched(service) as wrong:
+            second = bench.deploy(service)
+            bench.end(service, second, Status.DEPLOYED)
+        assert not wrong, wrong[0]
+        everybody_gets(service, "2", second)
         bench.require(service, "2")
         bench.leave_nothing(service)
 
 
 def a_failure_ends_when_the_old_version_serves(bench: StrategyBench) -> None:
-    """At the very moment of FAILURE, and nothing of the new one stays."""
+    """At the very moment of FAILURE, and nothing of the new one stays. What steps do to traffic they say."""
     with bench.service() as service:
-        failed = bench.deploy(service, **UNHEALTHY)
-        bench.end(service, failed, Status.FAILURE)
-        answers = [service.answer(host(service)) for _ in range(ANSWERS)]
-        assert all(body.startswith("version 1 ") for _, body in answers), (answers, service.log(failed))
+        with watched(service) as wrong:
+            failed = bench.deploy(service, **UNHEALTHY)
+            bench.end(service, failed, Status.FAILURE)
+        assert not wrong, wrong[0]
+        everybody_gets(service, "1", failed)
         bench.require(service, "1")
         bench.end(service, bench.deploy(service), Status.DEPLOYED)
         bench.require(service, "3")
@@ -271,15 +319,20 @@ def at_rest(service: SandboxedService) -> bool:
     return service.engine.running == 0 and all(operation.period > 0 for operation in waiting)
 
 
-CHECKS: Sequence[Check] = (
-    a_second_version_replaces_the_first,
-    a_failure_ends_when_the_old_version_serves,
+CRASH_CHECKS: Sequence[Check] = (
     a_cancellation_ends_with_the_old_version,
     a_cancellation_ends_however_often_it_dies,
     a_crash_before_any_write_is_survived_going_on,
     a_crash_before_any_write_is_survived_going_back,
     a_plugin_that_is_gone_loses_nobody,
 )
+"""Those that try some of the writes."""
+
+CHECKS: Sequence[Check] = (
+    a_second_version_replaces_the_first,
+    a_failure_ends_when_the_old_version_serves,
+    *CRASH_CHECKS,
+)
 
 
-__all__ = ["CHECKS", "Check", "StrategyBench"]
+__all__ = ["CHECKS", "CRASH_CHECKS", "Check", "StrategyBench"]

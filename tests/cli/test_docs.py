@@ -81,6 +81,7 @@ def test_the_example_of_a_step_soaks_for_a_minute() -> None:
     assert names["Soak"]().run(work) == Done()
 
 
+@pytest.mark.slow
 def test_the_examples_of_testing_a_plugin_pass(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "testing-plugins.md").read_text()
     names: dict[str, Any] = {}

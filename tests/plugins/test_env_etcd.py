@@ -329,11 +329,11 @@ def test_it_does_what_every_injector_must(check, etcd, put, cluster, tmp_path):
         check(
             InjectorBench(
                 lambda: injector(etcd.url),
-                away=lambda: injector(away, timeout=2),
+                away=lambda: injector(away, timeout=1.5),
                 broken=[
                     lambda: injector(etcd.url, prefix="/twice"),
                     lambda: injector(etcd.url, prefix="/binary"),
-                    lambda: injector(f"http://127.0.0.1:{closed}", timeout=0.5),
+                    lambda: injector(f"http://127.0.0.1:{closed}", timeout=0.3),
                 ],
                 values=["s3cret-skipped", "s3cret-one", "s3cret-two", "s3cret-binary"],
                 cluster=cluster,

@@ -24,6 +24,8 @@ from deployer.testing.health import CHECKS, WRONG, Check, HealthBench
 from deployer.testing.pods import answer
 from deployer.testing.service import HEALTHY, SandboxedService, describe
 
+pytestmark = pytest.mark.slow
+
 YES, NO = (answer("200 OK", body) for body in (b'{"healthy": true}', b'{"healthy": false}'))
 BENCHES = {
     "probe": HealthBench(Probe, YES, [NO, answer("200 OK", b"fine"), answer("200 OK")]),

@@ -36,8 +36,8 @@ class Vault(EnvInjector):
 
     def read(self, context: EnvContext) -> str:
         if self.state == "away":
-            context.scope.pause(2)
-            raise StepFailed("the vault gave no answer within 2 s", reason="VaultFailed")
+            context.scope.pause(1.5)
+            raise StepFailed("the vault gave no answer within 1.5 s", reason="VaultFailed")
         if self.state == "broken":
             raise StepFailed("the vault has something for shop that is no text", reason="VaultFailed")
         found = context.kube.get(CONFIG_MAP, "names")

@@ -52,7 +52,7 @@ TESTING = {
     "plugins": "load problems_of require_options",
     "pods": "FakePod Talk answer drip drip_headers hang replying",
     "service": "HEALTHY IMAGE NGINX PATIENCE SandboxedService describe open_service",
-    "strategies": "CHECKS Check StrategyBench",
+    "strategies": "CHECKS CRASH_CHECKS Check StrategyBench",
 }
 
 
