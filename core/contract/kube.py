@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import ForeignObject
+from deployer.core.model.kind import POD, Kind
 from deployer.core.model.records import Document
 
 T = TypeVar("T")
@@ -30,6 +30,23 @@ def is_active(pod: Document) -> bool:
 def restarts(pod: Document) -> int:
     """How often containers of the pod were started again."""
     return sum(int(s.get("restartCount", 0)) for s in (pod.get("status") or {}).get("containerStatuses") or ())
+
+
+def is_event(event: object) -> bool:
+    """Is it one of ours, of texts? All apps share the informer under whose lock it is asked: so it must be nothing
+    that a plugin made itself, and nothing that could raise."""
+    if not isinstance(event, Gone | Changed | NotReady | Unsteady) or type(event) not in EVENTS:
+        return False
+    if not isinstance(event.kind, Kind) or not isinstance(event.labels, Mapping):
+        return False
+    texts: list[object] = [event.namespace or "", *event.labels.keys(), *event.labels.values()]
+    texts += [event.name, event.resource_version] if isinstance(event, Changed) else []
+    if isinstance(event, NotReady):
+        texts += event.uids if isinstance(event.uids, frozenset) else [None]
+    if isinstance(event, Unsteady):
+        pairs = event.known if isinstance(event.known, frozenset) else [(None, 0)]
+        texts += [uid for uid, count in pairs if isinstance(count, int)] or ([None] if pairs else [])
+    return all(isinstance(text, str) for text in texts)
 
 
 def is_ready(pod: Document) -> bool:
@@ -113,6 +130,10 @@ class Unsteady(ClusterEvent):
     def has_come(self, found: Sequence[Document]) -> bool:
         """Not all of the pods are among them as they were, and ready."""
         return not self.known <= {(str(p["metadata"]["uid"]), restarts(p)) for p in found if is_ready(p)}
+
+
+EVENTS = (Gone, Changed, NotReady, Unsteady)
+"""All events that a step may park for."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rollback in one call, to a version that is warm and to one that is gone; and by itself, when the new version fails."""
+"""Rollback in one call, to a warm version and to one that is gone; and by itself, when the new version fails."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ class World(SandboxedService):
     def __init__(self, cluster: sandbox.Sandbox | None, path: Path, namespace: str, **settings: Any) -> None:
         super().__init__(cluster, path, namespace, **settings)
 
-    def start(self, registry: Registry | None = None) -> World:
+    def start(self, registry: Registry | None = None, *, kill_at: int = 0) -> World:
         """Start the service on the same store as before."""
-        super().start(registry)
+        super().start(registry, kill_at=kill_at)
         return self
 
     # --- doing ---------------------------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deployer.core.contract.kinds import CONTROLLER, POD
 from deployer.core.contract.kube import Unsteady, is_active, is_ready
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import StepFailed
+from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import Document
 from deployer.kube.pods import container_statuses, controlled_by, last_end, name_of, wanted_pods
 from deployer.toolkit.readiness import diagnose

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -11,10 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from deployer.core.backoff import Backoff
-from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kube import ClusterEvent
+from deployer.core.contract.kube import ClusterEvent, is_event
 from deployer.core.contract.store import Change, Lease
-from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Strategy
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
 from deployer.core.errors import (
     Cancelled,
     Conflict,
@@ -35,7 +33,6 @@ from deployer.core.errors import (
     StoreError,
 )
 from deployer.core.model.records import (
-    App,
     Deployment,
     Failure,
     Json,
@@ -43,30 +40,28 @@ from deployer.core.model.records import (
     OperationKind,
     OperationState,
     Plan,
-    Status,
     timestamp_of,
 )
-from deployer.core.model.target import NOTHING, Target
-from deployer.core.operations import actions, clearing, machine
+from deployer.core.model.target import Target
+from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
-from deployer.core.operations.budgets import Budgets
-from deployer.core.operations.clearing import Clearing
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.handles import Handles
-from deployer.core.operations.inventory import PlanInventory
-from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
-from deployer.core.operations.journal import Journal
-from deployer.core.operations.planning import Planner, check_steps, rollback
-from deployer.core.operations.removal import Removal, Todo
-from deployer.core.operations.transactions import Transactions
+from deployer.core.operations.execution import clearing
+from deployer.core.operations.execution.budgets import Budgets
+from deployer.core.operations.execution.clearing import Clearing
+from deployer.core.operations.execution.decision import Decision
+from deployer.core.operations.execution.handles import Handles
+from deployer.core.operations.execution.inventory import PlanInventory
+from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
+from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.execution.removal import Removal, Todo
+from deployer.core.operations.execution.transactions import Transactions
+from deployer.core.operations.planning import check_steps
 
 logger = logging.getLogger(__name__)
 
 STEP_AGAIN = Backoff(first=0.25, most=5.0)
 """Pauses between two attempts at a step, while the API server cannot be reached."""
-
-DECISIONS = 5
-"""How often a deployment is decided again because a record that it depends on changed in the meantime."""
 
 OBJECT_CHANGED = "ObjectChanged"
 """The reason with which a step fails that finds an object as another client made it."""
@@ -100,6 +95,9 @@ class Executor:
         self._transactions = Transactions(dependencies, self._journal)
         undo_timeout = dependencies.settings.undo_timeout
         self._budgets = Budgets(operation.spent, resumed=operation.begun, undo_timeout=undo_timeout)
+        self._decision = Decision(
+            dependencies, self._journal, self._handles, self._invoker, self._budgets, self._transactions
+        )
         self._progress = Progress(fenced=fenced, resumed=operation.begun)
         self._steps: dict[str, tuple[Step, Plan]] = {}
         self._deployment: Deployment | None = None
@@ -153,7 +151,7 @@ class Executor:
             self._plan = self._store.get(Plan, self.operation.deployment)
             deploys = self.operation.kind is OperationKind.DEPLOY
             if deploys and self.operation.state is OperationState.QUEUED and self._deployment is not None:
-                blocker = self._blocker(self._deployment)
+                blocker = self._decision.blocker(self._deployment)
                 self._progress = dataclasses.replace(self._progress, blocker=blocker)
 
     def _known(self) -> Progress:
@@ -203,7 +201,8 @@ class Executor:
             case actions.Fence():
                 self._invoker.call(self._dependencies.settings.undo_timeout, self._handles.fence)
             case actions.Decide():
-                self._decide()
+                self._decision.decide()
+                self._read()
             case actions.LoadSteps():
                 return self._load()
             case actions.Resume():
@@ -258,82 +257,6 @@ class Executor:
             **machine.wait(self._dependencies.clock(), blocker.limit, least=blocker.limit),
         )
 
-    # --- deciding ------------------------------------------------------------------------------------------------
-
-    def _blocker(self, deployment: Deployment) -> actions.Blocker | None:
-        """The version that is to come, while it is still draining: a redeployment of the predecessor, right after the
-        switch. It has requests under way, and its name; so it starts once more when it has been removed."""
-        if not deployment.version:
-            return None  # a number that nobody has had
-        draining = Status.UNDEPLOYING.value
-        for other in self._store.find(Deployment, namespace=deployment.namespace, app=deployment.app, tag=draining):
-            if other.version != deployment.version:
-                continue
-            retirements = self._transactions.others(OperationKind.RETIRE)
-            retire = next((o for o in retirements if o.deployment == other.id), None)
-            if retire is not None:
-                plan = self._store.get(Plan, other.id)
-                limit = self._budgets.removal(plan) if plan else machine.HOLD_INTERVAL
-                limit += max(0.0, retire.due - self._dependencies.clock())
-                return actions.Blocker(other.id, other.version, retire.id, retire.due, limit)
-        return None
-
-    def _decide(self) -> None:
-        """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""
-        rolls_back = self.operation.kind is OperationKind.ROLLBACK
-        if not rolls_back:
-            self._handles.log(f"deploying {self.operation.app} in namespace {self.operation.namespace}")
-        for _ in range(DECISIONS):
-            deployment = self._store.get(Deployment, self.operation.deployment)
-            if deployment is None or deployment.status is not machine.SWITCHING[self.operation.kind]:
-                raise Cancelled("cancelled by request")
-            with contextlib.suppress(StaleRevision):
-                if rolls_back:
-                    self._pin_rollback(deployment)
-                else:
-                    self._pin(deployment)
-                self._read()
-                return
-        raise Conflict("the app was changed by others again and again while it was being decided; deploy again")
-
-    def _pin(self, deployment: Deployment) -> None:
-        app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
-        known = app or App(namespace=deployment.namespace, app=deployment.app)
-
-        plan, counted = self._invoker.call(
-            self._dependencies.settings.expose_timeout,
-            lambda scope: self._planner(scope).decide(deployment, known),
-            cancellable=True,
-        )
-        changes = self._transactions.decided(deployment, app, counted, plan)
-        self._journal.write(*changes, state=OperationState.RUNNING, due=0.0, target=NOTHING)
-
-    def _pin_rollback(self, deployment: Deployment) -> None:
-        app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
-        pinned = self._store.get(Plan, deployment.id)
-        if app is None or pinned is None:
-            raise StepFailed(f"nothing is known of version {deployment.version} any more", reason="NotWarm")
-        plan = self._invoker.call(
-            self._dependencies.settings.expose_timeout,
-            lambda scope: rollback.decide(self._planner(scope), pinned, app, self._rollback_steps),
-            cancellable=True,
-        )
-        changes = self._transactions.decided_back(deployment, app, plan)
-        self._journal.write(*changes, state=OperationState.RUNNING, due=0.0)
-
-    def _planner(self, scope: CancelScope) -> Planner:
-        id = self.operation.deployment
-        return Planner(
-            store=self._store,
-            registry=self._dependencies.registry,
-            settings=self._dependencies.settings,
-            versions=self._dependencies.versions,
-            kube=self._handles.kube(id, scope),
-            log=self._handles.log,
-            conceal=lambda values: self._dependencies.redactor.register(id, values),
-            scope=scope,
-        )
-
     # --- steps ---------------------------------------------------------------------------------------------------
 
     def _load(self) -> Succeeded:
@@ -352,7 +275,7 @@ class Executor:
         name = plan.strategy.name
         strategy = self._dependencies.registry.strategy(name)
         rolls_back = self.operation.kind is OperationKind.ROLLBACK
-        ask = partial(self._rollback_steps, strategy) if rolls_back else strategy.deploy_steps
+        ask = partial(self._decision.rollback_steps, strategy) if rolls_back else strategy.deploy_steps
         found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(ask(plan), name))
         if [step.id for step in found] != [step.id for step in plan.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
@@ -362,10 +285,6 @@ class Executor:
             # Nobody is asked for its health on the way back.
             self._handles.health(plan)
         return [(step, plan) for step in found]
-
-    def _rollback_steps(self, strategy: Strategy, plan: Plan) -> Sequence[Step]:
-        own = strategy.rollback_steps(plan)
-        return own if own is not None else self._dependencies.cluster.rollback_steps(plan)
 
     def _run(self, id: str) -> Result:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
@@ -392,6 +311,8 @@ class Executor:
                     left, lambda scope: step.run(self._handles.work(step, plan, scope)), cancellable=cancellable
                 )
                 return _checked(step, outcome)
+            except StepCrashed as error:
+                raise StepCrashed(f"step {step.id} of strategy {plan.strategy.name}: {error}") from None
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = f": {error}"
@@ -497,17 +418,23 @@ class Executor:
 
 
 def _facts(step: Step) -> StepFacts:
-    about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
-    looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
-    return StepFacts(step.id, only_looks=looks, frees_app=step.frees_app)
+    try:
+        about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
+        looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
+        return StepFacts(step.id, only_looks=looks, frees_app=bool(step.frees_app))
+    except Exception as error:
+        logger.error("a step raised %s when it was asked what it does", type(error).__name__, exc_info=error)
+        raise StepCrashed(f"a step raised {type(error).__name__} when it was asked what it does") from error
 
 
 def _checked(step: Step, outcome: object) -> Outcome:
     """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
     if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
-    elif isinstance(outcome, Park) and not isinstance(outcome.event, ClusterEvent | None):
-        wrong = f"parks for {type(outcome.event).__name__}, which is no event"
+    elif isinstance(outcome, Park) and not (isinstance(outcome.reason, str) and len(outcome.reason) <= MOST_SAID):
+        wrong = f"parks for a reason that is no text of at most {MOST_SAID} characters"
+    elif isinstance(outcome, Park) and outcome.event is not None and not is_event(outcome.event):
+        wrong = f"parks for {type(outcome.event).__name__}, which is no event to wait for"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
     else:

@@ -1,0 +1,116 @@
+"""The decision with which an operation begins: pinned in one transaction, and decided again when something moved."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.strategy import Step, Strategy
+from deployer.core.errors import Cancelled, Conflict, StaleRevision, StepFailed
+from deployer.core.model.records import App, Deployment, OperationKind, OperationState, Plan, Status
+from deployer.core.model.target import NOTHING
+from deployer.core.operations import actions, machine
+from deployer.core.operations.dependencies import Dependencies
+from deployer.core.operations.execution.budgets import Budgets
+from deployer.core.operations.execution.handles import Handles
+from deployer.core.operations.execution.invocation import BoundedInvoker
+from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.execution.transactions import Transactions
+from deployer.core.operations.planning import Planner, rollback
+
+DECISIONS = 5
+"""How often a deployment is decided again because a record that it depends on changed in the meantime."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Of one operation."""
+
+    dependencies: Dependencies
+    journal: Journal
+    handles: Handles
+    invoker: BoundedInvoker
+    budgets: Budgets
+    transactions: Transactions
+
+    def blocker(self, deployment: Deployment) -> actions.Blocker | None:
+        """The version that is to come, while it is still draining: a redeployment of the predecessor, right after the
+        switch. It has requests under way, and its name; so it starts once more when it has been removed."""
+        if not deployment.version:
+            return None  # a number that nobody has had
+        draining = Status.UNDEPLOYING.value
+        for other in self.dependencies.store.find(
+            Deployment, namespace=deployment.namespace, app=deployment.app, tag=draining
+        ):
+            if other.version != deployment.version:
+                continue
+            retirements = self.transactions.others(OperationKind.RETIRE)
+            retire = next((o for o in retirements if o.deployment == other.id), None)
+            if retire is not None:
+                plan = self.dependencies.store.get(Plan, other.id)
+                limit = self.budgets.removal(plan) if plan else machine.HOLD_INTERVAL
+                limit += max(0.0, retire.due - self.dependencies.clock())
+                return actions.Blocker(other.id, other.version, retire.id, retire.due, limit)
+        return None
+
+    def decide(self) -> None:
+        """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""
+        rolls_back = self.journal.operation.kind is OperationKind.ROLLBACK
+        if not rolls_back:
+            self.handles.log(f"deploying {self.journal.operation.app} in namespace {self.journal.operation.namespace}")
+        for _ in range(DECISIONS):
+            deployment = self.dependencies.store.get(Deployment, self.journal.operation.deployment)
+            if deployment is None or deployment.status is not machine.SWITCHING[self.journal.operation.kind]:
+                raise Cancelled("cancelled by request")
+            with contextlib.suppress(StaleRevision):
+                if rolls_back:
+                    self._pin_rollback(deployment)
+                else:
+                    self._pin(deployment)
+                return
+        raise Conflict("the app was changed by others again and again while it was being decided; deploy again")
+
+    def _pin(self, deployment: Deployment) -> None:
+        app = self.dependencies.store.get(App, f"{deployment.namespace}/{deployment.app}")
+        known = app or App(namespace=deployment.namespace, app=deployment.app)
+
+        plan, counted = self.invoker.call(
+            self.dependencies.settings.expose_timeout,
+            lambda scope: self._planner(scope).decide(deployment, known),
+            cancellable=True,
+        )
+        changes = self.transactions.decided(deployment, app, counted, plan)
+        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0, target=NOTHING)
+
+    def _pin_rollback(self, deployment: Deployment) -> None:
+        app = self.dependencies.store.get(App, f"{deployment.namespace}/{deployment.app}")
+        pinned = self.dependencies.store.get(Plan, deployment.id)
+        if app is None or pinned is None:
+            raise StepFailed(f"nothing is known of version {deployment.version} any more", reason="NotWarm")
+        plan = self.invoker.call(
+            self.dependencies.settings.expose_timeout,
+            lambda scope: rollback.decide(self._planner(scope), pinned, app, self.rollback_steps),
+            cancellable=True,
+        )
+        changes = self.transactions.decided_back(deployment, app, plan)
+        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0)
+
+    def _planner(self, scope: CancelScope) -> Planner:
+        id = self.journal.operation.deployment
+        return Planner(
+            store=self.dependencies.store,
+            registry=self.dependencies.registry,
+            settings=self.dependencies.settings,
+            versions=self.dependencies.versions,
+            kube=self.handles.kube(id, scope),
+            log=self.handles.log,
+            conceal=lambda values: self.dependencies.redactor.register(id, values),
+            scope=scope,
+        )
+
+    def rollback_steps(self, strategy: Strategy, plan: Plan) -> Sequence[Step]:
+        """The strategy's own steps back to a version that is warm, or the usual ones."""
+        own = strategy.rollback_steps(plan)
+        return own if own is not None else self.dependencies.cluster.rollback_steps(plan)
