@@ -49,6 +49,10 @@ class Recreate(Strategy):
         steps.append(Move())
         return steps
 
+    def rollback_steps(self, plan: Plan) -> Sequence[Step]:
+        """The version that comes back was stopped: it is started once more, as for a deployment, from its objects."""
+        return [step for step in self.deploy_steps(plan) if not isinstance(step, CreateWorkload)]
+
     def workload(self, context: WorkloadContext) -> Workload:
         """The usual one."""
         return render_workload(context)
