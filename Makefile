@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
+# Most of a test is waiting: two workers for each of two cores. `--dist loadgroup` keeps what shares a module's fixtures in
+# one of them, and hands out the largest such groups first.
+WORKERS ?= 4
+PARALLEL := -n $(WORKERS) --dist loadgroup
 
 .PHONY: help demo run test test-fast test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
 .DEFAULT_GOAL := help
@@ -26,11 +30,11 @@ test: lint types imports tests
 
 # What can be tested without a sandbox and without a service: for the minute between two edits.
 test-fast: $(VENV)/.dev
-	$(BIN)/pytest -m fast $(PYTEST_ARGS)
+	$(BIN)/pytest -m fast $(PARALLEL) $(PYTEST_ARGS)
 
 # Every point at which the service can be killed, of which `make test` tries a sample in CI; about fifteen minutes more.
 test-long: $(VENV)/.dev
-	$(BIN)/pytest tests/kill tests/engine/test_migration.py --kill=all $(PYTEST_ARGS)
+	$(BIN)/pytest tests/kill tests/engine/test_migration.py --kill=all $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -43,10 +47,10 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev
-	$(BIN)/pytest -m "not cluster" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not cluster" $(PARALLEL) $(PYTEST_ARGS)
 
 test-cluster: $(VENV)/.dev
-	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+	$(BIN)/pytest -m cluster $(PARALLEL) $(PYTEST_ARGS)
 
 # Speed of REST and the log stream on this machine; BENCH_ARGS="get viewers --repeat 5" narrows it.
 bench-api: $(VENV)/.dev
