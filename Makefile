@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
-# Most of a test is waiting: two workers for each of two cores. `--dist loadgroup` keeps what shares a module's fixtures in
-# one of them, and hands out the largest such groups first.
+# Workers for two cores: most of a test is waiting. `loadgroup` keeps what shares a module's fixtures in one of them, and
+# hands out the largest such groups first. A cluster on the same cores needs its part of them, and the fast tests never wait.
 WORKERS ?= 4
-PARALLEL := -n $(WORKERS) --dist loadgroup
+test-cluster: WORKERS = 3
+test-fast: WORKERS = 2
+PARALLEL = -n $(WORKERS) --dist loadgroup
 
 .PHONY: help demo run test test-fast test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
 .DEFAULT_GOAL := help

@@ -7,6 +7,7 @@ import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     choices = "all, sample, spread, or one like redeploy:kube.after:3"
     parser.addoption("--kill", default=default, help=f"kill points: {choices}")
     parser.addoption("--seed", type=int, default=random.randrange(1_000_000), help="what a sample is drawn by")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Workers draw by the seed that the header names."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See above: a worker has drawn a seed of its own by now."""
+    config.option.seed = getattr(config, "workerinput", {}).get("seed", config.option.seed)
 
 
 # Whoever asks for one of these has a sandbox or a service: see `make test-fast`.
