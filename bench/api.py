@@ -39,7 +39,7 @@ from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.store import Create
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, Status, new_id, timestamp
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.store.sqlite import SqliteStore
 
@@ -109,7 +109,7 @@ def serve(directory: Path, options: argparse.Namespace) -> None:
     store = SqliteStore(directory / "deployer.db")
     deployment_log = DeploymentLog(store)
     settings = Settings(ingress="none")
-    service = DeploymentCommands(store, deployment_log, plugins.load(settings), settings)
+    service = DeploymentCommands(store, deployment_log, load_plugins(settings), settings)
     if options.no_peek:
         rest_server._Rest.channel_class = NoPeek
     app: Any = empty if options.empty else create_app(service, list, list)

@@ -36,7 +36,7 @@ from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.store import Create
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, new_id, timestamp
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.store.sqlite import SqliteStore
 
@@ -53,7 +53,7 @@ def serve(directory: Path, auth: str) -> None:
     access = open_access(settings, None)  # type: ignore[arg-type] # no cluster is asked
     store = SqliteStore(directory / f"{auth}.db")
     deployment_log = DeploymentLog(store)
-    service = DeploymentCommands(store, deployment_log, plugins.load(settings, entry_points=[]), settings)
+    service = DeploymentCommands(store, deployment_log, load_plugins(settings, entry_points=[]), settings)
     now = timestamp()
     document = {"namespace": NS, "appName": "shop", "newVersion": "1", "podspec": {"containers": [{"name": "a"}]}}
     deployment = Deployment(

@@ -32,10 +32,10 @@ from websockets.asyncio.client import connect as open_stream
 from deployer.cli import process, wiring
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import NAMESPACE, POD
+from deployer.core.contract.kube import is_ready
 from deployer.core.errors import Revoked
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.pods import is_ready
 
 IMAGE = os.environ.get("DEPLOYER_TEST_IMAGE", "lab/demo:1")
 PATIENCE = 300.0

@@ -11,7 +11,7 @@ import click
 
 import deployer
 from deployer.cli.flags import SettingsCommand, config_flag, read_settings, settings_flags
-from deployer.cli.sample import DECIDED
+from deployer.cli.sandbox.sample import DECIDED
 from deployer.core.errors import DeployerError
 from deployer.core.settings import is_loopback
 
@@ -85,7 +85,7 @@ def sandbox(config: Path | None, ingress_port: int | None, **flags: Any) -> None
     The other settings of `deployer serve` work too, but for those that say where the cluster is.
     """
     settings = read_settings(config, flags)
-    from deployer.cli import playground
+    from deployer.cli.sandbox import playground
 
     with _errors_of_the_sandbox():
         playground.run(settings, ingress_port)
@@ -99,8 +99,8 @@ def demo(rate: float) -> int:
     The third version says that it is not healthy, and is refused. Exit code 0 means that no request was lost and that
     version 2 serves in the end.
     """
-    from deployer.cli import demo as play
     from deployer.cli import process
+    from deployer.cli.sandbox import demo as play
 
     process.log_to_stderr("error", audit=False)
     with contextlib.closing(process.Interrupts()) as interrupts, _errors_of_the_sandbox():
@@ -114,11 +114,11 @@ def plugins(config: Path | None, traceback: bool) -> None:
     """List the plugins that are installed, what they provide, and why one cannot be used."""
     settings = read_settings(config, {}, whole=False)
     from deployer.cli import listing, process
-    from deployer.core.plugin_manager.registry import load
+    from deployer.core.plugin_manager.loader import load_plugins
     from deployer.core.redaction import redactor_for
 
     process.log_nowhere()
-    registry = load(settings, strict=False)
+    registry = load_plugins(settings, strict=False)
     listing.show(redactor_for(settings).clean_document(registry.describe()), tracebacks=traceback)
     registry.check_tables()
 

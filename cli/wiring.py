@@ -20,15 +20,15 @@ from deployer.api.stream.server import LogStream
 from deployer.cli import figures
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.providers import EnvInjector
+from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.store import Store
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
 from deployer.core.model.records import App
+from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.runner import Dependencies
-from deployer.core.plugin_manager import registry as plugins
 from deployer.core.plugin_manager.calls import Invocation
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import guard_logging, redactor_for
 from deployer.core.settings import Settings, check_exposure, is_loopback
@@ -36,7 +36,10 @@ from deployer.kube import client as kube_client
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
 from deployer.store.sqlite import SqliteStore
+from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.remarks import remarks
+from deployer.toolkit.versions import KubernetesVersions
 
 STORE_FILE = "deployer.db"
 """Name of the embedded store in the data directory."""
@@ -57,7 +60,7 @@ class Running:
     """A service that runs, from `start` to `stop`."""
 
     def __init__(self, settings: Settings, loading: AbstractContextManager[object], *, complete: bool) -> None:
-        """`loading` surrounds the loading of plugins; for `complete` see `plugins.load`.
+        """`loading` surrounds the loading of plugins; for `complete` see `load_plugins`.
 
         Raises SettingsError, PluginError or StoreUnavailable; what was opened until then is closed again.
         """
@@ -96,13 +99,13 @@ class Running:
                 redactor=redactor,
                 registry=self.registry,
                 settings=settings,
-                client=self.client,
-                informers=informers,
+                cluster=KubernetesCluster(self.client, informers, store, settings),
+                versions=KubernetesVersions(),
             ),
             metrics.ended,
         )
         service = DeploymentCommands(
-            store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings)
+            store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks
         )
         audit = Audit()
         opened.callback(audit.close)
@@ -222,7 +225,7 @@ def ask(client: KubeClient) -> str:
 def checked(settings: Settings, *, complete: bool = True) -> Registry:
     """The plugins, after all that can be checked without touching anything. Raises SettingsError, PluginError."""
     check_exposure(settings)
-    registry = plugins.load(settings, complete=complete)
+    registry = load_plugins(settings, complete=complete)
     try:
         registry.ingress()
     except PluginError as error:
@@ -256,7 +259,7 @@ def start(
     return running
 
 
-def _warn(registry: plugins.Registry) -> None:
+def _warn(registry: Registry) -> None:
     """Log what the injectors have to say; nobody waits for it."""
     scope = CancelScope(time.monotonic() + _WARN_WITHIN)
     calls = {

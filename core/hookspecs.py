@@ -6,14 +6,11 @@ from collections.abc import Sequence
 
 import pluggy
 
-from deployer.core.contract.providers import (
-    EnvInjector,
-    HealthChecker,
-    IngressProvider,
-    PluginSettings,
-    Schema,
-    Strategy,
-)
+from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.health import HealthChecker
+from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.provider import PluginSettings, Schema
+from deployer.core.contract.strategy import Strategy
 from deployer.core.model.records import Document
 
 PROJECT = "deployer"

@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import email.utils
 import errno
 import json
 import os
 import random
-import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
-from urllib.parse import urlencode
+from typing import NoReturn
 
 from deployer.core import failpoints
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD, Kind
-from deployer.core.errors import (
-    DeadlineExceeded,
-    KubeAlreadyExists,
-    KubeConflict,
-    KubeError,
-    KubeExpired,
-    KubeForbidden,
-    KubeNotFound,
-    KubeRejected,
-    KubeUnavailable,
-)
+from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, KubeRejected, KubeUnavailable
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
-from deployer.kube import connection, proxied
-from deployer.kube.transport import Answer, Call, Lost, NotSent, Silent, Transport
+from deployer.kube import proxied
+from deployer.kube.http import connection
+from deployer.kube.http.answers import events, refuse, warnings
+from deployer.kube.http.requests import Labels, Request, make_request, selector
+from deployer.kube.http.transport import Answer, Call, Lost, NotSent, Silent, Transport
 
 RETRY_BUDGET = 30.0
 """Seconds for which a call without a deadline of its own goes on retrying."""
@@ -55,49 +43,16 @@ WATCH_SILENCE = 75.0
 """Seconds of silence that end a watch. The API server sends a bookmark about once a minute."""
 
 LOG_BYTES = 64 * 1024
-MESSAGE_MOST = 2000
-SAID_MOST = 64 * 1024
-LINE_MOST = 64 * 1024 * 1024
-
-UNDECODABLE = "UNDECODABLE"
-"""Type of the event that `watch` gives for a line that is no event."""
 
 SILENT = "Silent"
 """Reason of the error that `watch` raises for a stream that says nothing."""
 
-_RIGHTS = {"replace": "update", "log": "get", "version": "get"}
-"""What a Role calls our verbs, where that is something else."""
-
 _ANONYMOUS = 'User "system:anonymous"'
+
 _NOT_TLS = b"HTTP request to an HTTPS server"
 """Of Go's net/http to who speaks plain HTTP on a port for TLS."""
 
-_SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")
-_JSON = "application/json"
-_MERGE_PATCH = "application/merge-patch+json"
-
-Labels = Mapping[str, str] | str | None
 Documents = list[Document]
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What is asked, and what may be repeated."""
-
-    verb: str
-    method: str
-    target: str
-    where: str
-    body: bytes | None = None
-    content_type: str = _JSON
-    writes: bool = False
-    repeatable: bool = True
-    """May be sent again although the first one may have had its effect."""
-    warned: Callable[[str], None] | None = None
-    """Is told the warnings that come with an answer, whatever that is."""
-
-    def __str__(self) -> str:
-        return f"{_RIGHTS.get(self.verb, self.verb)} {self.where}"
 
 
 class KubeClient:
@@ -145,7 +100,7 @@ class KubeClient:
 
     def get(self, kind: Kind, name: str, namespace: str | None = None, *, scope: CancelScope | None = None) -> Document:
         """The object. Raises KubeNotFound."""
-        return self._json(_request("get", "GET", kind, namespace, name), scope)
+        return self._json(make_request("get", "GET", kind, namespace, name), scope)
 
     def list(
         self,
@@ -161,8 +116,8 @@ class KubeClient:
 
         `namespace` None means all of them; `retry` False makes it a single attempt.
         """
-        query = {"labelSelector": _selector(labels), "fieldSelector": field_selector}
-        document = self._json(_request("list", "GET", kind, namespace, query=query), scope, retry=retry)
+        query = {"labelSelector": selector(labels), "fieldSelector": field_selector}
+        document = self._json(make_request("list", "GET", kind, namespace, query=query), scope, retry=retry)
         items = document.get("items") or []
         for item in items:
             item.setdefault("apiVersion", kind.api_version)
@@ -187,7 +142,7 @@ class KubeClient:
         """
         query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": resource_version}
         query["timeoutSeconds"] = str(random.randint(300, 600))
-        request = _request("watch", "GET", kind, namespace, query=query)
+        request = make_request("watch", "GET", kind, namespace, query=query)
         self._count("watch")
         with self._abortable(scope) as call:
             try:
@@ -197,7 +152,7 @@ class KubeClient:
                     self._refuse(request, answer)
                 with answer:
                     opened()
-                    yield from _events(request, answer)
+                    yield from events(request, answer)
             except (NotSent, Lost) as error:
                 if scope is not None:
                     scope.check()
@@ -224,7 +179,7 @@ class KubeClient:
             "limitBytes": str(LOG_BYTES),
             "previous": "true" if previous else None,
         }
-        request = _request("log", "GET", POD, namespace, pod, query=query, subresource="log")
+        request = make_request("log", "GET", POD, namespace, pod, query=query, subresource="log")
         return self._send(request, scope, retry=False).body[-LOG_BYTES:].decode("utf-8", "replace")
 
     def pod_proxy(
@@ -254,7 +209,9 @@ class KubeClient:
         if host:
             proxied.check_host(self.address)
             headers = {**headers, "Host": host}
-        request = _request(proxied.RIGHTS[method], method, POD, namespace, f"{pod}:{port}", subresource=f"proxy{path}")
+        request = make_request(
+            proxied.RIGHTS[method], method, POD, namespace, f"{pod}:{port}", subresource=f"proxy{path}"
+        )
         request = dataclasses.replace(request, where=f"pods/proxy {pod}:{port} in namespace {namespace}")
         with self._abortable(scope, last=True) as call:
             self._count("proxy")
@@ -275,11 +232,11 @@ class KubeClient:
 
     def version(self, *, scope: CancelScope | None = None) -> Document:
         """The API server's answer to `/version`."""
-        return self._json(_Request("version", "GET", "/version", "/version"), scope)
+        return self._json(Request("version", "GET", "/version", "/version"), scope)
 
     def review(self, kind: Kind, body: Document, *, scope: CancelScope | None = None) -> Document:
         """POST of a question (`reviews.py`): it changes nothing, so it may be repeated and ends with its gate."""
-        return self._json(_request("create", "POST", kind, None, body=body, repeatable=True), scope)
+        return self._json(make_request("create", "POST", kind, None, body=body, repeatable=True), scope)
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -297,7 +254,7 @@ class KubeClient:
         Not repeated when the answer was lost (KubeUnavailable): repeat it and decide what an AlreadyExists means.
         """
         query = {"fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
-        request = _request("create", "POST", kind, namespace, query=query, body=body, writes=not dry_run)
+        request = make_request("create", "POST", kind, namespace, query=query, body=body, writes=not dry_run)
         return self._json(request, scope)
 
     def try_create(
@@ -316,7 +273,7 @@ class KubeClient:
         fields are among them.
         """
         query = {"fieldValidation": "Strict" if strict else "Warn", "dryRun": "All"}
-        request = _request("create", "POST", kind, namespace, query=query, body=body)
+        request = make_request("create", "POST", kind, namespace, query=query, body=body)
         self._json(dataclasses.replace(request, warned=warned), scope, retry=False)
 
     def replace(
@@ -326,7 +283,7 @@ class KubeClient:
         repeatable = bool(body.get("metadata", {}).get("resourceVersion"))
         query = {"fieldValidation": "Strict"}
         return self._json(
-            _request(
+            make_request(
                 "replace", "PUT", kind, namespace, name, query=query, body=body, writes=True, repeatable=repeatable
             ),
             scope,
@@ -339,7 +296,7 @@ class KubeClient:
         repeatable = bool((patch.get("metadata") or {}).get("resourceVersion"))
         query = {"fieldValidation": "Strict"}
         return self._json(
-            _request(
+            make_request(
                 "patch", "PATCH", kind, namespace, name, query=query, body=patch, writes=True, repeatable=repeatable
             ),
             scope,
@@ -371,13 +328,13 @@ class KubeClient:
         }
         if grace_seconds is not None:
             body["gracePeriodSeconds"] = grace_seconds
-        answer = self._json(_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), scope)
+        answer = self._json(make_request("delete", "DELETE", kind, namespace, name, body=body, writes=True), scope)
         # A Status, or (kinds like Service) the object as it was; one that stays for a while is marked.
         return not (answer.get("metadata") or {}).get("deletionTimestamp")
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    def _json(self, request: _Request, scope: CancelScope | None, *, retry: bool = True) -> Document:
+    def _json(self, request: Request, scope: CancelScope | None, *, retry: bool = True) -> Document:
         answer = self._send(request, scope, retry=retry)
         try:
             document = json.loads(answer.body)
@@ -391,7 +348,7 @@ class KubeClient:
             )
         return document
 
-    def _send(self, request: _Request, scope: CancelScope | None, *, retry: bool = True) -> Answer:
+    def _send(self, request: Request, scope: CancelScope | None, *, retry: bool = True) -> Answer:
         """The answer, a 2xx. Retries what may be retried within the time that there is."""
         end = time.monotonic() + RETRY_BUDGET
         attempt = 0
@@ -408,7 +365,7 @@ class KubeClient:
                     raise again.error from again.error.__cause__
                 _pause(scope, wait, again.error)
 
-    def _attempt(self, request: _Request, scope: CancelScope | None) -> Answer:
+    def _attempt(self, request: Request, scope: CancelScope | None) -> Answer:
         """One exchange. Raises _Retry when the same request may be sent again, else KubeError."""
         try:
             answer = self._exchange(request, scope)
@@ -428,7 +385,7 @@ class KubeClient:
             raise lost from error
         self._note(answer.status)
         if request.warned is not None:
-            for warning in _warnings(answer):
+            for warning in warnings(answer):
                 request.warned(warning)
         if 200 <= answer.status < 300:
             return answer
@@ -445,19 +402,19 @@ class KubeClient:
             # Nothing was done. The credentials may just be changing hands.
             raise _Retry(error, refused=True) from None
 
-    def _refuse(self, request: _Request, answer: Answer) -> NoReturn:
+    def _refuse(self, request: Request, answer: Answer) -> NoReturn:
         """Raise what an answer other than 2xx means, and what is to be done when it is about the connection itself."""
         if answer.status == 400 and _NOT_TLS in answer.body:
             raise KubeRejected(f"{self.address} speaks TLS: write https:// instead of http://", status=400)
         try:
-            _refuse(request, answer)
+            refuse(request, answer)
         except KubeForbidden as error:
             if answer.status != 401 and _ANONYMOUS not in str(error):
                 raise
             text = f"{error}; {self._transport.unknown}"
             raise KubeForbidden(text, status=answer.status, reason=error.reason) from None
 
-    def _exchange(self, request: _Request, scope: CancelScope | None) -> Answer:
+    def _exchange(self, request: Request, scope: CancelScope | None) -> Answer:
         args = (request.method, request.target, request.body, request.content_type)
         if request.writes:
             # Sent to its end even when the scope closes meanwhile: `scope.settle` waits for it.
@@ -522,142 +479,6 @@ def _pause(scope: CancelScope | None, seconds: float, error: KubeError) -> None:
         scope.pause(seconds)
     except DeadlineExceeded as over:
         raise DeadlineExceeded(f"{over}; last: {error}") from error
-
-
-def _request(
-    verb: str,
-    method: str,
-    kind: Kind,
-    namespace: str | None,
-    name: str | None = None,
-    *,
-    query: Mapping[str, str | None] | None = None,
-    body: Document | None = None,
-    writes: bool = False,
-    repeatable: bool | None = None,
-    subresource: str = "",
-) -> _Request:
-    for segment in (namespace, name):
-        if segment is not None and not _SEGMENT.fullmatch(segment):
-            raise KubeRejected(f"{segment!r} cannot be the name of an object", status=400)
-    target = kind.path(namespace, name) + (f"/{subresource}" if subresource else "")
-    parameters = urlencode({k: v for k, v in (query or {}).items() if v})
-    where = kind.plural + (f"/{subresource}" if subresource else "") + (f" {name}" if name else "")
-    if kind.namespaced:
-        where += f" in namespace {namespace}" if namespace else " in all namespaces"
-    return _Request(
-        verb=verb,
-        method=method,
-        target=f"{target}?{parameters}" if parameters else target,
-        where=where,
-        body=None if body is None else json.dumps(body).encode(),
-        content_type=_MERGE_PATCH if method == "PATCH" else _JSON,
-        writes=writes,
-        repeatable=method != "POST" if repeatable is None else repeatable,
-    )
-
-
-def _selector(labels: Labels) -> str | None:
-    if labels is None or isinstance(labels, str):
-        return labels
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
-# --- answers ------------------------------------------------------------------------------------------------------
-
-
-def _refuse(request: _Request, answer: Answer) -> NoReturn:
-    """Raise what an answer other than 2xx means."""
-    try:
-        status = json.loads(answer.body)
-    except ValueError:
-        status = None
-    if not isinstance(status, dict) or status.get("kind") != "Status":
-        status = {}
-    _raise_status(request, answer.status, status, _retry_after(answer.headers.get("Retry-After"), status))
-
-
-def _raise_status(request: _Request, code: int, status: Document, retry_after: float | None) -> NoReturn:
-    reason = str(status.get("reason") or "")
-    message = str(status.get("message") or f"the API server answered {code}")[:MESSAGE_MOST]
-    text = f"{request}: {message}"
-    kind: type[KubeError] = KubeError
-    if code == 404:
-        kind = KubeNotFound
-    elif code == 409:
-        taken = request.method == "POST" and reason in ("AlreadyExists", "")
-        kind = KubeAlreadyExists if taken else KubeConflict
-    elif code == 410:
-        kind = KubeExpired
-    elif code in (401, 403):
-        kind = KubeForbidden
-        text = f"the API server refused to {request}: {message}"
-    elif code in (400, 405, 406, 413, 415, 422):
-        kind, text = KubeRejected, message
-    elif code in (408, 429) or code >= 500:
-        kind = KubeUnavailable
-    said = str(status.get("message") or "")[:SAID_MOST]
-    raise kind(text, status=code, reason=reason, retry_after=retry_after, said=said, causes=tuple(_causes(status)))
-
-
-def _causes(status: Document) -> Iterator[tuple[str, str]]:
-    details = status.get("details")
-    causes = details.get("causes") if isinstance(details, dict) else None
-    for cause in causes if isinstance(causes, list) else ():
-        if isinstance(cause, dict) and cause.get("field"):
-            yield str(cause["field"]), str(cause.get("message") or cause.get("reason") or "")[:MESSAGE_MOST]
-
-
-_WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
-
-
-def _warnings(answer: Answer) -> Iterator[str]:
-    """The texts of the Warning headers (RFC 7234, 5.5), however many came in one line."""
-    for text in _WARNING.findall(answer.headers.get("Warning") or ""):
-        yield re.sub(r"\\(.)", r"\1", text)[:MESSAGE_MOST]
-
-
-def _retry_after(header: str | None, status: Document) -> float | None:
-    """Seconds from the header (a number or an HTTP date) or from the Status."""
-    value: Any = header
-    if not header:
-        details = status.get("details")
-        value = details.get("retryAfterSeconds") if isinstance(details, dict) else None
-    with contextlib.suppress(TypeError, ValueError):
-        return max(0.0, float(value))
-    with contextlib.suppress(TypeError, ValueError):
-        moment = email.utils.parsedate_to_datetime(str(value))
-        return max(0.0, (moment - datetime.datetime.now(datetime.UTC)).total_seconds())
-    return None
-
-
-def _events(request: _Request, chunks: Iterator[bytes] | Any) -> Iterator[tuple[str, Document]]:
-    """The events of a watch's stream: one JSON document a line."""
-    buffer = b""
-    for chunk in chunks:
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield _event(request, line)
-        if len(buffer) > LINE_MOST:
-            raise Lost("a line that does not end")
-
-
-def _event(request: _Request, line: bytes) -> tuple[str, Document]:
-    try:
-        event = json.loads(line)
-        type_, object_ = event["type"], event["object"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return UNDECODABLE, {}
-    if not isinstance(type_, str) or not isinstance(object_, dict):
-        return UNDECODABLE, {}
-    if type_ == "ERROR":
-        code = object_.get("code")
-        _raise_status(request, code if isinstance(code, int) else 500, object_, _retry_after(None, object_))
-    return type_, object_
-
-
-# --- connecting ---------------------------------------------------------------------------------------------------
 
 
 def connect(settings: Settings) -> KubeClient:

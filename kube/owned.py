@@ -7,10 +7,11 @@ import copy
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.cluster import Inventory
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
 from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Owner
 from deployer.core.errors import (
@@ -24,6 +25,7 @@ from deployer.core.errors import (
     KubeUnavailable,
     StepFailed,
 )
+from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document
 from deployer.kube.adoption import original_ingress
 from deployer.kube.client import KubeClient
@@ -39,8 +41,8 @@ from deployer.kube.ownership import (
     ROLE_CONTROLLER,
     ROLE_VERSIONED_SERVICE,
     is_original,
-    versioned_name,
 )
+from deployer.kube.pods import event_time, name_of
 
 T = TypeVar("T")
 
@@ -52,16 +54,6 @@ LOOK_AGAIN = Backoff(first=0.02, most=1.0)
 
 VERSIONED_ROLES = frozenset({ROLE_CONTROLLER, ROLE_VERSIONED_SERVICE})
 """Roles of the objects that belong to one deployment. A plugin's own role counts when it begins with `versioned-`."""
-
-
-class Inventory(Protocol):
-    """Keeps account of what each deployment makes, so that whatever happens it can be removed again."""
-
-    def making(self, deployment: str, kind: Kind, name: str) -> None:
-        """That object is about to be created; durable when this returns."""
-
-    def removed(self, deployment: str, kind: Kind, name: str) -> None:
-        """It is gone."""
 
 
 class OwnedKube(KubeAccess):
@@ -166,11 +158,11 @@ class OwnedKube(KubeAccess):
             return False
         selected = versioned_name(app, str((service["spec"].get("selector") or {}).get("version")))
         names = {
-            _name(controller)
+            name_of(controller)
             for controller in self.list(CONTROLLER, {"app": app})
             if is_original(controller, app)
             and _annotations(controller).get("frontend") == shape.frontend
-            and (taken or _name(controller) == selected)
+            and (taken or name_of(controller) == selected)
         }
         if shape.redirect:
             return bool(names)
@@ -195,12 +187,12 @@ class OwnedKube(KubeAccess):
         else:
             whose = f"to deployment {deployment} of this app, which still runs"
         place = f"in namespace {self.owner.namespace}"
-        return ForeignObject(f"{kind.kind} {_name(found)} {place} exists already and belongs {whose}")
+        return ForeignObject(f"{kind.kind} {name_of(found)} {place} exists already and belongs {whose}")
 
     def _check_fencing_token(self, kind: Kind, found: Document) -> None:
         if (fencing_token := fencing_token_of(found)) > self.owner.fencing_token:
             raise Fenced(
-                f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} has fencing token {fencing_token}, "
+                f"{kind.kind} {name_of(found)} in namespace {self.owner.namespace} has fencing token {fencing_token}, "
                 f"this process holds {self.owner.fencing_token}: another one carries on with app {self.owner.app}"
             )
 
@@ -272,14 +264,6 @@ class OwnedKube(KubeAccess):
         deployment: str | None = None,
         original_ok: bool = False,
     ) -> Document | None:
-        """Edit a versioned object of `deployment` (this one, unless said otherwise); `original_ok`: or of the original.
-
-        `change` gets a copy of what is there and returns what should be; it is called again when somebody else wrote
-        meanwhile, so it must change our fields only. An object that an earlier holder of the lease may still write is
-        written even when nothing differs: from then on that one is fenced. The original's get no mark of ours: they
-        are known by having none. Returns the object as it is then, None when there is none. Raises ForeignObject,
-        Fenced, KubeRejected.
-        """
         owner = self.owner if deployment is None else dataclasses.replace(self.owner, deployment=deployment)
         for attempt in range(ATTEMPTS):
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict, KubeNotFound):
@@ -306,8 +290,6 @@ class OwnedKube(KubeAccess):
     def scale(
         self, name: str, replicas: int, *, deployment: str | None = None, original_ok: bool = False
     ) -> Document | None:
-        """Have a version's ReplicationController want that many pods; see `update`. Waits for none of them."""
-
         def change(found: Document | None) -> Document | None:
             return found and {**found, "spec": {**found["spec"], "replicas": replicas}}
 
@@ -418,7 +400,7 @@ class OwnedKube(KubeAccess):
 
     def _await_gone(self, kind: Kind, found: Document) -> None:
         """Wait until that object is away. Most are at once; the informer, which may lag, is asked for others."""
-        name, uid = _name(found), found["metadata"]["uid"]
+        name, uid = name_of(found), found["metadata"]["uid"]
         rounds = 0
         while (now := self.get(kind, name)) is not None and now["metadata"]["uid"] == uid:
             try:
@@ -431,7 +413,7 @@ class OwnedKube(KubeAccess):
     def _stays(self, kind: Kind, found: Document) -> StepFailed:
         keepers = ", ".join(found["metadata"].get("finalizers") or ()) or "none"
         return StepFailed(
-            f"{kind.kind} {_name(found)} in namespace {self.owner.namespace} has not been deleted, "
+            f"{kind.kind} {name_of(found)} in namespace {self.owner.namespace} has not been deleted, "
             f"finalizers: {keepers}",
             reason="ObjectStays",
             hint="find out why whoever set the finalizers does not take them away",
@@ -458,7 +440,7 @@ class OwnedKube(KubeAccess):
 
 def find_owned(client: KubeClient, owner: Owner, scope: CancelScope | None = None) -> list[tuple[Kind, str]]:
     """(kind, name) of what the API server has of exactly `owner.deployment`, in the order of removal; of the kinds that
-    ship with the Deployer. For a deployment of which no ledger is left."""
+    ship with the Deployer. For a deployment of which no inventory is left."""
     out: list[tuple[Kind, str]] = []
     notes = {
         ANNOTATION_INSTANCE: owner.instance,
@@ -476,7 +458,7 @@ def find_owned(client: KubeClient, owner: Owner, scope: CancelScope | None = Non
             role = _annotations(item).get(ANNOTATION_ROLE, "")
             versioned = role in VERSIONED_ROLES or role.startswith("versioned-")
             if versioned and notes <= _annotations(item).items():
-                out.append((kind, _name(item)))
+                out.append((kind, name_of(item)))
     return out
 
 
@@ -486,20 +468,8 @@ def fencing_token_of(found: Document) -> int:
     return int(value) if value.isascii() and value.isdigit() else 0
 
 
-def event_time(event: Document) -> str:
-    """When an Event happened last, in a form that sorts."""
-    series = event.get("series") or {}
-    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
-    created: str = event.get("metadata", {}).get("creationTimestamp") or ""
-    return next((str(time) for time in times if time), created)
-
-
 def _annotations(found: Document) -> dict[str, str]:
     return found.get("metadata", {}).get("annotations") or {}
-
-
-def _name(found: Document) -> str:
-    return str(found["metadata"]["name"])
 
 
 def _deleting(found: Document) -> bool:

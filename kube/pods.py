@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from deployer.core.model.records import Document
 from deployer.core.podspec.rules import app_containers
-from deployer.kube.owned import event_time
 
 _MOST_LISTED = 8  # kinds of Events
 
@@ -41,18 +40,6 @@ def has_controller(found: Document) -> bool:
 def pods_left(pods: Iterable[Document], controller_uid: str) -> list[Document]:
     """Those that the controller of that uid still owns (empty uid: that any controller does)."""
     return [p for p in pods if (controlled_by(p, controller_uid) if controller_uid else has_controller(p))]
-
-
-def is_active(pod: Document) -> bool:
-    """True unless the pod is on its way out or over: what a ReplicationController counts."""
-    ended = pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
-    return not ended and not pod["metadata"].get("deletionTimestamp")
-
-
-def is_ready(pod: Document) -> bool:
-    """True when the pod is active and its Ready condition holds."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return is_active(pod) and any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
 def is_scheduled(pod: Document) -> bool:
@@ -182,3 +169,11 @@ def short(text: str, most: int = 500) -> str:
     would recognise and hide any more."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 3].rpartition(" ")[0] + "..."
+
+
+def event_time(event: Document) -> str:
+    """When an Event happened last, in a form that sorts."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    created: str = event.get("metadata", {}).get("creationTimestamp") or ""
+    return next((str(time) for time in times if time), created)

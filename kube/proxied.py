@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Mapping
 
 from deployer.core.errors import KubeRejected
-from deployer.kube.transport import Answer
+from deployer.kube.http.transport import Answer
 
 RIGHTS = {"GET": "get", "HEAD": "get", "OPTIONS": "get", "POST": "create", "PUT": "update", "DELETE": "delete"}
 """The right on `pods/proxy` that a method needs: https://kubernetes.io/docs/reference/access-authn-authz/authorization/"""

@@ -32,8 +32,8 @@ from deployer.sandbox.kinds import (
     selects,
     timestamp,
 )
+from deployer.sandbox.objects.resources import FINALIZERS, DeleteOptions, Resources
 from deployer.sandbox.recorder import Recorder
-from deployer.sandbox.resources import FINALIZERS, DeleteOptions, Resources
 from deployer.sandbox.status import ApiError
 from deployer.sandbox.store import Change
 

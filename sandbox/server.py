@@ -16,12 +16,15 @@ from typing import Any
 
 from aiohttp import web
 
-from deployer.sandbox.api import LONGEST_BODY, Api
+from deployer.sandbox.api.http import LONGEST_BODY, Api
+from deployer.sandbox.api.podproxy import PodProxy
+from deployer.sandbox.api.watch import Watches
 from deployer.sandbox.controllers import SLICE_NAME, controllers
-from deployer.sandbox.httproutes import CLASS as GATEWAY_CLASS
-from deployer.sandbox.httproutes import EDGE
-from deployer.sandbox.ingress import LONGEST_BODY as LONGEST_PROXIED
-from deployer.sandbox.ingress import Follower, Proxy
+from deployer.sandbox.dataplane.httproutes import CLASS as GATEWAY_CLASS
+from deployer.sandbox.dataplane.httproutes import EDGE
+from deployer.sandbox.dataplane.ingress import LONGEST_BODY as LONGEST_PROXIED
+from deployer.sandbox.dataplane.ingress import Follower, Proxy
+from deployer.sandbox.dataplane.routes import CLASS, CONTROLLER
 from deployer.sandbox.kinds import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
@@ -34,13 +37,10 @@ from deployer.sandbox.kinds import (
     Object,
     timestamp,
 )
-from deployer.sandbox.kubelet import NODE_LABELS, NODE_NAME, Kubelet, Node
-from deployer.sandbox.podproxy import PodProxy
+from deployer.sandbox.nodes.kubelet import NODE_LABELS, NODE_NAME, Kubelet, Node
+from deployer.sandbox.objects.resources import Resources
 from deployer.sandbox.process import STATE_FILE, start_ticks
-from deployer.sandbox.resources import Resources
-from deployer.sandbox.routes import CLASS, CONTROLLER
 from deployer.sandbox.store import Store
-from deployer.sandbox.watch import Watches
 
 log = logging.getLogger("sandbox")
 

@@ -1,7 +1,6 @@
 """For authors of health checkers."""
 
-from deployer.core.contract.health import HealthTarget, HttpAnswer, PodUnreachable, Verdict
-from deployer.core.contract.providers import HealthChecker
+from deployer.core.contract.health import HealthChecker, HealthTarget, HttpAnswer, PodUnreachable, Verdict
 
 __all__ = [
     "HealthChecker",

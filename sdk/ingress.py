@@ -1,26 +1,24 @@
 """For authors of ingress providers: what they implement and get, and how to ask a data plane."""
 
-from deployer.core.contract.providers import (
+from deployer.core.contract.ingress import (
     PREVIEW_OPTIONS,
-    Backend,
     Capability,
     IngressProvider,
     PodAnswers,
-    Preview,
     RequestMatch,
-    Route,
     RouteContext,
     RouteState,
     Share,
-    backends_behind,
     shares_of,
 )
+from deployer.core.model.plan import Backend, Preview, Route
 from deployer.core.settings import www_twin
 from deployer.kube.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
 from deployer.kube.adoption import redirect_name
 from deployer.toolkit.dataplane.probe import Address, Answer, ask
 from deployer.toolkit.dataplane.proof import REVISION_HEADER, DataPlane, Objection, data_plane, data_plane_schema
-from deployer.toolkit.host_ownership import claimants, ingress_hosts, require_only
+from deployer.toolkit.host_ownership import claimants, ingress_hosts, require_only, www_twin_is_free
+from deployer.toolkit.workload import backends_behind
 
 __all__ = [
     "ORIGINAL_ANNOTATIONS",
@@ -50,4 +48,5 @@ __all__ = [
     "require_only",
     "shares_of",
     "www_twin",
+    "www_twin_is_free",
 ]

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.kube import Gone
-from deployer.core.contract.providers import HealthRounds
 from deployer.core.errors import DeadlineExceeded
 from deployer.core.model.records import Document, Json
 from deployer.sdk.errors import ForeignObject

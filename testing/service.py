@@ -23,19 +23,22 @@ from deployer.core.contract.store import Change, Lease
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
+from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.runner import Dependencies
-from deployer.core.plugin_manager import registry as plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.plugin_manager.loader import load_plugins
+from deployer.core.plugin_manager.registry import Entry, Registry
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
+from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
-from deployer.kube.transport import NotSent
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
+from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.remarks import remarks
+from deployer.toolkit.versions import KubernetesVersions
 
 T = TypeVar("T")
 
@@ -93,7 +96,7 @@ class SandboxedService:
 
     # --- life ----------------------------------------------------------------------------------------------------
 
-    def start(self, registry: plugins.Registry | None = None) -> None:
+    def start(self, registry: Registry | None = None) -> None:
         """Start the service on the same store as before."""
         life = self._life = _Life()
         self.store = _MortalStore(self.settings.data_dir / "deployer.db", life)
@@ -109,15 +112,15 @@ class SandboxedService:
             redactor=redactor,
             registry=self.registry,
             settings=self.settings,
-            client=self.client,
-            informers=self.informers,
+            cluster=KubernetesCluster(self.client, self.informers, self.store, self.settings),
+            versions=KubernetesVersions(),
             clock=self.clock(),
         )
         self.engine = Engine(dependencies)
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(
-            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run
+            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks
         )
         self.engine.start()
         self._parts = [
@@ -128,8 +131,8 @@ class SandboxedService:
             self.store.close,
         ]
 
-    def _load(self) -> plugins.Registry:
-        registry = plugins.load(self.settings, entry_points=self.entry_points)
+    def _load(self) -> Registry:
+        registry = load_plugins(self.settings, entry_points=self.entry_points)
         for kind, given in self.providers.items():
             added = {provider.name: Entry(provider, "tests", "1", provider.name) for provider in given}
             entries: dict[str, Any] = {kind: {**getattr(registry, kind), **added}}
@@ -178,7 +181,7 @@ class SandboxedService:
 
     def deploy_descriptor(self, descriptor: Document) -> str:
         """Store a descriptor and queue its deployment. Returns the deployment's id. Raises BadRequest."""
-        stored = self.service.create_descriptor(self.namespace, json.dumps(descriptor).encode())
+        stored = self.service.descriptors.create(self.namespace, json.dumps(descriptor).encode())
         return self.service.deploy(self.namespace, stored.id).id
 
     def undeploy(self, id: str) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deployer.core.errors import Problem, StepFailed
+from deployer.core.model.names import service_name
 from deployer.core.model.records import Document
-from deployer.kube.ownership import service_name
 from deployer.toolkit.manifests import service_ports
 
 _READ_AS_PORT = frozenset(

@@ -6,26 +6,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
-from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import Backend, Work
+from deployer.core.contract.kube import KubeAccess, is_ready
+from deployer.core.contract.strategy import Work
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed
-from deployer.core.model.plan import Route
+from deployer.core.model.names import versioned_name
+from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document, Plan
 from deployer.kube import ownership
-from deployer.kube.pods import (
-    controlled_by,
-    has_controller,
-    is_ready,
-    name_of,
-    ready_endpoints,
-    service_slices,
-    wanted_pods,
-)
+from deployer.kube.pods import controlled_by, has_controller, name_of, ready_endpoints, service_slices, wanted_pods
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.readiness.explain import explain_not_ready
-
-PODS_GONE = 30.0
-"""Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
 
 
 def own_controller(work: Work, *, fresh: bool = False) -> Document:
@@ -177,7 +167,7 @@ def remove_workload(work: Work) -> None:
     For undoing. Waits for no pods, which end by themselves: an undo does that for all that a deployment began.
     """
     if remove_controller(work):
-        work.log(f"removed {ownership.versioned_name(work.plan.app, work.plan.version)}")
+        work.log(f"removed {versioned_name(work.plan.app, work.plan.version)}")
     remove_versioned_service(work)
 
 
@@ -185,7 +175,7 @@ def remove_controller(work: Work, *, original_ok: bool = False) -> str | None:
     """Its uid, by which its pods are known; empty when it was gone already, and after a crash only their labels are
     left of them. None when the controller of that name is somebody else's, who keeps it.
     """
-    name = ownership.versioned_name(work.plan.app, work.plan.version)
+    name = versioned_name(work.plan.app, work.plan.version)
     found = next(iter(work.kube.items(CONTROLLER, {"name": name})), None)
     gone = work.kube.delete(CONTROLLER, name, deployment=work.plan.deployment, original_ok=original_ok)
     if not gone and not (found and work.kube.owned_by(found, work.plan.deployment)):
@@ -197,34 +187,43 @@ def remove_versioned_service(work: Work, *, original_ok: bool = False) -> None:
     """The last of a version's objects to go."""
     plan = work.plan
     if plan.objects.versioned_service:
-        name = ownership.versioned_name(plan.app, plan.version)
+        name = versioned_name(plan.app, plan.version)
         work.kube.delete(SERVICE, name, deployment=plan.deployment, original_ok=original_ok)
 
 
 def workload_labels(plan: Plan) -> dict[str, str]:
     """The labels of a version's pods."""
-    return {"name": ownership.versioned_name(plan.app, plan.version), "app": plan.app, "version": plan.version}
-
-
-def grace_time(plan: Plan) -> float:
-    """Seconds that a version's pods may take to end once they are asked to."""
-    return grace_of(plan.objects.podspec)
-
-
-def grace_of(podspec: Document) -> float:
-    """Seconds that pods of this spec may take to end; Kubernetes' default is 30."""
-    grace = podspec.get("terminationGracePeriodSeconds", 30)
-    return float(grace if isinstance(grace, int | float) else 30)
+    return {"name": versioned_name(plan.app, plan.version), "app": plan.app, "version": plan.version}
 
 
 def remove_orphans(work: Work, pods: Sequence[Document]) -> None:
     """Pods that the controller made and somebody orphaned: the next one of its name would adopt them as its own."""
-    prefix = f"{ownership.versioned_name(work.plan.app, work.plan.version)}-"
+    delete_orphans(work.kube, work.plan, pods, work.log)
+
+
+def delete_orphans(kube: KubeAccess, plan: Plan, pods: Sequence[Document], log: Callable[[str], None]) -> None:
+    """See `remove_orphans`."""
+    prefix = f"{versioned_name(plan.app, plan.version)}-"
     for pod in pods:
         if has_controller(pod) or pod["metadata"].get("generateName") != prefix:
             continue
         try:
-            work.kube.delete_orphan(pod)
-            work.log(f"removed pod {name_of(pod)}, which had no controller any more")
+            kube.delete_orphan(pod)
+            log(f"removed pod {name_of(pod)}, which had no controller any more")
         except KubeForbidden as error:
-            work.log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")
+            log(f"pod {name_of(pod)}, which has no controller any more, is left: {error}")
+
+
+def backends_behind(kube: KubeAccess, app: str, backends: Sequence[Backend]) -> tuple[Backend, ...]:
+    """The same backends, with the versioned Service that the unversioned one stands for now in place of that; without
+    it when it is not there or selects no version."""
+    found: list[Backend] = []
+    for backend in backends:
+        if backend.service != app:
+            found.append(backend)
+            continue
+        service = kube.get(SERVICE, app)
+        selector = (service or {}).get("spec", {}).get("selector") or {}
+        if version := selector.get("version"):
+            found.append(dataclasses.replace(backend, service=f"{app}-{version}"))
+    return tuple(dict.fromkeys(found))

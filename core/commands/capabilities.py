@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from deployer.core.contract.providers import Capability, IngressProvider
+from deployer.core.contract.ingress import Capability, IngressProvider
 from deployer.core.errors import Problem
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager.registry import Entry

@@ -1,28 +1,24 @@
-"""What a health checker sees of a pod, and the guarded way to ask it: only that pod, bounded in time and size."""
+"""What a health checker implements, what it sees of a pod, and how it may ask it: only that pod, bounded in time."""
 
 from __future__ import annotations
 
-import errno
-import http.client
 import ipaddress
 import re
 import socket
 import time
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployer.core import http_exchange
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.provider import Provider
 from deployer.core.errors import DeployerError
-from deployer.core.http_exchange import GuardedSocket
+from deployer.core.model.records import Document
 
 BODY_LIMIT = 64 * 1024
 """Bytes of an answer that are read and kept; the rest is never fetched."""
-CONNECT_TIMEOUT = 3.0
-"""Seconds. A SYN on a pod network is answered within milliseconds or, when it is dropped, not at all."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -112,63 +108,6 @@ class Way(ABC):
         """The pod's own answer, complete or cut at BODY_LIMIT. Raises PodUnreachable, and what the scope raises."""
 
 
-class Direct(Way):
-    """Dial the pod's own address."""
-
-    def connect(self, target: HealthTarget, address: Address) -> GuardedSocket:
-        """Raises PodUnreachable when nobody answers, and what the scope raises."""
-        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        sock = GuardedSocket(family, target.scope, time.monotonic() + target.remaining())
-        try:
-            sock.dial((str(address), target.port), CONNECT_TIMEOUT)
-        except OSError as error:
-            sock.close()
-            raise self._not_connected(target, error) from None
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def exchange(self, target: HealthTarget, address: Address, request: HttpRequest) -> HttpAnswer:
-        """HTTP/1.1 on a connection of its own."""
-        sock = self.connect(target, address)
-        headers = {"Host": target.host or target.authority} | dict(request.headers)
-        try:
-            sent = http_exchange.request(request.method, request.path, headers)
-            found = http_exchange.exchange(sock, sent, limit=BODY_LIMIT, method=request.method)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise failure(target, error) from None
-        if found.cut is not None:
-            raise failure(target, found.cut)
-        return HttpAnswer(found.status, found.headers, found.body, found.truncated)
-
-    @staticmethod
-    def _not_connected(target: HealthTarget, error: OSError) -> PodUnreachable:
-        reason = failure(target, error)
-        if isinstance(error, TimeoutError) or error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-            return PodUnreachable(
-                f'{reason}; if the Deployer runs where pods cannot be reached, set health_via to "apiserver"'
-            )
-        return reason
-
-
-def failure(target: HealthTarget, error: Exception) -> PodUnreachable:
-    """Why no answer came, as a sentence. Raises what the scope raises when that is the reason."""
-    target.scope.check()
-    if isinstance(error, TimeoutError):
-        limit = target.timeout if target.remaining() <= 0 else CONNECT_TIMEOUT
-        return PodUnreachable(f"{target.where} gave no complete answer within {limit:g} s")
-    if isinstance(error, ConnectionRefusedError):
-        return PodRefused(f"{target.where} refused the connection: does the app listen on that port?")
-    if isinstance(error, http.client.IncompleteRead):
-        return PodUnreachable(f"{target.where} closed the connection in the middle of its answer")
-    if isinstance(error, http.client.RemoteDisconnected | ConnectionError):
-        return PodUnreachable(f"{target.where} closed the connection before its answer was complete")
-    if isinstance(error, OSError):
-        return PodUnreachable(f"{target.where} cannot be reached: {error.strerror or error}")
-    return PodUnreachable(f"{target.where} did not answer in HTTP ({type(error).__name__})")
-
-
 @dataclass(slots=True, kw_only=True)
 class HealthTarget:
     """One pod and the one port on which its health may be asked, for one check.
@@ -192,12 +131,12 @@ class HealthTarget:
     port: int
     path: str
     scope: CancelScope
+    way: Way
     host_network: bool = False
     host: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 10.0
     allow_loopback: bool = False
-    way: Way = field(default_factory=Direct)
     _deadline: float | None = field(default=None, init=False, repr=False)
 
     @property
@@ -285,3 +224,26 @@ class HealthTarget:
         ):
             raise PodUnreachable(f"pod {self.name} is not asked: {self.address} cannot be a pod's own address")
         return address
+
+
+class HealthChecker(Provider):
+    """Says of one pod whether it is healthy. Its options are `healthCheckOptions`, which `target.options` has."""
+
+    needs_path: bool = True
+    """Must a descriptor have `healthCheckPath`? Not for TCP or gRPC; without one `target.path` is `/`."""
+
+    @abstractmethod
+    def check(self, target: HealthTarget) -> Verdict:
+        """Ask the pod once, within `target`'s deadline. An exception counts as unhealthy, with its text."""
+
+
+class HealthRounds(ABC):
+    """What `work.health` is: rounds of checks over all pods of the version, concurrently, by uid."""
+
+    @abstractmethod
+    def check_all(self, pods: Sequence[Document], scope: CancelScope) -> Mapping[str, Verdict]:
+        """One round: pod uid -> verdict. Raises what the scope raises."""
+
+    @abstractmethod
+    def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:
+        """Make the raw answers of the last round the deployment's health check data."""

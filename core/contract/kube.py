@@ -21,6 +21,18 @@ CONTROLLED_BY = "@controlled-by"
 """In an informer's selector: the uid of the controller that owns the object. No label can be called so."""
 
 
+def is_active(pod: Document) -> bool:
+    """True unless the pod is on its way out or over: what a ReplicationController counts."""
+    ended = pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+    return not ended and not pod["metadata"].get("deletionTimestamp")
+
+
+def is_ready(pod: Document) -> bool:
+    """True when the pod is active and its Ready condition holds."""
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return is_active(pod) and any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
     """Something that a parked step waits for: it has come, or it comes with a change of objects with these labels."""
@@ -76,13 +88,7 @@ class NotReady(ClusterEvent):
 
     def has_come(self, found: Sequence[Document]) -> bool:
         """Not all of the pods are among them and ready."""
-        return not self.uids <= {str(pod["metadata"]["uid"]) for pod in found if _is_ready(pod)}
-
-
-def _is_ready(pod: Document) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return ready and not pod["metadata"].get("deletionTimestamp")
+        return not self.uids <= {str(pod["metadata"]["uid"]) for pod in found if is_ready(pod)}
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,12 @@ class ProviderRef:
     version: str = ""
 
 
+def grace_of(podspec: Document) -> float:
+    """Seconds that pods of this spec may take to end; Kubernetes' default is 30."""
+    grace = podspec.get("terminationGracePeriodSeconds", 30)
+    return float(grace if isinstance(grace, int | float) else 30)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """The manifests of one version, as they are sent. No container port means no Services.
@@ -92,6 +98,11 @@ class Workload:
         """Of the controller's template; empty when nothing is known of it."""
         found: Document = self.controller.get("spec", {}).get("template", {}).get("spec", {})
         return found
+
+    @property
+    def grace_time(self) -> float:
+        """Seconds that the version's pods may take to end once they are asked to."""
+        return grace_of(self.podspec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +137,7 @@ class Previous:
 class PinnedSettings:
     """The settings that matter to the steps; the defaults are those of `Settings`.
 
-    hold          seconds for which the old version goes on serving after the switch
+    hold          seconds for which the old version goes on serving after the switch, as the strategy has it
     minimum_hold  seconds of that which the ingress providers ask for
     """
 

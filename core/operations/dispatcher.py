@@ -28,11 +28,11 @@ from deployer.core.model.records import (
     Status,
     new_id,
 )
+from deployer.core.operations.dependencies import Dependencies
+from deployer.core.operations.executor import Executor
 from deployer.core.operations.invocation import Hung
+from deployer.core.operations.machine import PARK_LEAST
 from deployer.core.operations.observers import Observers
-from deployer.core.operations.removal import Removal
-from deployer.core.operations.rollout import Rollout
-from deployer.core.operations.runner import PARK_LEAST, Dependencies, Runner
 from deployer.core.redaction import secrets_of
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class _Queue:
 
     operations: dict[str, Operation] = field(default_factory=dict)
     early: set[str] = field(default_factory=set)
-    runner: Runner | None = None
+    executor: Executor | None = None
     busy: bool = False
     not_before: float = 0.0
     failures: int = 0
@@ -109,7 +109,7 @@ class Engine:
         self._stopping = threading.Event()
         self._changed: set[tuple[str, str]] = set()
         self._apps: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
-        self._leases: dict[tuple[str, str], tuple[Lease, Runner]] = {}
+        self._leases: dict[tuple[str, str], tuple[Lease, Executor]] = {}
         self._fenced: dict[tuple[str, str], int] = {}
         self._woken: deque[tuple[tuple[str, str], str]] = deque()
         self._listening: dict[str, Callable[[], None]] = {}
@@ -165,10 +165,10 @@ class Engine:
         observers = self.observers.stop()
         end = time.monotonic() + grace
         with self._lock:
-            runners = [queue.runner for queue in self._apps.values() if queue.runner]
+            executors = [queue.executor for queue in self._apps.values() if queue.executor]
             threads = list(self._threads)
-        for runner in runners:
-            runner.stop(Revoked("the service is stopping"))
+        for executor in executors:
+            executor.stop(Revoked("the service is stopping"))
         for thread in [*threads, *self._service, *observers]:
             thread.join(max(0.1, end - time.monotonic()))
         for forget in list(self._listening.values()):
@@ -250,14 +250,14 @@ class Engine:
         """Somebody wants to be rid of a deployment that may be under way, waiting in the queue, or parked."""
         with self._lock:
             queue = self._apps.get((deployment.namespace, deployment.app))
-            runner = queue.runner if queue else None
+            executor = queue.executor if queue else None
             found = [
                 o
                 for o in (queue.operations.values() if queue else ())
                 if o.deployment == deployment.id and o.kind is OperationKind.DEPLOY
             ]
-        if runner is not None and runner.operation.deployment == deployment.id:
-            runner.cancel()
+        if executor is not None and executor.operation.deployment == deployment.id:
+            executor.cancel()
             return
         for operation in found:
             if operation.state is OperationState.QUEUED:
@@ -362,7 +362,7 @@ class Engine:
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
         with self._lock:
-            runner, queue.runner = queue.runner, None
+            executor, queue.executor = queue.executor, None
             queue.not_before = self._dependencies.clock() + pause if pause else 0.0
             self._leases.pop(app, None)
             self._threads.discard(threading.current_thread())
@@ -377,15 +377,15 @@ class Engine:
                 queue.operations.pop(operation.id, None)
             else:
                 queue.operations[now.id] = now
-                # A cancellation that came while the step was parking found neither a runner nor a parked operation.
+                # A cancellation that came while the step was parking found neither a executor nor a parked operation.
                 self._changed.add((Deployment.KIND, now.deployment))
-        if runner is None or runner.event is None:
+        if executor is None or executor.event is None:
             self._parked.pop(operation.id, None)
         elif time.monotonic() - self._parked.get(operation.id, float("-inf")) >= PARK_LEAST:
             self._parked[operation.id] = time.monotonic()
-            self._listen(app, operation.id, runner.event)
+            self._listen(app, operation.id, executor.event)
         else:  # of an event that has come already, a step must not make a loop
-            later = threading.Timer(PARK_LEAST, self._listen, (app, operation.id, runner.event))
+            later = threading.Timer(PARK_LEAST, self._listen, (app, operation.id, executor.event))
             later.daemon = True
             later.start()
         self._wake.set()
@@ -401,7 +401,7 @@ class Engine:
             self._wake.set()
 
         with contextlib.suppress(Revoked):
-            self._listening[id] = self._dependencies.informers.get(event.kind, event.namespace).on_event(event, wake)
+            self._listening[id] = self._dependencies.cluster.on_event(event, wake)
 
     def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
         """Run it and return how long the app should be left alone (0 unless another process has the lease)."""
@@ -414,16 +414,15 @@ class Engine:
             if current is None or current.state is OperationState.DONE:
                 return 0.0
             fenced = self._fenced.get(app) == lease.token
-            chosen = Rollout if current.kind is OperationKind.DEPLOY else Removal
-            runner = chosen(self._dependencies, current, lease, self.hung, fenced=fenced)
+            executor = Executor(self._dependencies, current, lease, self.hung, fenced=fenced)
             with self._lock:
-                queue.runner = runner
-                self._leases[app] = (lease, runner)
+                queue.executor = executor
+                self._leases[app] = (lease, executor)
             if self._stopping.is_set():
                 return 0.0
-            # A cancellation that came before the runner was known is seen by its own look at the deployment.
-            self._check_cancelled(runner)
-            runner.run()
+            # A cancellation that came before the executor was known is seen by its own look at the deployment.
+            self._check_cancelled(executor)
+            executor.run()
             self._fenced[app] = lease.token
             queue.failures = 0
             return 0.0
@@ -433,10 +432,10 @@ class Engine:
             except StoreError as error:
                 logger.warning("the lease of %s/%s could not be given back: %s", *app, error)
 
-    def _check_cancelled(self, runner: Runner) -> None:
-        deployment = self._store.get(Deployment, runner.operation.deployment)
+    def _check_cancelled(self, executor: Executor) -> None:
+        deployment = self._store.get(Deployment, executor.operation.deployment)
         if deployment is not None and deployment.status is Status.UNDEPLOYING:
-            runner.cancel()
+            executor.cancel()
 
     # --- leases --------------------------------------------------------------------------------------------------
 
@@ -444,10 +443,10 @@ class Engine:
         while not self._stopping.wait(LEASE / 3):
             with self._lock:
                 held = list(self._leases.values())
-            for lease, runner in held:
+            for lease, executor in held:
                 try:
                     self._store.renew(lease, LEASE)
                 except Fenced as error:
-                    runner.stop(Revoked(f"the lease is lost: {error}"))
+                    executor.stop(Revoked(f"the lease is lost: {error}"))
                 except StoreError as error:
                     logger.error("the lease of %s/%s could not be renewed: %s", lease.namespace, lease.app, error)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
-from deployer.core.contract.kinds import CONTROLLER, SERVICE, Kind
+from deployer.core.contract.cluster import Inventory, Thing
+from deployer.core.contract.kinds import Kind
 from deployer.core.contract.store import Store, Update
 from deployer.core.errors import Conflict, StaleRevision
 from deployer.core.model.plan import Made
 from deployer.core.model.records import Plan
 from deployer.core.operations.journal import Journal
-from deployer.kube import ownership
 
 ATTEMPTS = 5
 """How often a note is written anew when the plan changed in between."""
 
-Thing = tuple[Kind, str]
 
+class PlanInventory(Inventory):
+    """On the store, for one operation. The plan's own objects need no note: they are pinned with it."""
 
-class PlanInventory:
-    """A `Ledger` on the store, for one operation. The plan's own objects need no note: they are pinned with it."""
-
-    def __init__(self, store: Store, journal: Journal) -> None:
+    def __init__(self, store: Store, journal: Journal, pinned: Callable[[Plan], list[Thing]]) -> None:
+        """`pinned`: the objects that are pinned with a plan, in the order in which they are made."""
         self._store = store
         self._journal = journal
+        self._pinned = pinned
         self._removed: set[tuple[str, Thing]] = set()
 
     def making(self, deployment: str, kind: Kind, name: str) -> None:
@@ -32,7 +33,7 @@ class PlanInventory:
         note = Made(kind, name)
         for _ in range(ATTEMPTS):
             plan = self._store.get(Plan, deployment)
-            if plan is None or (kind, name) in _pinned(plan) or note in plan.made:
+            if plan is None or (kind, name) in self._pinned(plan) or note in plan.made:
                 return
             try:
                 self._journal.write(Update(dataclasses.replace(plan, made=(*plan.made, note))))
@@ -47,10 +48,5 @@ class PlanInventory:
 
     def left(self, plan: Plan) -> list[Thing]:
         """What the deployment may still have in the cluster, the last one made first."""
-        made = [*_pinned(plan), *((note.kind, note.name) for note in plan.made)]
+        made = [*self._pinned(plan), *((note.kind, note.name) for note in plan.made)]
         return [thing for thing in reversed(made) if (plan.deployment, thing) not in self._removed]
-
-
-def _pinned(plan: Plan) -> list[Thing]:
-    name = ownership.versioned_name(plan.app, plan.version)
-    return [(SERVICE, name), (CONTROLLER, name)]

@@ -75,6 +75,11 @@ class BoundedInvoker:
         if scope is not None:
             scope.close(Cancelled("cancelled by request"))
 
+    @property
+    def cancelled(self) -> bool:
+        """True once `cancel` was called."""
+        return self._cancelled
+
     def call(self, seconds: float, function: Callable[[CancelScope], T], *, cancellable: bool = False) -> T:
         """The result of `function`, for at most `seconds`. When this returns, nothing that it sent is under way.
 

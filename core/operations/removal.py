@@ -1,208 +1,91 @@
-"""What removes: retiring a replaced version, undeploying a live one. Never undone; tried until it is done."""
+"""What a removal consists of: retiring a replaced version, dropping what it had, undeploying a live one."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.host_claims import ended_changes
-from deployer.core.contract.providers import Step
-from deployer.core.contract.store import Change, Update
-from deployer.core.errors import Cancelled, DeadlineExceeded, OperatorNeeded, PluginError, StaleRevision, StepFailed
-from deployer.core.model.plan import Workload
-from deployer.core.model.records import (
-    App,
-    Deployment,
-    Json,
-    OperationKind,
-    OperationState,
-    Plan,
-    Status,
-)
-from deployer.core.model.target import Ending
-from deployer.core.operations.invocation import StepCrashed
+from deployer.core.contract.strategy import Step
+from deployer.core.errors import DeadlineExceeded, PluginError, StepFailed
+from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
+from deployer.core.operations.dependencies import Dependencies
+from deployer.core.operations.handles import Handles
+from deployer.core.operations.invocation import BoundedInvoker, StepCrashed
 from deployer.core.operations.planning import check_steps
-from deployer.core.operations.runner import FAILURES, Runner
-from deployer.kube import ownership
-from deployer.toolkit import steps
-from deployer.toolkit.readiness import diagnose
+
+Todo = list[tuple[Step, Plan]]
+"""Steps in order, each with the plan that it works on."""
 
 
-class Removal(Runner):
-    """A retirement or an undeployment."""
+class Removal:
+    """Finds the steps of one operation. Raises StoreError."""
 
-    # --- retire, undeploy ----------------------------------------------------------------------------------------
+    def __init__(self, dependencies: Dependencies, handles: Handles, invoker: BoundedInvoker) -> None:
+        self._dependencies = dependencies
+        self._store = dependencies.store
+        self._handles = handles
+        self._invoker = invoker
+        self._usual = dependencies.cluster.removal_steps()
 
-    def _execute(self) -> float | None:
-        """Retire or undeploy. Never undone; tried until it is done, saying why it is not."""
-        if self.operation.state is OperationState.QUEUED:
-            self._journal.write(state=OperationState.RUNNING)
-        try:
-            self._fence()
-            todo = self._retirement() if self.operation.kind is OperationKind.RETIRE else self._undeployment()
-            if todo is None:
-                self._close()
-                return None
-            parked = self._advance(todo, cancellable=False)
-            if parked is not None:
-                return parked
-            self._sweep_rest()
-        except OperatorNeeded as error:
-            return self._reschedule(str(error), self._parked_state, steps={})
-        except (*FAILURES, Cancelled) as error:
-            what = "retiring" if self.operation.kind is OperationKind.RETIRE else "undeploying"
-            return self._reschedule(f"{what} is not finished: {error}", self._parked_state, steps={})
-        self._removed()
-        return None
+    def steps(self, operation: Operation, others: Callable[[OperationKind], Sequence[Operation]]) -> Todo | None:
+        """None: nothing is to be done; an empty list still ends the deployment. `others`: open ones of the app."""
+        if operation.kind is OperationKind.RETIRE:
+            return self._retirement(operation)
+        return self._undeployment(operation, others)
 
-    @property
-    def _parked_state(self) -> OperationState:
-        """A retirement stands in nobody's way while it waits; an undeployment is awaited by what comes after it, until
-        nothing is left of it but pods that end."""
-        released = self.operation.kind is OperationKind.RETIRE or self.operation.target.released
-        return OperationState.QUEUED if released else OperationState.RUNNING
-
-    def _write_parked(self, step: Step, todo: Sequence[tuple[Step, Plan]], **fields: Json) -> None:
-        """Once all that led to the live version is gone, and only its pods take their time, the app is free for the
-        next deployment. In one transaction: a crash must not leave a version live that is not there any more."""
-        last = todo[-1][0] is step and isinstance(step, steps.RemoveWorkload)
-        if self.operation.kind is not OperationKind.UNDEPLOY or self.operation.target.released or not last:
-            super()._write_parked(step, todo, **fields)
-            return
-        while True:
-            app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
-            changes = self._forget(app, self.operation.deployment) if app is not None else []
-            target = dataclasses.replace(self.operation.target, released=True)
-            try:
-                self._journal.write(*changes, state=OperationState.QUEUED, target=target, **fields)
-            except StaleRevision:
-                continue
-            return
-
-    def _retirement(self) -> list[tuple[Step, Plan]]:
-        target = self.operation.target
+    def _retirement(self, operation: Operation) -> Todo:
+        target = operation.target
         if ending := target.ending:
             # Nobody would read about pods of a deployment whose record is gone.
-            known = self._store.get(Deployment, self.operation.deployment) is not None
-            return [(steps.AwaitPodsEnd(ending.controller), self._ending_plan(ending))] if known else []
-        todo: list[tuple[Step, Plan]] = []
+            known = self._store.get(Deployment, operation.deployment) is not None
+            plan = _bare_plan(operation, operation.deployment, ending.version)
+            return _on(plan, self._usual.await_pods_end(ending.controller, ending.grace)) if known else []
+        todo: Todo = []
         winner = self._store.get(Plan, target.by) if target.by else None
         if winner is not None and winner.route and self._known(winner):
-            todo.append((steps.ReleaseRoute(), winner))
-        plan = self._old_plan()
-        if plan is None:
+            todo += _on(winner, self._usual.release())
+        old = self._old_plan(operation)
+        if old is None:
             return todo
         if target.drop:
-            if "route" in target.drop and self._known(plan):
-                todo.append((steps.RemoveRoute(), plan))
-            if "service" in target.drop:
-                todo.append((steps.RemoveService(), plan))
-        elif target.previous:
-            own = self._strategy_steps(plan, "retire_steps")
-            todo += [(step, plan) for step in (own if own is not None else steps.retire_steps())]
-        return todo
+            known = "route" not in target.drop or self._known(old)
+            return todo + _on(old, self._usual.drop([what for what in target.drop if known or what != "route"]))
+        own = self._strategy_steps(old, "retire_steps")
+        return todo + _on(old, own if own is not None else self._usual.retire())
 
-    def _undeployment(self) -> list[tuple[Step, Plan]] | None:
-        """None: nothing to do here. An empty list of steps still ends the deployment."""
-        deployment = self._store.get(Deployment, self.operation.deployment)
+    def _undeployment(
+        self, operation: Operation, others: Callable[[OperationKind], Sequence[Operation]]
+    ) -> Todo | None:
+        deployment = self._store.get(Deployment, operation.deployment)
         if deployment is None:
             return None
         app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
         plan = self._store.get(Plan, deployment.id)
-        if self.operation.target.released:
+        if operation.target.released:
             # Whatever leads anywhere by now is another version's.
-            return [(steps.RemoveWorkload(), plan)] if plan is not None else []
+            return _on(plan, self._usual.rest()) if plan is not None else []
         if app is not None and app.live == deployment.id and plan is not None:
             own = self._strategy_steps(plan, "undeploy_steps")
-            todo = [(step, plan) for step in (own if own is not None else steps.undeploy_steps())]
-            return [(step, plan) for step, plan in todo if not isinstance(step, steps.RemoveRoute) or self._known(plan)]
-        if deployment.status is Status.UNDEPLOYING and any(
-            o.deployment == deployment.id for o in self._others(OperationKind.RETIRE)
-        ):
-            return None
-        return []
+            self._known(plan)
+            return _on(plan, own if own is not None else self._usual.undeploy())
+        waits = any(o.deployment == deployment.id for o in others(OperationKind.RETIRE))
+        return None if deployment.status is Status.UNDEPLOYING and waits else []
 
-    @property
-    def _ends(self) -> bool:
-        """True when nothing of a deployment is to be left; releasing a route or dropping one is less than that."""
-        operation = self.operation
-        return operation.kind is OperationKind.UNDEPLOY or (
-            bool(operation.target.previous or operation.target.ending) and not operation.target.drop
-        )
-
-    def _sweep_rest(self) -> None:
-        """Remove what no step removed: objects that a plugin made, which may not even be installed any more."""
-        deployment = self._store.get(Deployment, self.operation.deployment) if self._ends else None
-        if deployment is None or self.operation.target.ending:  # an undo has done that
-            return
-        live_too = self.operation.kind is OperationKind.UNDEPLOY
-
-        def sweep(scope: CancelScope) -> None:
-            labels = {"name": ownership.versioned_name(deployment.app, deployment.version)}
-            for uid in self._sweep(deployment.id, deployment.version, scope, live_too=live_too):
-                diagnose.await_pods_gone(self._kube(deployment.id, scope), uid, labels, self._log)
-
-        self._invoker.call(self._dependencies.settings.undo_timeout, sweep)
-
-    def _removed(self) -> None:
-        """The transaction that ends a retirement or an undeployment."""
-        while True:
-            deployment = self._store.get(Deployment, self.operation.deployment)
-            app = self._store.get(App, f"{self.operation.namespace}/{self.operation.app}")
-            changes: list[Change] = []
-            if deployment is not None and self._ends:
-                if deployment.status is Status.UNDEPLOYING:
-                    cancelled = self.operation.target.ending is not None
-                    said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
-                    changes.append(self._line(f"UNDEPLOYED: {said}"))
-                if app is not None:
-                    changes += self._forget(app, deployment.id)
-                changes += ended_changes(self._store, deployment)
-            try:
-                self._journal.write(*changes, state=OperationState.DONE)
-            except StaleRevision:
-                continue
-            return
-
-    def _forget(self, app: App, deployment: str) -> list[Change]:
-        """The app without this deployment; when it was the live one, a held one has nothing to wait for any more."""
-        new = app
-        changes: list[Change] = []
-        if app.live == deployment:
-            new = dataclasses.replace(new, live="", live_version="")
-            changes = [Update(dataclasses.replace(o, due=0.0)) for o in self._others(OperationKind.RETIRE)]
-        if app.held == deployment:
-            new = dataclasses.replace(new, held="", held_version="")
-        return [*changes, Update(new)] if new is not app else changes
-
-    def _old_plan(self) -> Plan | None:
+    def _old_plan(self, operation: Operation) -> Plan | None:
         """The plan of what is retired; made up from names for a version that the original made."""
-        previous = self.operation.target.previous
+        previous = operation.target.previous
         if previous is None:
             return None
         if previous.deployment:
             return self._store.get(Plan, previous.deployment)
-        named = {"metadata": {"name": ownership.versioned_name(self.operation.app, previous.version)}}
         return Plan(
-            namespace=self.operation.namespace,
-            app=self.operation.app,
+            namespace=operation.namespace,
+            app=operation.app,
             deployment="",
             version=previous.version,
-            objects=Workload(controller=named, versioned_service=named),
+            objects=self._dependencies.cluster.named(operation.app, previous.version),
             route=previous.original_route,
             ingress=previous.ingress,
-        )
-
-    def _ending_plan(self, ending: Ending) -> Plan:
-        """As much of the plan of a deployment that was undone as waiting for its pods takes."""
-        podspec = {"terminationGracePeriodSeconds": ending.grace}
-        return Plan(
-            namespace=self.operation.namespace,
-            app=self.operation.app,
-            deployment=self.operation.deployment,
-            version=ending.version,
-            objects=Workload(controller={"spec": {"template": {"spec": podspec}}}),
         )
 
     def _strategy_steps(self, plan: Plan, method: str) -> list[Step] | None:
@@ -218,7 +101,7 @@ class Removal(Runner):
         try:
             return self._invoker.call(self._dependencies.settings.expose_timeout, ask)
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
-            self._log(f"{method} of strategy {name}: {error}; the usual steps are taken")
+            self._handles.log(f"{method} of strategy {name}: {error}; the usual steps are taken")
             return None
 
     def _known(self, plan: Plan) -> bool:
@@ -226,8 +109,17 @@ class Removal(Runner):
         if not plan.route:
             return True
         try:
-            self._ingress(plan)
+            self._handles.ingress(plan)
         except PluginError as error:
-            self._log(f"the route of {plan.route.host} is left as it is: {error}")
+            self._handles.log(f"the route of {plan.route.host} is left as it is: {error}")
             return False
         return True
+
+
+def _bare_plan(operation: Operation, deployment: str, version: str) -> Plan:
+    """As much of a plan as waiting for the pods of a version takes."""
+    return Plan(namespace=operation.namespace, app=operation.app, deployment=deployment, version=version)
+
+
+def _on(plan: Plan, steps: Sequence[Step]) -> Todo:
+    return [(step, plan) for step in steps]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from deployer.core.contract.providers import Provider
+from deployer.core.contract.provider import Provider
 from deployer.core.errors import PluginBusy, PluginError, Problem
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager.calls import Invocation

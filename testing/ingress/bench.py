@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
 from deployer.core.contract.kinds import (
     CONFIG_MAP,
     CONTROLLER,
@@ -24,8 +25,8 @@ from deployer.core.contract.kinds import (
     Kind,
 )
 from deployer.core.contract.kube import Owner
-from deployer.core.contract.providers import Backend, IngressProvider, PodAnswers, Preview, Route, RouteContext
 from deployer.core.errors import KubeConflict, KubeNotFound, Revoked
+from deployer.core.model.plan import Backend, Preview, Route
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
@@ -153,6 +154,11 @@ class Bench:
         """Lead the unversioned Service to a version of the shop."""
         patch = {"spec": {"selector": {"app": APP, "version": version}}}
         self.client.patch(SERVICE, app, patch, self.namespace, scope=scope)
+
+    def crash_points(self, writes: int) -> list[int]:
+        """Before which of so many writes a crash is tried, evenly spread."""
+        tried = min(self.crashes or writes, writes)
+        return [(2 * number + 1) * writes // (2 * tried) for number in range(tried)]
 
     def reset(self) -> None:
         """No route of the app is left, whatever a check did to it. What comes next has a newer epoch."""

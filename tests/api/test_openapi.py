@@ -20,9 +20,10 @@ from deployer.api import routes
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import operations, schemas
 from deployer.api.stream import feed
-from deployer.core.commands.deployment_commands import rules
+from deployer.core.commands.descriptor_commands import rules
 from deployer.core.model.records import Deployment, Failure
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
+from deployer.core.plugin_manager.registry import Registry
 from deployer.core.settings import Settings
 
 Q = "?namespace=shop-ns"
@@ -34,8 +35,8 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def registry(settings: Settings) -> plugins.Registry:
-    return plugins.load(settings)
+def registry(settings: Settings) -> Registry:
+    return load_plugins(settings)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def references(thing: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("secured", [False, True])
-def test_it_is_openapi_3_1(settings: Settings, registry: plugins.Registry, secured: bool) -> None:
+def test_it_is_openapi_3_1(settings: Settings, registry: Registry, secured: bool) -> None:
     """By the meta-schema of the OpenAPI Initiative, which Schemathesis brings."""
     document = json.loads(json.dumps(openapi.build(rules(registry, settings), secured=secured)))
     assert document["openapi"] == "3.1.0"
@@ -133,7 +134,7 @@ def test_every_operation_says_what_it_needs_and_gives(document: Any) -> None:
                 assert media["schema"], where
 
 
-def test_who_may_is_said_when_callers_must_say_who_they_are(settings: Settings, registry: plugins.Registry) -> None:
+def test_who_may_is_said_when_callers_must_say_who_they_are(settings: Settings, registry: Registry) -> None:
     installed = rules(registry, settings)
     document = openapi.build(installed, secured=True)
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
@@ -168,7 +169,7 @@ def test_what_is_installed_is_what_can_be_named(document: Any) -> None:
     assert not check.is_valid(schemas.EXAMPLE | {"strategyOptions": {"x": 1}})
 
 
-def test_the_options_of_providers_have_their_schemas(settings: Settings, registry: plugins.Registry) -> None:
+def test_the_options_of_providers_have_their_schemas(settings: Settings, registry: Registry) -> None:
     speed = {
         "type": "object",
         "properties": {"speed": {"$ref": "#/$defs/speed"}},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deployer.core.model.records import Deployment
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.settings import Settings
 
@@ -28,7 +28,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def registry(settings: Settings) -> Registry:
-    return plugins.load(settings)
+    return load_plugins(settings)
 
 
 @pytest.mark.timeout(300)

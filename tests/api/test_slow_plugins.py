@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.contract.providers import Strategy
+from deployer.core.contract.strategy import Strategy
 from deployer.core.errors import Problem
 from deployer.core.model.records import Document
 from deployer.core.plugin_manager import provider_calls

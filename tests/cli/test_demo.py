@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployer.cli import demo, sample
 from deployer.cli.rest import Client
-from deployer.cli.screen import Screen
+from deployer.cli.sandbox import demo, sample
+from deployer.cli.sandbox.screen import Screen
 from deployer.sandbox import Report, Sandbox
 
 

@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from deployer.cli import sample
 from deployer.cli.reference import settings_page
-from deployer.core.contract import providers
+from deployer.cli.sandbox import sample
+from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.health import HealthChecker
+from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.strategy import Strategy
 from deployer.core.hookspecs import Specs
 from deployer.core.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import options
@@ -47,8 +50,7 @@ def test_every_hook_is_documented_with_its_exact_arguments() -> None:
 
 def test_every_method_of_a_provider_is_documented() -> None:
     text = (ROOT / "docs" / "plugins.md").read_text()
-    kinds = (providers.Strategy, providers.HealthChecker, providers.IngressProvider, providers.EnvInjector)
-    for kind in kinds:
+    for kind in (Strategy, HealthChecker, IngressProvider, EnvInjector):
         methods = [name for name in vars(kind) if not name.startswith("_")]
         assert methods and [name for name in methods if f"`{name}" not in text] == []
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from deployer.cli import sample
 from deployer.cli.rest import Client
+from deployer.cli.sandbox import sample
 from deployer.sandbox import Sandbox
 from support.world import World
 

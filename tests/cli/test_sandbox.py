@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from deployer.cli import sample
-from deployer.cli.playground import INGRESS_PORT
 from deployer.cli.rest import Client
+from deployer.cli.sandbox import sample
+from deployer.cli.sandbox.playground import INGRESS_PORT
 from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client

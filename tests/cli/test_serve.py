@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from deployer.cli import sample
+from deployer.cli.sandbox import sample
 from deployer.sandbox import Sandbox
 from support.command import of_a_new_user, running
 from support.world import World

@@ -24,13 +24,13 @@ from cluster.conftest import IMAGE, RealWorld
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
+from deployer.core.contract.kube import is_ready
 from deployer.core.errors import KubeError, KubeForbidden
 from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
-from deployer.core.operations import runner
+from deployer.core.operations import budgets
 from deployer.kube import client as client_module
 from deployer.kube import informer
 from deployer.kube.client import WATCH_SILENCE, KubeClient, connect
-from deployer.kube.pods import is_ready
 from support import faultproxy as faults
 from support.faultproxy import Exchange, FaultProxy
 from support.history import History, broken, foreign_versions, make_foreign
@@ -288,7 +288,7 @@ def test_a_second_is_waited_for_on_every_verb(faulty: Faulty) -> None:
 
 def test_an_hour_is_waited_for_only_until_the_deadline(worlds: Worlds, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each verb is refused in another app; nothing is asked again before that app's deadline."""
-    monkeypatch.setattr(runner, "PODS_GONE", 0.0)
+    monkeypatch.setattr(budgets, "PODS_GONE", 0.0)
     world = worlds()
     places = {
         "get": "^services/get$",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.kinds import HTTP_ROUTE
-from deployer.core.contract.providers import IngressProvider
-from deployer.core.plugin_manager.registry import load
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.sdk.errors import StepFailed
 from deployer.testing.ingress import Bench, open_bench
@@ -28,7 +28,7 @@ LISTENERS = [
 
 
 def make(**table: Any) -> IngressProvider:
-    found = load(Settings(own_namespace="", ingress="gateway", plugins={"ingress_gateway": table})).ingress()
+    found = load_plugins(Settings(own_namespace="", ingress="gateway", plugins={"ingress_gateway": table})).ingress()
     assert found is not None
     return found
 

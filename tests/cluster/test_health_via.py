@@ -20,7 +20,7 @@ from kubernetes import config
 
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable
+from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachable
 from deployer.core.contract.kinds import NAMESPACE, POD, Kind
 from deployer.core.errors import Cancelled
 from deployer.core.model.records import HealthData, Status
@@ -28,7 +28,7 @@ from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
-from deployer.toolkit.health.transport import ThroughApiServer
+from deployer.toolkit.health.transport import Direct, ThroughApiServer
 from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 from support.world import HEALTHY
 

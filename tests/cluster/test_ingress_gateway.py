@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.kinds import HTTP_ROUTE
-from deployer.core.contract.providers import IngressProvider
-from deployer.core.plugin_manager.registry import load
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.ingress import Backend
@@ -28,7 +28,7 @@ BOTH = {**TABLE, "https_section": "https", "https_addresses": [f"{gateway.ADDRES
 
 
 def make(table: dict[str, Any]) -> IngressProvider:
-    found = load(Settings(own_namespace="", ingress="gateway", plugins={"ingress_gateway": table})).ingress()
+    found = load_plugins(Settings(own_namespace="", ingress="gateway", plugins={"ingress_gateway": table})).ingress()
     assert found is not None
     return found
 

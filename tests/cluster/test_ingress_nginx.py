@@ -19,7 +19,7 @@ import pytest
 
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.model.records import Status
-from deployer.core.plugin_manager.registry import load
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.sdk.ingress import IngressProvider
@@ -55,7 +55,7 @@ def controller() -> Controller:
 
 
 def make(table: dict[str, Any]) -> IngressProvider:
-    found = load(Settings(own_namespace="", plugins={"ingress_nginx": table})).ingress()
+    found = load_plugins(Settings(own_namespace="", plugins={"ingress_nginx": table})).ingress()
     assert found is not None
     return found
 

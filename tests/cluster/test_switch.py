@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from deployer.core.contract.kinds import CONTROLLER
-from deployer.core.contract.providers import Done
+from deployer.core.contract.strategy import Done
 from deployer.core.model.records import Deployment
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.strategy import Outcome, Phase, Plan, Step, Work

@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from deployer.core.contract.health import Direct, HealthTarget, PodUnreachable
-from deployer.core.contract.providers import ProbeResponse
+from deployer.core.contract.health import HealthTarget, PodUnreachable
+from deployer.core.contract.ingress import ProbeResponse
 from deployer.sdk.ingress import Backend, Route
 from deployer.sdk.plugin import CancelScope
 from deployer.toolkit.dataplane import pods as backend
+from deployer.toolkit.health.transport import Direct
 
 Start = Callable[..., int]
 PLAIN = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"

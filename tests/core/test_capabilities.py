@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.providers import Capability, IngressProvider, Step, Strategy
+from deployer.core.contract.ingress import Capability, IngressProvider
+from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.core.settings import Settings
 from deployer.store.sqlite import SqliteStore
@@ -59,7 +60,7 @@ def service(tmp_path: Path) -> Iterator[Callable[[Plain], DeploymentCommands]]:
     def make(provider: Plain) -> DeploymentCommands:
         settings = Settings(own_namespace="", ingress="plain")
         registry = dataclasses.replace(
-            plugins.load(settings, entry_points=[]),
+            load_plugins(settings, entry_points=[]),
             strategies={"blue-green": Entry(BlueGreen(), "tests", "1", "tests")},
             ingress_providers={"plain": Entry(provider, "tests", "1", "tests")},
         )
@@ -82,29 +83,29 @@ def test_what_a_provider_does_not_list_is_refused_with_field_and_provider(servic
     plain = Plain()
     plain.capabilities = frozenset(set(Capability) - {capability})
     with pytest.raises(Invalid) as refused:
-        service(plain).create_descriptor("ns", body(**fields))
+        service(plain).descriptors.create("ns", body(**fields))
     [problem] = refused.value.problems
     assert problem.path.partition(".")[0] in fields
     said = f"ingress provider plain cannot do this (capability {capability}); leave it out"
     assert problem.message == said
     # As a plain name it counts as well; and without a host nothing of it is asked for.
     plain.capabilities = frozenset({str(capability)})
-    assert service(plain).create_descriptor("ns", body(**fields))
+    assert service(plain).descriptors.create("ns", body(**fields))
     plain.capabilities = frozenset()
-    assert service(plain).create_descriptor("ns", body(**ASKED[capability]))
+    assert service(plain).descriptors.create("ns", body(**ASKED[capability]))
 
 
 def test_what_the_provider_says_itself_is_enough(service) -> None:
     plain = Plain()
     plain.own = [Problem("useCompression", "buy a faster line")]
     with pytest.raises(Invalid) as refused:
-        service(plain).create_descriptor("ns", body(frontend="shop.example.com", useCompression=True))
+        service(plain).descriptors.create("ns", body(frontend="shop.example.com", useCompression=True))
     assert [problem.message for problem in refused.value.problems] == ["buy a faster line"]
 
 
 def test_tls_that_others_do_is_a_remark(service) -> None:
     asked = body(frontend="shop.example.com", tlsSecretName="mine")
-    remarks = service(Plain()).validate("ns", asked)["validation"]["remarks"]
+    remarks = service(Plain()).descriptors.validate("ns", asked)["validation"]["remarks"]
     assert {
         "path": "tlsSecretName",
         "message": "has no effect: ingress provider plain leaves TLS to the data plane",

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import BODY_LIMIT, Direct, HealthTarget, PodUnreachable, Verdict
+from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachable, Verdict
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
-from deployer.toolkit.health.transport import ThroughApiServer
+from deployer.toolkit.health.transport import Direct, ThroughApiServer
 from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
 
@@ -44,6 +44,7 @@ def make(port: int, **changes: object) -> HealthTarget:
         "port": port,
         "path": "health",
         "scope": CancelScope(),
+        "way": Direct(),
         "allow_loopback": True,
     }
     return HealthTarget(**(values | changes))  # type: ignore[arg-type]

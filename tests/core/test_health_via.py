@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import Direct, HealthTarget, PodUnreachable
+from deployer.core.contract.health import HealthTarget, PodUnreachable
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
-from deployer.toolkit.health.transport import ThroughApiServer, in_cluster, way
+from deployer.toolkit.health.transport import Direct, ThroughApiServer, in_cluster, way
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 

@@ -14,7 +14,7 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Revoked
-from deployer.core.http_exchange import Response, connect, exchange, request
+from deployer.toolkit.http_exchange import Response, connect, exchange, request
 
 Serve = Callable[[Callable[[socket.socket], None]], int]
 

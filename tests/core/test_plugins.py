@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from deployer.core.errors import PluginError, SettingsError
-from deployer.core.plugin_manager import registry as plugins
-from deployer.core.plugin_manager.registry import Registry, load
+from deployer.core.plugin_manager import checks, loader
+from deployer.core.plugin_manager.loader import load_plugins
+from deployer.core.plugin_manager.registry import Registry
 from deployer.core.settings import Settings
 
 CHECKER = """
@@ -83,7 +84,7 @@ class Shelf:
             for entry_point in distribution.entry_points
         ]
         given = Settings(own_namespace="", **settings)  # type: ignore[arg-type]
-        return load(given, entry_points=found, strict=strict, complete=complete)
+        return load_plugins(given, entry_points=found, strict=strict, complete=complete)
 
 
 @pytest.fixture
@@ -130,7 +131,9 @@ def test_two_distributions_may_call_their_plugins_the_same(shelf):
 def test_a_distribution_that_is_seen_twice_counts_once(shelf):
     shelf.install("one", CHECKER.format(name="first"))
     (distribution,) = importlib.metadata.distributions(path=[str(shelf.path)])
-    registry = load(Settings(own_namespace=""), entry_points=[*distribution.entry_points, *distribution.entry_points])
+    registry = load_plugins(
+        Settings(own_namespace=""), entry_points=[*distribution.entry_points, *distribution.entry_points]
+    )
     assert len(registry.plugins) == 1
 
 
@@ -176,13 +179,13 @@ def test_each_registry_has_a_manager_of_its_own(shelf):
 
 
 def test_the_built_in_plugins_are_all_there():
-    registry = load(Settings(own_namespace=""))
+    registry = load_plugins(Settings(own_namespace=""))
     assert set(states(registry).values()) == {"ok"}
     assert set(registry.strategies) >= {"blue-green"}
     assert set(registry.health_checkers) >= {"probe", "simple"}
     assert registry.ingress() is registry.ingress_providers["nginx"].provider
     assert registry.injectors == ()
-    with_etcd = load(Settings(own_namespace="", etcd="http://127.0.0.1:2379"))
+    with_etcd = load_plugins(Settings(own_namespace="", etcd="http://127.0.0.1:2379"))
     assert [injector.name for injector in with_etcd.injectors] == ["etcd"]
 
 
@@ -510,8 +513,8 @@ HANG = """
     ],
 )
 def test_one_that_hangs_is_quarantined_and_the_others_are_loaded(shelf, monkeypatch, caplog, source, said):
-    monkeypatch.setattr(plugins, "DEADLINE", 0.2)
-    monkeypatch.setattr(plugins, "SLOW", 0.05)
+    monkeypatch.setattr(checks, "DEADLINE", 0.2)
+    monkeypatch.setattr(loader, "SLOW", 0.05)
     caplog.set_level(logging.DEBUG, "deployer")
     module = shelf.install("hanging", HANG + source)
     shelf.install("other", CHECKER.format(name="other"))

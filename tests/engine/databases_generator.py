@@ -21,7 +21,7 @@ from typing import Any
 from deployer import sandbox
 from deployer.core import failpoints
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.operations import rollout
+from deployer.core.operations import clearing
 from support import late, snapshots
 from support.flows import settings
 from support.history import make_foreign
@@ -70,7 +70,7 @@ def moments(cluster: sandbox.Sandbox, path: Path, name: str) -> list[dict[str, A
 def main() -> None:
     """Make the files of the flows that are named, or of all."""
     # What an undo leaves is left to an operation of its own, as if pods took their time.
-    rollout.PODS_PATIENCE = 0.0
+    clearing.PODS_PATIENCE = 0.0
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory() as directory:
         cluster = sandbox.start(Path(directory) / "sandbox", ingress_delay=0.05)

@@ -12,8 +12,8 @@ import pytest
 
 from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
-from deployer.core.operations import injection
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.operations.planning import injection
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.kube import CONTROLLER, INGRESS, SECRET, SERVICE
@@ -40,7 +40,7 @@ class Gives(EnvInjector):
 
 def with_injectors(world: World, *injectors: EnvInjector) -> World:
     world.stop()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     entries = {str(i.name): Entry(i, "tests", "1", str(i.name)) for i in injectors}
     return world.start(dataclasses.replace(registry, env_injectors=entries))
 
@@ -248,7 +248,7 @@ def test_one_app_owns_a_host_until_nothing_of_it_uses_it(world: World) -> None:
     with pytest.raises(Conflict, match="belongs to another app"):
         world.descriptor("other", frontend=HOST)
     deployment = world.ended(world.service.deploy(world.namespace, mine.id), Status.DEPLOYED)
-    world.service.delete_descriptor(world.namespace, mine.id)
+    world.service.descriptors.delete(world.namespace, mine.id)
     # What is said is what has to be done: that app is live.
     with pytest.raises(Conflict, match="undeploy that app and delete its descriptors"):
         world.descriptor("other", frontend=HOST)
@@ -279,7 +279,7 @@ def test_observers_are_told_of_start_progress_and_end(world: World) -> None:
             return getattr(registry, name)
 
     world.stop()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     world.start(Watched())  # type: ignore[arg-type]
     deployment = world.deployed()
     world.service.undeploy(world.namespace, deployment.id, purge=True)

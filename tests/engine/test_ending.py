@@ -10,9 +10,9 @@ import pytest
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
-from deployer.core.operations import rollout
+from deployer.core.operations import clearing
 from deployer.kube.informer import Informers
-from deployer.toolkit import steps
+from deployer.toolkit.steps import removal, start
 from support.world import HEALTHY, PATIENCE, World, describe
 
 HOLD = "example.com/hold"
@@ -22,7 +22,7 @@ SICK = {**HEALTHY, "env": {"FAIL": "1"}}
 @pytest.fixture(autouse=True)
 def impatient(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sick stays so, and pods with a finalizer do not end, however long anybody waits."""
-    monkeypatch.setattr(rollout, "PODS_PATIENCE", 0.3)
+    monkeypatch.setattr(clearing, "PODS_PATIENCE", 0.3)
     world.stop()
     world.settings = dataclasses.replace(world.settings, timeout=1.5)
     world.start()
@@ -100,7 +100,7 @@ def test_what_still_ends_survives_a_restart_and_is_said_once(world: World) -> No
 def test_pods_that_never_end_after_a_failure_are_told_of_and_never_forced(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "PODS_GONE", 0.5)
+    monkeypatch.setattr(removal, "PODS_GONE", 0.5)
     failed = world.ended(begun(world, **SICK), Status.FAILURE)
     said(world, failed, "and 1 have not, like shop-1-")
     assert "check whether a finalizer" in world.log(failed.id)
@@ -145,7 +145,7 @@ def test_an_undeployed_version_whose_pods_take_their_time_holds_nobody_up(world:
 def test_an_undeployment_that_failed_to_end_its_pods_touches_nothing_of_the_next_version(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "PODS_GONE", 0.5)
+    monkeypatch.setattr(removal, "PODS_GONE", 0.5)
     first = world.deployed(**HEALTHY)
     keep_pods(world, "1", HOLD)
     world.service.undeploy(world.namespace, first.id)
@@ -199,7 +199,7 @@ def test_waiting_for_an_earlier_version_of_the_name_can_be_cancelled(world: Worl
 
 def test_waiting_for_an_earlier_version_of_the_name_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.ended(begun(world, newVersion="blue", **SICK), Status.FAILURE)
-    monkeypatch.setattr(steps, "PODS_GONE", -1.0)  # its grace time is over at once
+    monkeypatch.setattr(start, "PODS_GONE", -1.0)  # its grace time is over at once
     again = world.ended(world.deploy(newVersion="blue", **HEALTHY), Status.FAILURE)
     assert again.failure and again.failure["reason"] == "PodsLeft" and "finalizer" in again.failure["hint"]
     end_pods(world, "blue")
@@ -222,7 +222,7 @@ def test_nobody_waits_for_the_pods_of_somebody_else(world: World) -> None:
 
 
 def test_nothing_is_left_to_wait_for_when_pods_end_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "PODS_PATIENCE", 30.0)
+    monkeypatch.setattr(clearing, "PODS_PATIENCE", 30.0)
     failed = world.ended(world.deploy(**SICK), Status.FAILURE)
     assert (world.names(), world.pods()) == ({}, {})
     assert not [o for o in world.store.find(Operation, tag="open") if o.kind is OperationKind.RETIRE]

@@ -12,8 +12,9 @@ import pytest
 
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Document, Operation, Status
-from deployer.core.operations import dispatcher, rollout, runner
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.operations import budgets, dispatcher, machine
+from deployer.core.plugin_manager.loader import load_plugins
+from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import Cancelled, Interrupted, OperatorNeeded, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
@@ -161,8 +162,8 @@ def test_an_undo_that_hangs_is_tried_again_and_then_the_core_removes_everything(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(world)
-    monkeypatch.setattr(rollout, "UNDO_ATTEMPTS", 1)
-    monkeypatch.setattr(runner, "PODS_GONE", 0.0)
+    monkeypatch.setattr(machine, "UNDO_ATTEMPTS", 1)
+    monkeypatch.setattr(budgets, "PODS_GONE", 0.0)
     hanging = Hanging()
 
     def run(work: Work) -> Outcome:
@@ -251,7 +252,7 @@ def test_a_step_that_misbehaves_fails_its_deployment_alone(world: World) -> None
 def test_an_undo_that_raises_is_tried_again_and_then_the_core_removes_everything(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "UNDO_ATTEMPTS", 1)
+    monkeypatch.setattr(machine, "UNDO_ATTEMPTS", 1)
     errors = (ValueError("of the plugin"), SystemExit(3), Cancelled("no"), Revoked("no"))
     apps = {f"app-{number}": error for number, error in enumerate(errors)}
     tried: list[str] = []
@@ -295,7 +296,7 @@ def test_an_undo_that_recovers_is_undone_once(world: World) -> None:
 def test_a_step_that_can_neither_go_on_nor_back_is_held_and_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "HOLD_INTERVAL", 0.1)
+    monkeypatch.setattr(machine, "HOLD_INTERVAL", 0.1)
     tried: list[str] = []
 
     def run(work: Work) -> Outcome:
@@ -494,7 +495,7 @@ def test_a_provider_that_cannot_check_a_descriptor_is_named_and_nothing_is_store
     restart_with(world, Unsure(check))
     with pytest.raises(PluginError, match=rf"^strategy unsure of .* raised {error} in check_descriptor"):
         world.descriptor(deploymentType="unsure")
-    assert not world.service.descriptors(world.namespace)
+    assert not world.service.descriptors.find(world.namespace)
 
 
 def test_a_provider_cannot_change_the_descriptor_that_it_checks(world: World) -> None:
@@ -555,8 +556,8 @@ def test_a_health_checker_that_hangs_is_named_and_called_once(world: World, monk
     deaf = Deaf()
     world.stop()
     world.settings = dataclasses.replace(world.settings, timeout=2.0)
-    registry = plugins.load(world.settings)
-    world.start(dataclasses.replace(registry, health_checkers={"deaf": plugins.Entry(deaf, "tests", "1", "deaf")}))
+    registry = load_plugins(world.settings)
+    world.start(dataclasses.replace(registry, health_checkers={"deaf": Entry(deaf, "tests", "1", "deaf")}))
     found = world.ended(world.deploy(**{**HEALTHY, "healthCheckType": "deaf"}), Status.FAILURE)
     deaf.go.set()
     assert "health checker deaf" in world.log(found.id)
@@ -582,8 +583,8 @@ class Picky(HealthChecker):
 def test_a_health_checker_gets_the_descriptors_options_and_may_do_without_a_path(world: World) -> None:
     picky = Picky()
     world.stop()
-    registry = plugins.load(world.settings)
-    world.start(dataclasses.replace(registry, health_checkers={"picky": plugins.Entry(picky, "tests", "1", "picky")}))
+    registry = load_plugins(world.settings)
+    world.start(dataclasses.replace(registry, health_checkers={"picky": Entry(picky, "tests", "1", "picky")}))
     fields = {**HEALTHY, "healthCheckType": "picky", "healthCheckPath": None}
     with pytest.raises(Invalid, match=r"healthCheckOptions\.word"):
         world.deploy(**fields)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from deployer.core.model.records import Status
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import StepFailed
@@ -45,7 +45,7 @@ class WithSecret(Strategy):
 def secretive(world: World) -> World:
     """The world with that strategy."""
     world.stop()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     strategies = {**registry.strategies, "with-secret": Entry(WithSecret(), "tests", "1", "with-secret")}
     world.start(dataclasses.replace(registry, strategies=strategies))
     return world

@@ -28,7 +28,7 @@ from deployer.api.app import create_app
 from deployer.core.contract.kinds import CONTROLLER, INGRESS
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Deployment, Operation
-from deployer.core.operations import rollout
+from deployer.core.operations import clearing
 from support import flows, late, snapshots
 from support.aftermath import APP, check_end
 from support.flows import Flow
@@ -74,7 +74,7 @@ def chosen(request: pytest.FixtureRequest) -> list[list[Moment]]:
 def test_every_moment_of_an_older_service_is_brought_to_its_end(
     lab: sandbox.Sandbox, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "PODS_PATIENCE", 0.0)  # as it was then
+    monkeypatch.setattr(clearing, "PODS_PATIENCE", 0.0)  # as it was then
     flows_of = chosen(request)
     assert all(flows_of), "no such moment"
 

@@ -18,8 +18,8 @@ from deployer import sandbox
 from deployer.core.errors import NotFound
 from deployer.core.model.records import App, Deployment, HealthData, Operation, OperationKind, Status
 from deployer.core.model.records import Plan as PlanRecord
-from deployer.core.operations import runner
-from deployer.core.operations.rollout import Rollout
+from deployer.core.operations import machine
+from deployer.core.operations.transactions import Transactions
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONTROLLER, INGRESS, POD
 from deployer.sdk.strategy import (
@@ -323,7 +323,7 @@ def test_a_step_that_parks_for_no_time_is_called_once_a_second_and_logged_once(w
     step = Impatient()
     restart_with(world, Steps("impatient", lambda plan: [StartWorkload(), AwaitReady(), step, MoveService()]))
     deployment = world.deployed(deploymentType="impatient")
-    assert all(later - earlier >= runner.PARK_LEAST - 0.001 for earlier, later in itertools.pairwise(step.at))
+    assert all(later - earlier >= machine.PARK_LEAST - 0.001 for earlier, later in itertools.pairwise(step.at))
     log = world.log(deployment.id)
     assert log.count("waiting for better weather") == 1
     assert "resumed" not in log  # being taken up again is no news
@@ -392,20 +392,20 @@ def test_cancel_at_the_moment_at_which_it_parks(world: World) -> None:
     only_first(world, pods)
 
 
-@pytest.mark.parametrize("where", ["_commit", "_follow_up"])
+@pytest.mark.parametrize("where", ["committed", "follow_up"])
 def test_cancel_between_the_last_step_and_the_commit(world: World, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Before the commit has looked at the deployment, and after that: whoever is first wins, and the other sees it."""
     world.deployed(**HEALTHY, frontend=HOST)
     pods = set(world.pods())
-    original = getattr(Rollout, where)
+    original = getattr(Transactions, where)
 
-    def cancel_first(self: Rollout, plan: Plan) -> Any:
+    def cancel_first(self: Transactions, plan: Plan) -> Any:
         found = world.store.get(Deployment, plan.deployment)
         if found and found.status is Status.DEPLOYING:
             world.service.undeploy(world.namespace, plan.deployment)
         return original(self, plan)
 
-    monkeypatch.setattr(Rollout, where, cancel_first)
+    monkeypatch.setattr(Transactions, where, cancel_first)
     second = world.deploy(**HEALTHY, frontend=HOST)
     world.ended(second, Status.UNDEPLOYED)
     only_first(world, pods, route=True)

@@ -20,7 +20,7 @@ from deployer.core.contract.kinds import NAMESPACE, POD
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Invalid, KubeConflict, StepFailed
 from deployer.core.model.records import App, Deployment, Document, Status
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.kube.client import KubeClient
 from deployer.kube.owned import OwnedKube
@@ -281,7 +281,7 @@ def interrupt(world: World, **settings: Any) -> Interrupted:
     world.stop()
     world.settings = dataclasses.replace(world.settings, **settings)
     strategy = Interrupted()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     strategies = {**registry.strategies, strategy.name: Entry(strategy, "tests", "1", strategy.name)}
     world.start(dataclasses.replace(registry, strategies=strategies))
     return strategy

@@ -16,8 +16,8 @@ import pytest
 from deployer import sandbox
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD
+from deployer.core.contract.kube import is_ready
 from deployer.core.model.records import Deployment, Document, Operation, Status
-from deployer.kube.pods import is_ready
 from support import originals
 from support.history import History, State
 from support.world import HEALTHY, PATIENCE, World, describe

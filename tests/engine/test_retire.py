@@ -10,7 +10,7 @@ import pytest
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
 from deployer.core.model.records import Deployment, Operation, OperationKind, Status
-from deployer.toolkit import steps
+from deployer.toolkit.steps import removal
 from support.world import HEALTHY, PATIENCE, World
 
 HOLD = "example.com/hold"
@@ -111,7 +111,7 @@ def test_what_still_waits_after_a_restart_goes_on_waiting(world: World) -> None:
 
 
 def test_pods_that_never_end_are_told_of_and_never_forced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "PODS_GONE", 0.5)
+    monkeypatch.setattr(removal, "PODS_GONE", 0.5)
     first = replaced(world)
     world.until(lambda: "retiring is not finished" in world.log(first.id), "the log to say so")
     (pod,) = [name for name, found in world.pods().items() if found["metadata"]["labels"]["version"] == "1"]

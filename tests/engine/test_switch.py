@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from deployer.core.model.records import Status
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sandbox import Load, Report
@@ -91,7 +91,7 @@ class Hasty(Strategy):
 def test_the_load_notices_when_the_old_version_goes_before_the_switch(world: World) -> None:
     """Zero lost requests mean something only because this order, in the same place, loses some."""
     world.stop()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     strategies = {**registry.strategies, "hasty": Entry(Hasty(), "tests", "1", "hasty")}
     world.start(dataclasses.replace(registry, strategies=strategies))
     world.deployed(**HEALTHY, frontend=HOST)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from deployer.core.model.records import Deployment, Plan, Status
-from deployer.core.operations import rollout
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.operations import machine
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, INGRESS
@@ -26,7 +26,7 @@ OLD = {"replicationcontrollers": {"shop-1"}, "services": {"shop", "shop-1"}}
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "HOLD_INTERVAL", 0.1)
+    monkeypatch.setattr(machine, "HOLD_INTERVAL", 0.1)
 
 
 class Own(Step):
@@ -215,7 +215,7 @@ def test_a_health_checker_that_is_gone_holds_nothing_up_on_the_way_back(world: W
     world.until(lambda: "waiting" in world.log(second.id), "the step that waits")
     world.until(lambda: not world.engine.running, "parking")
     world.stop()
-    registry = plugins.load(world.settings)
+    registry = load_plugins(world.settings)
     strategies = {**registry.strategies, "own": Entry(steps, "tests", "1", "own")}
     world.start(dataclasses.replace(registry, strategies=strategies, health_checkers={}))
     ended = world.ended(second, Status.FAILURE)

@@ -18,7 +18,7 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Cancelled, DeadlineExceeded
-from deployer.core.plugin_manager.registry import load
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.plugins.env_etcd import v2
 from deployer.sdk.environment import EnvContext, KubeReader
@@ -109,7 +109,7 @@ def put(etcd: Etcd) -> Iterator[Callable[..., None]]:
 def environment(*, scope: CancelScope | None = None, etcd: str = "", log: list[str] | None = None, **table: Any) -> Any:
     """What the injector gives, with this table of settings."""
     plugins = {"env_etcd": table} if table else {}
-    registry = load(Settings(own_namespace="", etcd=etcd, plugins=plugins))
+    registry = load_plugins(Settings(own_namespace="", etcd=etcd, plugins=plugins))
     (injector,) = registry.injectors
     said = log if log is not None else []
     nowhere = KubeReader(None)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def test_an_empty_prefix_gives_nothing_and_says_so(etcd, put):
 
 def warnings(*endpoints: str) -> list[str]:
     """What is said when the service has started."""
-    (injector,) = load(Settings(own_namespace="", etcd=",".join(endpoints))).injectors
+    (injector,) = load_plugins(Settings(own_namespace="", etcd=",".join(endpoints))).injectors
     return list(injector.warnings(CancelScope(time.monotonic() + 10)))
 
 
@@ -257,8 +257,8 @@ def test_a_value_that_is_not_text(etcd, put, value):
 
 
 def test_without_endpoints_there_is_no_injector():
-    assert load(Settings(own_namespace="")).injectors == ()
-    assert load(Settings(own_namespace="", plugins={"env_etcd": {"timeout": 1}})).injectors == ()
+    assert load_plugins(Settings(own_namespace="")).injectors == ()
+    assert load_plugins(Settings(own_namespace="", plugins={"env_etcd": {"timeout": 1}})).injectors == ()
 
 
 def test_endpoints_are_tried_in_turn(etcd, put):
@@ -420,7 +420,7 @@ def test_tls_with_certificates_on_both_sides(tmp_path):
 )
 def test_wrong_settings_stop_the_service(table, said):
     with pytest.raises(SettingsError, match=said) as caught:
-        load(Settings(own_namespace="", plugins={"env_etcd": table}))
+        load_plugins(Settings(own_namespace="", plugins={"env_etcd": table}))
     assert "canary-pw" not in str(caught.value)
 
 

@@ -12,6 +12,7 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
 from deployer.sdk.health import HealthTarget
+from deployer.toolkit.health.transport import Direct
 
 Serve = Callable[..., HealthTarget]
 
@@ -49,6 +50,7 @@ def serve() -> Iterator[Serve]:
             port=server.server_port,
             path="/health",
             scope=CancelScope(),
+            way=Direct(),
             host=host,
             allow_loopback=True,
         )

@@ -1,4 +1,4 @@
-"""Writes sandbox/fields.json, the field names and types that strict decoding knows, from the official client's models.
+"""Writes sandbox/objects/fields.json: names and types that strict decoding knows, from the official client's models.
 
 Run it from the top folder after a change of the client: `python tests/sandbox/fields_generator.py`.
 `test_fields.py` checks that the file is current.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kubernetes import client
 
-FILE = Path(__file__).parents[2] / "sandbox" / "fields.json"
+FILE = Path(__file__).parents[2] / "sandbox" / "objects" / "fields.json"
 CLIENT = "37"
 """The major version of the client that the committed file is made from."""
 ROOTS = "Event Namespace Node Pod Service ReplicationController ConfigMap Secret EndpointSlice Ingress IngressClass"

@@ -30,8 +30,8 @@ from deployer.core.model.records import (
     Status,
     StoredDescriptor,
 )
-from deployer.core.operations import rollout
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.operations import clearing
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from support import late
 from support.forkserver import Channel
@@ -208,7 +208,7 @@ def run(channel: Channel) -> None:
         channel.write({"acknowledged": {what: id}})
 
     # What an undo leaves is left to an operation of its own in every flow, as if pods took their time.
-    rollout.PODS_PATIENCE = 0.0
+    clearing.PODS_PATIENCE = 0.0
     try:
         if job["part"] == "act":
             world.start()
@@ -275,4 +275,4 @@ def report(world: World) -> dict[str, Any]:
 # What is imported only when it comes to that; here once for all children.
 for name in ("kubernetes.client", "kubernetes.config"):
     importlib.import_module(name)
-plugins.load(Settings())
+load_plugins(Settings())

@@ -11,12 +11,13 @@ from typing import Any
 
 from deployer import sandbox
 from deployer.core.contract.kube import Owner
-from deployer.core.plugin_manager.registry import load
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
-from deployer.plugins.ingress_nginx import Nginx, render
+from deployer.plugins.ingress_nginx import render
+from deployer.plugins.ingress_nginx.provider import Nginx
 from deployer.sdk.ingress import Backend, Route, RouteContext
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, ENDPOINT_SLICE, INGRESS, NAMESPACE, SERVICE
 from deployer.sdk.plugin import CancelScope
@@ -27,7 +28,7 @@ SANDBOX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_hea
 
 def nginx(**table: Any) -> Nginx:
     """The provider as the service gets it, with this table of settings."""
-    found = load(Settings(own_namespace="", plugins={"ingress_nginx": table} if table else {})).ingress()
+    found = load_plugins(Settings(own_namespace="", plugins={"ingress_nginx": table} if table else {})).ingress()
     assert isinstance(found, Nginx)
     return found
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.plugin import CancelScope, Provider
@@ -96,6 +96,6 @@ class Stop:
 def restart_with(world: World, *providers: Provider, kind: str = "strategies") -> World:
     """Start the service anew, with these providers beside those that are installed."""
     world.stop()
-    registry = plugins.load(world.settings, entry_points=world.entry_points)
+    registry = load_plugins(world.settings, entry_points=world.entry_points)
     entries = {**getattr(registry, kind), **{p.name: Entry(p, "tests", "1", p.name) for p in providers}}
     return world.start(dataclasses.replace(registry, **{kind: entries}))

@@ -8,7 +8,7 @@ from typing import Any
 
 from deployer import sandbox
 from deployer.core.model.records import Deployment, Status, StoredDescriptor
-from deployer.core.plugin_manager import registry as plugins
+from deployer.core.plugin_manager.registry import Registry
 from deployer.testing.service import HEALTHY, IMAGE, NGINX, PATIENCE, SandboxedService, describe
 
 __all__ = ["GATEWAY", "HEALTHY", "NGINX", "PATIENCE", "World", "describe"]
@@ -30,7 +30,7 @@ class World(SandboxedService):
     def __init__(self, cluster: sandbox.Sandbox | None, path: Path, namespace: str, **settings: Any) -> None:
         super().__init__(cluster, path, namespace, **settings)
 
-    def start(self, registry: plugins.Registry | None = None) -> World:
+    def start(self, registry: Registry | None = None) -> World:
         """Start the service on the same store as before."""
         super().start(registry)
         return self
@@ -39,7 +39,7 @@ class World(SandboxedService):
 
     def descriptor(self, app: str = "shop", **fields: Any) -> StoredDescriptor:
         """Store a descriptor of the sample app."""
-        return self.service.create_descriptor(
+        return self.service.descriptors.create(
             self.namespace, json.dumps(describe(self.namespace, app, **fields)).encode()
         )
 

@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthTarget, PodRefused, PodUnreachable, Way
+from deployer.core.contract.ingress import PodAnswers, ProbeResponse, RouteContext
 from deployer.core.contract.kinds import POD
-from deployer.core.contract.providers import PodAnswers, ProbeResponse, Route, RouteContext, Work
+from deployer.core.contract.kube import is_active, is_ready
+from deployer.core.contract.strategy import Work
 from deployer.core.descriptor import http_ports, named_port
 from deployer.core.errors import DeadlineExceeded, StepFailed
+from deployer.core.model.names import versioned_name
+from deployer.core.model.plan import Route
 from deployer.core.model.records import Document
-from deployer.kube import ownership
-from deployer.kube.pods import is_active, is_ready
 from deployer.toolkit.dataplane.probe import WANTS_TLS
 
 PODS_ASKED = 3
@@ -115,7 +117,7 @@ def with_answers(work: Work, context: RouteContext) -> RouteContext:
 def _responses(work: Work, route: Route) -> Sequence[ProbeResponse]:
     if work.ask_pods is None:
         return ()
-    pods = work.kube.items(POD, {"name": ownership.versioned_name(route.app, route.version)})
+    pods = work.kube.items(POD, {"name": versioned_name(route.app, route.version)})
     ready = [pod for pod in pods if is_active(pod) and is_ready(pod)]
     return work.ask_pods(ready, route, work.scope)
 

@@ -9,8 +9,8 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deployer.core import http_exchange
 from deployer.core.cancel_scope import CancelScope
+from deployer.toolkit import http_exchange
 
 CONNECT_TIMEOUT = 1.0
 """Seconds. Controllers are near, and a connection that is being made cannot always be interrupted."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.backoff import Backoff
+from deployer.core.contract.ingress import RouteContext
 from deployer.core.contract.kinds import ENDPOINT_SLICE
-from deployer.core.contract.providers import RouteContext
 from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed
 from deployer.toolkit.dataplane.probe import WANTS_TLS, Address, Answer, ask, parse_address
 

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import HealthTarget, Verdict, Way
-from deployer.core.contract.providers import HealthChecker, HealthRounds
+from deployer.core.contract.health import HealthChecker, HealthRounds, HealthTarget, Verdict, Way
 from deployer.core.contract.store import Create, Store, Update
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeployerError, Interrupted, StaleRevision

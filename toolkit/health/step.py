@@ -7,22 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import Verdict
+from deployer.core.contract.health import HealthRounds, Verdict
 from deployer.core.contract.kinds import POD
-from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.providers import Done, HealthRounds, Outcome, Phase, Step, Work
+from deployer.core.contract.kube import KubeAccess, is_active
+from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeadlineExceeded, StepFailed
 from deployer.core.model.records import Document
 from deployer.core.podspec.rules import app_containers
-from deployer.kube.pods import (
-    container_statuses,
-    controlled_by,
-    is_active,
-    name_of,
-    short,
-    wanted_pods,
-)
+from deployer.kube.pods import container_statuses, controlled_by, name_of, short, wanted_pods
 from deployer.toolkit.readiness import diagnose
 from deployer.toolkit.readiness.explain import container_state
 from deployer.toolkit.readiness.judge import Hopeless, ReadyJudge

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
 import re
 import socket
+import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from deployer.core.contract.health import (
     BODY_LIMIT,
     Address,
-    Direct,
     HealthTarget,
     HttpAnswer,
     HttpRequest,
+    PodRefused,
     PodUnreachable,
     Way,
-    failure,
 )
 from deployer.core.errors import KubeError, KubeForbidden, KubeUnavailable
 from deployer.core.settings import Settings
 from deployer.kube import proxied
 from deployer.kube.client import KubeClient
+from deployer.toolkit import http_exchange
+from deployer.toolkit.http_exchange import GuardedSocket
+
+CONNECT_TIMEOUT = 3.0
+"""Seconds. A SYN on a pod network is answered within milliseconds or, when it is dropped, not at all."""
 
 _SERVICE_NAME = re.compile(r"kubernetes(\.default(\.svc(\.[a-z0-9.-]+)?)?)?")
 _NO_ANSWER = "error trying to reach service: "
@@ -55,6 +62,46 @@ def in_cluster(address: str, environ: Mapping[str, str]) -> bool:
         return True
     found = url.port or {"https": 443, "http": 80}.get(url.scheme)
     return (url.hostname or "", str(found)) == (host.strip("[]").lower(), port)
+
+
+class Direct(Way):
+    """Dial the pod's own address."""
+
+    def connect(self, target: HealthTarget, address: Address) -> GuardedSocket:
+        """Raises PodUnreachable when nobody answers, and what the scope raises."""
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        sock = GuardedSocket(family, target.scope, time.monotonic() + target.remaining())
+        try:
+            sock.dial((str(address), target.port), CONNECT_TIMEOUT)
+        except OSError as error:
+            sock.close()
+            raise self._not_connected(target, error) from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def exchange(self, target: HealthTarget, address: Address, request: HttpRequest) -> HttpAnswer:
+        """HTTP/1.1 on a connection of its own."""
+        sock = self.connect(target, address)
+        headers = {"Host": target.host or target.authority} | dict(request.headers)
+        try:
+            sent = http_exchange.request(request.method, request.path, headers)
+            found = http_exchange.exchange(sock, sent, limit=BODY_LIMIT, method=request.method)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise failure(target, error) from None
+        if found.cut is not None:
+            raise failure(target, found.cut)
+        return HttpAnswer(found.status, found.headers, found.body, found.truncated)
+
+    @staticmethod
+    def _not_connected(target: HealthTarget, error: OSError) -> PodUnreachable:
+        reason = failure(target, error)
+        if isinstance(error, TimeoutError) or error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            return PodUnreachable(
+                f'{reason}; if the Deployer runs where pods cannot be reached, set health_via to "apiserver"'
+            )
+        return reason
 
 
 class ThroughApiServer(Way):
@@ -95,6 +142,23 @@ class ThroughApiServer(Way):
         before, found, path = headers.get("location", "").partition(f"/pods/{target.name}:{target.port}/proxy")
         headers |= {"location": path or "/"} if found and before.startswith(("/", "http")) else {}
         return HttpAnswer(answer.status, headers, answer.body[:BODY_LIMIT], len(answer.body) > BODY_LIMIT)
+
+
+def failure(target: HealthTarget, error: Exception) -> PodUnreachable:
+    """Why no answer came, as a sentence. Raises what the scope raises when that is the reason."""
+    target.scope.check()
+    if isinstance(error, TimeoutError):
+        limit = target.timeout if target.remaining() <= 0 else CONNECT_TIMEOUT
+        return PodUnreachable(f"{target.where} gave no complete answer within {limit:g} s")
+    if isinstance(error, ConnectionRefusedError):
+        return PodRefused(f"{target.where} refused the connection: does the app listen on that port?")
+    if isinstance(error, http.client.IncompleteRead):
+        return PodUnreachable(f"{target.where} closed the connection in the middle of its answer")
+    if isinstance(error, http.client.RemoteDisconnected | ConnectionError):
+        return PodUnreachable(f"{target.where} closed the connection before its answer was complete")
+    if isinstance(error, OSError):
+        return PodUnreachable(f"{target.where} cannot be reached: {error.strerror or error}")
+    return PodUnreachable(f"{target.where} did not answer in HTTP ({type(error).__name__})")
 
 
 def _unreachable(target: HealthTarget, request: HttpRequest, error: KubeError) -> PodUnreachable:

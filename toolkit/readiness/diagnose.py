@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
-from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess
+from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess, is_active, is_ready
 from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
@@ -18,8 +18,6 @@ from deployer.kube.pods import (
     container_statuses,
     controlled_by,
     has_controller,
-    is_active,
-    is_ready,
     listed,
     name_of,
     pods_left,
@@ -300,5 +298,24 @@ def await_pods_gone(
         found = kube.list(POD, labels)
         if not pods_left(found, controller_uid):
             return [pod for pod in found if not has_controller(pod)]
+        rounds += 1
+        kube.scope.pause(LOOK_AGAIN.after(rounds))
+
+
+def pods_after(kube: KubeAccess, labels: Mapping[str, str], patience: float) -> list[Document]:
+    """The pods with these labels once no controller owns any of them, or that many seconds have passed, as the server
+    itself has them then."""
+    end = time.monotonic() + patience
+    rounds = 0
+    while True:
+        kube.wait(
+            POD,
+            lambda pods: not pods_left(pods, "") or time.monotonic() >= end,
+            labels=labels,
+            recheck=max(0.01, end - time.monotonic()),
+        )
+        found = kube.list(POD, labels)
+        if not pods_left(found, "") or time.monotonic() >= end:
+            return found
         rounds += 1
         kube.scope.pause(LOOK_AGAIN.after(rounds))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deployer.core.contract.kube import is_active, is_ready
 from deployer.core.model.records import Document
-from deployer.kube.owned import event_time
 from deployer.kube.pods import (
     container_statuses,
-    is_active,
-    is_ready,
+    event_time,
     is_scheduled,
     last_end,
     missing_condition,

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from deployer.core.contract.kube import is_active, is_ready
 from deployer.core.errors import StepFailed
 from deployer.core.model.records import Document
-from deployer.kube.owned import event_time
 from deployer.kube.pods import (
     about_container,
     app_statuses,
     container_statuses,
     count,
-    is_active,
+    event_time,
     is_probed,
-    is_ready,
     is_scheduled,
     last_end,
     missing_condition,

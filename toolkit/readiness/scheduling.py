@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from deployer.core.model.records import Document
 from deployer.core.podspec.rules import app_containers
-from deployer.kube.owned import event_time
 from deployer.kube.pods import (
+    event_time,
     message_of,
     missing_condition,
     name_of,

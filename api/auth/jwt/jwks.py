@@ -18,9 +18,9 @@ import jwt
 
 from deployer.api.auth.jwt.keys import Keys, KeySource, PublicKey, unfit
 from deployer.api.auth.principal import Unsure
-from deployer.core import http_exchange
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Revoked, SettingsError
+from deployer.toolkit import http_exchange
 
 REFRESH = 300.0
 """Seconds after which the keys are fetched anew."""

@@ -32,7 +32,7 @@ from deployer.core.errors import (
 from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.transport import TokenFile
+from deployer.kube.http.transport import TokenFile
 
 OBJECT = {"metadata": {"name": "a", "resourceVersion": "5"}}
 

@@ -18,8 +18,8 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import POD
 from deployer.core.errors import DeadlineExceeded, DeployerError, KubeForbidden, KubeRejected, SettingsError
 from deployer.core.settings import Settings, load, translate_original_flags
-from deployer.kube import connection
 from deployer.kube.client import KubeClient, connect
+from deployer.kube.http import connection
 
 ELSEWHERE = "k8s.example.com:6443"
 TOKEN = "eyJhbGciOiJ-secret_1.x"

@@ -24,7 +24,7 @@ from deployer.core.errors import (
 from deployer.core.settings import Settings
 from deployer.kube import proxied
 from deployer.kube.client import KubeClient, connect
-from deployer.kube.transport import Answer
+from deployer.kube.http.transport import Answer
 
 HEADERS = {"User-Agent": "deployer-health", "Accept-Encoding": "identity", "Connection": "close"}
 

@@ -1,0 +1,1 @@
+"""The commands that bring their own cluster: `deployer sandbox` and `deployer demo`."""

@@ -1,0 +1,476 @@
+"""Carries out what the state machine says of one operation, under its lease: threads, deadlines, journal, handles."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from deployer.core.backoff import Backoff
+from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.kube import ClusterEvent
+from deployer.core.contract.store import Change, Lease
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
+from deployer.core.errors import (
+    Cancelled,
+    Conflict,
+    DeadlineExceeded,
+    DeployerError,
+    Interrupted,
+    KubeConflict,
+    KubeError,
+    KubeForbidden,
+    KubeNotFound,
+    KubeRejected,
+    KubeUnavailable,
+    OperatorNeeded,
+    PluginError,
+    Revoked,
+    StaleRevision,
+    StepFailed,
+    StoreError,
+)
+from deployer.core.model.records import (
+    App,
+    Deployment,
+    Failure,
+    Json,
+    Operation,
+    OperationKind,
+    OperationState,
+    Plan,
+    Status,
+    timestamp_of,
+)
+from deployer.core.model.target import NOTHING, Target
+from deployer.core.operations import actions, clearing, machine
+from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
+from deployer.core.operations.budgets import Budgets
+from deployer.core.operations.clearing import Clearing
+from deployer.core.operations.dependencies import Dependencies
+from deployer.core.operations.handles import Handles
+from deployer.core.operations.inventory import PlanInventory
+from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
+from deployer.core.operations.journal import Journal
+from deployer.core.operations.planning import Planner, check_steps
+from deployer.core.operations.removal import Removal, Todo
+from deployer.core.operations.transactions import Transactions
+
+logger = logging.getLogger(__name__)
+
+STEP_AGAIN = Backoff(first=0.25, most=5.0)
+"""Pauses between two attempts at a step, while the API server cannot be reached."""
+
+DECISIONS = 5
+"""How often a deployment is decided again because a record that it depends on changed in the meantime."""
+
+OBJECT_CHANGED = "ObjectChanged"
+"""The reason with which a step fails that finds an object as another client made it."""
+
+FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
+"""What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
+
+HINTS = (
+    (KubeForbidden, "grant the right, or free the quota, that the message names; then deploy again"),
+    (KubeNotFound, "check that the namespace exists; then deploy again"),
+    (KubeRejected, "correct the descriptor; then deploy again"),
+    (KubeUnavailable, "check that the API server can be reached; then deploy again"),
+)
+"""What to do about what Kubernetes answered."""
+
+
+class Executor:
+    """One operation, until it is done or has to wait."""
+
+    def __init__(
+        self, dependencies: Dependencies, operation: Operation, lease: Lease, hung: Hung, *, fenced: bool
+    ) -> None:
+        """`fenced`: this process wrote the lease's token on the app's objects already."""
+        self._dependencies = dependencies
+        self._store = dependencies.store
+        self._journal = Journal(dependencies.store, operation, lease)
+        inventory = PlanInventory(dependencies.store, self._journal, dependencies.cluster.pinned)
+        self._invoker = BoundedInvoker(operation.app, hung)
+        self._handles = Handles(dependencies, self._journal, lease, inventory)
+        self._clearing = Clearing(dependencies, self._handles, inventory)
+        self._transactions = Transactions(dependencies, self._journal)
+        undo_timeout = dependencies.settings.undo_timeout
+        self._budgets = Budgets(operation.spent, resumed=operation.begun, undo_timeout=undo_timeout)
+        self._progress = Progress(fenced=fenced, resumed=operation.begun)
+        self._steps: dict[str, tuple[Step, Plan]] = {}
+        self._deployment: Deployment | None = None
+        self._plan: Plan | None = None
+        self.event: ClusterEvent | None = None
+        """What the step that parked waits for, besides the time."""
+
+    @property
+    def operation(self) -> Operation:
+        """The record as last written."""
+        return self._journal.operation
+
+    def stop(self, reason: Interrupted) -> None:
+        """Leave the operation as it is (the service stops, the lease is lost); whoever takes it up next resumes it."""
+        self._invoker.stop(reason)
+
+    def cancel(self) -> None:
+        """Stop deploying and undo. No effect on an operation that is being undone, is committed, or removes."""
+        self._invoker.cancel()
+
+    def run(self) -> None:
+        """Go on from where the journal says. Raises Interrupted or StoreError when it was left as it is."""
+        self._read()
+        while not self._is_done():
+            action = machine.next_action(
+                self.operation, self._deployment, self._plan, self._known(), self._dependencies.clock()
+            )
+            if isinstance(action, actions.Rest | actions.Await):
+                self._rest(action)
+                return
+            result = self._attempt(action)
+            if self._is_done():
+                return
+            if isinstance(action, actions.Hold):
+                why = self._kept(action)
+                transition = machine.held(self.operation, why, self._progress, self._dependencies.clock())
+            else:
+                now = self._dependencies.clock()
+                transition = machine.settle(self.operation, action, result, self._progress, now)
+            self._apply(transition)
+            if transition.until is not None:
+                return
+
+    def _is_done(self) -> bool:
+        return self.operation.state is OperationState.DONE
+
+    def _read(self) -> None:
+        """The records, once: under the lease nobody else changes them, but for what asks to be rid of a deployment."""
+        self._deployment = self._store.get(Deployment, self.operation.deployment)
+        if self.operation.kind is OperationKind.DEPLOY:
+            self._plan = self._store.get(Plan, self.operation.deployment)
+            if self.operation.state is OperationState.QUEUED and self._deployment is not None:
+                blocker = self._blocker(self._deployment)
+                self._progress = dataclasses.replace(self._progress, blocker=blocker)
+
+    def _known(self) -> Progress:
+        return dataclasses.replace(self._progress, cancelled=self._invoker.cancelled)
+
+    def _apply(self, transition: Transition) -> None:
+        if transition.say and self.operation.memory.get(machine.SAID) != transition.say:
+            self._handles.log(transition.say)
+        self._progress = transition.progress
+        if not transition.durable:
+            self._journal.operation = dataclasses.replace(self.operation, **transition.fields)
+            return
+        line = [self._handles.line(transition.line)] if transition.line else []
+        fields = {"spent": self._budgets.spent, **transition.fields}
+        self._transact(lambda: line + (self._transactions.forgotten() if transition.frees else []), **fields)
+
+    def _transact(self, changes: Callable[[], Sequence[Change]], **fields: Json) -> None:
+        """Write the changes, made anew when one of their records has moved."""
+        while True:
+            try:
+                self._journal.write(*changes(), **fields)
+            except StaleRevision:
+                continue
+            return
+
+    # --- actions -------------------------------------------------------------------------------------------------
+
+    def _attempt(self, action: actions.Action) -> Result:
+        """Carry it out. Raises Interrupted and StoreError, and what is a mistake of ours."""
+        try:
+            return self._perform(action)
+        except Cancelled as error:
+            return Failed(Cause.CANCELLED, str(error))
+        except OperatorNeeded as error:
+            return Failed(Cause.OPERATOR, str(error), self._failure(error))
+        except FAILURES as error:
+            return self._failed(error)
+        except (StoreError, Revoked):
+            raise
+        except DeployerError as error:
+            if not isinstance(action, actions.Undo):
+                raise
+            return self._failed(error)
+
+    def _perform(self, action: actions.Action) -> Result:
+        match action:
+            case actions.Fence():
+                self._invoker.call(self._dependencies.settings.undo_timeout, self._handles.fence)
+            case actions.Decide():
+                self._decide()
+            case actions.LoadSteps():
+                return self._load()
+            case actions.Resume():
+                self._handles.log("resumed")
+            case actions.Run(step):
+                return self._run(step)
+            case actions.Undo(step):
+                self._undo(step)
+            case actions.GiveUpUndo():
+                self._give_up_undo(action)
+            case actions.Clear():
+                return self._clear()
+            case actions.Commit():
+                plan = self._pinned
+                self._transact(
+                    lambda: self._transactions.committed(plan), state=OperationState.DONE, spent=self._budgets.spent
+                )
+            case actions.End(failure, ending):
+                self._transact(
+                    lambda: self._transactions.ended(failure, ending, self._plan),
+                    state=OperationState.DONE,
+                    spent=self._budgets.spent,
+                )
+            case actions.Conclude():
+                self._transact(lambda: self._transactions.concluded(ends=self._ends), state=OperationState.DONE)
+            case actions.Close():
+                self._journal.write(state=OperationState.DONE)
+        return Succeeded()
+
+    @property
+    def _pinned(self) -> Plan:
+        assert self._plan is not None
+        return self._plan
+
+    def _rest(self, action: actions.Rest | actions.Await) -> None:
+        self._invoker.pause(0.0, cancellable=False)
+        if isinstance(action, actions.Rest):
+            return
+        blocker = action.blocker
+        self._journal.write(
+            self._handles.line(
+                f"version {blocker.version} is still draining (deployment {blocker.deployment}): it starts again when "
+                f"it has been removed, from {timestamp_of(blocker.due)} on"
+            ),
+            target=Target(awaits=blocker.retirement),
+            **machine.wait(self._dependencies.clock(), blocker.limit, least=blocker.limit),
+        )
+
+    # --- deciding ------------------------------------------------------------------------------------------------
+
+    def _blocker(self, deployment: Deployment) -> actions.Blocker | None:
+        """The version that is to come, while it is still draining: a redeployment of the predecessor, right after the
+        switch. It has requests under way, and its name; so it starts once more when it has been removed."""
+        if not deployment.version:
+            return None  # a number that nobody has had
+        draining = Status.UNDEPLOYING.value
+        for other in self._store.find(Deployment, namespace=deployment.namespace, app=deployment.app, tag=draining):
+            if other.version != deployment.version:
+                continue
+            retirements = self._transactions.others(OperationKind.RETIRE)
+            retire = next((o for o in retirements if o.deployment == other.id), None)
+            if retire is not None:
+                plan = self._store.get(Plan, other.id)
+                limit = self._budgets.removal(plan) if plan else machine.HOLD_INTERVAL
+                limit += max(0.0, retire.due - self._dependencies.clock())
+                return actions.Blocker(other.id, other.version, retire.id, retire.due, limit)
+        return None
+
+    def _decide(self) -> None:
+        """Pin the plan, in the transaction that begins the operation; decide again when something moved meanwhile."""
+        self._handles.log(f"deploying {self.operation.app} in namespace {self.operation.namespace}")
+        for _ in range(DECISIONS):
+            deployment = self._store.get(Deployment, self.operation.deployment)
+            if deployment is None or deployment.status is not Status.DEPLOYING:
+                raise Cancelled("cancelled by request")
+            with contextlib.suppress(StaleRevision):
+                self._pin(deployment)
+                self._read()
+                return
+        raise Conflict("the app was changed by others again and again while it was being decided; deploy again")
+
+    def _pin(self, deployment: Deployment) -> None:
+        app = self._store.get(App, f"{deployment.namespace}/{deployment.app}")
+        known = app or App(namespace=deployment.namespace, app=deployment.app)
+
+        def decide(scope: CancelScope) -> tuple[Plan, App]:
+            planner = Planner(
+                store=self._store,
+                registry=self._dependencies.registry,
+                settings=self._dependencies.settings,
+                versions=self._dependencies.versions,
+                kube=self._handles.kube(deployment.id, scope),
+                log=self._handles.log,
+                conceal=lambda values: self._dependencies.redactor.register(deployment.id, values),
+                scope=scope,
+            )
+            return planner.decide(deployment, known)
+
+        plan, counted = self._invoker.call(self._dependencies.settings.expose_timeout, decide, cancellable=True)
+        changes = self._transactions.decided(deployment, app, counted, plan)
+        self._journal.write(*changes, state=OperationState.RUNNING, due=0.0, target=NOTHING)
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    def _load(self) -> Succeeded:
+        if self.operation.kind is OperationKind.DEPLOY:
+            todo: Todo | None = self._deploy_steps(self._pinned)
+        else:
+            removal = Removal(self._dependencies, self._handles, self._invoker)
+            todo = removal.steps(self.operation, self._transactions.others)
+        if todo is None:
+            return Succeeded(steps=None)
+        self._steps = {step.id: (step, plan) for step, plan in todo}
+        return Succeeded(steps=tuple(_facts(step) for step, _ in todo))
+
+    def _deploy_steps(self, plan: Plan) -> Todo:
+        """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
+        name = plan.strategy.name
+        strategy = self._dependencies.registry.strategy(name)
+        found = self._invoker.call(
+            self._dependencies.settings.expose_timeout, lambda _: check_steps(strategy.deploy_steps(plan), name)
+        )
+        if [step.id for step in found] != [step.id for step in plan.steps]:
+            raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
+        if plan.route:
+            self._handles.ingress(plan)
+        if self.operation.state is OperationState.RUNNING:  # nobody is asked for its health on the way back
+            self._handles.health(plan)
+        return [(step, plan) for step in found]
+
+    def _run(self, id: str) -> Result:
+        """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
+        step, plan = self._steps[id]
+        if id not in self.operation.steps:
+            self._apply(machine.started(self.operation, _facts(step), self._progress))
+        self.event = None
+        outcome = self._run_in_time(step, plan, cancellable=self.operation.kind is OperationKind.DEPLOY)
+        if isinstance(outcome, Park):
+            self.event = outcome.event
+            return outcome
+        return Succeeded()
+
+    def _run_in_time(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
+        account, counted = self._budgets.account(step, plan)
+        failures, last = 0, ""
+        while True:
+            left, budget = self._budgets.left(account, counted, self._budgets.undo(step, plan))
+            began = time.monotonic()
+            try:
+                if left <= 0:
+                    raise DeadlineExceeded(f"step {step.id} did not finish in time")
+                outcome = self._invoker.call(
+                    left, lambda scope: step.run(self._handles.work(step, plan, scope)), cancellable=cancellable
+                )
+                return _checked(step, outcome)
+            except (KubeUnavailable, KubeConflict) as error:
+                logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
+                last = f": {error}"
+                failures += 1
+                self._invoker.pause(min(STEP_AGAIN.after(failures), left), cancellable=cancellable)
+            except DeadlineExceeded as error:
+                if isinstance(error.__cause__, KubeError):  # what stood in the way until then
+                    last = f": {error.__cause__}"
+                raise StepFailed(
+                    f"step {step.id} did not finish within the {budget:g} s that it may take{last}",
+                    reason="DeadlineExceeded",
+                    hint="see in the log what it waited for; then deploy again",
+                ) from None
+            finally:
+                self._budgets.spend(account, time.monotonic() - began)
+
+    # --- going back ----------------------------------------------------------------------------------------------
+
+    def _undo(self, id: str) -> None:
+        step, plan = self._steps[id]
+        budget = self._budgets.undo(step, plan)
+        try:
+            self._invoker.call(budget, lambda scope: step.undo(self._handles.work(step, plan, scope)))
+        except DeadlineExceeded as error:
+            raise StepFailed(f"{error}, {self._budgets.removal_parts(plan)}") from error
+
+    def _give_up_undo(self, action: actions.GiveUpUndo) -> None:
+        plan = self._pinned
+        if action.check:
+            budget = self._dependencies.settings.undo_timeout
+            if self._invoker.call(budget, lambda scope: self._clearing.is_exposed(plan, scope)):
+                what = f"version {plan.version} may have traffic already, and nobody can move it back"
+                raise OperatorNeeded(self._kept(actions.Hold(what, action.why)))
+        if action.step:
+            self._handles.log(f"{action.why}; the core removes the objects itself")
+        else:
+            self._handles.log(f"undoing without the plugin: {action.why}")
+
+    def _kept(self, hold: actions.Hold) -> str:
+        plugin = self._handles.missing(self._pinned)
+        return f"{hold.what} ({hold.why}): everything is kept as it is until the plugin is back ({plugin})"
+
+    # --- what no step removes ------------------------------------------------------------------------------------
+
+    def _clear(self) -> Succeeded:
+        if self.operation.kind is OperationKind.DEPLOY:
+            plan = self._pinned
+            self._invoker.call(self._budgets.removal(plan), lambda scope: self._clearing.after_undo(plan, scope))
+            budget = self._dependencies.settings.undo_timeout + clearing.PODS_PATIENCE
+            ending = self._invoker.call(budget, lambda scope: self._clearing.pods_that_end(plan, scope))
+            return Succeeded(ending=tuple(sorted(ending)))
+        deployment = self._store.get(Deployment, self.operation.deployment) if self._ends else None
+        if deployment is not None and not self.operation.target.ending:  # an undo has done that
+            live_too = self.operation.kind is OperationKind.UNDEPLOY
+            self._invoker.call(
+                self._dependencies.settings.undo_timeout,
+                lambda scope: self._clearing.after_removal(deployment, scope, live_too=live_too),
+            )
+        return Succeeded()
+
+    @property
+    def _ends(self) -> bool:
+        """True when nothing of a deployment is to be left; releasing a route or dropping one is less than that."""
+        operation = self.operation
+        return operation.kind is OperationKind.UNDEPLOY or (
+            bool(operation.target.previous or operation.target.ending) and not operation.target.drop
+        )
+
+    # --- failures ------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: DeployerError) -> Failed:
+        if isinstance(error, KubeError):
+            cause = Cause.CLUSTER
+        elif isinstance(error, StepFailed) and error.reason == OBJECT_CHANGED:
+            cause = Cause.CHANGED
+        else:
+            cause = Cause.OTHER
+        if self.operation.kind is not OperationKind.DEPLOY:
+            return Failed(cause, str(error))
+        return Failed(cause, str(error), self._failure(self._explained(error)))
+
+    def _explained(self, error: DeployerError) -> DeployerError:
+        """The same, with a hint when what the cluster puts into the pods may be the reason."""
+        plan = self._plan
+        if plan is None or not isinstance(error, StepFailed) or self.operation.state is not OperationState.RUNNING:
+            return error
+        log = lambda: "".join(self._dependencies.deployment_log.text(plan.deployment))  # noqa: E731
+        return self._dependencies.cluster.explained(error, plan, log)
+
+    def _failure(self, error: BaseException) -> Failure:
+        """One sentence and a reason, for every way in which a step can fail; without secrets, as it is shown."""
+        clean = self._handles.clean
+        if isinstance(error, StepFailed):
+            return Failure(reason=error.reason, message=clean(str(error)), pod=error.pod, hint=clean(error.hint))
+        if isinstance(error, KubeError):
+            hint = next((hint for kind, hint in HINTS if isinstance(error, kind)), "")
+            return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)), hint=hint)
+        return Failure(reason=type(error).__name__, message=clean(str(error)))
+
+
+def _facts(step: Step) -> StepFacts:
+    about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
+    looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
+    return StepFacts(step.id, only_looks=looks, frees_app=step.frees_app)
+
+
+def _checked(step: Step, outcome: object) -> Outcome:
+    """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
+    if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
+        wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
+    elif isinstance(outcome, Park) and not isinstance(outcome.event, ClusterEvent | None):
+        wrong = f"parks for {type(outcome.event).__name__}, which is no event"
+    elif not isinstance(outcome, Done | Park):
+        wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
+    else:
+        return outcome
+    raise StepFailed(f"step {step.id} {wrong}", reason="BadStrategy", hint="ask the plugin's author")

@@ -1,0 +1,156 @@
+"""What an operation's steps are given: the cluster, bound to the app's ownership, the plugins, the log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import cast
+
+from deployer.core.cancel_scope import CancelScope
+from deployer.core.commands.host_claims import released
+from deployer.core.contract.health import HealthRounds
+from deployer.core.contract.ingress import IngressProvider, RouteContext
+from deployer.core.contract.kube import KubeAccess, Owner
+from deployer.core.contract.store import Append, Lease
+from deployer.core.contract.strategy import Step, Work
+from deployer.core.errors import PluginError
+from deployer.core.model.records import App, Deployment, Operation, Plan, Status
+from deployer.core.operations.dependencies import Dependencies
+from deployer.core.operations.inventory import PlanInventory
+from deployer.core.operations.journal import Journal
+from deployer.core.operations.planning import blank_route
+
+logger = logging.getLogger(__name__)
+
+
+class Handles:
+    """Of one operation under its lease. What it hands out stops working with the scope that it was made for."""
+
+    def __init__(self, dependencies: Dependencies, journal: Journal, lease: Lease, inventory: PlanInventory) -> None:
+        self._dependencies = dependencies
+        self._store = dependencies.store
+        self._journal = journal
+        self._lease = lease
+        self._inventory = inventory
+        self._kept: frozenset[str] | None = None
+
+    @property
+    def _operation(self) -> Operation:
+        return self._journal.operation
+
+    def kube(self, deployment: str, scope: CancelScope) -> KubeAccess:
+        """The app's namespace, for that deployment."""
+        owner = Owner(
+            instance=self._dependencies.settings.instance,
+            namespace=self._operation.namespace,
+            app=self._operation.app,
+            deployment=deployment,
+            fencing_token=self._lease.token,
+            keep=self._keep() - {deployment, ""},
+        )
+        return self._dependencies.cluster.access(owner, scope, self._inventory)
+
+    def _keep(self) -> frozenset[str]:
+        """Ids of the deployments whose objects are no leftovers. Read once: under the lease no other one becomes live,
+        and none begins to drain."""
+        if self._kept is None:
+            namespace, name = self._operation.namespace, self._operation.app
+            app = self._store.get(App, f"{namespace}/{name}")
+            keep = {app.live, app.held} if app else set()
+            for status in (Status.DEPLOYED, Status.UNDEPLOYING):
+                keep |= {d.id for d in self._store.find(Deployment, namespace=namespace, app=name, tag=status.value)}
+            self._kept = frozenset(keep - released(self._store, namespace, name))
+        return self._kept
+
+    def work(self, step: Step, plan: Plan, scope: CancelScope) -> Work:
+        """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""
+        ingress = displaced = health = None
+        with contextlib.suppress(PluginError):
+            ingress = self.ingress(plan) if plan.route else None
+        with contextlib.suppress(PluginError):
+            displaced = self.provider(plan.displaced) if plan.displaced else None
+        with contextlib.suppress(PluginError):
+            health = self.health(plan)
+        return Work(
+            plan=plan,
+            kube=self.kube(plan.deployment, scope),
+            log=self.log,
+            health=health,
+            ingress=ingress,
+            remember=lambda key, value: self._journal.remember(step.id, key, value, scope),
+            recall=lambda key, default: self._journal.recall(step.id, key, default),
+            scope=scope,
+            now=self._dependencies.clock,
+            displaced=displaced,
+            ask_pods=self._dependencies.cluster.ask_pods if plan.route else None,
+        )
+
+    # --- plugins -------------------------------------------------------------------------------------------------
+
+    def health(self, plan: Plan) -> HealthRounds | None:
+        """The pinned health checker's rounds. Raises PluginError when it is not there."""
+        if not plan.health:
+            return None
+        checker = self._dependencies.registry.health_checker(plan.health.name)
+        return self._dependencies.cluster.health_rounds(checker, plan, self.clean)
+
+    def ingress(self, plan: Plan) -> IngressProvider | None:
+        """The pinned provider. Raises PluginError when it is not there."""
+        return self.provider(plan.ingress.name) if plan.ingress else None
+
+    def provider(self, name: str) -> IngressProvider:
+        """The ingress provider of that name. Raises PluginError."""
+        return cast(IngressProvider, self._dependencies.registry.entry("ingress", name).provider)
+
+    def missing(self, plan: Plan) -> str:
+        """The plugins of the plan that are not installed any more, or that of the strategy when all are."""
+        pinned = {"strategy": plan.strategy, "ingress": plan.ingress if plan.route else None, "health": plan.health}
+        gone = [ref.source or ref.name for kind, ref in pinned.items() if ref and not self._installed(kind, ref.name)]
+        return ", ".join(dict.fromkeys(gone)) or plan.strategy.source or plan.strategy.name
+
+    def _installed(self, kind: str, name: str) -> bool:
+        with contextlib.suppress(PluginError):
+            self._dependencies.registry.entry(kind, name)
+            return True
+        return False
+
+    # --- fencing -------------------------------------------------------------------------------------------------
+
+    def fence(self, scope: CancelScope) -> None:
+        """From here on an earlier holder of the lease can no longer write the app's shared objects."""
+        kube = self.kube(self._operation.deployment, scope)
+        self._dependencies.cluster.fence(kube, self._operation.app)
+        route = blank_route(self._operation.namespace, self._operation.app)
+        for provider in self._exposing():
+            provider.fence(RouteContext(route, kube, self.log, scope))
+
+    def _exposing(self) -> list[IngressProvider]:
+        """Every ingress provider that has, or may get, a route of the app: that of the settings, and those of plans
+        that were made when the settings named another one. One that is not installed any more writes nothing."""
+        app = self._store.get(App, f"{self._operation.namespace}/{self._operation.app}")
+        ids = {self._operation.deployment, *((app.live, app.held) if app else ())} - {""}
+        plans = [plan for id in sorted(ids) if (plan := self._store.get(Plan, id)) and plan.route]
+        names = {name for plan in plans for name in (plan.ingress.name if plan.ingress else "", plan.displaced) if name}
+        current = self._dependencies.registry.ingress()
+        found = [current] if current is not None else []
+        for name in sorted(names - {current.name if current else ""}):
+            with contextlib.suppress(PluginError):
+                found.append(self.provider(name))
+        return found
+
+    # --- the log -------------------------------------------------------------------------------------------------
+
+    def clean(self, text: str) -> str:
+        """The text as it may be shown to those who may read the deployment."""
+        return self._dependencies.redactor.clean_of(self._operation.deployment, text)
+
+    def line(self, message: str) -> Append:
+        """A log line for the transaction that makes it true."""
+        return self._dependencies.deployment_log.line(self._operation.deployment, message)
+
+    def log(self, message: str) -> None:
+        """A line of the deployment's log; of the service's, for an operation without one."""
+        if self._operation.deployment:
+            self._dependencies.deployment_log.append(self._operation.deployment, message)
+        else:
+            logger.info("%s/%s: %s", self._operation.namespace, self._operation.app, message)

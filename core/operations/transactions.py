@@ -1,0 +1,167 @@
+"""What operations write to the store beside their own record: each a list of changes for one transaction.
+
+They are made from the records as they are at the moment; one that has moved until the commit makes that fail with
+StaleRevision, and the changes are made anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from deployer.core.commands.host_claims import claim_hosts, ended_changes, finished
+from deployer.core.contract.store import Change, Create, Update
+from deployer.core.errors import Cancelled
+from deployer.core.model.records import (
+    App,
+    Deployment,
+    Failure,
+    Operation,
+    OperationKind,
+    Plan,
+    Status,
+    new_id,
+)
+from deployer.core.model.target import Ending, Target
+from deployer.core.operations.dependencies import Dependencies
+from deployer.core.operations.journal import Journal
+from deployer.core.operations.machine import wait
+
+
+class Transactions:
+    """Of one operation. Raises StoreError."""
+
+    def __init__(self, dependencies: Dependencies, journal: Journal) -> None:
+        self._dependencies = dependencies
+        self._store = dependencies.store
+        self._journal = journal
+
+    @property
+    def _operation(self) -> Operation:
+        return self._journal.operation
+
+    # --- a deployment --------------------------------------------------------------------------------------------
+
+    def decided(self, deployment: Deployment, known: App | None, counted: App, plan: Plan) -> list[Change]:
+        """What begins a deployment: its plan, the app with the version counted, its hosts. Raises Conflict."""
+        decided = dataclasses.replace(deployment, version=plan.version)
+        changes: list[Change] = [
+            Create(plan),
+            Create(counted) if known is None else Update(counted),
+            Update(decided),
+            finished(decided, "deployment_started"),
+        ]
+        if plan.route:
+            preview = plan.route.preview.host
+            changes += claim_hosts(self._store, self._dependencies.settings, plan.descriptor, preview=preview)
+        text = f"version {plan.version}" + (f", replacing version {plan.previous.version}" if plan.previous else "")
+        return [*changes, self._line(deployment.id, text)]
+
+    def committed(self, plan: Plan) -> list[Change]:
+        """The commit point: live, held, both statuses, and what is left to do. Raises Cancelled when somebody was
+        quicker to want to be rid of the deployment."""
+        deployment, app = self._store.get(Deployment, plan.deployment), self._app()
+        if deployment is None or app is None or deployment.status is not Status.DEPLOYING:
+            raise Cancelled("cancelled by request")
+        done = deployment.to(Status.DEPLOYED)
+        taken = dataclasses.replace(
+            app, live=plan.deployment, live_version=plan.version, held=app.live, held_version=app.live_version
+        )
+        changes: list[Change] = [Update(done), Update(taken), finished(done)]
+        replaced = self._store.get(Deployment, app.live) if app.live else None
+        if replaced is not None and replaced.status is Status.DEPLOYED:
+            changes.append(Update(replaced.to(Status.UNDEPLOYING)))
+        changes += [Create(operation) for operation in self.follow_up(plan)]
+        changes.append(self._line(plan.deployment, f"DEPLOYED: version {plan.version} is live"))
+        if replaced is not None and plan.previous is None:
+            # Nothing leads to it: its records, and whatever else it may have made, are to be cleared away.
+            changes.append(Create(self._operation_for(replaced.id, OperationKind.UNDEPLOY)))
+            changes.append(self._line(replaced.id, f"was gone, and version {plan.version} is live"))
+        elif replaced is not None:
+            text = f"replaced by version {plan.version}; will be removed in {plan.settings.hold:g} s"
+            changes.append(self._line(replaced.id, text))
+        return changes
+
+    def follow_up(self, plan: Plan) -> list[Operation]:
+        """What is left to do after the commit: release, drop, retire."""
+        previous = plan.previous
+        if previous is None:
+            return [self._retirement(plan.deployment, Target(by=plan.deployment))] if plan.route else []
+        gone = {
+            "route": bool(previous.last_route and not plan.route),
+            "service": bool(previous.service_object and not plan.objects.service),
+        }
+        drop = tuple(what for what, is_gone in gone.items() if is_gone)
+        operations = [self._retirement(plan.deployment, Target(drop=drop, previous=previous))] if drop else []
+        target = Target(by=plan.deployment, previous=previous)
+        hold, least = plan.settings.hold, plan.settings.minimum_hold
+        return [*operations, self._retirement(previous.deployment, target, hold=hold, least=least)]
+
+    def ended(self, failure: Failure | None, ending: tuple[str, ...], plan: Plan | None) -> list[Change]:
+        """The deployment did not come to be live: FAILURE, or UNDEPLOYED when it was cancelled, which is left to what
+        waits for the last pods, those of the controllers with the uids `ending`."""
+        deployment = self._store.get(Deployment, self._operation.deployment)
+        if deployment is None:
+            return []
+        changes: list[Change] = []
+        for uid in ending:
+            assert plan is not None
+            waits = Ending(version=plan.version, controller=uid, grace=plan.objects.grace_time)
+            changes.append(Create(self._retirement(plan.deployment, Target(ending=waits, released=True))))
+        if deployment.status is not Status.UNDEPLOYING and failure is not None:
+            deployment = dataclasses.replace(deployment, failure=failure.to_document())
+            said = f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else "")
+            changes += [self._line(deployment.id, said), *ended_changes(self._store, deployment)]
+        elif not ending:
+            said = "UNDEPLOYED: the deployment was cancelled"
+            changes += [self._line(deployment.id, said), *ended_changes(self._store, deployment)]
+        return changes
+
+    # --- a removal -----------------------------------------------------------------------------------------------
+
+    def concluded(self, *, ends: bool) -> list[Change]:
+        """What ends a retirement or an undeployment; `ends`: nothing of the deployment is left."""
+        deployment = self._store.get(Deployment, self._operation.deployment) if ends else None
+        if deployment is None:
+            return []
+        changes: list[Change] = []
+        if deployment.status is Status.UNDEPLOYING:
+            cancelled = self._operation.target.ending is not None
+            said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
+            changes.append(self._line(deployment.id, f"UNDEPLOYED: {said}"))
+        return [*changes, *self.forgotten(), *ended_changes(self._store, deployment)]
+
+    def forgotten(self) -> list[Change]:
+        """The app without the deployment; when that was live, what drains has nothing to wait for any more."""
+        app, deployment = self._app(), self._operation.deployment
+        if app is None:
+            return []
+        new = app
+        changes: list[Change] = []
+        if app.live == deployment:
+            new = dataclasses.replace(new, live="", live_version="")
+            changes = [Update(dataclasses.replace(o, due=0.0)) for o in self.others(OperationKind.RETIRE)]
+        if app.held == deployment:
+            new = dataclasses.replace(new, held="", held_version="")
+        return [*changes, Update(new)] if new is not app else changes
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def others(self, kind: OperationKind) -> list[Operation]:
+        """Open operations of this kind, of this app, other than this one."""
+        found = self._store.find(Operation, tag="open", namespace=self._operation.namespace, app=self._operation.app)
+        return [o for o in found if o.id != self._operation.id and o.kind is kind]
+
+    def _app(self) -> App | None:
+        return self._store.get(App, f"{self._operation.namespace}/{self._operation.app}")
+
+    def _retirement(self, deployment: str, target: Target, *, hold: float = 0.0, least: float = 0.0) -> Operation:
+        made = self._operation_for(deployment, OperationKind.RETIRE)
+        later = wait(self._dependencies.clock(), hold, least) if hold or least else {}
+        return dataclasses.replace(made, target=target, **later)
+
+    def _operation_for(self, deployment: str, kind: OperationKind) -> Operation:
+        namespace, app = self._operation.namespace, self._operation.app
+        return Operation(namespace=namespace, app=app, id=new_id(), kind=kind, deployment=deployment)
+
+    def _line(self, deployment: str, text: str) -> Change:
+        return self._dependencies.deployment_log.line(deployment, text)

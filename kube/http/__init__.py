@@ -1,0 +1,1 @@
+"""HTTP as the API server speaks it: connections and credentials, requests, and what answers mean."""

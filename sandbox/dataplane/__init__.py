@@ -1,0 +1,1 @@
+"""The ingress controller and its proxy, for Ingresses and HTTPRoutes."""

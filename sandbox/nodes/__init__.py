@@ -1,0 +1,1 @@
+"""The node: the kubelet, its pods as local processes, and the sample program that they run."""
