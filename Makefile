@@ -31,7 +31,7 @@ test-fast: $(VENV)/.dev
 # Every point at which the service can be killed, of which `make test` tries a sample in CI, and a million decisions of
 # operations to which anything happens; about twenty minutes more.
 test-long: $(VENV)/.dev
-	$(BIN)/pytest tests/core/test_machine_model.py tests/kill tests/engine/test_migration.py --kill=all $(PYTEST_ARGS)
+	$(BIN)/pytest tests/model/test_whatever_happens.py tests/kill tests/engine/test_migration.py --kill=all $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -160,7 +160,9 @@ class Checks:
     def _operation(self, before: Operation, now: Operation) -> None:
         self.require(before.state is not OperationState.DONE, f"{now.id} was closed, and is written again")
         if now.kind is OperationKind.UNDEPLOY and now.steps.get("remove-workload") == STARTED and AWAITS in now.memory:
-            self.require(now.target.released, f"{now.id} waits for pods only, and keeps the app from the next deployment")
+            self.require(
+                now.target.released, f"{now.id} waits for pods only, and keeps the app from the next deployment"
+            )
         if now.kind is not OperationKind.DEPLOY:
             return
         back = before.state is OperationState.UNDOING and now.state is OperationState.RUNNING
