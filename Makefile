@@ -6,7 +6,7 @@ STATE ?= .run
 # Workers for two cores: most of a test is waiting. `loadgroup` keeps what shares a module's fixtures in one of them, and
 # hands out the largest such groups first. A cluster on the same cores needs its part of them, and the fast tests never wait.
 WORKERS ?= 4
-test-cluster: WORKERS = 3
+test-cluster: WORKERS = 2
 test-fast: WORKERS = 2
 PARALLEL = -n $(WORKERS) --dist loadgroup
 
@@ -37,7 +37,7 @@ test-fast: $(VENV)/.dev
 # Every point at which the service can be killed, of which `make test` tries a sample in CI, and a million decisions of
 # operations to which anything happens; about thirty-five minutes.
 test-long: $(VENV)/.dev
-	$(BIN)/pytest tests/core/test_machine_model.py tests/kill tests/engine/test_migration.py \
+	$(BIN)/pytest tests/model tests/kill tests/engine/test_migration.py \
 	  tests/plugins/test_strategies.py --kill=all $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev

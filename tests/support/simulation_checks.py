@@ -212,8 +212,9 @@ class Checks:
             return
         specs = self._world.specs[kube.owner.deployment]
         said = [s.id for s in specs if s.does in MOVES and not s.silent and operation.steps.get(s.id) in OPEN]
-        fencing = shared and self._world.state.token < kube.owner.fencing_token
-        self.require(fencing or not said, f"an operation that is held changes the cluster: {said}")
+        token = self._world.state.token
+        fences = shared and token != kube.owner.fencing_token  # or is refused, as it comes too late
+        self.require(fences or not said, f"an operation that is held changes the cluster: {said}")
 
     def _operation_of(self, deployment: str) -> Operation | None:
         key = self._deploys.get(deployment)
