@@ -300,7 +300,6 @@ class World:
         self.note("the store cannot be reached")
         self.checks.disrupted()
         process.store.failing = self.choices.pick((0, 0, 1, 4, 12))
-        self.lives_on = False  # what the dispatcher had heard by then it may have forgotten
         raise StoreUnavailable("the store cannot be reached")
 
     # --- trouble: the cluster and steps --------------------------------------------------------------------------

@@ -27,10 +27,6 @@ OPEN = (STARTED, DONE)
 """Notes of a step that was started and not undone."""
 
 
-REPEATED = ("resumed", "undoing without the plugin", "retire_steps of strategy", "undeploy_steps of strategy")
-"""Sentences that are still said at every look at an operation."""
-
-
 class Violation(BaseException):
     """Something is not as it must be. No `except Exception` of the engine may hide it."""
 
@@ -68,7 +64,7 @@ class Checks:
         self._world.note(f"    {deployment}: {text}")
         before, self._said[deployment] = self._said.get(deployment), (text, self._disruptions if current else -1)
         if current and before is not None and before[1] == self._disruptions:
-            self.require(text not in (before[0], "resumed") or text.startswith(REPEATED), f"said without need: {text}")
+            self.require(text not in (before[0], "resumed"), f"said without need: {text}")
 
     # --- at every moment -----------------------------------------------------------------------------------------
 
