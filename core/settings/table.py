@@ -174,7 +174,11 @@ class Settings:
         check=checks.between(0, 7 * _DAY),
     )
     auto_rollback: bool = setting(
-        "switch", True, "Roll back by itself a version that fails while the old one is still warm."
+        "switch",
+        True,
+        "Whether a version that fails is rolled back by itself while the old one is still warm, when the descriptor does "
+        "not say (autoRollback).",
+        shown="true",
     )
     watch_interval: float = setting(
         "seconds",

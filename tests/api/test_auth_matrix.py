@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
-from deployer.core.model.records import Deployment, Operation, StoredDescriptor
+from deployer.core.contract.store import Create, Update
+from deployer.core.model.records import App, Deployment, Operation, Status, StoredDescriptor
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, Served, document
@@ -88,6 +90,12 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
     deployment = served.deployment()
     served.end(deployment.id)
     descriptor = deployment.descriptor_id
+    if route.path == "/rollbacks":
+        earlier = served.deployment(version="0")
+        for status in (Status.DEPLOYED, Status.UNDEPLOYING, Status.UNDEPLOYED):
+            gone = served.end(earlier.id, status)
+        served.store.commit(Update(dataclasses.replace(gone, went_live=gone.created)))
+        served.store.commit(Create(App(namespace=NS, app="shop", live=deployment.id, live_version="1")))
     return {
         ("GET", "/descriptors"): (f"/descriptors?{q}", None),
         ("POST", "/descriptors"): (f"/descriptors?{q}", document()),
@@ -102,6 +110,7 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
         ("GET", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("PUT", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("DELETE", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
+        ("POST", "/rollbacks"): (f"/rollbacks?{q}&appname=shop", None),
         ("GET", "/deployments/{id}/logs"): (f"/deployments/{deployment.id}/logs?{q}", None),
         ("GET", "/deployments/{id}/healthcheckdata"): (f"/deployments/{deployment.id}/healthcheckdata?{q}", None),
     }[method, route.path]

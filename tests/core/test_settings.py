@@ -76,7 +76,7 @@ def test_every_option_can_be_given_in_every_way(toml):
     samples = {"text": "x", "integer": "7", "seconds": "7.5", "switch": "true", "path": "/p", "names": "a,b*"}
     special = {"kubernetes": "https://k8s:6443", "etcd": "http://a:2379,http://b:2379", "log_level": "debug"}
     special |= {"pod_security": "restricted", "image_pull_policy": "Never", "health_via": "direct"}
-    special |= {"enable_service_links": "false"}
+    special |= {"enable_service_links": "false", "auto_rollback": "false"}
     special |= {"auth": "kubernetes", "jwt_algorithm": "ES256", "jwt_jwks_url": "https://idp.example/keys"}
     special |= {"allowed_volume_types": "configMap,secret"}
     special |= {"allowed_origins": "https://a.example,http://[::1]:8080", "allowed_hosts": "a,*.b.example"}

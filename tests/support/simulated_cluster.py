@@ -316,6 +316,19 @@ class RemovalStep(Step):
         raise NotImplementedError
 
 
+class Watch(Step):
+    """A version is well until then."""
+
+    id = "watch"
+    phase = Phase.RETIRE
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+
+    def run(self, work: Work) -> Outcome:
+        return Park(self._until) if work.now() < self._until else Done()
+
+
 class CheckUnused(RemovalStep):
     """Refuses to remove what still has traffic."""
 
@@ -468,6 +481,12 @@ class SimulatedCluster:
         if found is not None and found.deployment != plan.deployment:
             return set()
         return {uid for uid, version in kube.state.ending.items() if version == plan.version}
+
+    def rollback_steps(self, plan: Plan) -> list[Step]:
+        return []
+
+    def watch_step(self, until: float) -> Step:
+        return Watch(until)
 
     def removal_steps(self) -> UsualRemoval:
         return UsualRemoval(self._trouble)

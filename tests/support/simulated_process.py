@@ -30,7 +30,7 @@ from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.actions import Action
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.execution import executor
+from deployer.core.operations.execution import decision, executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
@@ -360,7 +360,7 @@ def simulated(world: World) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (executor, "BoundedInvoker", InlineInvoker),
-            (executor, "Planner", SimulatedPlanner),
+            (decision, "Planner", SimulatedPlanner),
             (executor, "time", time),
             (dispatcher, "time", time),
             (dispatcher, "threading", threads),
