@@ -144,6 +144,7 @@ class ProcessStore(MemoryStore):
             raise Crash
         if self.failing:
             self.failing -= 1
+            self._world.checks.disrupted()
             raise StoreUnavailable("the store cannot be reached")
         return self._real
 
