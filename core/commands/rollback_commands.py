@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.commands.rollbacks import back_to
 from deployer.core.commands.transactions import decide_again, expect
-from deployer.core.contract.store import Change, Update
+from deployer.core.contract.store import Change, Store, Update
 from deployer.core.errors import Conflict, NotFound
 from deployer.core.model.records import App, Deployment, Document, Operation, OperationKind, Plan, Release, Status
 
@@ -50,8 +50,10 @@ class RollbackCommands:
 
     def __init__(self, deployments: DeploymentCommands) -> None:
         self._deployments = deployments
-        self._store = deployments.store
-        self._log = deployments.deployment_log
+
+    @property
+    def _store(self) -> Store:
+        return self._deployments.store
 
     def redeploy(self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None) -> Deployment:
         """Deploy once more what an earlier deployment deployed, or go back to it when it is still warm."""
@@ -119,7 +121,7 @@ class RollbackCommands:
         if any(operation.kind is OperationKind.ROLLBACK for operation in waiting):
             raise Conflict(f"a rollback of {app.app} is under way already")
         asked = f", asked for by {by}" if by else ""
-        said = self._log.line(target.id, f"queued: rollback to version {target.version}{asked}")
+        said = self._deployments.deployment_log.line(target.id, f"queued: rollback to version {target.version}{asked}")
         # Touched, so that of two at once one comes too late.
         revision = self._store.commit(*changes, *back_to(self._store, target, by=by), said, Update(app), Update(target))
         return self._described(dataclasses.replace(target, revision=revision), warm=True)
@@ -128,7 +130,11 @@ class RollbackCommands:
         changes: list[Change] = []
         for deployment in under_way:
             changes.append(Update(dataclasses.replace(deployment.to(Status.UNDEPLOYING), undeployed_by=by)))
-            changes.append(self._log.line(deployment.id, "cancelled by a rollback" + (f" of {by}" if by else "")))
+            changes.append(
+                self._deployments.deployment_log.line(
+                    deployment.id, "cancelled by a rollback" + (f" of {by}" if by else "")
+                )
+            )
         return changes
 
     def _described(self, target: Deployment, *, warm: bool) -> Rollback:

@@ -176,7 +176,7 @@ class Settings:
     auto_rollback: bool = setting(
         "switch",
         True,
-        "Whether a version that fails is rolled back by itself while the old one is still warm, when the descriptor does "
+        "Whether a version that fails is rolled back by itself while the old one is warm, when the descriptor does "
         "not say (autoRollback).",
         shown="true",
     )

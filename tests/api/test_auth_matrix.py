@@ -95,7 +95,9 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
         for status in (Status.DEPLOYED, Status.UNDEPLOYING, Status.UNDEPLOYED):
             gone = served.end(earlier.id, status)
         served.store.commit(Update(dataclasses.replace(gone, went_live=gone.created)))
-        served.store.commit(Create(App(namespace=NS, app="shop", live=deployment.id, live_version="1")))
+        app = served.store.get(App, f"{NS}/shop")
+        live = dataclasses.replace(app or App(namespace=NS, app="shop"), live=deployment.id, live_version="1")
+        served.store.commit(Create(live) if app is None else Update(live))
     return {
         ("GET", "/descriptors"): (f"/descriptors?{q}", None),
         ("POST", "/descriptors"): (f"/descriptors?{q}", document()),
