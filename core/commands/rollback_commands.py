@@ -130,11 +130,8 @@ class RollbackCommands:
         changes: list[Change] = []
         for deployment in under_way:
             changes.append(Update(dataclasses.replace(deployment.to(Status.UNDEPLOYING), undeployed_by=by)))
-            changes.append(
-                self._deployments.deployment_log.line(
-                    deployment.id, "cancelled by a rollback" + (f" of {by}" if by else "")
-                )
-            )
+            said = "cancelled by a rollback" + (f", asked for by {by}" if by else "")
+            changes.append(self._deployments.deployment_log.line(deployment.id, said))
         return changes
 
     def _described(self, target: Deployment, *, warm: bool) -> Rollback:
