@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from deployer.core.contract.kube import Unsteady, is_active, is_ready
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
@@ -11,7 +11,7 @@ from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import Document
 from deployer.kube.pods import container_statuses, controlled_by, last_end, name_of, wanted_pods
 from deployer.toolkit.readiness import diagnose
-from deployer.toolkit.readiness.explain import how_ended, times
+from deployer.toolkit.readiness.explain import container_state, how_ended, times
 from deployer.toolkit.workload import workload_labels
 
 CONFIRMED = 2
@@ -49,7 +49,7 @@ class WatchVersion(Step):
         pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
         self._check_restarts(work, pods)
         ready = [p for p in pods if is_ready(p)]
-        down = self._down_for(work, len(ready), wanted_pods(controller))
+        down = self._down_for(work, pods, len(ready), wanted_pods(controller))
         if down is not None:
             return Park(work.now() + min(1.0, LASTING - down), event=None)
         self._check_health(work, ready)
@@ -77,7 +77,7 @@ class WatchVersion(Step):
                     pod=name_of(pod),
                 )
 
-    def _down_for(self, work: Work, ready: int, wanted: int) -> float | None:
+    def _down_for(self, work: Work, pods: Sequence[Document], ready: int, wanted: int) -> float | None:
         """Seconds since the version is down; None when it is not. Raises StepFailed when that is confirmed."""
         since, often = work.recall("down", [None, 0])
         if 2 * ready >= wanted:
@@ -91,7 +91,7 @@ class WatchVersion(Step):
             work.remember("down", [since, often])
         if often >= CONFIRMED or now - since >= LASTING:
             how = "went down " + times(often) if often > 1 else f"has been down for {now - since:.0f} s"
-            raise StepFailed(f"it {how}: {ready} of {wanted} pods are ready", reason="NotReady")
+            raise StepFailed(f"it {how}, {ready} of {wanted} pods are ready{_why(work, pods)}", reason="NotReady")
         return float(now - since)
 
     def _check_health(self, work: Work, pods: Sequence[Document]) -> None:
@@ -118,5 +118,14 @@ class WatchVersion(Step):
         work.remember("unhealthy", failed + 1)
 
 
-def _containers(pods: Sequence[Document]) -> list[tuple[Document, Document]]:
+def _why(work: Work, pods: Sequence[Document]) -> str:
+    """What holds one of the pods up, as the rest of a sentence; its last lines go to the log."""
+    for pod, status in _containers(p for p in pods if not is_ready(p)):
+        if state := container_state(status):
+            diagnose.tell_last_lines(work.kube, name_of(pod), status["name"], work.log, previous=True)
+            return f"; pod {name_of(pod)} {state}"
+    return ""
+
+
+def _containers(pods: Iterable[Document]) -> list[tuple[Document, Document]]:
     return [(pod, status) for pod in pods for status in container_statuses(pod)]
