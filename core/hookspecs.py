@@ -9,6 +9,7 @@ import pluggy
 from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.observer import Observer
 from deployer.core.contract.provider import PluginSettings, Schema
 from deployer.core.contract.strategy import Strategy
 from deployer.core.model.records import Document
@@ -46,6 +47,10 @@ class Specs:
     @hookspec
     def register_env_injectors(self, settings: PluginSettings) -> Sequence[EnvInjector]:  # type: ignore[empty-body]
         """Injectors, all of which are asked at every deployment."""
+
+    @hookspec
+    def register_observers(self, settings: PluginSettings) -> Sequence[Observer]:  # type: ignore[empty-body]
+        """Observers, each with a queue and a thread of its own: for a plugin that tells several others."""
 
     @hookspec
     def deployment_started(self, deployment: Document, settings: PluginSettings) -> None:

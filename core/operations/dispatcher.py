@@ -17,6 +17,7 @@ from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Lease, Update
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -272,7 +273,7 @@ class Engine:
         closed = dataclasses.replace(operation, state=OperationState.DONE)
         said = self._dependencies.deployment_log.line(deployment.id, "UNDEPLOYED: cancelled before it began")
         try:
-            self._store.commit(Update(closed), said, *ended_changes(self._store, deployment))
+            self._store.commit(Update(closed), said, *ended_changes(self._store, deployment, Occurrence.CANCELLED))
         except StaleRevision:
             with self._lock:
                 self._changed.add((Deployment.KIND, deployment.id))

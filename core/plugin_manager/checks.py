@@ -15,7 +15,8 @@ from referencing.jsonschema import DRAFT202012
 
 from deployer.core import schema_errors
 from deployer.core.contract.ingress import Capability, IngressProvider
-from deployer.core.errors import SettingsError
+from deployer.core.contract.observer import HOOKS, Observer
+from deployer.core.errors import NotDelivered, SettingsError
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.plugin_manager.registry import NO_INGRESS, ProviderKind
 
@@ -38,7 +39,7 @@ def guarded(action: Callable[[], Any], failed: str, late: str = "") -> Any:
     """Run a plugin's code. Raises Broken, whose sentence begins with `failed`, or with `late` when that is given and
     the code is not back in time; then its thread is left behind.
 
-    SettingsError passes: it is how a plugin says that its table is wrong.
+    SettingsError passes: it is how a plugin says that its table is wrong; and NotDelivered, for an observer.
     """
     try:
         if not late:
@@ -47,7 +48,7 @@ def guarded(action: Callable[[], Any], failed: str, late: str = "") -> Any:
         if not call.wait(DEADLINE):
             raise Broken(f"{late} did not end within {DEADLINE:g} s; when that is mended, start the service again")
         return call.result()
-    except (KeyboardInterrupt, SettingsError, Broken):
+    except (KeyboardInterrupt, SettingsError, NotDelivered, Broken):
         raise
     except BaseException as error:  # sys.exit in a plugin must not end the service
         sentence = f"{failed}: {type(error).__name__}: {error}".rstrip(": ")
@@ -67,6 +68,8 @@ def check_provider(sort: ProviderKind, provider: Any) -> None:
         raise Broken(f"its {type(provider).__name__} is named {name!r}, which means that there is no ingress")
     if isinstance(provider, IngressProvider):
         _check_capabilities(provider)
+    if isinstance(provider, Observer):
+        _check_hooks(provider)
     what = f"the options_schema of {name}"
     schema = guarded(lambda: provider.options_schema, f"{what} raised", what)
     if schema is not None:
@@ -78,6 +81,13 @@ def _check_capabilities(provider: IngressProvider) -> None:
     found = guarded(lambda: sorted(map(str, provider.capabilities)), f"{what} raised", what)
     if unknown := [name for name in found if name not in set(Capability)]:
         raise Broken(f"{what} include {unknown[0]!r}, which is none; there are {', '.join(Capability)}")
+
+
+def _check_hooks(observer: Observer) -> None:
+    what = f"the hooks of {observer.name}"
+    found = guarded(lambda: sorted(map(str, observer.hooks)), f"{what} raised", what)
+    if wrong := [name for name in found if name not in HOOKS] or (not found and ["none"]):
+        raise Broken(f"{what} include {wrong[0]!r}; there are {', '.join(sorted(HOOKS))}")
 
 
 def check_schema(schema: Any, what: str) -> None:

@@ -10,7 +10,7 @@ EXPORTS = {
     """,
     "errors": """
         Cancelled Conflict DeadlineExceeded DeployerError Fenced ForeignObject Interrupted KubeAlreadyExists
-        KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable OperatorNeeded
+        KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable NotDelivered OperatorNeeded
         PluginError Revoked SettingsError StepFailed
     """,
     "health": """
@@ -25,6 +25,9 @@ EXPORTS = {
     "kube": """
         CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS Kind KubeAccess
         NAMESPACE NotReady POD SECRET SERVICE
+    """,
+    "observer": """
+        HOOKS Notification Observer Occurrence
     """,
     "plugin": """
         CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange
