@@ -7,7 +7,7 @@ import dataclasses
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.store import Change, Create, Delete, Expect, Store, Update
 from deployer.core.errors import Conflict
-from deployer.core.model.occurrence import HOOK_OF, Occurrence
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -123,7 +123,7 @@ def happened(deployment: Deployment, occurrence: Occurrence, previous: str = "")
             namespace=deployment.namespace,
             app=deployment.app,
             id=new_id(),
-            name=HOOK_OF.get(occurrence, "deployment_finished"),
+            name=occurrence.hook,
             deployment=deployment.public(),
             at=SteadyClock()(),
             occurrence=occurrence.value,

@@ -42,5 +42,5 @@ class Observer(Provider):
 
     @abstractmethod
     def notify(self, notification: Notification) -> None:
-        """Take it within 30 s. Raise `NotDelivered` with a sentence without secrets to be told again later; other errors
+        """Take it within 30 s. Raise `NotDelivered`, with a sentence without secrets, to be told again; other errors
         mean the same, and their traceback is logged."""

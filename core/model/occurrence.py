@@ -28,6 +28,9 @@ class Occurrence(StrEnum):
     HELD = "held"
     """It can neither go on nor back by itself: a person has to look."""
 
-
-HOOK_OF = {Occurrence.STARTED: "deployment_started", Occurrence.HELD: "deployment_changed"}
-"""The hook that tells of it, where that is not `deployment_finished`."""
+    @property
+    def hook(self) -> str:
+        """The hook that tells observers of it."""
+        if self is Occurrence.STARTED:
+            return "deployment_started"
+        return "deployment_changed" if self is Occurrence.HELD else "deployment_finished"

@@ -17,9 +17,9 @@ from deployer.core import schema_errors
 from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.observer import HOOKS, Notification, Observer
 from deployer.core.contract.provider import PluginSettings, Provider
 from deployer.core.contract.strategy import Strategy
-from deployer.core.contract.observer import HOOKS, Notification, Observer
 from deployer.core.errors import Invalid, NotDelivered, PluginError, SettingsError
 from deployer.core.hookspecs import ENTRY_POINT_GROUP, INTERFACE, PROJECT, Specs
 from deployer.core.plugin_manager import checks
