@@ -38,6 +38,7 @@ from deployer.kube.informer import Informers
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.versions import KubernetesVersions
 
 STORE_FILE = "deployer.db"
 """Name of the embedded store in the data directory."""
@@ -98,6 +99,7 @@ class Running:
                 registry=self.registry,
                 settings=settings,
                 cluster=KubernetesCluster(self.client, informers, store, settings),
+                versions=KubernetesVersions(),
             ),
             metrics.ended,
         )

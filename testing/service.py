@@ -37,6 +37,7 @@ from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.versions import KubernetesVersions
 
 T = TypeVar("T")
 
@@ -111,6 +112,7 @@ class SandboxedService:
             registry=self.registry,
             settings=self.settings,
             cluster=KubernetesCluster(self.client, self.informers, self.store, self.settings),
+            versions=KubernetesVersions(),
             clock=self.clock(),
         )
         self.engine = Engine(dependencies)

@@ -16,6 +16,7 @@ from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, Kind
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -120,15 +121,16 @@ class DryRun:
 
     def _controller(self, descriptor: Mapping[str, Any], version: str) -> Document:
         return manifests.render_controller(
-            descriptor=dict(descriptor),
-            version=version,
-            deployment_id=_ID,
-            deployment_ts="1970-01-01T00:00:00Z",
-            instance=self._settings.instance,
-            replicas=descriptor["replicas"],
-            environment=(),
-            image_pull_policy=self._settings.image_pull_policy,
-            service_links=self._settings.enable_service_links,
+            WorkloadContext(
+                descriptor=dict(descriptor),
+                version=version,
+                deployment=_ID,
+                created="1970-01-01T00:00:00Z",
+                instance=self._settings.instance,
+                replicas=descriptor["replicas"],
+                image_pull_policy=self._settings.image_pull_policy,
+                service_links=self._settings.enable_service_links,
+            )
         )
 
     def _ask(self, descriptor: Mapping[str, Any], version: str, found: Findings) -> None:

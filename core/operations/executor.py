@@ -292,6 +292,7 @@ class Executor:
                 store=self._store,
                 registry=self._dependencies.registry,
                 settings=self._dependencies.settings,
+                versions=self._dependencies.versions,
                 kube=self._handles.kube(deployment.id, scope),
                 log=self._handles.log,
                 conceal=lambda values: self._dependencies.redactor.register(deployment.id, values),

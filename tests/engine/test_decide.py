@@ -13,7 +13,7 @@ import pytest
 from deployer.core.contract.observer import Notification
 from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
-from deployer.core.operations import injection
+from deployer.core.operations.planning import injection
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.sdk.environment import EnvContext, EnvInjector
