@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import hmac
 import json
+import re
 import socket
 import threading
 import urllib.parse
@@ -270,6 +271,23 @@ def test_each_attempt_is_signed_anew_with_every_secret_of_the_file(receiver: Rec
         signed = f"n-1.{at}.".encode() + request.body
         digests = [base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode() for key in keys]
         assert request.headers["webhook-signature"] == " ".join(f"v1,{digest}" for digest in digests)
+
+
+def test_the_receiver_of_the_documentation_takes_what_is_fresh_and_ours(receiver: Receiver) -> None:
+    page = (Path(__file__).parents[2] / "docs/notifications.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    target({"url": receiver.origin, "secret": SECRET}).notify(happened())
+    [request] = receiver.requests
+    verify, headers = names["verify"], request.headers
+    assert verify(SECRET, headers, request.body)
+    assert not verify(SECRET, headers, request.body + b" ")
+    assert not verify("whsec_" + base64.b64encode(b"x" * 24).decode(), headers, request.body)
+    assert not verify(SECRET, headers | {"webhook-id": "n-2"}, request.body)
+    old = str(int(headers["webhook-timestamp"]) - 301)
+    stale = delivery.signature(delivery.parse_keys(SECRET), "n-1", int(old), request.body)
+    assert not verify(SECRET, headers | {"webhook-timestamp": old, "webhook-signature": stale}, request.body)
 
 
 def test_a_token_is_sent_as_one(receiver: Receiver) -> None:
