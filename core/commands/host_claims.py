@@ -115,16 +115,18 @@ def released(store: Store, namespace: str, app: str) -> set[str]:
     return {operation.deployment for operation in found if operation.target.released}
 
 
-def happened(deployment: Deployment, occurrence: Occurrence, previous: str = "") -> Change:
+def happened(
+    deployment: Deployment, occurrence: Occurrence, previous: str = "", progress: Document | None = None
+) -> Change:
     """The event that tells observers, in the transaction of the change itself. `previous`: the version that was live
-    before, or takes over again."""
+    before, or takes over again; `progress`: of the operation, where that goes on."""
     return Create(
         Event(
             namespace=deployment.namespace,
             app=deployment.app,
             id=new_id(),
             name=occurrence.hook,
-            deployment=deployment.public(),
+            deployment=deployment.public() | ({"operation": progress} if progress else {}),
             at=SteadyClock()(),
             occurrence=occurrence.value,
             previous=previous,

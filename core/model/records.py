@@ -402,6 +402,11 @@ class Operation(Record):
     def tag(self) -> str:
         return "closed" if self.state is OperationState.DONE else "open"
 
+    def progress(self) -> Document:
+        """What observers are told of it."""
+        told: Document = {"kind": self.kind.value, "state": self.state.value}
+        return told | {"steps": dict(self.steps), "until": self.due or None}
+
     @property
     def begun(self) -> bool:
         """True once it may have changed something and must be brought to its end before another one starts."""

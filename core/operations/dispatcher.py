@@ -243,9 +243,7 @@ class Engine:
     def _tell_progress(self, operation: Operation) -> None:
         deployment = self._store.get(Deployment, operation.deployment)
         if deployment is not None:
-            progress: Document = {"kind": operation.kind.value, "state": operation.state.value}
-            progress |= {"steps": dict(operation.steps), "until": operation.due or None}
-            self.observers.changed({**deployment.public(), "operation": progress})
+            self.observers.changed({**deployment.public(), "operation": operation.progress()})
 
     def _cancel(self, deployment: Deployment) -> None:
         """Somebody wants to be rid of a deployment that may be under way, waiting in the queue, or parked."""

@@ -33,6 +33,7 @@ from deployer.core.errors import (
     StepFailed,
     StoreError,
 )
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -58,6 +59,7 @@ from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import Planner, check_steps
 from deployer.core.operations.removal import Removal, Todo
 from deployer.core.operations.transactions import Transactions
+from deployer.core.operations.version_events import VersionEvents
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +100,7 @@ class Executor:
         self._clearing = Clearing(dependencies, self._handles, inventory)
         self._transactions = Transactions(dependencies, self._journal)
         undo_timeout = dependencies.settings.undo_timeout
+        self._events = VersionEvents(dependencies.cluster, operation)
         self._budgets = Budgets(operation.spent, resumed=operation.begun, undo_timeout=undo_timeout)
         self._progress = Progress(fenced=fenced, resumed=operation.begun)
         self._steps: dict[str, tuple[Step, Plan]] = {}
@@ -158,15 +161,28 @@ class Executor:
         return dataclasses.replace(self._progress, cancelled=self._invoker.cancelled)
 
     def _apply(self, transition: Transition) -> None:
-        if transition.say and self.operation.memory.get(machine.SAID) != transition.say:
+        is_news = transition.say != self.operation.memory.get(machine.SAID, "")
+        if is_news and transition.say:
             self._handles.log(transition.say)
         self._progress = transition.progress
         if not transition.durable:
             self._journal.operation = dataclasses.replace(self.operation, **transition.fields)
             return
+        tells = transition.tells if is_news or transition.line else None
+        told = self._handles.clean(transition.line or transition.say)
         line = [self._handles.line(transition.line)] if transition.line else []
         fields = {"spent": self._budgets.spent, **transition.fields}
-        self._transact(lambda: line + (self._transactions.forgotten() if transition.frees else []), **fields)
+
+        def changes() -> list[Change]:
+            freed = self._transactions.forgotten() if transition.frees else []
+            held = self._transactions.held(told) if tells is Occurrence.HELD else []
+            return [*line, *freed, *held]
+
+        self._transact(changes, **fields)
+        if tells is Occurrence.HELD and self._deployment is not None:
+            self._events.held(self._deployment, self._plan, told)
+        elif tells is Occurrence.FAILED and self._plan is not None:
+            self._events.failed(self._plan, (self.operation.failure or {}).get("message", told))
 
     def _transact(self, changes: Callable[[], Sequence[Change]], **fields: Json) -> None:
         """Write the changes, made anew when one of their records has moved."""
@@ -219,12 +235,14 @@ class Executor:
                 self._transact(
                     lambda: self._transactions.committed(plan), state=OperationState.DONE, spent=self._budgets.spent
                 )
+                self._events.switched(plan)
             case actions.End(failure, ending):
                 self._transact(
                     lambda: self._transactions.ended(failure, ending, self._plan),
                     state=OperationState.DONE,
                     spent=self._budgets.spent,
                 )
+                self._events.ended(self._plan, failure)
             case actions.Conclude():
                 self._transact(lambda: self._transactions.concluded(ends=self._ends), state=OperationState.DONE)
             case actions.Close():
@@ -280,6 +298,7 @@ class Executor:
             with contextlib.suppress(StaleRevision):
                 self._pin(deployment)
                 self._read()
+                self._events.started(self._pinned)
                 return
         raise Conflict("the app was changed by others again and again while it was being decided; deploy again")
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from deployer.core.backoff import Backoff
 from deployer.core.contract.strategy import Park, Phase
 from deployer.core.errors import StoreError
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.plan import PlannedStep
 from deployer.core.model.records import (
     Deployment,
@@ -257,8 +258,10 @@ def _parked(operation: Operation, step: str, park: Park, progress: Progress, now
 
 def _removing_failed(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     """Never undone; tried until it is done, saying why it is not. Its steps begin anew."""
-    what = "" if failed.cause is Cause.OPERATOR else f"{REMOVING[operation.kind]} is not finished: "
-    return _again(operation, f"{what}{failed.why}", parked_state(operation), progress, now, steps={})
+    needs_operator = failed.cause is Cause.OPERATOR
+    what = "" if needs_operator else f"{REMOVING[operation.kind]} is not finished: "
+    again = _again(operation, f"{what}{failed.why}", parked_state(operation), progress, now, steps={})
+    return dataclasses.replace(again, tells=Occurrence.HELD) if needs_operator else again
 
 
 def _deploying_failed(
@@ -282,7 +285,13 @@ def _turning_back(operation: Operation, failed: Failed, progress: Progress, now:
     if failed.failure is None:  # cancelled
         return _succeeded(operation, TurnBack(), Succeeded(), progress)
     fields: dict[str, Json] = {"state": OperationState.UNDOING, "failure": failed.failure.to_document(), "attempts": 0}
-    return Transition(progress=progress, fields=fields, durable=True, line=f"failed: {failed.failure.message}")
+    return Transition(
+        progress=progress,
+        fields=fields,
+        durable=True,
+        line=f"failed: {failed.failure.message}",
+        tells=Occurrence.FAILED,
+    )
 
 
 def _undo_failed(operation: Operation, action: Action, failed: Failed, progress: Progress, now: float) -> Transition:
@@ -299,7 +308,9 @@ def _undo_failed(operation: Operation, action: Action, failed: Failed, progress:
 def held(operation: Operation, why: str, progress: Progress, now: float) -> Transition:
     """Look again a little later, as long as it takes; said once."""
     fields = {**wait(now, HOLD_INTERVAL), "memory": {**operation.memory, SAID: why}}
-    return Transition(progress=progress, fields=fields, durable=True, say=why, until=float(fields["due"]))
+    return Transition(
+        progress=progress, fields=fields, durable=True, say=why, until=float(fields["due"]), tells=Occurrence.HELD
+    )
 
 
 def _again(

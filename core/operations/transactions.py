@@ -126,6 +126,16 @@ class Transactions:
             ]
         return changes
 
+    def held(self, why: str) -> list[Change]:
+        """That a person has to look is told durably."""
+        deployment = self._store.get(Deployment, self._operation.deployment)
+        if deployment is None:
+            return []
+        plan = self._store.get(Plan, deployment.id)
+        before = plan.previous.version if plan and plan.previous else ""
+        progress = {**self._operation.progress(), "waitingFor": why}
+        return [happened(deployment, Occurrence.HELD, before, progress)]
+
     # --- a removal -----------------------------------------------------------------------------------------------
 
     def concluded(self, *, ends: bool) -> list[Change]:

@@ -218,6 +218,7 @@ WITHOUT: dict[tuple[str, str], str] = {
     ("pods/log", "get"): TOLERATED,
     ("events", "list"): TOLERATED,
     ("events", "watch"): TOLERATED,
+    ("events", "create"): TOLERATED,
     ("endpointslices", "list"): FAILS,
     ("endpointslices", "watch"): FAILS,
     ("ingresses", "get"): FAILS,
