@@ -221,7 +221,7 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
             facts = next(facts for facts in progress.steps or () if facts.id == step)
             known = {"resumed": False, "unrecorded": progress.unrecorded or not facts.only_looks}
             # Recorded together with the start of the next one, or with the commit.
-            fields = {"steps": {**operation.steps, step: DONE}}
+            fields = {"steps": {**operation.steps, step: DONE}, "due": 0.0, "period": 0.0, "least": 0.0}
             fields["memory"] = {key: value for key, value in operation.memory.items() if key != AWAITS}
         case TurnBack():
             fields, durable = {"state": OperationState.UNDOING, "failure": None, "attempts": 0}, True

@@ -101,11 +101,13 @@ def accepted(world: World, document: Document) -> Document | None:
     """The normal form, when it is accepted; normalising it again changes nothing."""
     body = json.dumps(document)
     try:
-        normal = world.service.check(world.namespace, descriptors.parse(body.encode("utf-8", "surrogatepass")))
+        normal = world.service.descriptors.check(
+            world.namespace, descriptors.parse(body.encode("utf-8", "surrogatepass"))
+        )
     except Invalid:
         return None
-    assert world.service.check(world.namespace, normal) == normal
-    assert world.service.check(world.namespace, normal, stored=True) == normal
+    assert world.service.descriptors.check(world.namespace, normal) == normal
+    assert world.service.descriptors.check(world.namespace, normal, stored=True) == normal
     return normal
 
 
@@ -120,7 +122,7 @@ def good_ones_are_accepted(world: World, examples: int, seconds: float) -> int:
         nonlocal tried
         if not within():
             return
-        normal = world.service.check(world.namespace, descriptors.parse(json.dumps(document).encode()))
+        normal = world.service.descriptors.check(world.namespace, descriptors.parse(json.dumps(document).encode()))
         assert accepted(world, document) == normal
         assert refused(world, normal) == []
         tried += 1
@@ -164,7 +166,7 @@ def what_validate_accepts_is_accepted(world: World, examples: int, seconds: floa
         count[0] += 1
         normal = accepted(world, document)
         try:
-            found = world.service.validate(world.namespace, json.dumps(document).encode())
+            found = world.service.descriptors.validate(world.namespace, json.dumps(document).encode())
         except Invalid as error:
             assert error.problems
             assert all(p.path and p.message for p in error.problems), error.problems
