@@ -58,8 +58,9 @@ class Specs:
 
     @hookspec
     def deployment_changed(self, deployment: Document, settings: PluginSettings) -> None:
-        """A deployment came further or waits: `deployment["operation"]` is `{"kind", "state", "steps", "until"}`. Of
-        what comes while the observer is busy only the newest is told, once; nothing after a restart."""
+        """A deployment came further, waits, or is held: `deployment["operation"]` is `{"kind", "state", "steps",
+        "until"}`. Of what comes while the observer is busy only the newest is told, once; nothing after a restart. That
+        it is held is told at least once, in order, with `waitingFor`."""
 
     @hookspec
     def deployment_finished(self, deployment: Document, settings: PluginSettings) -> None:

@@ -16,7 +16,7 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import VersionEvent
 from deployer.core.contract.kinds import CONTROLLER
 from deployer.core.contract.kube import ClusterEvent
-from deployer.core.errors import Interrupted, KubeAlreadyExists, KubeError, KubeForbidden
+from deployer.core.errors import Interrupted, KubeAlreadyExists, KubeError, KubeForbidden, Revoked
 from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
@@ -60,6 +60,7 @@ class EventRecorder:
         self._new: deque[_Waiting] = deque(maxlen=WAITING)
         self._waiting: deque[_Waiting] = deque()
         self._refused: set[str] = set()
+        self._writing = CancelScope()
         self._thread: threading.Thread | None = None
 
     def record(self, told: VersionEvent) -> None:
@@ -77,7 +78,8 @@ class EventRecorder:
         """Write no more; what waits is forgotten."""
         with self._lock:
             self._closing = True
-            thread = self._thread
+            thread, writing = self._thread, self._writing
+        writing.close(Revoked("the service is stopping"))
         self._wake.set()
         if thread is not None:
             thread.join(TIMEOUT)
@@ -125,8 +127,11 @@ class EventRecorder:
             about = next((found for found in known if _is_of(found, told.deployment)), None)
             if about is None:
                 return False
-            event = _event(told, about, waiting.at)
-            self._client.record(event, told.namespace, scope=CancelScope(time.monotonic() + TIMEOUT))
+            with self._lock:
+                if self._closing:
+                    return True
+                self._writing = CancelScope(time.monotonic() + TIMEOUT)
+            self._client.record(_event(told, about, waiting.at), told.namespace, scope=self._writing)
         except KubeAlreadyExists:
             pass  # it is one that was told before
         except KubeForbidden as error:
