@@ -8,7 +8,7 @@ from typing import Any
 
 from deployer.plugins.notify_webhook import formats
 from deployer.plugins.notify_webhook.delivery import Receiver
-from deployer.plugins.notify_webhook.formats import PROGRESS, Message
+from deployer.plugins.notify_webhook.formats import PREDICATES, PROGRESS, Message
 from deployer.sdk.errors import SettingsError
 from deployer.sdk.observer import Notification, Observer, Occurrence
 from deployer.sdk.plugin import PluginSettings, hookimpl
@@ -31,8 +31,7 @@ class Target(Observer):
         self._structured = table.get("mode") == "structured"
         self._namespaces = table.get("namespaces", ["*"])
         self._source = source
-        # All that CDEvents has a word for is the default there, too: the rest is not sent.
-        self._events = frozenset(table.get("events", list(Occurrence)))
+        self._events = frozenset(table.get("events", PREDICATES if self._format == "cdevents" else Occurrence))
         self.hooks = frozenset(
             "deployment_changed" if event == PROGRESS else Occurrence(event).hook for event in self._events
         )
@@ -100,12 +99,14 @@ def register_observers(settings: PluginSettings) -> Sequence[Observer]:
 
 def _target(name: str, table: Mapping[str, Any], source: str) -> Target:
     where = f"[plugins.notify_webhook.targets.{name}]"
-    fields = {field for field in Receiver.__dataclass_fields__ if field in table}
-    receiver = Receiver(**{field: table[field] for field in fields})
+    receiver = Receiver(**{key: value for key, value in table.items() if key in Receiver.__dataclass_fields__})
     try:
         receiver.check()
     except SettingsError as error:
         raise SettingsError(f"{where} {error}") from None
-    if "mode" in table and table.get("format") != "cdevents":
+    is_cdevents = table.get("format") == "cdevents"
+    if "mode" in table and not is_cdevents:
         raise SettingsError(f'{where} mode: only format = "cdevents" has modes')
+    if is_cdevents and (unknown := [event for event in table.get("events", ()) if event not in PREDICATES]):
+        raise SettingsError(f"{where} events: CDEvents has no word for {unknown[0]}; it has {', '.join(PREDICATES)}")
     return Target(name, receiver, table, source)

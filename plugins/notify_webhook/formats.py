@@ -17,7 +17,7 @@ from deployer.sdk.observer import Notification, Occurrence
 from deployer.sdk.plugin import Document
 
 CDEVENTS = "0.5.1"
-PREDICATES = {
+PREDICATES: Mapping[str, str] = {
     Occurrence.DEPLOYED: "deployed",
     Occurrence.UPGRADED: "upgraded",
     Occurrence.ROLLED_BACK: "rolledback",
@@ -87,7 +87,7 @@ def as_slack(notification: Notification, source: str) -> Message:
 
 def as_cdevent(notification: Notification, source: str, *, structured: bool) -> Message | None:
     """A CDEvent, in the binary or the structured mode; None when CDEvents has no word for it."""
-    predicate = PREDICATES.get(notification.occurrence)  # type: ignore[call-overload]
+    predicate = PREDICATES.get(notification.occurrence)
     if predicate is None:
         return None
     found = facts(notification)

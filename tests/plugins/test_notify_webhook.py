@@ -26,7 +26,7 @@ from deployer.plugins.notify_webhook import delivery, register_observers, settin
 from deployer.sdk.observer import Notification, Observer, Occurrence
 from deployer.sdk.plugin import PluginSettings
 from support.issuer import server_context
-from support.receiver import Receiver, reply
+from support.receiver import Proxy, Receiver, reply
 
 SCHEMAS = Path(__file__).parent / "cdevents"
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -109,7 +109,8 @@ def test_json_has_who_what_and_when_and_nothing_of_the_environment(receiver: Rec
 @pytest.mark.parametrize("format", ["json", "slack", "cdevents"])
 @pytest.mark.parametrize("occurrence", [*Occurrence, ""])
 def test_no_format_has_the_value_of_a_variable(receiver: Receiver, format: str, occurrence: Occurrence) -> None:
-    target({"url": receiver.origin, "format": format, "events": [*Occurrence, "progress"]}).notify(happened(occurrence))
+    events = {} if format == "cdevents" else {"events": [*Occurrence, "progress"]}
+    target({"url": receiver.origin, "format": format, **events}).notify(happened(occurrence))
     sent = b"".join(request.body for request in receiver.requests)
     assert bool(sent) is (format != "cdevents" or occurrence in ("deployed", "upgraded", "rolledback", "removed"))
     for hidden in (VALUE, "PASSWORD", "vault", "someone@example.com"):
@@ -402,41 +403,6 @@ def test_files_are_read_for_each_delivery(receiver: Receiver, tmp_path: Path, na
     assert len(receiver.requests) == 1
 
 
-class Proxy:
-    """Passes on whatever comes after a CONNECT, once, or answers `status`."""
-
-    def __init__(self, status: int = 200) -> None:
-        self.heads: list[bytes] = []
-        self._status = status
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with self._socket, self._socket.accept()[0] as client:
-            head = client.recv(4096)
-            self.heads.append(head)
-            client.sendall(f"HTTP/1.1 {self._status} Here\r\nVia: x\r\n\r\n".encode())
-            if self._status == 200:
-                host, _, port = head.split()[1].decode().rpartition(":")
-                with socket.create_connection((host, int(port))) as server:
-                    back = threading.Thread(target=_pump, args=(server, client))
-                    back.start()
-                    _pump(client, server)
-                    back.join()
-
-    def close(self) -> None:
-        self._thread.join()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-
-
 def test_a_proxy_is_used_when_the_settings_name_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(Receiver(server_context(tmp_path))) as secure:
         table = {"url": f"{secure.origin}/secret-path", "ca_file": str(tmp_path / "ca.pem")}
@@ -472,6 +438,10 @@ def test_a_proxy_is_used_when_the_settings_name_one(tmp_path: Path, monkeypatch:
         ({"url": "https://x/", "token": "hid den"}, "token: a token consists of"),
         ({"url": "http://x/", "proxy": "http://p:3128"}, "proxy: only https:// is sent through a proxy"),
         ({"url": "https://x/", "proxy": "https://p:3128"}, "proxy: a proxy is asked over http://"),
+        (
+            {"url": "https://x/", "format": "cdevents", "events": ["upgraded", "failed"]},
+            "events: CDEvents has no word for failed; it has deployed, upgraded, rolledback, removed",
+        ),
         ({"url": "https://x/", "mode": "binary"}, 'mode: only format = "cdevents" has modes'),
     ],
 )

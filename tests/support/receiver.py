@@ -1,10 +1,11 @@
-"""A receiver of webhooks on loopback, over HTTP or TLS: keeps every request, and answers as a test says."""
+"""A receiver of webhooks on loopback, over HTTP or TLS, that keeps every request; and a proxy before it."""
 
 from __future__ import annotations
 
 import contextlib
 import http.server
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -81,3 +82,38 @@ def reply(handler: http.server.BaseHTTPRequestHandler, status: int, body: bytes 
         handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
+
+
+class Proxy:
+    """Passes on whatever comes after a CONNECT, once, or answers `status`."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.heads: list[bytes] = []
+        self._status = status
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._socket, self._socket.accept()[0] as client:
+            head = client.recv(4096)
+            self.heads.append(head)
+            client.sendall(f"HTTP/1.1 {self._status} Here\r\nVia: x\r\n\r\n".encode())
+            if self._status == 200:
+                host, _, port = head.split()[1].decode().rpartition(":")
+                with socket.create_connection((host, int(port))) as server:
+                    back = threading.Thread(target=_pump, args=(server, client))
+                    back.start()
+                    _pump(client, server)
+                    back.join()
+
+    def close(self) -> None:
+        self._thread.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
