@@ -13,8 +13,10 @@ import pytest
 from deployer import sandbox
 from deployer.core.contract.kinds import CONTROLLER, EVENT
 from deployer.core.errors import KubeForbidden, KubeUnavailable, OperatorNeeded
-from deployer.core.model.records import Event, Status
+from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.records import Event, Operation, OperationKind, OperationState, Status
 from deployer.core.operations import machine
+from deployer.core.operations.actions import Cause, Failed, Progress, Run
 from deployer.kube.client import KubeClient
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work
@@ -168,3 +170,17 @@ def test_without_the_right_or_a_server_deployments_lack_nothing(
     said = [r.getMessage() for r in caplog.records if "no Events tell of deployments" in r.getMessage()]
     assert len(said) == isinstance(error, KubeForbidden)
     assert not world.store.count(Event)
+
+
+@pytest.mark.parametrize(
+    ("cause", "tells"), [(Cause.OPERATOR, Occurrence.HELD), (Cause.CLUSTER, None), (Cause.OTHER, None)]
+)
+@pytest.mark.parametrize("kind", [OperationKind.RETIRE, OperationKind.UNDEPLOY])
+def test_a_removal_is_held_only_when_a_person_has_to_look(
+    kind: OperationKind, cause: Cause, tells: Occurrence | None
+) -> None:
+    """What the cluster refuses for a while is tried again, and wakes nobody."""
+    operation = Operation(namespace="n", app="shop", id="1", kind=kind, deployment="d", state=OperationState.RUNNING)
+    transition = machine.settle(operation, Run("x"), Failed(cause, "why"), Progress(), 0.0)
+    assert transition.tells == tells
+    assert transition.until is not None
