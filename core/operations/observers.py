@@ -311,6 +311,10 @@ class _Queue:
                     # Here, where it is known what must not be said: the traceback may quote the deployment.
                     self._say(str(error))
                     raise
+                except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its queue goes on
+                    said = f"observer {self.key} raised {type(error).__name__} in {what.hook}"
+                    self._say(said)
+                    raise PluginError(said) from None
                 if self._said:
                     self._said = ""
                     logger.info("observer %s takes what it is told again", self.key)

@@ -16,7 +16,7 @@ from referencing.jsonschema import DRAFT202012
 from deployer.core import schema_errors
 from deployer.core.contract.ingress import Capability, IngressProvider
 from deployer.core.contract.observer import HOOKS, Observer
-from deployer.core.errors import NotDelivered, SettingsError
+from deployer.core.errors import SettingsError
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.plugin_manager.registry import NO_INGRESS, ProviderKind
 
@@ -39,7 +39,7 @@ def guarded(action: Callable[[], Any], failed: str, late: str = "") -> Any:
     """Run a plugin's code. Raises Broken, whose sentence begins with `failed`, or with `late` when that is given and
     the code is not back in time; then its thread is left behind.
 
-    SettingsError passes: it is how a plugin says that its table is wrong; and NotDelivered, for an observer.
+    SettingsError passes: it is how a plugin says that its table is wrong.
     """
     try:
         if not late:
@@ -48,7 +48,7 @@ def guarded(action: Callable[[], Any], failed: str, late: str = "") -> Any:
         if not call.wait(DEADLINE):
             raise Broken(f"{late} did not end within {DEADLINE:g} s; when that is mended, start the service again")
         return call.result()
-    except (KeyboardInterrupt, SettingsError, NotDelivered, Broken):
+    except (KeyboardInterrupt, SettingsError, Broken):
         raise
     except BaseException as error:  # sys.exit in a plugin must not end the service
         sentence = f"{failed}: {type(error).__name__}: {error}".rstrip(": ")

@@ -175,11 +175,18 @@ class _Loader:
     def _notify(self, plugin: Plugin, observer: Observer, told: Notification) -> None:
         """Tell one that the plugin handed in. Raises PluginError."""
         who = f"observer {observer.name} of {plugin.name} of {plugin.source}"
+
+        def notify() -> None:
+            try:
+                observer.notify(told)
+            except NotDelivered as error:
+                raise Broken(str(error)) from None
+
         try:
-            guarded(partial(observer.notify, told), "its notify raised")
-        except NotDelivered as error:
-            raise PluginError(f"{who}: {error}") from None
+            guarded(notify, "its notify raised")
         except Broken as error:
+            if not error.traceback:
+                raise PluginError(f"{who}: {error.sentence}") from None
             logger.error("%s: %s\n%s", who, error.sentence, error.traceback)
             raise PluginError(f"{who}: {error.sentence}") from None
 

@@ -12,7 +12,7 @@ import pytest
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.observer import Notification
 from deployer.core.contract.store import Create
-from deployer.core.errors import PluginError
+from deployer.core.errors import PluginError, SettingsError
 from deployer.core.model.records import Document, Event, new_id
 from deployer.core.operations import observers as module
 from deployer.core.operations.observers import Observers
@@ -184,6 +184,23 @@ def test_one_that_fails_is_told_again_until_it_takes_it_in_order(bench: Bench, c
     assert caplog.text.count("its deployment_started raised OSError; it is told again later") == 1
     assert caplog.text.count("observer flaky takes what it is told again") == 1
     assert not telling.dropped
+
+
+@pytest.mark.parametrize("error", [SettingsError("no"), KeyboardInterrupt(), SystemExit(1)])
+def test_whatever_one_raises_its_queue_goes_on(bench: Bench, caplog, error: BaseException) -> None:
+    left = [error]
+
+    def fail() -> None:
+        if left:
+            raise left.pop()
+
+    odd = Told("odd", fail)
+    with bench.telling(odd) as telling:
+        bench.happen("1")
+        bench.await_told()
+        assert telling.errors == {"odd": 1}
+    assert odd.heard == ["deployment_started 1"] * 2
+    assert f"observer odd raised {type(error).__name__} in deployment_started" in caplog.text
 
 
 def test_what_was_not_told_is_told_after_a_restart_and_to_nobody_else(bench: Bench, monkeypatch) -> None:
