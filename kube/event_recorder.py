@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import VersionEvent
-from deployer.core.contract.kinds import CONTROLLER
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.errors import Interrupted, KubeAlreadyExists, KubeError, KubeForbidden, Revoked
+from deployer.core.model.kind import CONTROLLER
 from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient

@@ -17,6 +17,8 @@ from deployer.core.plugin_manager import checks, loader
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.settings import Settings
+from deployer.sdk.observer import Observer
+from deployer.testing import plugins
 
 CHECKER = """
     from deployer.sdk.health import HealthChecker, Verdict
@@ -508,6 +510,21 @@ def test_one_that_could_not_pass_it_on_says_so_without_a_traceback(shelf, caplog
     assert ("Traceback" in caplog.text) is traceback
 
 
+def test_an_observer_is_told_that_only_a_test_has():
+    heard = []
+
+    class Mine(Observer):
+        name = "mine"
+
+        def notify(self, notification):
+            heard.append(notification.id)
+
+    observers = plugins.load(Settings(own_namespace=""), providers=[Mine()]).observers
+    [mine] = [observer for observer in observers if observer.key.endswith("/mine")]
+    mine.tell(told("deployment_finished"))
+    assert heard == ["n"]
+
+
 @pytest.mark.parametrize("hooks", ["{'deployment_ended'}", "set()"])
 def test_one_that_wants_to_be_told_of_nothing_that_there_is_is_quarantined(shelf, hooks):
     shelf.install(
@@ -638,6 +655,18 @@ def test_references_within_a_schema_are_followed(shelf):
     source = CHECKER.format(name="acme").replace("name = ", f"options_schema = {schema!r}\n        name = ")
     shelf.install("acme", source)
     assert states(shelf.load()) == {"acme": "ok"}
+
+
+def test_what_a_provider_says_of_itself_is_read_once_and_in_nobodys_way(shelf):
+    """Descriptors of all apps are checked against it: one that raises is quarantined at once."""
+    raises = "needs_path = property(lambda self: 1 // 0)\n        name = "
+    shelf.install("silent", CHECKER.format(name="silent").replace("name = ", raises, 1))
+    shelf.install("good", CHECKER.format(name="good"))
+    registry = shelf.load()
+    assert states(registry) == {"good": "ok", "silent": "quarantined"}
+    error = registry.plugins[0].error if registry.plugins[0].error else registry.plugins[1].error
+    assert error == "what silent says of itself raised: ZeroDivisionError: integer division or modulo by zero"
+    assert registry.health_checkers["good"].declared.needs_path is True
 
 
 def test_two_plugins_of_one_name_are_remarked(shelf, caplog):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.kinds import CONTROLLER, EVENT
 from deployer.core.errors import KubeForbidden, KubeUnavailable, OperatorNeeded
+from deployer.core.model.kind import CONTROLLER, EVENT
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import Event, Operation, OperationKind, OperationState, Status
 from deployer.core.operations import machine
@@ -124,7 +124,7 @@ def test_what_is_held_is_said_once_on_both_versions_and_to_observers(
             cluster,
             tmp_path,
             namespace,
-            providers={"strategies": [Puzzling(puzzle)]},
+            providers=[Puzzling(puzzle)],
             plugins={
                 "ingress_nginx": NGINX,
                 "notify_webhook": {"targets": {"ops": {"url": receiver.origin, "events": ["held"]}}},

@@ -105,7 +105,7 @@ class Rounds(HealthRounds):
             # sys.exit in a checker must not end this thread: a pod without a verdict would not be asked at all.
             logger.exception("health checker %s failed", self._checker.name)
             return Verdict(False, f"the health checker failed with {type(error).__name__}")
-        if not isinstance(verdict, Verdict):
+        if not (isinstance(verdict, Verdict) and isinstance(verdict.message, str)):
             return Verdict(False, f"health checker {self._checker.name} gave no verdict")
         return verdict
 

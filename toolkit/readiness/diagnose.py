@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess, is_active, is_ready
 from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
+from deployer.core.model.kind import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
 from deployer.kube.owned import LOOK_AGAIN

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kube import ClusterEvent
+from deployer.core.contract.kube import ClusterEvent, is_event
 from deployer.core.contract.store import Change, Lease
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
 from deployer.core.errors import (
@@ -33,7 +33,6 @@ from deployer.core.errors import (
     StepFailed,
     StoreError,
 )
-from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -47,19 +46,20 @@ from deployer.core.model.records import (
     timestamp_of,
 )
 from deployer.core.model.target import NOTHING, Target
-from deployer.core.operations import actions, clearing, machine
+from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
-from deployer.core.operations.budgets import Budgets
-from deployer.core.operations.clearing import Clearing
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.handles import Handles
-from deployer.core.operations.inventory import PlanInventory
-from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
-from deployer.core.operations.journal import Journal
+from deployer.core.operations.execution import clearing
+from deployer.core.operations.execution.budgets import Budgets
+from deployer.core.operations.execution.clearing import Clearing
+from deployer.core.operations.execution.handles import Handles
+from deployer.core.operations.execution.inventory import PlanInventory
+from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
+from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.execution.removal import Removal, Todo
+from deployer.core.operations.execution.transactions import Transactions
+from deployer.core.operations.execution.version_events import VersionEvents
 from deployer.core.operations.planning import Planner, check_steps
-from deployer.core.operations.removal import Removal, Todo
-from deployer.core.operations.transactions import Transactions
-from deployer.core.operations.version_events import VersionEvents
 
 logger = logging.getLogger(__name__)
 
@@ -169,20 +169,15 @@ class Executor:
             self._journal.operation = dataclasses.replace(self.operation, **transition.fields)
             return
         tells = transition.tells if is_news or transition.line else None
-        told = self._handles.clean(transition.line or transition.say)
+        told = self._handles.clean(transition.say or (transition.fields.get("failure") or {}).get("message", ""))
         line = [self._handles.line(transition.line)] if transition.line else []
-        fields = {"spent": self._budgets.spent, **transition.fields}
 
         def changes() -> list[Change]:
             freed = self._transactions.forgotten() if transition.frees else []
-            held = self._transactions.held(told) if tells is Occurrence.HELD else []
-            return [*line, *freed, *held]
+            return [*line, *freed, *self._transactions.turned(tells, told)]
 
-        self._transact(changes, **fields)
-        if tells is Occurrence.HELD and self._deployment is not None:
-            self._events.held(self._deployment, self._plan, told)
-        elif tells is Occurrence.FAILED and self._plan is not None:
-            self._events.failed(self._plan, (self.operation.failure or {}).get("message", told))
+        self._transact(changes, **{"spent": self._budgets.spent, **transition.fields})
+        self._events.turned(tells, self._deployment, self._plan, told)
 
     def _transact(self, changes: Callable[[], Sequence[Change]], **fields: Json) -> None:
         """Write the changes, made anew when one of their records has moved."""
@@ -376,6 +371,8 @@ class Executor:
                     left, lambda scope: step.run(self._handles.work(step, plan, scope)), cancellable=cancellable
                 )
                 return _checked(step, outcome)
+            except StepCrashed as error:
+                raise StepCrashed(f"step {step.id} of strategy {plan.strategy.name}: {error}") from None
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = f": {error}"
@@ -477,17 +474,23 @@ class Executor:
 
 
 def _facts(step: Step) -> StepFacts:
-    about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
-    looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
-    return StepFacts(step.id, only_looks=looks, frees_app=step.frees_app)
+    try:
+        about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
+        looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
+        return StepFacts(step.id, only_looks=looks, frees_app=bool(step.frees_app))
+    except Exception as error:
+        logger.error("a step raised %s when it was asked what it does", type(error).__name__, exc_info=error)
+        raise StepCrashed(f"a step raised {type(error).__name__} when it was asked what it does") from error
 
 
 def _checked(step: Step, outcome: object) -> Outcome:
     """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
     if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
-    elif isinstance(outcome, Park) and not isinstance(outcome.event, ClusterEvent | None):
-        wrong = f"parks for {type(outcome.event).__name__}, which is no event"
+    elif isinstance(outcome, Park) and not (isinstance(outcome.reason, str) and len(outcome.reason) <= MOST_SAID):
+        wrong = f"parks for a reason that is no text of at most {MOST_SAID} characters"
+    elif isinstance(outcome, Park) and outcome.event is not None and not is_event(outcome.event):
+        wrong = f"parks for {type(outcome.event).__name__}, which is no event to wait for"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deployer.core.contract.cluster import Cluster, VersionEvent
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import Deployment, Failure, Operation, Plan
 
 
@@ -25,9 +26,14 @@ class VersionEvents:
         self._tell(plan.version, plan.deployment, "Switched", traffic)
         self._tell_previous(plan, "Switched", f"{traffic}; version {_before(plan)} drains and is then removed")
 
-    def failed(self, plan: Plan, why: str) -> None:
-        """It will not come to be live, and what was begun is undone now."""
-        self._tell(plan.version, plan.deployment, "Failed", why, warning=True)
+    def turned(self, occurrence: Occurrence | None, deployment: Deployment | None, plan: Plan | None, why: str) -> None:
+        """It failed, and what was begun is undone now; or it is held, and a person has to look."""
+        if occurrence is Occurrence.FAILED and plan is not None:
+            self._tell(plan.version, plan.deployment, "Failed", why, warning=True)
+        elif occurrence is Occurrence.HELD and deployment is not None:
+            self._tell(deployment.version, deployment.id, "Held", why, warning=True)
+            if plan is not None:
+                self._tell_previous(plan, "Held", f"the deployment of version {plan.version} is held: {why}")
 
     def ended(self, plan: Plan | None, failure: Failure | None) -> None:
         """It is undone, since it failed; None: it was cancelled."""
@@ -35,12 +41,6 @@ class VersionEvents:
             return
         note = f"version {plan.version} failed and was removed, version {_before(plan)} is live: {failure.message}"
         self._tell_previous(plan, "RolledBack", note)
-
-    def held(self, deployment: Deployment, plan: Plan | None, why: str) -> None:
-        """A person has to look."""
-        self._tell(deployment.version, deployment.id, "Held", why, warning=True)
-        if plan is not None:
-            self._tell_previous(plan, "Held", f"the deployment of version {plan.version} is held: {why}")
 
     def _tell_previous(self, plan: Plan, reason: str, note: str) -> None:
         if plan.previous is not None:

@@ -24,7 +24,7 @@ from deployer.core.model.records import (
 )
 from deployer.core.model.target import Ending, Target
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.journal import Journal
+from deployer.core.operations.execution.journal import Journal
 from deployer.core.operations.machine import wait
 
 
@@ -126,8 +126,10 @@ class Transactions:
             ]
         return changes
 
-    def held(self, why: str) -> list[Change]:
-        """That a person has to look is told durably."""
+    def turned(self, occurrence: Occurrence | None, why: str) -> list[Change]:
+        """Observers are told durably that it is held; what failed is told once it is undone."""
+        if occurrence is not Occurrence.HELD:
+            return []
         deployment = self._store.get(Deployment, self._operation.deployment)
         if deployment is None:
             return []
