@@ -1,4 +1,4 @@
-"""What an ingress provider implements, and what it is given: a route in its context, shares, and who else has a host."""
+"""What an ingress provider implements, and what it gets: a route in its context, shares, and who else has a host."""
 
 from __future__ import annotations
 
