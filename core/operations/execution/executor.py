@@ -293,7 +293,7 @@ class Executor:
             with contextlib.suppress(StaleRevision):
                 self._pin(deployment)
                 self._read()
-                self._events.started(self._pinned)
+                self._events.started(self._plan)
                 return
         raise Conflict("the app was changed by others again and again while it was being decided; deploy again")
 

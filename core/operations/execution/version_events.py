@@ -15,8 +15,10 @@ class VersionEvents:
         self._namespace = operation.namespace
         self._app = operation.app
 
-    def started(self, plan: Plan) -> None:
-        """It is decided what is deployed."""
+    def started(self, plan: Plan | None) -> None:
+        """It is decided what is deployed; None: by now another process has brought that to an end."""
+        if plan is None:
+            return
         instead = f", to replace version {plan.previous.version}" if plan.previous else ""
         self._tell(plan.version, plan.deployment, "Started", f"version {plan.version} is being deployed{instead}")
 
