@@ -91,6 +91,8 @@ class Running:
         opened.callback(deployment_log.close)
         informers = Informers(self.client)
         opened.callback(informers.close)
+        cluster = KubernetesCluster(self.client, informers, store, settings)
+        opened.callback(cluster.close)
         metrics = Metrics()
         engine = Engine(
             Dependencies(
@@ -99,7 +101,7 @@ class Running:
                 redactor=redactor,
                 registry=self.registry,
                 settings=settings,
-                cluster=KubernetesCluster(self.client, informers, store, settings),
+                cluster=cluster,
                 versions=KubernetesVersions(),
             ),
             metrics.ended,

@@ -19,6 +19,10 @@ class PluginError(DeployerError):
     """A plugin is missing, quarantined, or broke its contract."""
 
 
+class NotDelivered(DeployerError):
+    """What an observer passes on was not taken; it is to be told again later."""
+
+
 class PluginBusy(PluginError):
     """A plugin does not answer in time while a client waits; try again later."""
 

@@ -9,6 +9,7 @@ import pluggy
 from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.observer import Observer
 from deployer.core.contract.provider import PluginSettings, Schema
 from deployer.core.contract.strategy import Strategy
 from deployer.core.model.records import Document
@@ -48,13 +49,18 @@ class Specs:
         """Injectors, all of which are asked at every deployment."""
 
     @hookspec
+    def register_observers(self, settings: PluginSettings) -> Sequence[Observer]:  # type: ignore[empty-body]
+        """Observers, each with a queue and a thread of its own: for a plugin that tells several others."""
+
+    @hookspec
     def deployment_started(self, deployment: Document, settings: PluginSettings) -> None:
         """A deployment was taken up. Told at least once, in order; `deployment` is what REST shows."""
 
     @hookspec
     def deployment_changed(self, deployment: Document, settings: PluginSettings) -> None:
-        """A deployment came further or waits: `deployment["operation"]` is `{"kind", "state", "steps", "until"}`. Of
-        what comes while the observer is busy only the newest is told, once; nothing after a restart."""
+        """A deployment came further, waits, or is held: `deployment["operation"]` is `{"kind", "state", "steps",
+        "until"}`. Of what comes while the observer is busy only the newest is told, once; nothing after a restart. That
+        it is held is told at least once, in order, with `waitingFor`."""
 
     @hookspec
     def deployment_finished(self, deployment: Document, settings: PluginSettings) -> None:

@@ -272,6 +272,9 @@ def secret_settings(tables: Mapping[str, Any]) -> Iterator[str]:
     for name, value in tables.items():
         if isinstance(value, Mapping):
             yield from secret_settings(value)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from secret_settings(item if isinstance(item, Mapping) else {name: item})
         elif isinstance(value, str) and _SECRET_SETTING.search(name) and not name.endswith(("_file", "_name")):
             yield value
 

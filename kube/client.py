@@ -18,7 +18,7 @@ from deployer.core import failpoints
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, KubeRejected, KubeUnavailable
-from deployer.core.model.kind import POD, Kind
+from deployer.core.model.kind import EVENT, POD, Kind
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube import proxied
@@ -275,6 +275,10 @@ class KubeClient:
         query = {"fieldValidation": "Strict" if strict else "Warn", "dryRun": "All"}
         request = make_request("create", "POST", kind, namespace, query=query, body=body)
         self._json(dataclasses.replace(request, warned=warned), scope, retry=False)
+
+    def record(self, event: Document, namespace: str, *, scope: CancelScope | None = None) -> None:
+        """POST of an Event, which nothing depends on: one attempt, and it counts as no write."""
+        self._json(make_request("record", "POST", EVENT, namespace, body=event), scope, retry=False)
 
     def replace(
         self, kind: Kind, name: str, body: Document, namespace: str | None = None, *, scope: CancelScope | None = None

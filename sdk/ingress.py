@@ -1,13 +1,14 @@
 """For authors of ingress providers: what they implement and get, and how to ask a data plane."""
 
-from deployer.core.contract.hosts import RouteClaim, RouteReader
 from deployer.core.contract.ingress import (
     PREVIEW_OPTIONS,
     Capability,
     IngressProvider,
     PodAnswers,
     RequestMatch,
+    RouteClaim,
     RouteContext,
+    RouteReader,
     RouteState,
     Share,
     shares_of,

@@ -19,6 +19,7 @@ from deployer.core.settings import Settings
 from deployer.sdk.environment import EnvInjector
 from deployer.sdk.health import HealthChecker
 from deployer.sdk.ingress import IngressProvider
+from deployer.sdk.observer import Observer
 from deployer.sdk.plugin import Problem, Provider, hookimpl
 from deployer.sdk.strategy import Strategy
 
@@ -65,6 +66,10 @@ class _Plugin:
     def register_env_injectors(self) -> list[EnvInjector]:
         return self._if(EnvInjector)
 
+    @hookimpl
+    def register_observers(self) -> list[Observer]:
+        return self._if(Observer)
+
 
 def load(
     settings: Settings,
@@ -95,7 +100,8 @@ def load(
     kinds = ("strategies", "health_checkers", "ingress_providers", "env_injectors")
     for one in found:
         merged: Any = {kind: {**getattr(registry, kind), **getattr(one, kind)} for kind in kinds}
-        registry = dataclasses.replace(registry, plugins=(*registry.plugins, *one.plugins), **merged)
+        merged |= {name: (*getattr(registry, name), *getattr(one, name)) for name in ("plugins", "observers")}
+        registry = dataclasses.replace(registry, **merged)
     return registry
 
 

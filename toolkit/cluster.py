@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing
+from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, VersionEvent
 from deployer.core.contract.health import HealthChecker, HealthRounds, Way
 from deployer.core.contract.ingress import ProbeResponse
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
@@ -19,6 +19,7 @@ from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient
+from deployer.kube.event_recorder import EventRecorder
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, find_owned
 from deployer.kube.pods import controller_uid, pods_left
@@ -44,6 +45,11 @@ class KubernetesCluster(Cluster):
         self._informers = informers
         self._store = store
         self._settings = settings
+        self._recorder = EventRecorder(client, informers)
+
+    def close(self) -> None:
+        """Before informers and client are."""
+        self._recorder.close()
 
     # --- handles -------------------------------------------------------------------------------------------------
 
@@ -52,6 +58,9 @@ class KubernetesCluster(Cluster):
 
     def on_event(self, event: ClusterEvent, wake: Callable[[], None]) -> Callable[[], None]:
         return self._informers.get(event.kind, event.namespace).on_event(event, wake)
+
+    def record(self, told: VersionEvent) -> None:
+        self._recorder.record(told)
 
     def health_rounds(self, checker: HealthChecker, plan: Plan, clean: Callable[[str], str]) -> HealthRounds:
         return Rounds(checker, plan, self._store, self._settings, self._way, clean=clean)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.hosts import RouteClaim, RouteReader
-from deployer.core.contract.ingress import IngressProvider, RouteContext
+from deployer.core.contract.ingress import IngressProvider, RouteClaim, RouteContext, RouteReader
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.errors import DeployerError, KubeForbidden, Revoked, StepFailed
 from deployer.core.model.kind import HTTP_ROUTE, INGRESS

@@ -7,6 +7,7 @@ import dataclasses
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.store import Change, Create, Delete, Expect, Store, Update
 from deployer.core.errors import Conflict
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -115,25 +116,30 @@ def released(store: Store, namespace: str, app: str) -> set[str]:
     return {operation.deployment for operation in found if operation.target.released}
 
 
-def finished(deployment: Deployment, name: str = "deployment_finished") -> Change:
-    """The event that tells observers, in the transaction of the change itself."""
+def happened(
+    deployment: Deployment, occurrence: Occurrence, previous: str = "", progress: Document | None = None
+) -> Change:
+    """The event that tells observers, in the transaction of the change itself. `previous`: the version that was live
+    before, or takes over again; `progress`: of the operation, where that goes on."""
     return Create(
         Event(
             namespace=deployment.namespace,
             app=deployment.app,
             id=new_id(),
-            name=name,
-            deployment=deployment.public(),
+            name=occurrence.hook,
+            deployment=deployment.public() | ({"operation": progress} if progress else {}),
             at=SteadyClock()(),
+            occurrence=occurrence.value,
+            previous=previous,
         )
     )
 
 
-def ended_changes(store: Store, deployment: Deployment) -> list[Change]:
+def ended_changes(store: Store, deployment: Deployment, occurrence: Occurrence, previous: str = "") -> list[Change]:
     """What ends a deployment: status, event, plan, host claim and, when asked for, the record itself."""
     end = {Status.DEPLOYING: Status.FAILURE, Status.UNDEPLOYING: Status.UNDEPLOYED}.get(deployment.status)
     ended = deployment.to(end) if end else deployment
-    changes: list[Change] = [finished(ended)] if end else []
+    changes: list[Change] = [happened(ended, occurrence, previous)] if end else []
     if hosts_of(deployment.descriptor):
         changes += release_hosts(store, deployment.namespace, deployment.app, without_deployment=deployment.id)
     if ended.purge:

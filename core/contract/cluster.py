@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from deployer.core.cancel_scope import CancelScope
@@ -22,6 +23,24 @@ Log = Callable[[str], None]
 
 PODS_GONE = 30.0
 """Seconds, beyond their own grace time, that pods may take to be gone (contract: no forced deletion)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEvent:
+    """What happened to a version, as `kubectl describe` of its ReplicationController shows it.
+
+    deployment   id; empty for a version that the original Deployer made
+    reason       one word in CamelCase
+    note         a sentence without secrets
+    """
+
+    namespace: str
+    app: str
+    version: str
+    deployment: str
+    reason: str
+    note: str
+    warning: bool = False
 
 
 class Inventory(Protocol):
@@ -52,6 +71,9 @@ class Cluster(Protocol):
 
     def ask_pods(self, pods: Sequence[Document], route: Route, scope: CancelScope) -> Sequence[ProbeResponse]:
         """What `Work.ask_pods` is."""
+
+    def record(self, told: VersionEvent) -> None:
+        """Have the cluster tell it: soon, if at all. Returns at once and raises nothing."""
 
     # --- what belongs to a version ---------------------------------------------------------------------------------
 

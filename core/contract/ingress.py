@@ -1,18 +1,18 @@
-"""What an ingress provider implements, and what it is given: a route in its context, and the shares of a split."""
+"""What an ingress provider implements, and what it gets: a route in its context, shares, and who else has a host."""
 
 from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.hosts import RouteClaim, RouteReader
-from deployer.core.contract.kube import KubeAccess
+from deployer.core.contract.kube import Documents, KubeAccess, KubeReader
 from deployer.core.contract.provider import Provider, Schema
-from deployer.core.errors import StepFailed
+from deployer.core.errors import KubeForbidden, KubeNotFound, StepFailed
+from deployer.core.model.kind import Kind
 from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document
 from deployer.core.settings import PATH
@@ -25,6 +25,47 @@ class ProbeResponse:
     status: int = 0
     refused: bool = False
     tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteClaim:
+    """An object that leads the path `/` of hosts somewhere; whose it is, is not the provider's business.
+
+    found  the object, as it was read
+    hosts  those that it has, in lower case, exactly as they are asked for: no wildcards
+    """
+
+    found: Document
+    hosts: Collection[str]
+
+
+class RouteReader(KubeReader):
+    """Reads the objects of the app's namespace, and routes of all others as far as the Deployer may."""
+
+    def __init__(self, kube: KubeAccess, log: Callable[[str], None]) -> None:
+        """`log` is told what could not be read."""
+        super().__init__(kube)
+        self._log = log
+
+    def visible(self, kind: Kind, *, here: bool = True) -> Documents:
+        """The objects of all namespaces; where no more may be read, those of the app's own, unless `here` is False.
+
+        None where not even that may be read, or where the cluster does not know the kind. The log says what was not
+        looked at. Raises KubeError for anything else, and what the scope raises.
+        """
+        try:
+            return self._kube.everywhere(kind)
+        except KubeNotFound:
+            return []
+        except KubeForbidden:
+            self._log(f"{kind.kind} objects of other namespaces are not checked for the host: no right to list them")
+        try:
+            return self._kube.list(kind) if here else []
+        except KubeNotFound:
+            return []
+        except KubeForbidden:
+            self._log(f"nor are those of namespace {self._kube.owner.namespace}")
+            return []
 
 
 @dataclass(frozen=True, slots=True)

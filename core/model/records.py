@@ -313,8 +313,11 @@ class Release(Record):
 class Event(Record):
     """A change of status that observers have yet to be told; written in the transaction of that change.
 
-    at     seconds since the epoch when it was written; 0 for one of an earlier release
-    told   the observers that need it no more, as `distribution:plugin`
+    name         the hook that tells it
+    at           seconds since the epoch when it was written; 0 for one of an earlier release
+    told         the observers that need it no more, as `distribution:plugin`
+    occurrence   what happened, an `Occurrence`; empty for one of an earlier release
+    previous     version that was live before, or takes over again; empty when there is none
     """
 
     KIND: ClassVar[str] = "event"
@@ -323,6 +326,8 @@ class Event(Record):
     deployment: Document
     at: float = 0.0
     told: list[str] = field(default_factory=list)
+    occurrence: str = ""
+    previous: str = ""
 
     @property
     def key(self) -> str:
@@ -437,6 +442,11 @@ class Operation(Record):
     @property
     def tag(self) -> str:
         return "closed" if self.state is OperationState.DONE else "open"
+
+    def progress(self) -> Document:
+        """What observers are told of it."""
+        told: Document = {"kind": self.kind.value, "state": self.state.value}
+        return told | {"steps": dict(self.steps), "until": self.due or None}
 
     @property
     def begun(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from deployer.core.contract.strategy import Park
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import Failure, Json
 
 # --- what is known ------------------------------------------------------------------------------------------------
@@ -260,6 +261,7 @@ class Transition:
     line      a line of the log in the same transaction
     until     the operation is left until then; None: it goes on
     frees     the app is free for what comes next, in the same transaction
+    tells     what is told of it, beside the log and whenever that says it
     """
 
     progress: Progress
@@ -269,3 +271,4 @@ class Transition:
     line: str = ""
     until: float | None = None
     frees: bool = False
+    tells: Occurrence | None = None

@@ -17,6 +17,7 @@ from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Lease, Update
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -245,9 +246,7 @@ class Engine:
     def _tell_progress(self, operation: Operation) -> None:
         deployment = self._store.get(Deployment, operation.deployment)
         if deployment is not None:
-            progress: Document = {"kind": operation.kind.value, "state": operation.state.value}
-            progress |= {"steps": dict(operation.steps), "until": operation.due or None}
-            self.observers.changed({**deployment.public(), "operation": progress})
+            self.observers.changed({**deployment.public(), "operation": operation.progress()})
 
     def _cancel(self, deployment: Deployment) -> None:
         """Somebody wants to be rid of a deployment that may be under way, waiting in the queue, or parked."""
@@ -276,7 +275,7 @@ class Engine:
         closed = dataclasses.replace(operation, state=OperationState.DONE)
         said = self._dependencies.deployment_log.line(deployment.id, "UNDEPLOYED: cancelled before it began")
         try:
-            self._store.commit(Update(closed), said, *ended_changes(self._store, deployment))
+            self._store.commit(Update(closed), said, *ended_changes(self._store, deployment, Occurrence.CANCELLED))
         except StaleRevision:
             with self._lock:
                 self._changed.add((Deployment.KIND, deployment.id))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from deployer.core.backoff import Backoff
 from deployer.core.contract.strategy import Park, Phase
 from deployer.core.errors import StoreError
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.plan import PlannedStep
 from deployer.core.model.records import (
     Deployment,
@@ -235,7 +236,7 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
             # Recorded together with the start of the next one, or with the commit.
             fields = {"steps": {**operation.steps, step: DONE}, "due": 0.0, "period": 0.0, "least": 0.0}
             # A removal begins anew at each attempt: what was said of one is not said again.
-            over = {AWAITS, SAID} if operation.kind is OperationKind.DEPLOY else {AWAITS}
+            over = {AWAITS, SAID} if AWAITS in operation.memory and operation.kind in SWITCHING else {AWAITS}
             fields["memory"] = {key: value for key, value in operation.memory.items() if key not in over}
         case TurnBack():
             fields, durable = {"state": OperationState.UNDOING, "failure": None, "attempts": 0}, True
@@ -274,8 +275,10 @@ def _removing_failed(operation: Operation, failed: Failed, progress: Progress, n
     """Never undone; tried until it is done, saying why it is not. Its steps begin anew."""
     if operation.kind is OperationKind.WATCH and failed.failure is not None:
         return Transition(progress=dataclasses.replace(progress, verdict=failed))
-    what = "" if failed.cause is Cause.OPERATOR else f"{REMOVING[operation.kind]} is not finished: "
-    return _again(operation, f"{what}{failed.why}", parked_state(operation), progress, now, steps={})
+    needs_operator = failed.cause is Cause.OPERATOR
+    what = "" if needs_operator else f"{REMOVING[operation.kind]} is not finished: "
+    again = _again(operation, f"{what}{failed.why}", parked_state(operation), progress, now, steps={})
+    return dataclasses.replace(again, tells=Occurrence.HELD) if needs_operator else again
 
 
 def _deploying_failed(
@@ -299,7 +302,13 @@ def _turning_back(operation: Operation, failed: Failed, progress: Progress, now:
     if failed.failure is None:  # cancelled
         return _succeeded(operation, TurnBack(), Succeeded(), progress)
     fields: dict[str, Json] = {"state": OperationState.UNDOING, "failure": failed.failure.to_document(), "attempts": 0}
-    return Transition(progress=progress, fields=fields, durable=True, line=f"failed: {failed.failure.message}")
+    return Transition(
+        progress=progress,
+        fields=fields,
+        durable=True,
+        line=f"failed: {failed.failure.message}",
+        tells=Occurrence.FAILED,
+    )
 
 
 def _undo_failed(operation: Operation, action: Action, failed: Failed, progress: Progress, now: float) -> Transition:
@@ -316,7 +325,9 @@ def _undo_failed(operation: Operation, action: Action, failed: Failed, progress:
 def held(operation: Operation, why: str, progress: Progress, now: float) -> Transition:
     """Look again a little later, as long as it takes; said once."""
     fields = {**wait(now, HOLD_INTERVAL), "memory": {**operation.memory, SAID: why}}
-    return Transition(progress=progress, fields=fields, durable=True, say=why, until=float(fields["due"]))
+    return Transition(
+        progress=progress, fields=fields, durable=True, say=why, until=float(fields["due"]), tells=Occurrence.HELD
+    )
 
 
 def _again(

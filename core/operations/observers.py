@@ -12,9 +12,10 @@ from typing import Protocol
 
 from deployer.core.backoff import Backoff
 from deployer.core.clock import SteadyClock
+from deployer.core.contract.observer import Notification
 from deployer.core.contract.store import Delete, Store, Update
 from deployer.core.errors import PluginError, StaleRevision, StoreError
-from deployer.core.model.records import Document, Event
+from deployer.core.model.records import Document, Event, new_id
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.redaction import Redactor
 
@@ -39,18 +40,19 @@ STOPPING = 1.0
 
 
 class Observer(Protocol):
-    """A plugin that implements hooks for observers."""
+    """Whoever is told: a plugin with hooks for observers, or one of the observers that a plugin handed in."""
 
     @property
     def key(self) -> str:
-        """Its name in logs, metrics and the store: `distribution:plugin`."""
+        """Its name in logs, metrics and the store: `distribution:plugin`, perhaps with `/name`."""
 
     @property
     def hooks(self) -> frozenset[str]:
-        """Which it implements."""
+        """Of which it is told."""
 
-    def tell(self, hook: str, deployment: Document) -> None:
-        """Call the hook. Raises PluginError, which says who raised what."""
+    @property
+    def tell(self) -> Callable[[Notification], None]:
+        """Tells it. Raises PluginError, which says who raised what."""
 
 
 class Observers:
@@ -108,8 +110,9 @@ class Observers:
 
     def changed(self, deployment: Document) -> None:
         """Tell of progress: transient, and of each deployment only the newest, when an observer is slow."""
+        progress = Notification(new_id(), "deployment_changed", "", self.clock(), "", deployment)
         for queue in self._queues:
-            queue.change(deployment)
+            queue.change(progress)
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -182,10 +185,11 @@ class _Queue:
         self._ready = threading.Condition()
         self._stopping = threading.Event()
         self._events: deque[Event] = deque()
-        self._changes: dict[str, Document] = {}
+        self._changes: dict[str, Notification] = {}
         self._call: Invocation[None] | None = None
-        self._hanging: tuple[tuple[str, Document], Invocation[None]] | None = None
+        self._hanging: tuple[Notification, Invocation[None]] | None = None
         self._failing_since: float | None = None
+        self._said = ""
 
     @property
     def key(self) -> str:
@@ -206,11 +210,11 @@ class _Queue:
             self._changes.pop(event.deployment["id"], None)
             self._ready.notify()
 
-    def change(self, deployment: Document) -> None:
+    def change(self, progress: Notification) -> None:
         """Tell of progress, after the events, unless something newer comes first."""
-        if "deployment_changed" in self.hooks:
+        if progress.hook in self.hooks:
             with self._ready:
-                self._changes[deployment["id"]] = deployment
+                self._changes[progress.deployment["id"]] = progress
                 if len(self._changes) > CHANGES_KEPT:
                     del self._changes[next(iter(self._changes))]
                 self._ready.notify()
@@ -233,13 +237,14 @@ class _Queue:
             if event is not None and self._deliver(event):
                 self._events.popleft()
             elif change is not None:
-                self._once("deployment_changed", change)
+                self._once(change)
 
     def _deliver(self, event: Event) -> bool:
         """Tell it until that succeeds or is given up, and record that. False when the service stops before."""
         again, failures = Backoff(PAUSE, PAUSE_MOST), 0
+        told = Notification(event.id, event.name, event.occurrence, event.at, event.previous, event.deployment)
         while not self._stopping.is_set():
-            if self._once(event.name, event.deployment):
+            if self._once(told):
                 self._failing_since = None
                 return self._record(event)
             now = self._owner.clock()
@@ -266,11 +271,10 @@ class _Queue:
                 return True
         return False
 
-    def _once(self, hook: str, deployment: Document) -> bool:
+    def _once(self, what: Notification) -> bool:
         """One call, if none hangs. True when it returned; of one that hung before, when it was the same call."""
-        what = (hook, deployment)
         while not self._stopping.is_set():
-            started, call = self._hanging or (what, self._start(hook, deployment))
+            started, call = self._hanging or (what, self._start(what))
             if call is None:
                 return False
             if not call.wait(DEADLINE):
@@ -279,7 +283,9 @@ class _Queue:
                 if self._hanging is None:
                     self._owner.hung(call.thread)
                     self._owner.errors[self.key] += 1
-                    logger.error("observer %s hangs in %s; it is told nothing more until that returns", self.key, hook)
+                    logger.error(
+                        "observer %s hangs in %s; it is told nothing more until that returns", self.key, what.hook
+                    )
                 self._hanging = (started, call)
                 return False
             self._hanging = None
@@ -288,28 +294,42 @@ class _Queue:
                 return told
         return False
 
-    def _start(self, hook: str, deployment: Document) -> Invocation[None] | None:
+    def _start(self, what: Notification) -> Invocation[None] | None:
         """None when it is not known what must not be said, or the service stops."""
+        id = what.deployment["id"]
         try:
-            secrets = self._owner.secrets(deployment)
+            secrets = self._owner.secrets(what.deployment)
         except StoreError as error:
             logger.error("observer %s is told later: %s", self.key, error)
             return None
 
         def tell() -> None:
-            with self._owner.redactor.about(deployment["id"], secrets):
+            with self._owner.redactor.about(id, secrets):
                 try:
-                    self._observer.tell(hook, copy.deepcopy(deployment))
+                    self._observer.tell(dataclasses.replace(what, deployment=copy.deepcopy(what.deployment)))
                 except PluginError as error:
                     # Here, where it is known what must not be said: the traceback may quote the deployment.
-                    logger.error("%s", error)
+                    self._say(str(error))
                     raise
+                except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its queue goes on
+                    said = f"observer {self.key} raised {type(error).__name__} in {what.hook}"
+                    self._say(said)
+                    raise PluginError(said) from None
+                if self._said:
+                    self._said = ""
+                    logger.info("observer %s takes what it is told again", self.key)
 
         with self._ready:
             if not self._stopping.is_set():
                 self._call = Invocation(tell, f"observer-{self.key}")
                 return self._call
         return None
+
+    def _say(self, error: str) -> None:
+        """Log why it failed, once for as long as it fails of the same."""
+        if error != self._said:
+            self._said = error
+            logger.error("%s; it is told again later", error)
 
     def _succeeded(self, call: Invocation[None]) -> bool:
         try:

@@ -15,6 +15,7 @@ from referencing.jsonschema import DRAFT202012
 
 from deployer.core import schema_errors
 from deployer.core.contract.ingress import Capability, IngressProvider
+from deployer.core.contract.observer import HOOKS, Observer
 from deployer.core.errors import SettingsError
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.plugin_manager.registry import NO_INGRESS, ProviderKind
@@ -67,6 +68,8 @@ def check_provider(sort: ProviderKind, provider: Any) -> None:
         raise Broken(f"its {type(provider).__name__} is named {name!r}, which means that there is no ingress")
     if isinstance(provider, IngressProvider):
         _check_capabilities(provider)
+    if isinstance(provider, Observer):
+        _check_hooks(provider)
     what = f"the options_schema of {name}"
     schema = guarded(lambda: provider.options_schema, f"{what} raised", what)
     if schema is not None:
@@ -78,6 +81,13 @@ def _check_capabilities(provider: IngressProvider) -> None:
     found = guarded(lambda: sorted(map(str, provider.capabilities)), f"{what} raised", what)
     if unknown := [name for name in found if name not in set(Capability)]:
         raise Broken(f"{what} include {unknown[0]!r}, which is none; there are {', '.join(Capability)}")
+
+
+def _check_hooks(observer: Observer) -> None:
+    what = f"the hooks of {observer.name}"
+    found = guarded(lambda: sorted(map(str, observer.hooks)), f"{what} raised", what)
+    if wrong := [name for name in found if name not in HOOKS] or (not found and ["none"]):
+        raise Broken(f"{what} include {wrong[0]!r}; there are {', '.join(sorted(HOOKS))}")
 
 
 def check_schema(schema: Any, what: str) -> None:

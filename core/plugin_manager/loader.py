@@ -6,7 +6,7 @@ import copy
 import importlib.metadata
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, cast
@@ -17,22 +17,20 @@ from deployer.core import schema_errors
 from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.observer import HOOKS, Notification, Observer
 from deployer.core.contract.provider import PluginSettings, Provider
 from deployer.core.contract.strategy import Strategy
-from deployer.core.errors import Invalid, PluginError, SettingsError
+from deployer.core.errors import Invalid, NotDelivered, PluginError, SettingsError
 from deployer.core.hookspecs import ENTRY_POINT_GROUP, INTERFACE, PROJECT, Specs
-from deployer.core.model.records import Document
 from deployer.core.plugin_manager import checks
 from deployer.core.plugin_manager.checks import Broken, check_provider, check_schema, guarded
-from deployer.core.plugin_manager.registry import PROVIDER_KINDS, Entry, Plugin, PluginObserver, Registry
+from deployer.core.plugin_manager.registry import PROVIDER_KINDS, Entry, Listener, Plugin, Registry
 from deployer.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 SLOW = 2.0
 """Seconds of loading after which the log says whom it waits for."""
-
-_OBSERVERS = ("deployment_started", "deployment_changed", "deployment_finished")
 
 
 def load_plugins(
@@ -66,7 +64,7 @@ def load_plugins(
         ingress_providers=cast(Mapping[str, Entry[IngressProvider]], found["ingress"]),
         env_injectors=cast(Mapping[str, Entry[EnvInjector]], found["env"]),
         ingress_name=settings.ingress,
-        observers=tuple(PluginObserver(p, loader.tell) for p in loader.plugins if p.observes),
+        observers=tuple(loader.listeners()),
         check_tables=loader.check_tables,
     )
 
@@ -85,6 +83,7 @@ class _Loader:
         self._hooks = frozenset(name for name in vars(Specs) if not name.startswith("_"))
         self._schemas: dict[str, bool] = {}
         self._tables: dict[str, PluginSettings] = {}
+        self._handed_in: dict[str, list[Observer]] = {}
 
     def load(self, entry_point: importlib.metadata.EntryPoint) -> None:
         """Load one plugin, or quarantine it. Raises PluginError and SettingsError as `load_plugins` does."""
@@ -119,6 +118,8 @@ class _Loader:
             slow.cancel()
         for kind, entry in entries:
             self.entries[kind][entry.provider.name] = entry
+            if isinstance(entry.provider, Observer):
+                self._handed_in.setdefault(plugin.key, []).append(entry.provider)
             plugin.provides.append(f"{PROVIDER_KINDS[kind].word} {entry.provider.name}")
 
     def _entry(self, provider: Provider, plugin: Plugin) -> Entry[Provider]:
@@ -153,13 +154,48 @@ class _Loader:
                 results.append(guarded(partial(impl.function, *values), f"its {hook} raised", late))
         return results
 
-    def tell(self, plugin: Plugin, hook: str, deployment: Document) -> None:
+    def listeners(self) -> Iterator[Listener]:
+        """All who want to be told of deployments, in the order of loading."""
+        for plugin in self.plugins:
+            if plugin.observes:
+                yield Listener(
+                    plugin.key, frozenset(plugin.observes), partial(self._tell, plugin), plugin.name, schema={}
+                )
+            for observer in self._handed_in.get(plugin.key, ()):
+                yield Listener(
+                    f"{plugin.key}/{observer.name}",
+                    frozenset(observer.hooks),
+                    partial(self._notify, plugin, observer),
+                    plugin.name,
+                    observer.options_schema,
+                )
+
+    def _tell(self, plugin: Plugin, told: Notification) -> None:
         """Call a hook for observers. Raises PluginError."""
+        settings = self._tables[plugin.key]
         try:
-            self.call(plugin, hook, bounded=False, deployment=deployment, settings=self._tables[plugin.key])
+            self.call(plugin, told.hook, bounded=False, deployment=told.deployment, settings=settings)
         except Broken as error:
             logger.error("plugin %s: %s\n%s", plugin.key, error.sentence, error.traceback)
             raise PluginError(f"observer {plugin.name} of {plugin.source}: {error.sentence}") from None
+
+    def _notify(self, plugin: Plugin, observer: Observer, told: Notification) -> None:
+        """Tell one that the plugin handed in. Raises PluginError."""
+        who = f"observer {observer.name} of {plugin.name} of {plugin.source}"
+
+        def notify() -> None:
+            try:
+                observer.notify(told)
+            except NotDelivered as error:
+                raise Broken(str(error)) from None
+
+        try:
+            guarded(notify, "its notify raised")
+        except Broken as error:
+            if not error.traceback:
+                raise PluginError(f"{who}: {error.sentence}") from None
+            logger.error("%s: %s\n%s", who, error.sentence, error.traceback)
+            raise PluginError(f"{who}: {error.sentence}") from None
 
     def check_tables(self) -> None:
         """Raises SettingsError for a `[plugins.<name>]` table that nobody reads."""
@@ -194,7 +230,7 @@ class _Loader:
             raise Broken("it wraps a hook; wrappers are never called, because every plugin is called on its own")
         if not callers:
             raise Broken("it implements no hook; mark functions with @hookimpl")
-        plugin.observes = tuple(caller.name for caller in callers if caller.name in _OBSERVERS)
+        plugin.observes = tuple(caller.name for caller in callers if caller.name in HOOKS)
         plugin.provides += [f"observer {name}" for name in plugin.observes]
 
     def _providers(self, plugin: Plugin) -> list[tuple[str, Provider]]:

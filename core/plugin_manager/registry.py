@@ -9,6 +9,7 @@ from typing import Generic, TypeVar, cast
 from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.observer import Notification, Observer
 from deployer.core.contract.provider import Provider, Schema
 from deployer.core.contract.strategy import Strategy
 from deployer.core.errors import PluginError
@@ -34,6 +35,7 @@ PROVIDER_KINDS: Mapping[str, ProviderKind] = {
     "health": ProviderKind("health checker", "register_health_checkers", HealthChecker),
     "ingress": ProviderKind("ingress provider", "register_ingress_providers", IngressProvider),
     "env": ProviderKind("environment injector", "register_env_injectors", EnvInjector),
+    "observer": ProviderKind("observer", "register_observers", Observer),
 }
 
 
@@ -111,25 +113,21 @@ class Plugin:
 
 
 @dataclass(frozen=True, slots=True)
-class PluginObserver:
-    """A plugin that implements hooks for observers."""
+class Listener:
+    """Whoever is told of deployments: a plugin by its own hooks, or one of the observers that it handed in.
 
-    _plugin: Plugin
-    _tell: Callable[[Plugin, str, Document], None]
+    key     `distribution:plugin`, and `/name` for an observer that was handed in
+    hooks   what it wants to be told of
+    tell    tells it. Raises PluginError, which says who raised what; the traceback is in the log
+    plugin  the entry point's name
+    schema  of what a descriptor may have for it in `extensions`; None: nothing
+    """
 
-    @property
-    def key(self) -> str:
-        """`distribution:plugin`."""
-        return self._plugin.key
-
-    @property
-    def hooks(self) -> frozenset[str]:
-        """Those for observers that it implements."""
-        return frozenset(self._plugin.observes)
-
-    def tell(self, hook: str, deployment: Document) -> None:
-        """Call the hook. Raises PluginError, which says who raised what; the traceback is in the log."""
-        self._tell(self._plugin, hook, deployment)
+    key: str
+    hooks: frozenset[str]
+    tell: Callable[[Notification], None]
+    plugin: str
+    schema: Schema | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +140,8 @@ class Registry:
     ingress_providers: Mapping[str, Entry[IngressProvider]]
     env_injectors: Mapping[str, Entry[EnvInjector]]
     ingress_name: str
-    observers: tuple[PluginObserver, ...]
-    """Every plugin that wants to be told of deployments."""
+    observers: tuple[Listener, ...]
+    """All who want to be told of deployments."""
     check_tables: Callable[[], None] = field(repr=False)
     """Raises SettingsError for a `[plugins.<name>]` table that nobody reads, as loading does when it is strict."""
 
@@ -154,9 +152,12 @@ class Registry:
 
     @property
     def extensions(self) -> dict[str, list[Schema]]:
-        """The plugins that may have options in a descriptor's `extensions`, and the schemas of their injectors. What
-        observers take is known to nobody but them."""
-        found: dict[str, list[Schema]] = {plugin.name: [{}] for plugin in self.plugins if plugin.observes}
+        """The plugins that may have options in a descriptor's `extensions`, and the schemas of what they handed in.
+        What a plugin with hooks for observers takes is known to nobody but itself."""
+        found: dict[str, list[Schema]] = {}
+        for listener in self.observers:
+            if listener.schema is not None:
+                found.setdefault(listener.plugin, []).append(listener.schema)
         for entry in self.env_injectors.values():
             schema = entry.declared.options_schema
             found.setdefault(entry.plugin, []).extend([] if schema is None else [schema])

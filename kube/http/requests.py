@@ -12,7 +12,7 @@ from deployer.core.errors import KubeRejected
 from deployer.core.model.kind import Kind
 from deployer.core.model.records import Document
 
-_RIGHTS = {"replace": "update", "log": "get", "version": "get"}
+_RIGHTS = {"replace": "update", "log": "get", "version": "get", "record": "create"}
 """What a Role calls our verbs, where that is something else."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?")

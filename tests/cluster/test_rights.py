@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, SECRET, SERVICE, Kind
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, SECRET, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, HealthData, Status
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
@@ -198,6 +198,7 @@ def test_a_whole_life_needs_every_right_and_no_other(account: Account, life: Rea
 FAILS = "the deployment fails and says so; some can be undone only when the right is there again"
 REMOVAL = "the undeployment waits for the right, and says so"
 REMAINS = "so does looking for what an earlier version may have left"
+UNTOLD = "the deployment succeeds; only `kubectl describe` has nothing to show of it"
 TOLERATED = "the deployment fails for a reason of its own; only words are missing"
 
 WITHOUT: dict[tuple[str, str], str] = {
@@ -218,6 +219,7 @@ WITHOUT: dict[tuple[str, str], str] = {
     ("pods/log", "get"): TOLERATED,
     ("events", "list"): TOLERATED,
     ("events", "watch"): TOLERATED,
+    ("events", "create"): UNTOLD,
     ("endpointslices", "list"): FAILS,
     ("endpointslices", "watch"): FAILS,
     ("ingresses", "get"): FAILS,
@@ -373,6 +375,18 @@ def test_without_a_right_to_explain_only_words_are_missing(cases: dict[Right, Ca
     assert ended.failure and ended.failure["reason"] == reason
     case.says(ended.id, "cannot be read" if right.plural == "pods/log" else "reasons will be missing")
     assert case.look() == case.before
+
+
+@of_kind(UNTOLD)
+def test_without_the_right_to_tell_of_it_deployments_lack_nothing(cases: dict[Right, Case], right: Right) -> None:
+    case = cases[right]
+    case.world.ended(case.deploy(), Status.DEPLOYED)
+    case.world.ended(case.live)
+    assert case.look()[0] == "2"
+    events, _ = case.world.eyes.list(EVENT, case.namespace)
+    about = [event["involvedObject"]["name"] for event in events if event["source"].get("component") == "deployer"]
+    assert "shop-1" in about  # as long as it had the right
+    assert "shop-2" not in about
 
 
 @of_kind(REMOVAL)

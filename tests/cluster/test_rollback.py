@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +42,8 @@ def test_a_warm_version_comes_back_with_the_pods_that_run(warm: RealWorld) -> No
     pods = set(warm.pods())
     second = warm.deployed(**FIELDS)
     assert selected(warm) == "2"
-    began = time.monotonic()
     RollbackCommands(warm.service).roll_back(warm.namespace, "shop")
     warm.until(lambda: selected(warm) == "1" or None, "the Service to select version 1")
-    print(f"from the call to the Service's selector: {time.monotonic() - began:.3f} s")
     warm.ended(first, Status.DEPLOYED)
     assert pods <= set(warm.pods())
     assert (record(warm, second.id).failure or {})["reason"] == "RolledBack"
@@ -59,5 +56,3 @@ def test_a_version_that_crashes_is_rolled_back_by_itself(warm: RealWorld) -> Non
     warm.ended(first, Status.DEPLOYED)
     gone = record(warm, second.id)
     assert (gone.status, (gone.failure or {})["reason"]) == (Status.FAILURE, "RolledBack")
-    print((gone.failure or {})["message"])
-    print(warm.log(second.id))

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from deployer.core.contract.observer import Notification
 from deployer.core.errors import PluginError, SettingsError
 from deployer.core.plugin_manager import checks, loader
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.settings import Settings
+from deployer.sdk.observer import Observer
+from deployer.testing import plugins
 
 CHECKER = """
     from deployer.sdk.health import HealthChecker, Verdict
@@ -437,6 +440,33 @@ OBSERVER = """
 """
 
 
+HANDED_IN = """
+    from deployer.sdk.errors import NotDelivered
+    from deployer.sdk.observer import Observer
+    from deployer.sdk.plugin import hookimpl
+
+    seen = []
+
+    class Target(Observer):
+        options_schema = {{"type": "object", "properties": {{"room": {{"type": "string"}}}}}}
+
+        def __init__(self, name):
+            self.name = name
+
+        def notify(self, notification):
+            seen.append((self.name, notification.id))
+            {act}
+
+    @hookimpl
+    def register_observers():
+        return [Target("one"), Target("two")]
+"""
+
+
+def told(hook: str) -> Notification:
+    return Notification("n", hook, "", 0.0, "", {"id": "1", "descriptor": {}})
+
+
 @pytest.fixture
 def seen(shelf) -> Callable[[str], list[dict[str, object]]]:
     return lambda module: sys.modules[module].seen
@@ -449,10 +479,61 @@ def test_an_observer_that_raises_is_named_with_its_distribution_and_hook(shelf, 
     chat, other = registry.observers
     assert (chat.key, chat.hooks) == ("acme-chat:chat", {"deployment_finished"})
     with pytest.raises(PluginError, match=r"^observer chat of acme-chat 1\.2: its deployment_finished raised: System"):
-        chat.tell("deployment_finished", {"id": "1", "descriptor": {}})
-    other.tell("deployment_finished", {"id": "1", "descriptor": {}})
+        chat.tell(told("deployment_finished"))
+    other.tell(told("deployment_finished"))
     assert len(seen(module)) == 1
     assert [p["provides"] for p in registry.describe()] == [["observer deployment_finished"]] * 2
+
+
+def test_each_observer_that_a_plugin_hands_in_is_one_of_its_own(shelf, seen, caplog):
+    """So that each has a queue and a thread: one that is away neither delays the other nor has it told twice."""
+    module = shelf.install("acme-chat", HANDED_IN.format(act="pass"), plugin="chat", version="1.2")
+    registry = shelf.load()
+    one, two = registry.observers
+    assert (one.key, two.key) == ("acme-chat:chat/one", "acme-chat:chat/two")
+    assert one.hooks == {"deployment_started", "deployment_finished"}
+    two.tell(told("deployment_finished"))
+    assert seen(module) == [("two", "n")]
+    assert [schema["properties"] for schema in registry.extensions["chat"]] == [{"room": {"type": "string"}}] * 2
+    assert [p["provides"] for p in registry.describe()] == [["observer one", "observer two"]]
+
+
+@pytest.mark.parametrize(
+    ("act", "said", "traceback"),
+    [("raise NotDelivered('the room is full')", "the room is full", False), ("1 / 0", "its notify raised: Zero", True)],
+)
+def test_one_that_could_not_pass_it_on_says_so_without_a_traceback(shelf, caplog, act, said, traceback):
+    shelf.install("acme-chat", HANDED_IN.format(act=act), plugin="chat", version="1.2")
+    one, _ = shelf.load().observers
+    with pytest.raises(PluginError, match=rf"^observer one of chat of acme-chat 1\.2: {said}"):
+        one.tell(told("deployment_finished"))
+    assert ("Traceback" in caplog.text) is traceback
+
+
+def test_an_observer_is_told_that_only_a_test_has():
+    heard = []
+
+    class Mine(Observer):
+        name = "mine"
+
+        def notify(self, notification):
+            heard.append(notification.id)
+
+    observers = plugins.load(Settings(own_namespace=""), providers=[Mine()]).observers
+    [mine] = [observer for observer in observers if observer.key.endswith("/mine")]
+    mine.tell(told("deployment_finished"))
+    assert heard == ["n"]
+
+
+@pytest.mark.parametrize("hooks", ["{'deployment_ended'}", "set()"])
+def test_one_that_wants_to_be_told_of_nothing_that_there_is_is_quarantined(shelf, hooks):
+    shelf.install(
+        "chat", HANDED_IN.format(act="pass").replace("options_schema =", f"hooks = {hooks}; options_schema =")
+    )
+    [plugin] = shelf.load().describe()
+    assert plugin["state"] == "quarantined"
+    assert "the hooks of one include" in plugin["error"]
+    assert "deployment_changed, deployment_finished, deployment_started" in plugin["error"]
 
 
 def test_an_observer_may_ask_for_its_settings(shelf, seen):
@@ -473,7 +554,7 @@ def test_an_observer_may_ask_for_its_settings(shelf, seen):
         """,
     )
     [observer] = shelf.load(plugins={"room": {"room": "ops"}}).observers
-    observer.tell("deployment_changed", {"id": "1"})
+    observer.tell(told("deployment_changed"))
     assert seen(module) == [("1", "ops")]
 
 

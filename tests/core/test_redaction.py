@@ -219,3 +219,5 @@ def test_values_are_known_as_containers_get_them() -> None:
 def test_settings_that_are_called_like_secrets() -> None:
     tables = {"env_etcd": {"password": "one", "password_file": "/two", "more": {"apiToken": "three"}, "url": "four"}}
     assert list(redaction.secret_settings(tables)) == ["one", "three"]
+    lists = {"chat": {"rooms": [{"token": "four", "name": "five"}, "six"], "secrets": ["seven", 8]}}
+    assert list(redaction.secret_settings(lists)) == ["four", "seven"]

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from deployer.core.contract.observer import Notification
 from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
 from deployer.core.operations.planning import injection
@@ -276,18 +277,19 @@ def test_one_app_owns_a_host_until_nothing_of_it_uses_it(world: World) -> None:
 
 
 def test_observers_are_told_of_start_progress_and_end(world: World) -> None:
-    told: list[tuple[str, str]] = []
+    told: list[tuple[str, str, str, str]] = []
     progress: list[Document] = []
 
     class Tell:
         key = "tests:tell"
         hooks = frozenset({"deployment_started", "deployment_changed", "deployment_finished"})
 
-        def tell(self, hook: str, deployment: Document) -> None:
-            if hook == "deployment_changed":
+        def tell(self, notification: Notification) -> None:
+            deployment = notification.deployment
+            if notification.hook == "deployment_changed":
                 progress.append(deployment["operation"])
             else:
-                told.append((hook, deployment["status"]))
+                told.append((notification.hook, deployment["status"], notification.occurrence, notification.previous))
 
     class Watched:
         observers = (Tell(),)
@@ -298,13 +300,18 @@ def test_observers_are_told_of_start_progress_and_end(world: World) -> None:
     world.stop()
     registry = load_plugins(world.settings)
     world.start(Watched())  # type: ignore[arg-type]
+    world.deployed()
     deployment = world.deployed()
+    world.quiet()
     world.service.undeploy(world.namespace, deployment.id, purge=True)
     world.quiet()
     assert told == [
-        ("deployment_started", "DEPLOYING"),
-        ("deployment_finished", "DEPLOYED"),
-        ("deployment_finished", "UNDEPLOYED"),
+        ("deployment_started", "DEPLOYING", "started", ""),
+        ("deployment_finished", "DEPLOYED", "deployed", ""),
+        ("deployment_started", "DEPLOYING", "started", "1"),
+        ("deployment_finished", "DEPLOYED", "upgraded", "1"),
+        ("deployment_finished", "UNDEPLOYED", "replaced", ""),
+        ("deployment_finished", "UNDEPLOYED", "removed", ""),
     ]
     assert {"deploy"} <= {found["kind"] for found in progress}
     assert any("start-workload" in found["steps"] for found in progress)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from deployer.core.clock import SteadyClock
+from deployer.core.contract.observer import Notification
 from deployer.core.contract.store import Create
-from deployer.core.errors import PluginError
+from deployer.core.errors import PluginError, SettingsError
 from deployer.core.model.records import Document, Event, new_id
 from deployer.core.operations import observers as module
 from deployer.core.operations.observers import Observers
@@ -29,12 +30,14 @@ class Told:
         self.key = key
         self.hooks = hooks
         self.heard: list[str] = []
+        self.ids: list[str] = []
         self._act = act
         self._came = threading.Condition()
 
-    def tell(self, hook: str, deployment: Document) -> None:
+    def tell(self, told: Notification) -> None:
         with self._came:
-            self.heard.append(f"{hook} {deployment['id']}")
+            self.heard.append(f"{told.hook} {told.deployment['id']}")
+            self.ids.append(told.id)
             self._came.notify_all()
         self._act()
 
@@ -168,6 +171,7 @@ def test_one_that_fails_is_told_again_until_it_takes_it_in_order(bench: Bench, c
             left.pop()
             raise PluginError("observer flaky of acme 1.0: its deployment_started raised OSError")
 
+    caplog.set_level("INFO")
     flaky = Told("flaky", fail)
     with bench.telling(flaky) as telling:
         bench.happen("1")
@@ -175,7 +179,28 @@ def test_one_that_fails_is_told_again_until_it_takes_it_in_order(bench: Bench, c
         bench.await_told()
         assert telling.errors == {"flaky": 3}
     assert flaky.heard == [*["deployment_started 1"] * 4, "deployment_started 2"]
+    assert len(set(flaky.ids[:4])) == 1 != len(set(flaky.ids))  # whoever it is passed on to can drop what came twice
+    # Why it fails is said once, and that it does no more.
+    assert caplog.text.count("its deployment_started raised OSError; it is told again later") == 1
+    assert caplog.text.count("observer flaky takes what it is told again") == 1
     assert not telling.dropped
+
+
+@pytest.mark.parametrize("error", [SettingsError("no"), KeyboardInterrupt(), SystemExit(1)])
+def test_whatever_one_raises_its_queue_goes_on(bench: Bench, caplog, error: BaseException) -> None:
+    left = [error]
+
+    def fail() -> None:
+        if left:
+            raise left.pop()
+
+    odd = Told("odd", fail)
+    with bench.telling(odd) as telling:
+        bench.happen("1")
+        bench.await_told()
+        assert telling.errors == {"odd": 1}
+    assert odd.heard == ["deployment_started 1"] * 2
+    assert f"observer odd raised {type(error).__name__} in deployment_started" in caplog.text
 
 
 def test_what_was_not_told_is_told_after_a_restart_and_to_nobody_else(bench: Bench, monkeypatch) -> None:

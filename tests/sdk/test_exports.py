@@ -13,7 +13,7 @@ EXPORTS = {
     """,
     "errors": """
         Cancelled Conflict DeadlineExceeded DeployerError Fenced ForeignObject Interrupted KubeAlreadyExists
-        KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable OperatorNeeded
+        KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable NotDelivered OperatorNeeded
         PluginError Revoked SettingsError StepFailed
     """,
     "health": """
@@ -29,6 +29,9 @@ EXPORTS = {
     "kube": """
         CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS Kind KubeAccess
         NAMESPACE NotReady POD SECRET SERVICE annotation_of deployment_of objects_of_app role_of
+    """,
+    "observer": """
+        HOOKS Notification Observer Occurrence
     """,
     "plugin": """
         CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange

@@ -104,7 +104,7 @@ class KeyServer:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = False
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self._server.socket = self._context(directory).wrap_socket(self._server.socket, server_side=True)
+        self._server.socket = server_context(directory).wrap_socket(self._server.socket, server_side=True)
         self.url = f"https://127.0.0.1:{self._server.server_port}/keys"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
@@ -127,15 +127,18 @@ class KeyServer:
         request.end_headers()
         request.wfile.write(body)
 
-    def _context(self, directory: Path) -> ssl.SSLContext:
-        authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        self.ca.write_bytes(_certificate("authority", authority, "authority", authority).public_bytes(_PEM))
-        certificate = directory / "server.pem"
-        private = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        certificate.write_bytes(private + _certificate("server", key, "authority", authority).public_bytes(_PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        return context
+
+def server_context(directory: Path) -> ssl.SSLContext:
+    """For a server on 127.0.0.1, with a certificate of an authority of its own, which is in `directory/ca.pem`."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    made = _certificate("authority", authority, "authority", authority)
+    (directory / "ca.pem").write_bytes(made.public_bytes(_PEM))
+    certificate = directory / "server.pem"
+    private = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    certificate.write_bytes(private + _certificate("server", key, "authority", authority).public_bytes(_PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
 
 
 _PEM = serialization.Encoding.PEM

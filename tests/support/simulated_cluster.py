@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import PODS_GONE, Inventory, Log, Thing
+from deployer.core.contract.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
 from deployer.core.contract.kube import ClusterEvent, Owner
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import (
@@ -433,6 +433,9 @@ class SimulatedCluster:
         entry = (event, wake)
         self.waiting.append(entry)
         return lambda: self.waiting.remove(entry) if entry in self.waiting else None
+
+    def record(self, told: VersionEvent) -> None:
+        """Lost, as it may be: nothing depends on it."""
 
     def tell(self, *, all_events: bool) -> None:
         """Wake those whose event has come; with `all_events` all others, too."""

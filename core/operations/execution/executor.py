@@ -56,6 +56,7 @@ from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvo
 from deployer.core.operations.execution.journal import Journal
 from deployer.core.operations.execution.removal import Removal, Todo
 from deployer.core.operations.execution.transactions import Transactions
+from deployer.core.operations.execution.version_events import VersionEvents
 from deployer.core.operations.planning import check_steps
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class Executor:
         self._clearing = Clearing(dependencies, self._handles, inventory)
         self._transactions = Transactions(dependencies, self._journal)
         undo_timeout = dependencies.settings.undo_timeout
+        self._events = VersionEvents(dependencies.cluster, operation)
         self._budgets = Budgets(operation.spent, resumed=operation.begun, undo_timeout=undo_timeout)
         self._decision = Decision(
             dependencies, self._journal, self._handles, self._invoker, self._budgets, self._transactions
@@ -158,15 +160,23 @@ class Executor:
         return dataclasses.replace(self._progress, cancelled=self._invoker.cancelled)
 
     def _apply(self, transition: Transition) -> None:
-        if transition.say and self.operation.memory.get(machine.SAID) != transition.say:
+        is_news = transition.say != self.operation.memory.get(machine.SAID, "")
+        if is_news and transition.say:
             self._handles.log(transition.say)
         self._progress = transition.progress
         if not transition.durable:
             self._journal.operation = dataclasses.replace(self.operation, **transition.fields)
             return
+        tells = transition.tells if is_news or transition.line else None
+        told = self._handles.clean(transition.say or (transition.fields.get("failure") or {}).get("message", ""))
         line = [self._handles.line(transition.line)] if transition.line else []
-        fields = {"spent": self._budgets.spent, **transition.fields}
-        self._transact(lambda: line + (self._transactions.forgotten() if transition.frees else []), **fields)
+
+        def changes() -> list[Change]:
+            freed = self._transactions.forgotten() if transition.frees else []
+            return [*line, *freed, *self._transactions.turned(tells, told)]
+
+        self._transact(changes, **{"spent": self._budgets.spent, **transition.fields})
+        self._events.turned(tells, self._deployment, self._plan, told)
 
     def _transact(self, changes: Callable[[], Sequence[Change]], **fields: Json) -> None:
         """Write the changes, made anew when one of their records has moved."""
@@ -203,6 +213,8 @@ class Executor:
             case actions.Decide():
                 self._decision.decide()
                 self._read()
+                if self.operation.kind is OperationKind.DEPLOY:
+                    self._events.started(self._plan)
             case actions.LoadSteps():
                 return self._load()
             case actions.Resume():
@@ -237,6 +249,11 @@ class Executor:
             case _:
                 return
         self._transact(ends, state=OperationState.DONE, spent=self._budgets.spent)
+        deploys = self.operation.kind is OperationKind.DEPLOY
+        if isinstance(action, actions.Commit):
+            (self._events.switched if deploys else self._events.rolled_back)(self._pinned)
+        elif isinstance(action, actions.End) and deploys:
+            self._events.ended(self._plan, action.failure)
 
     @property
     def _pinned(self) -> Plan:

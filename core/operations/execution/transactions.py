@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from deployer.core.commands.host_claims import claim_hosts, ended_changes, finished
+from deployer.core.commands.host_claims import claim_hosts, ended_changes, happened
 from deployer.core.commands.rollbacks import ROLLED_BACK, back_to
 from deployer.core.contract.store import Change, Create, Update
 from deployer.core.errors import Cancelled
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -50,7 +51,7 @@ class Transactions:
             Create(plan),
             Create(counted) if known is None else Update(counted),
             Update(decided),
-            finished(decided, "deployment_started"),
+            happened(decided, Occurrence.STARTED, plan.previous.version if plan.previous else ""),
         ]
         if plan.route:
             preview = plan.route.preview.host
@@ -69,7 +70,10 @@ class Transactions:
         taken = dataclasses.replace(
             app, live=plan.deployment, live_version=plan.version, held=app.live, held_version=app.live_version
         )
-        changes: list[Change] = [Update(done), Update(taken), finished(done)]
+        occurrence = Occurrence.UPGRADED if plan.previous else Occurrence.DEPLOYED
+        occurrence = Occurrence.ROLLED_BACK if rolls_back else occurrence
+        before = plan.previous.version if plan.previous else ""
+        changes: list[Change] = [Update(done), Update(taken), happened(done, occurrence, before)]
         replaced = self._store.get(Deployment, app.live) if app.live else None
         if rolls_back and replaced is not None and replaced.status is Status.DEPLOYED:
             return [*changes, *self._rolled_back(replaced, plan)]
@@ -95,7 +99,7 @@ class Transactions:
         gone = replaced.to(Status.FAILURE, rollback=True, failure=failure.to_document())
         return [
             Update(gone),
-            finished(gone),
+            happened(gone, Occurrence.FAILED, plan.version),
             *(Create(operation) for operation in self.follow_up(plan)),
             self._line(plan.deployment, f"DEPLOYED: version {plan.version} is live again"),
             self._line(replaced.id, f"FAILURE: {message}; will be removed in {plan.settings.hold:g} s"),
@@ -160,10 +164,17 @@ class Transactions:
         if deployment.status is not Status.UNDEPLOYING and failure is not None:
             deployment = dataclasses.replace(deployment, failure=failure.to_document())
             said = f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else "")
-            changes += [self._line(deployment.id, said), *ended_changes(self._store, deployment)]
+            live = plan.previous.version if plan and plan.previous else ""
+            changes += [
+                self._line(deployment.id, said),
+                *ended_changes(self._store, deployment, Occurrence.FAILED, live),
+            ]
         elif not ending:
             said = "UNDEPLOYED: the deployment was cancelled"
-            changes += [self._line(deployment.id, said), *ended_changes(self._store, deployment)]
+            changes += [
+                self._line(deployment.id, said),
+                *ended_changes(self._store, deployment, Occurrence.CANCELLED),
+            ]
         return changes
 
     def _not_back(self, deployment: Deployment, failure: Failure | None) -> list[Change]:
@@ -181,6 +192,18 @@ class Transactions:
             changes.append(Create(self._retirement(deployment.id, again, hold=self._dependencies.settings.proxysleep)))
         return changes
 
+    def turned(self, occurrence: Occurrence | None, why: str) -> list[Change]:
+        """Observers are told durably that it is held; what failed is told once it is undone."""
+        if occurrence is not Occurrence.HELD:
+            return []
+        deployment = self._store.get(Deployment, self._operation.deployment)
+        if deployment is None:
+            return []
+        plan = self._store.get(Plan, deployment.id)
+        before = plan.previous.version if plan and plan.previous else ""
+        progress = {**self._operation.progress(), "waitingFor": why}
+        return [happened(deployment, Occurrence.HELD, before, progress)]
+
     # --- a removal -----------------------------------------------------------------------------------------------
 
     def concluded(self, *, ends: bool) -> list[Change]:
@@ -193,7 +216,16 @@ class Transactions:
             cancelled = self._operation.target.ending is not None
             said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
             changes.append(self._line(deployment.id, f"UNDEPLOYED: {said}"))
-        return [*changes, *self.forgotten(), *ended_changes(self._store, deployment)]
+        return [*changes, *self.forgotten(), *ended_changes(self._store, deployment, self._end_of(deployment))]
+
+    def _end_of(self, deployment: Deployment) -> Occurrence:
+        """How what is being removed came to its end."""
+        if self._operation.target.ending is not None:
+            return Occurrence.CANCELLED
+        app = self._app()
+        undeployed = self._operation.kind is OperationKind.UNDEPLOY
+        gone = undeployed and (app is None or app.live in ("", deployment.id))
+        return Occurrence.REMOVED if gone else Occurrence.REPLACED
 
     def forgotten(self) -> list[Change]:
         """The app without the deployment; when that was live, what drains has nothing to wait for any more."""
