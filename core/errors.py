@@ -185,3 +185,20 @@ class KubeExpired(KubeError):
 
 class KubeUnavailable(KubeError):
     """No answer, a time-out, 429 or 5xx: the same request may succeed later, and may have had its effect."""
+
+
+def require_answers(over: DeadlineExceeded) -> None:
+    """Raise StepFailed (`ApiServerUnavailable`) when time ran out because the API server did not answer: what was seen
+    of the cluster before that is old, and explains nothing."""
+    if isinstance(over.__cause__, KubeUnavailable):
+        raise StepFailed(
+            f"the API server did not answer until the time was up: {over.__cause__}",
+            reason=API_SERVER_UNAVAILABLE,
+            hint=CHECK_API_SERVER,
+        ) from over
+
+
+API_SERVER_UNAVAILABLE = "ApiServerUnavailable"
+"""The reason with which a deployment fails for which the API server did not answer in time."""
+
+CHECK_API_SERVER = "check that the API server can be reached; then deploy again"

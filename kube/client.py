@@ -350,13 +350,17 @@ class KubeClient:
 
     def _send(self, request: Request, scope: CancelScope | None, *, retry: bool = True) -> Answer:
         """The answer, a 2xx. Retries what may be retried within the time that there is."""
-        end = time.monotonic() + RETRY_BUDGET
+        began = time.monotonic()
+        end = began + RETRY_BUDGET
         attempt = 0
         while True:
             try:
-                return self._attempt(request, scope)
+                answer = self._attempt(request, scope)
+                _report(scope, None, began)
+                return answer
             except _Retry as again:
                 attempt += 1
+                _report(scope, again.error, began)
                 wait = max(again.after, BACKOFF.after(attempt))
                 # A scope's deadline is the caller's word on how long to go on; only without one there is ours.
                 own_limit = scope is None or scope.deadline is None
@@ -364,6 +368,9 @@ class KubeClient:
                 if not retry or refused or (own_limit and time.monotonic() + wait > end):
                     raise again.error from again.error.__cause__
                 _pause(scope, wait, again.error)
+            except KubeError as error:
+                _report(scope, error, began)
+                raise
 
     def _attempt(self, request: Request, scope: CancelScope | None) -> Answer:
         """One exchange. Raises _Retry when the same request may be sent again, else KubeError."""
@@ -468,6 +475,12 @@ class _Retry(Exception):
         self.error = error
         self.after = after
         self.refused = refused
+
+
+def _report(scope: CancelScope | None, error: KubeError | None, since: float) -> None:
+    """Tell the caller's scope whether the API server answers. A refusal is an answer as well."""
+    if scope is not None and not scope.closed:
+        scope.report("requests", str(error) if isinstance(error, KubeUnavailable) else "", since)
 
 
 def _pause(scope: CancelScope | None, seconds: float, error: KubeError) -> None:

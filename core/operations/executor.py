@@ -15,6 +15,7 @@ from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Change, Lease
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
 from deployer.core.errors import (
+    CHECK_API_SERVER,
     Cancelled,
     Conflict,
     DeadlineExceeded,
@@ -32,6 +33,7 @@ from deployer.core.errors import (
     StaleRevision,
     StepFailed,
     StoreError,
+    require_answers,
 )
 from deployer.core.model.records import (
     App,
@@ -55,6 +57,7 @@ from deployer.core.operations.handles import Handles
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
 from deployer.core.operations.journal import Journal
+from deployer.core.operations.outage import OutageNotice
 from deployer.core.operations.planning import Planner, check_steps
 from deployer.core.operations.removal import Removal, Todo
 from deployer.core.operations.transactions import Transactions
@@ -77,7 +80,7 @@ HINTS = (
     (KubeForbidden, "grant the right, or free the quota, that the message names; then deploy again"),
     (KubeNotFound, "check that the namespace exists; then deploy again"),
     (KubeRejected, "correct the descriptor; then deploy again"),
-    (KubeUnavailable, "check that the API server can be reached; then deploy again"),
+    (KubeUnavailable, CHECK_API_SERVER),
 )
 """What to do about what Kubernetes answered."""
 
@@ -93,8 +96,8 @@ class Executor:
         self._store = dependencies.store
         self._journal = Journal(dependencies.store, operation, lease)
         inventory = PlanInventory(dependencies.store, self._journal, dependencies.cluster.pinned)
-        self._invoker = BoundedInvoker(operation.app, hung)
         self._handles = Handles(dependencies, self._journal, lease, inventory)
+        self._invoker = BoundedInvoker(operation.app, hung, OutageNotice(self._handles.log).report)
         self._clearing = Clearing(dependencies, self._handles, inventory)
         self._transactions = Transactions(dependencies, self._journal)
         undo_timeout = dependencies.settings.undo_timeout
@@ -345,27 +348,30 @@ class Executor:
 
     def _run_in_time(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
         account, counted = self._budgets.account(step, plan)
-        failures, last = 0, ""
+        failures = 0
+        last: KubeError | None = None
         while True:
             left, budget = self._budgets.left(account, counted, self._budgets.undo(step, plan))
             began = time.monotonic()
             try:
                 if left <= 0:
-                    raise DeadlineExceeded(f"step {step.id} did not finish in time")
+                    raise DeadlineExceeded(f"step {step.id} did not finish in time") from last
                 outcome = self._invoker.call(
                     left, lambda scope: step.run(self._handles.work(step, plan, scope)), cancellable=cancellable
                 )
                 return _checked(step, outcome)
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
-                last = f": {error}"
+                last = error
                 failures += 1
                 self._invoker.pause(min(STEP_AGAIN.after(failures), left), cancellable=cancellable)
             except DeadlineExceeded as error:
-                if isinstance(error.__cause__, KubeError):  # what stood in the way until then
-                    last = f": {error.__cause__}"
+                require_answers(error)
+                if isinstance(error.__cause__, KubeError):
+                    last = error.__cause__
+                why = f": {last}" if last else ""
                 raise StepFailed(
-                    f"step {step.id} did not finish within the {budget:g} s that it may take{last}",
+                    f"step {step.id} did not finish within the {budget:g} s that it may take{why}",
                     reason="DeadlineExceeded",
                     hint="see in the log what it waited for; then deploy again",
                 ) from None
@@ -448,6 +454,11 @@ class Executor:
     def _failure(self, error: BaseException) -> Failure:
         """One sentence and a reason, for every way in which a step can fail; without secrets, as it is shown."""
         clean = self._handles.clean
+        if isinstance(error, DeadlineExceeded):
+            try:
+                require_answers(error)
+            except StepFailed as unanswered:
+                error = unanswered
         if isinstance(error, StepFailed):
             return Failure(reason=error.reason, message=clean(str(error)), pod=error.pod, hint=clean(error.hint))
         if isinstance(error, KubeError):

@@ -282,7 +282,7 @@ def _turning_back(operation: Operation, failed: Failed, progress: Progress, now:
     if failed.failure is None:  # cancelled
         return _succeeded(operation, TurnBack(), Succeeded(), progress)
     fields: dict[str, Json] = {"state": OperationState.UNDOING, "failure": failed.failure.to_document(), "attempts": 0}
-    return Transition(progress=progress, fields=fields, durable=True, line=f"failed: {failed.failure.message}")
+    return Transition(progress=progress, fields=fields, durable=True, line=f"failed: {failed.failure}")
 
 
 def _undo_failed(operation: Operation, action: Action, failed: Failed, progress: Progress, now: float) -> Transition:

@@ -17,6 +17,7 @@ from deployer.core.model.records import (
     Failure,
     Operation,
     OperationKind,
+    OperationState,
     Plan,
     Status,
     new_id,
@@ -109,7 +110,8 @@ class Transactions:
             changes.append(Create(self._retirement(plan.deployment, Target(ending=waits, released=True))))
         if deployment.status is not Status.UNDEPLOYING and failure is not None:
             deployment = dataclasses.replace(deployment, failure=failure.to_document())
-            said = f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else "")
+            told = self._operation.state is OperationState.UNDOING  # when undoing began
+            said = f"FAILURE: {failure.reason}, as said above" if told else f"FAILURE: {failure}"
             changes += [self._line(deployment.id, said), *ended_changes(self._store, deployment)]
         elif not ending:
             said = "UNDEPLOYED: the deployment was cancelled"

@@ -14,7 +14,7 @@ from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import is_active, is_ready
 from deployer.core.contract.strategy import Work
 from deployer.core.descriptor import http_ports, named_port
-from deployer.core.errors import DeadlineExceeded, StepFailed
+from deployer.core.errors import DeadlineExceeded, StepFailed, require_answers
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
 from deployer.core.model.records import Document
@@ -97,7 +97,8 @@ def await_listening(work: Work, context: RouteContext) -> RouteContext:
                 work.log(f"not confirmed yet: nothing answers on port {route.backend.port} of the version's pods")
                 said = True
             work.scope.pause(PAUSE)
-    except DeadlineExceeded:
+    except DeadlineExceeded as over:
+        require_answers(over)
         raise _nothing_listens(work, route) from None
     answers = _answers(work, route, found)
     statuses = " and ".join(f"HTTP {status}" for status in sorted(answers.statuses))

@@ -16,7 +16,7 @@ from typing import Any
 from deployer.core.backoff import Backoff
 from deployer.core.contract.ingress import RouteContext
 from deployer.core.contract.kinds import ENDPOINT_SLICE
-from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed
+from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed, require_answers
 from deployer.toolkit.dataplane.probe import WANTS_TLS, Address, Answer, ask, parse_address
 
 Objection = Callable[[], str]
@@ -202,7 +202,8 @@ class _Round:
                     said, say_at = text, now + _SAY_EVERY
                 self.rounds += 1
                 self.context.scope.pause(_PAUSES.after(self.rounds))
-        except DeadlineExceeded:
+        except DeadlineExceeded as over:
+            require_answers(over)
             raise self._failed() from None
         if self.wants_tls and not self.context.pods.any_status:
             route = self.context.route

@@ -90,9 +90,11 @@ class Direct(Way):
             found = http_exchange.exchange(sock, sent, limit=BODY_LIMIT, method=request.method)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise failure(target, error) from None
+        answer = HttpAnswer(found.status, found.headers, found.body, found.truncated)
         if found.cut is not None:
+            target.answer = answer  # its head is complete, and tells more than that the rest did not come
             raise failure(target, found.cut)
-        return HttpAnswer(found.status, found.headers, found.body, found.truncated)
+        return answer
 
     @staticmethod
     def _not_connected(target: HealthTarget, error: OSError) -> PodUnreachable:

@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess, is_active, is_ready
-from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
+from deployer.core.errors import (
+    CHECK_API_SERVER,
+    DeadlineExceeded,
+    KubeError,
+    KubeForbidden,
+    StepFailed,
+    require_answers,
+)
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
 from deployer.kube.owned import LOOK_AGAIN
@@ -187,9 +194,10 @@ def tell(kube: KubeAccess, end: Hopeless, log: Log) -> None:
 
 def _missed(kube: KubeAccess, watcher: _Watcher, over: DeadlineExceeded, log: Log) -> StepFailed:
     """Why it was not ready in time."""
+    require_answers(over)
     if watcher.controller is None:
-        hint = "check that the API server can be reached; then deploy again"
-        return StepFailed(f"the pods of {watcher.name} are not ready: {over}", reason="NotReady", hint=hint)
+        text = f"the pods of {watcher.name} are not ready: {over}"
+        return StepFailed(text, reason="NotReady", hint=CHECK_API_SERVER)
 
     def events_of(about: str) -> Sequence[Document]:
         return _events_now(kube, about)
@@ -264,6 +272,7 @@ def await_endpoints(kube: KubeAccess, service_name: str, pod_uids: Iterable[str]
     try:
         kube.wait(ENDPOINT_SLICE, complete, labels=service_slices(service_name))
     except DeadlineExceeded as over:
+        require_answers(over)
         raise StepFailed(
             f"{len(missing)} of {len(wanted)} pods are no ready endpoints of Service {service_name}: {over}",
             reason="EndpointsNotReady",
