@@ -54,6 +54,26 @@ class Conflict(DeployerError):
     """The request contradicts what is there, such as a host that another app owns."""
 
 
+class HostTaken(Conflict):
+    """A host is another app's. `str(error)` does not say whose, `told` does: for those who may know it.
+
+    namespace, app   whose it is
+    """
+
+    def __init__(self, what: str, advice: str, namespace: str, app: str) -> None:
+        super().__init__(f"{what} belongs to another app; {advice}")
+        self.namespace = namespace
+        self.app = app
+        self.told = f"{what} belongs to app {app} in namespace {namespace}; {advice}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostProblem(Problem):
+    """The same as one thing wrong with a descriptor."""
+
+    taken: HostTaken
+
+
 class PreconditionFailed(DeployerError):
     """`If-Match` named a revision that is no longer current."""
 

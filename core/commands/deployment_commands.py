@@ -16,6 +16,8 @@ from deployer.core.contract.store import Change, Create, Delete, Store, Update
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
     Conflict,
+    HostProblem,
+    HostTaken,
     Invalid,
     NotFound,
     PluginError,
@@ -184,8 +186,8 @@ class DeploymentCommands:
     def _host_problems(self, sound: Document) -> list[Problem]:
         try:
             self._claim(sound)
-        except Conflict as error:
-            return [Problem("frontend", str(error))]
+        except HostTaken as error:
+            return [HostProblem("frontend", str(error), error)]
         return []
 
     def _ask(self, namespace: str, normal: Document, sound: Document | None) -> Findings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from deployer.core.errors import (
     Conflict,
     DeadlineExceeded,
     DeployerError,
+    HostTaken,
     Interrupted,
     KubeConflict,
     KubeError,
@@ -72,6 +74,9 @@ DECISIONS = 5
 
 OBJECT_CHANGED = "ObjectChanged"
 """The reason with which a step fails that finds an object as another client made it."""
+
+LINES_KEPT = 50
+"""Lines of a step that parks which are not said again when it is taken up and says them once more."""
 
 FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
 """What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
@@ -343,6 +348,8 @@ class Executor:
         outcome = self._run_in_time(step, plan, cancellable=self.operation.kind is OperationKind.DEPLOY)
         if isinstance(outcome, Park):
             self.event = outcome.event
+            memory = {**self.operation.memory, machine.LINES: self._handles.lines[-LINES_KEPT:]}
+            self._journal.operation = dataclasses.replace(self.operation, memory=memory)
             return outcome
         return Succeeded()
 
@@ -350,19 +357,20 @@ class Executor:
         account, counted = self._budgets.account(step, plan)
         failures = 0
         last: KubeError | None = None
+        said = set(self.operation.memory.get(machine.LINES) or ())
         while True:
             left, budget = self._budgets.left(account, counted, self._budgets.undo(step, plan))
             began = time.monotonic()
             try:
                 if left <= 0:
                     raise DeadlineExceeded(f"step {step.id} did not finish in time") from last
-                outcome = self._invoker.call(
-                    left, lambda scope: step.run(self._handles.work(step, plan, scope)), cancellable=cancellable
-                )
+                run = functools.partial(self._begin, step, plan, frozenset(said))
+                outcome = self._invoker.call(left, run, cancellable=cancellable)
                 return _checked(step, outcome)
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = error
+                said |= set(self._handles.lines)
                 failures += 1
                 self._invoker.pause(min(STEP_AGAIN.after(failures), left), cancellable=cancellable)
             except DeadlineExceeded as error:
@@ -377,6 +385,9 @@ class Executor:
                 ) from None
             finally:
                 self._budgets.spend(account, time.monotonic() - began)
+
+    def _begin(self, step: Step, plan: Plan, said: frozenset[str], scope: CancelScope) -> Outcome:
+        return step.run(self._handles.work(step, plan, scope, said))
 
     # --- going back ----------------------------------------------------------------------------------------------
 
@@ -464,7 +475,10 @@ class Executor:
         if isinstance(error, KubeError):
             hint = next((hint for kind, hint in HINTS if isinstance(error, kind)), "")
             return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)), hint=hint)
-        return Failure(reason=type(error).__name__, message=clean(str(error)))
+        message = str(error)
+        if isinstance(error, HostTaken) and error.namespace == self.operation.namespace:
+            message = error.told  # whoever reads a deployment knows its namespace, but perhaps no other one
+        return Failure(reason=type(error).__name__, message=clean(message))
 
 
 def _facts(step: Step) -> StepFacts:

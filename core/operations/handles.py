@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
+from collections.abc import Callable, Collection
 from typing import cast
 
 from deployer.core.cancel_scope import CancelScope
@@ -33,6 +35,8 @@ class Handles:
         self._lease = lease
         self._inventory = inventory
         self._kept: frozenset[str] | None = None
+        self.lines: list[str] = []
+        """Digests of what the step that was begun last put into its log, whether that was said already or not."""
 
     @property
     def _operation(self) -> Operation:
@@ -62,8 +66,9 @@ class Handles:
             self._kept = frozenset(keep - released(self._store, namespace, name))
         return self._kept
 
-    def work(self, step: Step, plan: Plan, scope: CancelScope) -> Work:
-        """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""
+    def work(self, step: Step, plan: Plan, scope: CancelScope, said: Collection[str] = ()) -> Work:
+        """What a step gets; `said`: see `lines`. A provider that is gone is None there; deploying does not begin a step
+        without it."""
         ingress = displaced = health = None
         with contextlib.suppress(PluginError):
             ingress = self.ingress(plan) if plan.route else None
@@ -74,7 +79,7 @@ class Handles:
         return Work(
             plan=plan,
             kube=self.kube(plan.deployment, scope),
-            log=self.log,
+            log=self._once(said),
             health=health,
             ingress=ingress,
             remember=lambda key, value: self._journal.remember(step.id, key, value, scope),
@@ -147,6 +152,18 @@ class Handles:
     def line(self, message: str) -> Append:
         """A log line for the transaction that makes it true."""
         return self._dependencies.deployment_log.line(self._operation.deployment, message)
+
+    def _once(self, said: Collection[str]) -> Callable[[str], None]:
+        """A step's log, without the lines that it has `said` (as digests): one that is tried again, or polls and parks
+        in between, says the same each time."""
+        self.lines = lines = []
+
+        def log(message: str) -> None:
+            lines.append(digest := hashlib.sha256(message.encode("utf-8", "replace")).hexdigest()[:16])
+            if digest not in said:
+                self.log(message)
+
+        return log
 
     def log(self, message: str) -> None:
         """A line of the deployment's log; of the service's, for an operation without one."""

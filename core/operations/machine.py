@@ -60,6 +60,9 @@ AWAITS = "engine/awaits"
 SAID = "engine/said"
 """In an operation's memory: what it waits for, or why it is tried again, as the log has it already."""
 
+LINES = "engine/lines"
+"""In an operation's memory while a step is parked: what it has put into the log, as digests."""
+
 UNDO_ATTEMPTS = 3
 """How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
 
@@ -221,7 +224,7 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
             known = {"resumed": False, "unrecorded": progress.unrecorded or not facts.only_looks}
             # Recorded together with the start of the next one, or with the commit.
             fields = {"steps": {**operation.steps, step: DONE}}
-            fields["memory"] = {key: value for key, value in operation.memory.items() if key != AWAITS}
+            fields["memory"] = {k: v for k, v in operation.memory.items() if k not in (AWAITS, LINES)}
         case TurnBack():
             fields, durable = {"state": OperationState.UNDOING, "failure": None, "attempts": 0}, True
             line = "stopping, and removing what was started"
