@@ -213,12 +213,9 @@ def require_answers(over: DeadlineExceeded) -> None:
     if isinstance(over.__cause__, KubeUnavailable):
         raise StepFailed(
             f"the API server did not answer until the time was up: {over.__cause__}",
-            reason=API_SERVER_UNAVAILABLE,
+            reason="ApiServerUnavailable",
             hint=CHECK_API_SERVER,
         ) from over
 
-
-API_SERVER_UNAVAILABLE = "ApiServerUnavailable"
-"""The reason with which a deployment fails for which the API server did not answer in time."""
 
 CHECK_API_SERVER = "check that the API server can be reached; then deploy again"

@@ -141,10 +141,10 @@ def _answers(work: Work, route: Route, found: Sequence[ProbeResponse]) -> PodAns
 def _nothing_listens(work: Work, route: Route) -> StepFailed:
     port, descriptor = route.backend.port, work.plan.descriptor
     others = [named_port(descriptor, number) for number in http_ports(descriptor) if number != port]
-    choice = f" (it also has {', '.join(others)})" if others else ""
+    choice = f"choose that with frontendPort ({', '.join(others)})" if others else "make that its containerPort"
     return StepFailed(
         f"nothing answers on port {named_port(descriptor, port)} of the version's pods, the port for {route.host}",
         reason="RouteNotConfirmed",
-        hint=f"if the app listens on another port, name that in frontendPort{choice}; if on this one, let it listen on "
-        "all addresses, not only on 127.0.0.1",
+        hint=f"if the app listens on another port, {choice}; if on this one, let it listen on all addresses, not only "
+        "on 127.0.0.1",
     )

@@ -271,25 +271,31 @@ class _Round:
         return "; ".join(wrong) or "there is no ready address of the controller to ask"
 
     def _failed(self) -> StepFailed:
-        route, pods = self.context.route, self.context.pods
-        return StepFailed(
-            f"{route.host}: {self.what} to port {route.backend.port} of {route.backend.service} was not confirmed in "
-            f"time: {self._text()}" + (f" ({pods.why})" if pods.why else ""),
-            reason="RouteNotConfirmed",
-            hint=self._hint(),
-        )
+        route, pods, wrong = self.context.route, self.context.pods, list(self._wrong().values())
+        port = route.backend.port
+        failing = bool(wrong) and all(answer.status in _NO_BACKEND and answer.status for answer in wrong)
+        knows = all(answer.revision == self.expected for answer in wrong if self.expected)
+        if failing and knows and self.healthy is None:
+            # It knows the route: what fails is between it and the pods, or in them.
+            said = f"the ingress controller gets no answer on port {port} of the pods of version {route.version}"
+            said += f", the port for {route.host}"
+            said += ", although the pods answer there themselves" if pods.answered else ""
+            hint = _REACHED if pods.answered else _LISTENS.format(port=port)
+        else:
+            said = f"{route.host}: {self.what} to port {port} of {route.backend.service} was not confirmed in time"
+            silent = not wrong or not all(answer.status for answer in wrong)
+            hint = _SILENT if silent else _LISTENS.format(port=port) if failing else _OTHER
+        why = f" ({pods.why})" if pods.why else ""
+        return StepFailed(f"{said}: {self._text()}{why}", reason="RouteNotConfirmed", hint=hint)
 
-    def _hint(self) -> str:
-        wrong = list(self._wrong().values())
-        port = self.context.route.backend.port
-        if wrong and all(answer.status in (502, 503, 504) for answer in wrong):
-            return (
-                f"check that the app answers on port {port} of its pods, and in plain HTTP; frontendPort chooses "
-                "another port, frontendPath another path to ask for"
-            )
-        if not wrong or not all(answer.status for answer in wrong):
-            return "check that the ingress controller runs, and the addresses by which it is asked"
-        return "look at the ingress controller's log, and whether it allows the headers that are sent"
+
+_LISTENS = (
+    "check that the app listens on port {port}, on all addresses, and in plain HTTP; another port of the app is named "
+    "in containerPort and frontendPort, another path to ask for in frontendPath"
+)
+_REACHED = "check whether a NetworkPolicy keeps the ingress controller from the pods, and its log"
+_SILENT = "check that the ingress controller runs, and the addresses by which it is asked"
+_OTHER = "look at the ingress controller's log, and whether it allows the headers that are sent"
 
 
 # --- settings -----------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def obstacle(pod: Document, events_of: EventsOf, others: Sequence[Document]) -> 
         return Obstacle(f"cannot be scheduled: {said}; {why}", "Unschedulable", hint, scaling)
     if _ABOUT_CLAIMS.search(said):
         words, hint = _claims(pod, said, events_of)
-        return Obstacle(f"cannot be scheduled: {said}{words}", CLAIM_NOT_BOUND, hint, scaling)
+        return Obstacle(f"cannot be scheduled: {said}{words}", "ClaimNotBound", hint, scaling)
     return Obstacle(f"cannot be scheduled: {said}", "Unschedulable", _NO_ROOM_HINT, scaling)
 
 
@@ -86,7 +86,7 @@ def _silence(pod: Document, events_of: EventsOf) -> Obstacle:
             continue  # of a claim that has been bound since
         failed = said.get("reason") in _CLAIM_FAILED
         words = f"waits for a volume for its claim {name}: {short(message_of(said))}"
-        return Obstacle(words, CLAIM_NOT_BOUND, _claim_hint(message_of(said)), heals=not failed)
+        return Obstacle(words, "ClaimNotBound", _claim_hint(message_of(said)), heals=not failed)
     scheduler = pod.get("spec", {}).get("schedulerName") or DEFAULT_SCHEDULER
     words = f"has not been scheduled: nothing was heard of its scheduler, {scheduler}"
     if scheduler == DEFAULT_SCHEDULER:
@@ -99,8 +99,6 @@ DEFAULT_SCHEDULER = "default-scheduler"
 """The scheduler of pods that name none. When it is silent, so it is for everybody, and that passes."""
 
 _SECONDS = len("2006-01-02T15:04:05")
-
-CLAIM_NOT_BOUND = "ClaimNotBound"
 
 _RESOURCE_CLAIM_HINT = (
     "create the ResourceClaim or ResourceClaimTemplate, or correct its name in podspec.resourceClaims"
