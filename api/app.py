@@ -55,7 +55,7 @@ def create_app(
     registry_description, health = _cleaned(registry_description, redactor), _cleaned(health, redactor)
     metrics = metrics or Metrics()
     openapi.check()
-    document = functools.cache(lambda: openapi.build(service.rules, secured=access is not None))
+    document = functools.cache(lambda: openapi.build(service.descriptors.rules, secured=access is not None))
     permissions = RoutePermissions()
     middleware: list[Any] = [
         Timing(metrics),
@@ -77,9 +77,9 @@ def create_app(
         "/docs": page.Docs(document),
         "/metrics": Figures(metrics),
         "/plugins": meta.Plugins(registry_description),
-        "/descriptors": descriptors.Descriptors(service),
-        "/descriptors/validate": descriptors.Validation(service),
-        "/descriptors/{id}": descriptors.Descriptor(service),
+        "/descriptors": descriptors.Descriptors(service.descriptors),
+        "/descriptors/validate": descriptors.Validation(service.descriptors),
+        "/descriptors/{id}": descriptors.Descriptor(service.descriptors),
         "/deployments": deployments.Deployments(service),
         "/deployments/{id}": deployments.Deployment(service),
         "/deployments/{id}/logs": deployments.Logs(service),

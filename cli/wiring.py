@@ -38,6 +38,8 @@ from deployer.kube.informer import Informers
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.remarks import remarks
+from deployer.toolkit.versions import KubernetesVersions
 
 STORE_FILE = "deployer.db"
 """Name of the embedded store in the data directory."""
@@ -98,11 +100,12 @@ class Running:
                 registry=self.registry,
                 settings=settings,
                 cluster=KubernetesCluster(self.client, informers, store, settings),
+                versions=KubernetesVersions(),
             ),
             metrics.ended,
         )
         service = DeploymentCommands(
-            store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings)
+            store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks
         )
         audit = Audit()
         opened.callback(audit.close)

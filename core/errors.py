@@ -207,15 +207,19 @@ class KubeUnavailable(KubeError):
     """No answer, a time-out, 429 or 5xx: the same request may succeed later, and may have had its effect."""
 
 
+def unanswered(over: BaseException) -> StepFailed | None:
+    """The failure (`ApiServerUnavailable`), when time ran out because the API server did not answer: what was seen of
+    the cluster before that is old, and explains nothing."""
+    if not isinstance(over, DeadlineExceeded) or not isinstance(over.__cause__, KubeUnavailable):
+        return None
+    text = f"the API server did not answer until the time was up: {over.__cause__}"
+    return StepFailed(text, reason="ApiServerUnavailable", hint=CHECK_API_SERVER)
+
+
 def require_answers(over: DeadlineExceeded) -> None:
-    """Raise StepFailed (`ApiServerUnavailable`) when time ran out because the API server did not answer: what was seen
-    of the cluster before that is old, and explains nothing."""
-    if isinstance(over.__cause__, KubeUnavailable):
-        raise StepFailed(
-            f"the API server did not answer until the time was up: {over.__cause__}",
-            reason="ApiServerUnavailable",
-            hint=CHECK_API_SERVER,
-        ) from over
+    """Raise that failure, when it is one."""
+    if (failure := unanswered(over)) is not None:
+        raise failure from over
 
 
 CHECK_API_SERVER = "check that the API server can be reached; then deploy again"

@@ -4,11 +4,12 @@ original deployer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from deployer.core.model.names import service_name as service_name  # noqa: PLC0414 - exported
-from deployer.core.model.names import versioned_name as versioned_name  # noqa: PLC0414 - exported
+from deployer.core.contract.kube import Documents, KubeAccess
+from deployer.core.model.kind import Kind
+from deployer.core.model.names import service_name, versioned_name
 
 ANNOTATION_INSTANCE = "kube-deployer/instance"
 ANNOTATION_APP = "kube-deployer/app"
@@ -42,3 +43,24 @@ def is_original(found: Mapping[str, Any], app: str) -> bool:
     version = labels.get("version")
     versioned = isinstance(version, str) and bool(version) and name == versioned_name(app, version)
     return versioned and labels == {"app": app, "name": name, "version": version}
+
+
+def annotation_of(found: Mapping[str, Any], key: str) -> str:
+    """An annotation of an object; empty without it."""
+    return str((found.get("metadata", {}).get("annotations") or {}).get(key, ""))
+
+
+def deployment_of(found: Mapping[str, Any]) -> str:
+    """The id of the deployment that an object of ours belongs to, or of that which wrote a shared one last."""
+    return annotation_of(found, ANNOTATION_DEPLOYMENT)
+
+
+def role_of(found: Mapping[str, Any]) -> str:
+    """The role in which an object of ours was made."""
+    return annotation_of(found, ANNOTATION_ROLE)
+
+
+def objects_of_app(kube: KubeAccess, kind: Kind, roles: Collection[str]) -> Documents:
+    """The app's objects of a kind that were made in one of these roles, whichever deployment they belong to."""
+    found = kube.list(kind, labels={LABEL_MANAGED_BY: MANAGED_BY})
+    return [item for item in found if kube.is_ours(item) and role_of(item) in roles]

@@ -17,7 +17,7 @@ from deployer.kube.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
 from deployer.kube.adoption import redirect_name
 from deployer.toolkit.dataplane.probe import Address, Answer, ask
 from deployer.toolkit.dataplane.proof import REVISION_HEADER, DataPlane, Objection, data_plane, data_plane_schema
-from deployer.toolkit.host_ownership import claimants, ingress_hosts, require_only
+from deployer.toolkit.host_ownership import claimants, ingress_hosts, require_only, www_twin_is_free
 from deployer.toolkit.workload import backends_behind
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "require_only",
     "shares_of",
     "www_twin",
+    "www_twin_is_free",
 ]

@@ -15,6 +15,7 @@ from deployer.core.contract.kinds import (
     Kind,
 )
 from deployer.core.contract.kube import Changed, KubeAccess, NotReady
+from deployer.kube.ownership import annotation_of, deployment_of, objects_of_app, role_of
 
 __all__ = [
     "CONFIG_MAP",
@@ -32,4 +33,8 @@ __all__ = [
     "Kind",
     "KubeAccess",
     "NotReady",
+    "annotation_of",
+    "deployment_of",
+    "objects_of_app",
+    "role_of",
 ]

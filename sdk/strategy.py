@@ -2,10 +2,12 @@
 
 from deployer.core.contract.kube import is_ready
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Strategy, Work
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload, grace_of
 from deployer.core.model.records import Plan
 from deployer.kube.pods import controlled_by, has_controller, name_of
 from deployer.toolkit.health.step import VerifyHealth
+from deployer.toolkit.manifests import render as render_workload
 from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, in_time
 from deployer.toolkit.steps.removal import CheckUnused, RemoveWorkload, retire_steps, undeploy_steps
 from deployer.toolkit.steps.route import (
@@ -51,6 +53,7 @@ __all__ = [
     "VerifyHealth",
     "Work",
     "Workload",
+    "WorkloadContext",
     "await_endpoints",
     "await_pods_gone",
     "await_return",
@@ -62,6 +65,7 @@ __all__ = [
     "name_of",
     "own_controller",
     "remove_orphans",
+    "render_workload",
     "require_ready",
     "retire_steps",
     "undeploy_steps",

@@ -37,6 +37,8 @@ from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.remarks import remarks
+from deployer.toolkit.versions import KubernetesVersions
 
 T = TypeVar("T")
 
@@ -111,13 +113,14 @@ class SandboxedService:
             registry=self.registry,
             settings=self.settings,
             cluster=KubernetesCluster(self.client, self.informers, self.store, self.settings),
+            versions=KubernetesVersions(),
             clock=self.clock(),
         )
         self.engine = Engine(dependencies)
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(
-            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run
+            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks
         )
         self.engine.start()
         self._parts = [
@@ -178,7 +181,7 @@ class SandboxedService:
 
     def deploy_descriptor(self, descriptor: Document) -> str:
         """Store a descriptor and queue its deployment. Returns the deployment's id. Raises BadRequest."""
-        stored = self.service.create_descriptor(self.namespace, json.dumps(descriptor).encode())
+        stored = self.service.descriptors.create(self.namespace, json.dumps(descriptor).encode())
         return self.service.deploy(self.namespace, stored.id).id
 
     def undeploy(self, id: str) -> None:

@@ -11,11 +11,13 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kinds import CONTROLLER, POD, Kind
+from deployer.core.contract.validation import KINDS, DescriptorDryRun, Findings
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -53,17 +55,7 @@ _ID = "00000000-0000-4000-8000-000000000000"
 """In the place of a deployment's id, which there is none of."""
 
 
-@dataclass(slots=True)
-class Findings:
-    """What came of it. `not_checked` is by kind of object: why."""
-
-    problems: list[Problem] = field(default_factory=list)
-    checked: list[str] = field(default_factory=list)
-    not_checked: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-
-class DryRun:
+class DryRun(DescriptorDryRun):
     """Has nothing of the client but `try_create`, which writes nothing. Thread-safe."""
 
     def __init__(self, client: KubeClient, settings: Settings) -> None:
@@ -82,7 +74,7 @@ class DryRun:
         problem = _unusable(descriptor["podspec"])
         if problem or not self._slots.acquire(blocking=False):
             why = problem or f"{AT_ONCE} descriptors are being checked already; try again"
-            found.not_checked = {kind.kind: why for kind in (CONTROLLER, POD)}
+            found.not_checked = dict.fromkeys(KINDS, why)
             return found
         try:
             self._ask(descriptor, version, found)
@@ -120,15 +112,16 @@ class DryRun:
 
     def _controller(self, descriptor: Mapping[str, Any], version: str) -> Document:
         return manifests.render_controller(
-            descriptor=dict(descriptor),
-            version=version,
-            deployment_id=_ID,
-            deployment_ts="1970-01-01T00:00:00Z",
-            instance=self._settings.instance,
-            replicas=descriptor["replicas"],
-            environment=(),
-            image_pull_policy=self._settings.image_pull_policy,
-            service_links=self._settings.enable_service_links,
+            WorkloadContext(
+                descriptor=dict(descriptor),
+                version=version,
+                deployment=_ID,
+                created="1970-01-01T00:00:00Z",
+                instance=self._settings.instance,
+                replicas=descriptor["replicas"],
+                image_pull_policy=self._settings.image_pull_policy,
+                service_links=self._settings.enable_service_links,
+            )
         )
 
     def _ask(self, descriptor: Mapping[str, Any], version: str, found: Findings) -> None:

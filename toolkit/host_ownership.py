@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from deployer.core.contract.ingress import IngressProvider, RouteContext
-from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS, Kind
+from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.errors import KubeForbidden, KubeNotFound, StepFailed
+from deployer.core.model.kind import Kind
 from deployer.core.model.records import Document
 from deployer.core.settings import www_twin
 
@@ -49,6 +50,16 @@ def require_only(route_object: str, leads_to: Collection[str], expected: Collect
             reason="ObjectChanged",
             hint="find out who edits it, restore it, then deploy again",
         )
+
+
+def www_twin_is_free(context: RouteContext, provider: IngressProvider, log: Callable[[str], None]) -> bool:
+    """May the other `www.` host of the route be redirected? False, with a line in the log, when it is taken."""
+    twin = www_twin(context.route.host)
+    # What could not be checked was said of the host itself already.
+    found = claimants(context.kube, [twin], lambda _: None, provider.contends)[twin]
+    if found:
+        log(f"redirectWww is left out: {' and '.join(found)} has the host {twin}")
+    return not found
 
 
 def claimants(

@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.descriptor import MAX_NAME, health_port, ports
 from deployer.core.errors import StepFailed
 from deployer.core.model.names import service_name, versioned_name
@@ -48,79 +49,36 @@ def check_name(app: str, version: str) -> None:
 # --- objects ------------------------------------------------------------------------------------------------------
 
 
-def render(
-    *,
-    descriptor: Document,
-    version: str,
-    deployment_id: str,
-    deployment_ts: str,
-    instance: str,
-    replicas: int,
-    environment: Sequence[Document],
-    image_pull_policy: str,
-    service_links: bool = True,
-    fencing_token: int,
-) -> Workload:
-    """The objects of one deployment of a normalised descriptor. Shares nothing with its arguments.
-
-    version            as resolved, never `#`
-    deployment_ts      RFC 3339
-    environment        EnvVar dicts of the injectors
-    image_pull_policy  for containers that name none; empty leaves it to Kubernetes
-    service_links      for a podspec that does not say; true leaves it to Kubernetes, whose default it is
-    fencing_token      of the app's lease
-    """
+def render(context: WorkloadContext) -> Workload:
+    """The objects of one deployment. Shares nothing with the context."""
+    descriptor = context.descriptor
     app, namespace = descriptor["appName"], descriptor["namespace"]
-    controller = render_controller(
-        descriptor=descriptor,
-        version=version,
-        deployment_id=deployment_id,
-        deployment_ts=deployment_ts,
-        instance=instance,
-        replicas=replicas,
-        environment=environment,
-        image_pull_policy=image_pull_policy,
-        service_links=service_links,
-    )
-    owner, labels = _owner(descriptor, deployment_id, instance), _version_labels(app, version)
+    controller = render_controller(context)
+    owner, labels = _owner(context), _version_labels(app, context.version)
     exposed = service_ports(descriptor)
     if not exposed:
         return Workload(controller=controller)
     versioned = _object("Service", namespace, labels, {**owner, ANNOTATION_ROLE: ROLE_VERSIONED_SERVICE})
     versioned["spec"] = _service_spec(labels, exposed)
     shared_labels = {"app": app, "name": service_name(app), "persistent": "true"}
-    shared_owner = {**owner, ANNOTATION_ROLE: ROLE_SERVICE, ANNOTATION_FENCING_TOKEN: str(fencing_token)}
+    shared_owner = {**owner, ANNOTATION_ROLE: ROLE_SERVICE, ANNOTATION_FENCING_TOKEN: str(context.fencing_token)}
     service = _object("Service", namespace, shared_labels, shared_owner)
-    service["spec"] = _service_spec({"app": app, "version": version}, exposed)
+    service["spec"] = _service_spec({"app": app, "version": context.version}, exposed)
     return Workload(controller=controller, versioned_service=versioned, service=service)
 
 
-def render_controller(
-    *,
-    descriptor: Document,
-    version: str,
-    deployment_id: str,
-    deployment_ts: str,
-    instance: str,
-    replicas: int,
-    environment: Sequence[Document],
-    image_pull_policy: str,
-    service_links: bool = True,
-) -> Document:
-    """The ReplicationController alone; arguments as for `render`."""
-    labels = _version_labels(descriptor["appName"], version)
-    about = _annotations(descriptor, version, deployment_id, deployment_ts)
-    about |= {**_owner(descriptor, deployment_id, instance), ANNOTATION_ROLE: ROLE_CONTROLLER}
+def render_controller(context: WorkloadContext) -> Document:
+    """The ReplicationController alone."""
+    descriptor = context.descriptor
+    labels = _version_labels(descriptor["appName"], context.version)
+    about = {**_annotations(context), **_owner(context), ANNOTATION_ROLE: ROLE_CONTROLLER}
     controller = _object("ReplicationController", descriptor["namespace"], labels, about)
     # The managed-by label is the objects' own: as part of selector or template it would break the contract's "labels =
     # selector = template labels", by which objects of the original are recognised too.
     controller["spec"] = {
-        "replicas": replicas,
+        "replicas": context.replicas,
         "selector": dict(labels),
-        "template": {
-            "metadata": {"labels": dict(labels)},
-            "spec": _podspec(descriptor, version, environment, image_pull_policy, service_links),
-        },
+        "template": {"metadata": {"labels": dict(labels)}, "spec": _podspec(context)},
     }
     return controller
 
@@ -129,11 +87,11 @@ def _version_labels(app: str, version: str) -> dict[str, str]:
     return {"name": versioned_name(app, version), "app": app, "version": version}
 
 
-def _owner(descriptor: Document, deployment_id: str, instance: str) -> dict[str, str]:
+def _owner(context: WorkloadContext) -> dict[str, str]:
     return {
-        ANNOTATION_INSTANCE: instance,
-        ANNOTATION_APP: descriptor["appName"],
-        ANNOTATION_DEPLOYMENT: deployment_id,
+        ANNOTATION_INSTANCE: context.instance,
+        ANNOTATION_APP: context.descriptor["appName"],
+        ANNOTATION_DEPLOYMENT: context.deployment,
     }
 
 
@@ -150,14 +108,15 @@ def _object(kind: str, namespace: str, labels: Mapping[str, str], annotations: M
     }
 
 
-def _annotations(descriptor: Document, version: str, deployment_id: str, deployment_ts: str) -> dict[str, str]:
+def _annotations(context: WorkloadContext) -> dict[str, str]:
     """What the original wrote on its ReplicationControllers, for tools that read it; only what applies to the app."""
+    descriptor = context.descriptor
     checked = descriptor["useHealthCheck"]
     out = {
-        "deploymentId": deployment_id,
-        "deploymentTs": deployment_ts,
+        "deploymentId": context.deployment,
+        "deploymentTs": context.created,
         "appName": descriptor["appName"],
-        "version": version,
+        "version": context.version,
         "useHealthCheck": "true" if checked else "false",
     }
     if checked:
@@ -182,21 +141,20 @@ def _service_spec(selector: Mapping[str, str], exposed: Sequence[Document]) -> D
 # --- pods ---------------------------------------------------------------------------------------------------------
 
 
-def _podspec(
-    descriptor: Document, version: str, environment: Sequence[Document], image_pull_policy: str, service_links: bool
-) -> Document:
+def _podspec(context: WorkloadContext) -> Document:
     """The descriptor's podspec with environment, pull policy and pull secrets. Init containers get them as well."""
+    descriptor = context.descriptor
     spec: Document = copy.deepcopy(descriptor["podspec"])
-    if not service_links and spec.get("enableServiceLinks") is None:
+    if not context.service_links and spec.get("enableServiceLinks") is None:
         spec["enableServiceLinks"] = False
-    added = _added(descriptor["appName"], version, environment)
+    added = _added(descriptor["appName"], context.version, context.environment)
     for container in _all_containers(spec):
         own = container.get("env") or []
         names = {variable["name"] for variable in own}
         # Ours come first: $(NAME) in a value can only refer to what stands before it.
         container["env"] = [copy.deepcopy(v) for v in added if v["name"] not in names] + own
-        if image_pull_policy and not container.get("imagePullPolicy"):
-            container["imagePullPolicy"] = image_pull_policy
+        if context.image_pull_policy and not container.get("imagePullPolicy"):
+            container["imagePullPolicy"] = context.image_pull_policy
     if descriptor.get("imagePullSecrets"):
         secrets = spec.get("imagePullSecrets") or []
         have = {secret.get("name") for secret in secrets}
@@ -258,6 +216,3 @@ def service_ports(descriptor: Document) -> list[Document]:
         names.add(name)
         out.append({"name": name, "port": number, "targetPort": number, "protocol": protocol})
     return out
-
-
-# --- objects of the original --------------------------------------------------------------------------------------

@@ -6,27 +6,27 @@ import falcon
 
 from deployer.api import http
 from deployer.api.views import DescriptorView
-from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.commands.descriptor_commands import DescriptorCommands
 from deployer.core.model.records import Document, StoredDescriptor
 
 
 class Descriptors(http.Resource):
     """The collection."""
 
-    def __init__(self, service: DeploymentCommands) -> None:
-        self._service = service
+    def __init__(self, commands: DescriptorCommands) -> None:
+        self._descriptors = commands
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """All of a namespace, or of `appname`."""
-        found = self._service.descriptors(http.namespace(req), http.app(req))
+        found = self._descriptors.find(http.namespace(req), http.app(req))
         http.send(resp, [descriptor.public() for descriptor in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Store a new one."""
         namespace, view, body = http.namespace(req), DescriptorView(req), http.body(req)
-        descriptor = self._service.create_descriptor(namespace, body)
+        descriptor = self._descriptors.create(namespace, body)
         resp.set_header("Location", http.location("descriptors", descriptor.id, namespace))
-        validation = self._service.remarked(body, descriptor)
+        validation = self._descriptors.remarked(body, descriptor)
         shown = view.show(descriptor) | ({"validation": validation} if validation else {})
         _show(resp, descriptor, shown, 201)
 
@@ -34,31 +34,31 @@ class Descriptors(http.Resource):
         """Delete those of `appname`, all but the latest unless told."""
         namespace, app = http.namespace(req), http.required_app(req)
         keep_latest = http.flag(req, "keepLatest", default=True)
-        http.send(resp, {"deleted": self._service.delete_descriptors(namespace, app, keep_latest)})
+        http.send(resp, {"deleted": self._descriptors.delete_all(namespace, app, keep_latest)})
 
 
 class Descriptor(http.Resource):
     """One descriptor."""
 
-    def __init__(self, service: DeploymentCommands) -> None:
-        self._service = service
+    def __init__(self, commands: DescriptorCommands) -> None:
+        self._descriptors = commands
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
-        descriptor = self._service.descriptor(http.namespace(req), id)
+        descriptor = self._descriptors.get(http.namespace(req), id)
         _show(resp, descriptor, descriptor.public())
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Replace it, if it still has the revision that `If-Match` names."""
         namespace, revision = http.namespace(req), http.if_match(req)
-        descriptor = self._service.update_descriptor(namespace, id, http.body(req), revision)
+        descriptor = self._descriptors.update(namespace, id, http.body(req), revision)
         resp.status = 204
         http.about(resp, descriptor.app, id)
         http.set_revision(resp, descriptor.revision)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete it, if it still has the revision that `If-Match` names; what was deployed from it stays."""
-        deleted = self._service.delete_descriptor(http.namespace(req), id, if_match=http.if_match(req))
+        deleted = self._descriptors.delete(http.namespace(req), id, if_match=http.if_match(req))
         http.about(resp, deleted.app, id)
         resp.status = 200
 
@@ -66,12 +66,12 @@ class Descriptor(http.Resource):
 class Validation(http.Resource):
     """Checks a descriptor and stores nothing."""
 
-    def __init__(self, service: DeploymentCommands) -> None:
-        self._service = service
+    def __init__(self, commands: DescriptorCommands) -> None:
+        self._descriptors = commands
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 with what would be stored, or 400 with everything that is wrong; `validation` says what was checked."""
-        http.send(resp, self._service.validate(http.stated_namespace(req), http.body(req)))
+        http.send(resp, self._descriptors.validate(http.stated_namespace(req), http.body(req)))
 
 
 def _show(resp: falcon.Response, descriptor: StoredDescriptor, document: Document, status: int = 200) -> None:

@@ -14,7 +14,8 @@ from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, ProbeResponse, RouteContext
 from deployer.core.contract.kube import ClusterEvent, KubeAccess
 from deployer.core.contract.provider import Provider
-from deployer.core.model.plan import Route
+from deployer.core.contract.versions import WorkloadContext
+from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Json, Plan
 
 
@@ -147,6 +148,23 @@ class Strategy(Provider):
     @abstractmethod
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """Steps up to the commit point, phases in order; none of phase RETIRE."""
+
+    def workload(self, context: WorkloadContext) -> Workload | None:
+        """The manifests of the new version; None: the usual ones, those of `render_workload(context)`.
+
+        Asked once, when the deployment is decided. They may have more than the usual ones, and other pods; names,
+        selectors, labels, ports and the annotations `kube-deployer/...` must be there as they are in these. Raise
+        StepFailed when there can be none.
+        """
+        return None
+
+    def drain(self, plan: Plan) -> float:
+        """Seconds for which the version that was replaced serves on after the commit, until it is removed.
+
+        Asked once, when the deployment is decided; `plan.settings.hold` is what the settings say. The core makes it no
+        less than the ingress providers ask for (`plan.settings.minimum_hold`).
+        """
+        return plan.settings.hold
 
     def retire_steps(self, plan: Plan) -> Sequence[Step] | None:
         """Steps that remove the replaced version; None: the usual ones (`steps.retire_steps`)."""

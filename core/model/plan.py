@@ -137,7 +137,7 @@ class Previous:
 class PinnedSettings:
     """The settings that matter to the steps; the defaults are those of `Settings`.
 
-    hold          seconds for which the old version goes on serving after the switch
+    hold          seconds for which the old version goes on serving after the switch, as the strategy has it
     minimum_hold  seconds of that which the ingress providers ask for
     """
 

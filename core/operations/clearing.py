@@ -30,7 +30,8 @@ class Clearing:
         """Remove what is left of a deployment that did not come to be live. Raises OperatorNeeded when something leads
         to it."""
         kube = self._handles.kube(plan.deployment, scope)
-        rest = self._inventory.left(plan)
+        # Not as it was pinned: steps have made more since.
+        rest = self._inventory.left(self._store.get(Plan, plan.deployment) or plan)
         self._require_not_live(rest, plan.namespace, plan.app, plan.deployment, plan.version)
         self._cluster.remove_rest(kube, rest, plan.app, plan.version)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.cluster import Cluster
 from deployer.core.contract.store import Store
+from deployer.core.contract.versions import Versions
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import Redactor
@@ -23,4 +24,5 @@ class Dependencies:
     registry: Registry
     settings: Settings
     cluster: Cluster
+    versions: Versions
     clock: SteadyClock = field(default_factory=SteadyClock)

@@ -36,6 +36,7 @@ from deployer.core.errors import (
     StepFailed,
     StoreError,
     require_answers,
+    unanswered,
 )
 from deployer.core.model.records import (
     App,
@@ -300,6 +301,7 @@ class Executor:
                 store=self._store,
                 registry=self._dependencies.registry,
                 settings=self._dependencies.settings,
+                versions=self._dependencies.versions,
                 kube=self._handles.kube(deployment.id, scope),
                 log=self._handles.log,
                 conceal=lambda values: self._dependencies.redactor.register(deployment.id, values),
@@ -465,11 +467,7 @@ class Executor:
     def _failure(self, error: BaseException) -> Failure:
         """One sentence and a reason, for every way in which a step can fail; without secrets, as it is shown."""
         clean = self._handles.clean
-        if isinstance(error, DeadlineExceeded):
-            try:
-                require_answers(error)
-            except StepFailed as unanswered:
-                error = unanswered
+        error = unanswered(error) or error
         if isinstance(error, StepFailed):
             return Failure(reason=error.reason, message=clean(str(error)), pod=error.pod, hint=clean(error.hint))
         if isinstance(error, KubeError):

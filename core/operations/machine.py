@@ -223,7 +223,7 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
             facts = next(facts for facts in progress.steps or () if facts.id == step)
             known = {"resumed": False, "unrecorded": progress.unrecorded or not facts.only_looks}
             # Recorded together with the start of the next one, or with the commit.
-            fields = {"steps": {**operation.steps, step: DONE}}
+            fields = {"steps": {**operation.steps, step: DONE}, "due": 0.0, "period": 0.0, "least": 0.0}
             fields["memory"] = {k: v for k, v in operation.memory.items() if k not in (AWAITS, LINES)}
         case TurnBack():
             fields, durable = {"state": OperationState.UNDOING, "failure": None, "attempts": 0}, True

@@ -19,7 +19,6 @@ Object = dict[str, Any]
 
 GROUP = "gateway.networking.k8s.io"
 PREVIEW_HEADER = "X-Deployer-Preview"
-MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
 
 ROLE_ROUTE = "route"
 ROLE_WWW = "www-redirect"
@@ -35,8 +34,8 @@ _MOST_HEADERS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """The settings that decide how a route looks.
+class RenderConfig:
+    """The settings that decide how a route is rendered.
 
     gateway          `namespace/name`
     section          the listener for HTTP; empty: all of them
@@ -78,7 +77,7 @@ class Look:
         return self.parents(self.section, self.https_section)
 
 
-def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Problem]:
+def header_problems(headers: Sequence[Mapping[str, Any]], config: RenderConfig) -> list[Problem]:
     """What is wrong with a descriptor's `additionHttpHeaders` for the Gateway API."""
     problems = []
     for number, header in enumerate(headers):
@@ -86,11 +85,11 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
         path = f"additionHttpHeaders[{number}]"
         if not _HEADER_NAME.fullmatch(name):
             problems.append(Problem(f"{path}.Header", "is no name of a header of at most 256 characters"))
-        elif look.revision_header and name.lower() == look.revision_header.lower():
-            problems.append(Problem(f"{path}.Header", f"{look.revision_header} is set by the Deployer itself"))
+        elif config.revision_header and name.lower() == config.revision_header.lower():
+            problems.append(Problem(f"{path}.Header", f"{config.revision_header} is set by the Deployer itself"))
         if not _HEADER_VALUE.fullmatch(value):
             problems.append(Problem(f"{path}.Value", "the Gateway API takes 1 to 4096 characters of printable ASCII"))
-    most = _MOST_HEADERS - bool(look.revision_header)
+    most = _MOST_HEADERS - bool(config.revision_header)
     if len(headers) > most:
         problems.append(Problem("additionHttpHeaders", f"the Gateway API takes at most {most} of them"))
     return problems
@@ -131,15 +130,15 @@ def redirect_name(app: str, role: str) -> str:
 # --- rules --------------------------------------------------------------------------------------------------------
 
 
-def preview_rule(route: Route, look: Look) -> Object:
+def preview_rule(route: Route, config: RenderConfig) -> Object:
     """The new version, for who knows the header."""
     match = {"type": "Exact", "name": PREVIEW_HEADER, "value": token(route)}
-    return _rule(route, look, [route.backend], [match])
+    return _rule(route, config, [route.backend], [match])
 
 
-def public_rule(route: Route, look: Look, backends: Sequence[Backend]) -> Object:
+def public_rule(route: Route, config: RenderConfig, backends: Sequence[Backend]) -> Object:
     """Everything else. The headers are the route's, as is the revision."""
-    return _rule(route, look, backends)
+    return _rule(route, config, backends)
 
 
 def split_mark(route: Route, new: Share) -> str:
@@ -147,20 +146,22 @@ def split_mark(route: Route, new: Share) -> str:
     return f"{route.deployment}/{new.weight}"
 
 
-def split_rule(public: Object, look: Look, weights: Mapping[str, int], fresh: Backend, revision: str) -> Object:
+def split_rule(
+    public: Object, config: RenderConfig, weights: Mapping[str, int], fresh: Backend, revision: str
+) -> Object:
     """The rule of the public with other weights, `fresh` among them, and another revision; all else stays."""
     kept = [backend for backend in backends_of(public) if backend.service != fresh.service]
     backends = [Backend(b.service, b.port, weights.get(b.service, 0)) for b in kept]
     backends.append(Backend(fresh.service, fresh.port, weights.get(fresh.service, 0)))
     filters = copy.deepcopy(public.get("filters") or [])
     for header in (h for f in filters for h in (f.get("responseHeaderModifier") or {}).get("set") or ()):
-        if header.get("name") == look.revision_header:
+        if header.get("name") == config.revision_header:
             header["value"] = revision
     made = {**public, "backendRefs": [_reference(backend) for backend in backends]}
     return {**made, "filters": filters} if filters else made
 
 
-def match(route: Route, look: Look, wanted: RequestMatch) -> Object:
+def match(route: Route, config: RenderConfig, wanted: RequestMatch) -> Object:
     """The new version for requests with a header, or a cookie. More header matches win over fewer, whatever the route.
 
     A cookie takes a regular expression, which most implementations have; one that has none does not accept the route.
@@ -169,18 +170,18 @@ def match(route: Route, look: Look, wanted: RequestMatch) -> Object:
     if wanted.cookie:
         # Whole, as some implementations look for a part and others compare the whole value.
         header = {"type": "RegularExpression", "name": "Cookie", "value": rf"^(.*; ?)?{wanted.cookie}=always(;.*)?$"}
-    rule = _rule(route, look, [route.backend], [header])
-    made = edit(None, route, hosts=[route.host], parents=look.serving, rules=[rule])
-    made["metadata"] = {"name": match_name(route), "namespace": route.namespace, "labels": dict(MANAGED_BY)}
+    rule = _rule(route, config, [route.backend], [header])
+    made = edit(None, route, hosts=[route.host], parents=config.serving, rules=[rule])
+    made["metadata"] = {"name": match_name(route), "namespace": route.namespace}
     return made
 
 
-def _rule(route: Route, look: Look, backends: Sequence[Backend], headers: Sequence[Object] = ()) -> Object:
+def _rule(route: Route, config: RenderConfig, backends: Sequence[Backend], headers: Sequence[Object] = ()) -> Object:
     match: Object = {"path": dict(_EVERYTHING)}
     if headers:
         match["headers"] = list(headers)
     rule: Object = {"matches": [match], "backendRefs": [_reference(backend) for backend in backends]}
-    if added := _headers(route, look):
+    if added := _headers(route, config):
         rule["filters"] = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": added}}]
     return rule
 
@@ -188,15 +189,15 @@ def _rule(route: Route, look: Look, backends: Sequence[Backend], headers: Sequen
 _EVERYTHING = {"type": "PathPrefix", "value": "/"}
 
 
-def _headers(route: Route, look: Look) -> list[Object]:
+def _headers(route: Route, config: RenderConfig) -> list[Object]:
     headers = [{"Header": name, "Value": value} for name, value in route.headers]
-    if header_problems(headers, look):
+    if header_problems(headers, config):
         raise ValueError(f"the headers of {route.app} cannot be rendered for the Gateway API")
     found = [{"name": header["Header"], "value": header["Value"]} for header in headers]
-    if look.revision_header and route.deployment:
+    if config.revision_header and route.deployment:
         if not _HEADER_VALUE.fullmatch(route.deployment):
             raise ValueError(f"the deployment id of {route.app} cannot be rendered for the Gateway API")
-        found.append({"name": look.revision_header, "value": route.deployment})
+        found.append({"name": config.revision_header, "value": route.deployment})
     return found
 
 
@@ -240,25 +241,25 @@ def strange(found: Object) -> str:
     return ""
 
 
-def only_version_changes(found: Object, route: Route, look: Look) -> bool:
+def only_version_changes(found: Object, route: Route, config: RenderConfig) -> bool:
     """Would the public see nothing of a route but another version: same host, listeners, port and headers?"""
     now, spec = public_rule_of(found), found.get("spec") or {}
-    if now is None or strange(found) or spec.get("parentRefs") != look.serving:
+    if now is None or strange(found) or spec.get("parentRefs") != config.serving:
         return False
 
     def content(rule: Object) -> Object:
         ports = {backend.port for backend in backends_of(rule) if backend.weight}
-        return {**rule, "backendRefs": sorted(ports), "filters": _without_revision(rule, look)}
+        return {**rule, "backendRefs": sorted(ports), "filters": _without_revision(rule, config)}
 
-    new = public_rule(route, look, [route.backend])
+    new = public_rule(route, config, [route.backend])
     return spec.get("hostnames") == [route.host] and content(now) == content(new)
 
 
-def _without_revision(rule: Object, look: Look) -> list[Object]:
+def _without_revision(rule: Object, config: RenderConfig) -> list[Object]:
     """The filters of a rule, with something else in the place of the revision's value."""
     filters = copy.deepcopy(rule.get("filters") or [])
     for header in (h for f in filters for h in (f.get("responseHeaderModifier") or {}).get("set") or ()):
-        if header.get("name") == look.revision_header:
+        if header.get("name") == config.revision_header:
             header["value"] = ""
     return filters
 
@@ -286,22 +287,26 @@ def joined(found: Object | None, wanted: list[Object]) -> list[Object]:
     return [*had, *(parent for parent in wanted if parent not in had)]
 
 
-def preview(route: Route, look: Look) -> Object:
+def preview(route: Route, config: RenderConfig) -> Object:
     """The new version under the preview's host."""
     made = edit(
-        None, route, hosts=[route.preview.host], parents=look.everywhere, rules=[_rule(route, look, [route.backend])]
+        None,
+        route,
+        hosts=[route.preview.host],
+        parents=config.everywhere,
+        rules=[_rule(route, config, [route.backend])],
     )
-    made["metadata"] = {"name": preview_name(route), "namespace": route.namespace, "labels": dict(MANAGED_BY)}
+    made["metadata"] = {"name": preview_name(route), "namespace": route.namespace}
     return made
 
 
-def redirect(found: Object | None, route: Route, look: Look, role: str) -> Object:
+def redirect(found: Object | None, route: Route, config: RenderConfig, role: str) -> Object:
     """One of the two redirects: of the `www.` twin, or of HTTP to HTTPS."""
     www = role == ROLE_WWW
     target: Object = {"statusCode": 301}
     if www:
         target["hostname"] = route.host
-    if look.redirects:
+    if config.redirects:
         target["scheme"] = "https"
     rule = {
         "matches": [{"path": dict(_EVERYTHING)}],
@@ -311,7 +316,7 @@ def redirect(found: Object | None, route: Route, look: Look, role: str) -> Objec
         found,
         route,
         hosts=[www_twin(route.host) if www else route.host],
-        parents=look.everywhere if www else look.parents(look.section),
+        parents=config.everywhere if www else config.parents(config.section),
         rules=[rule],
     )
     made["metadata"]["name"] = redirect_name(route.app, role)

@@ -37,7 +37,6 @@ _HOLD_HOSTS = ".hold.invalid"
 HELPER_ROLES = frozenset({ROLE_WARM_UP, ROLE_HOLD, ROLE_CANARY})
 
 INSTANCE = "kube-deployer/instance"
-MANAGED_BY = {"app.kubernetes.io/managed-by": "deployer"}
 
 # What a cookie of sticky sessions is called and how long it lasts, in seconds.
 _COOKIE = "deployer-affinity"
@@ -69,8 +68,8 @@ _LONGEST_HEADER = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """The settings that decide how a route looks. `allowed_headers` None: any; `revision_header` empty: none;
+class RenderConfig:
+    """The settings that decide how a route is rendered. `allowed_headers` None: any; `revision_header` empty: none;
     `gzip`: the controller's own setting `use-gzip` is on."""
 
     ingress_class: str = "nginx"
@@ -87,7 +86,7 @@ class Look:
         return next((listed for listed in self.allowed_headers if listed.lower() == header.lower()), "")
 
 
-def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Problem]:
+def header_problems(headers: Sequence[Mapping[str, Any]], config: RenderConfig) -> list[Problem]:
     """What is wrong with a descriptor's `additionHttpHeaders` for this controller."""
     problems = []
     for number, header in enumerate(headers):
@@ -95,10 +94,10 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
         path = f"additionHttpHeaders[{number}]"
         if not _HEADER_NAME.fullmatch(name):
             problems.append(Problem(f"{path}.Header", "ingress-nginx takes A-Z, a-z, 0-9, '-' and '_' only"))
-        elif look.revision_header and name.lower() == look.revision_header.lower():
-            problems.append(Problem(f"{path}.Header", f"{look.revision_header} is set by the Deployer itself"))
-        elif not look.spelled(name):
-            known = ", ".join(sorted(look.allowed_headers or ())) or "none"
+        elif config.revision_header and name.lower() == config.revision_header.lower():
+            problems.append(Problem(f"{path}.Header", f"{config.revision_header} is set by the Deployer itself"))
+        elif not config.spelled(name):
+            known = ", ".join(sorted(config.allowed_headers or ())) or "none"
             problems.append(
                 Problem(f"{path}.Header", f"the ingress controller does not allow {name}; allowed: {known}")
             )
@@ -114,27 +113,29 @@ def header_problems(headers: Sequence[Mapping[str, Any]], look: Look) -> list[Pr
     return problems
 
 
-def headers_of(route: Route, look: Look, *, revision: bool) -> dict[str, str]:
+def headers_of(route: Route, config: RenderConfig, *, revision: bool) -> dict[str, str]:
     """The response headers of a route, with the one that names the deployment if there is to be a `revision`.
 
     Raises ValueError for what `header_problems` would have refused.
     """
-    headers = {look.spelled(name): value for name, value in route.headers}
-    ours = {look.revision_header: route.deployment} if revision and look.revision_header and route.deployment else {}
-    if header_problems([{"Header": name, "Value": value} for name, value in route.headers], look):
+    headers = {config.spelled(name): value for name, value in route.headers}
+    ours = (
+        {config.revision_header: route.deployment} if revision and config.revision_header and route.deployment else {}
+    )
+    if header_problems([{"Header": name, "Value": value} for name, value in route.headers], config):
         raise ValueError(f"the headers of {route.app} cannot be rendered for ingress-nginx")
     if ours and not _HEADER_VALUE.fullmatch(route.deployment):
         raise ValueError(f"the deployment id of {route.app} cannot be rendered for ingress-nginx")
     return headers | ours
 
 
-def headers_config_map(route: Route, look: Look, *, stable: bool = False) -> Object | None:
+def headers_config_map(route: Route, config: RenderConfig, *, stable: bool = False) -> Object | None:
     """The ConfigMap that `custom-headers` refers to, None when there is no header.
 
     The controller notices no edit of it, so the name is a hash of the contents and of the deployment; `stable`: only of
     the contents, which do not name the deployment then, for the Ingress of a stable route, which is to stay as it is.
     """
-    data = headers_of(route, look, revision=not stable)
+    data = headers_of(route, config, revision=not stable)
     if not data:
         return None
     content = json.dumps(["" if stable else route.deployment, sorted(data.items())]).encode()
@@ -142,7 +143,7 @@ def headers_config_map(route: Route, look: Look, *, stable: bool = False) -> Obj
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": route.namespace, "labels": dict(MANAGED_BY)},
+        "metadata": {"name": name, "namespace": route.namespace},
         "data": data,
         "immutable": True,
     }
@@ -153,7 +154,7 @@ def target(route: Route) -> Backend:
     return Backend(route.app, route.backend.port) if route.stable else route.backend
 
 
-def warm_up(route: Route, look: Look) -> Object:
+def warm_up(route: Route, config: RenderConfig) -> Object:
     """An Ingress on a private host, and on the preview's, that makes the new version known to the controller."""
     rules = [(private_host(route, ROLE_WARM_UP), route.backend)]
     if route.stable:
@@ -166,9 +167,9 @@ def warm_up(route: Route, look: Look) -> Object:
         for name, value in options.as_annotations(route.options).items()
         if name.startswith(("backend-", "proxy-"))
     }
-    if config_map := headers_config_map(route, look):
+    if config_map := headers_config_map(route, config):
         annotations[CUSTOM_HEADERS] = f"{route.namespace}/{config_map['metadata']['name']}"
-    made = _helper(route, look, ROLE_WARM_UP, annotations, rules)
+    made = _helper(route, config, ROLE_WARM_UP, annotations, rules)
     if route.preview.host and route.preview.tls_secret:
         made["spec"]["tls"] = [{"hosts": [route.preview.host], "secretName": route.preview.tls_secret}]
     return made
@@ -185,7 +186,7 @@ def _token(route: Route) -> str:
 
 
 def _helper(
-    route: Route, look: Look, role: str, annotations: dict[str, str], rules: Sequence[tuple[str, Backend]]
+    route: Route, config: RenderConfig, role: str, annotations: dict[str, str], rules: Sequence[tuple[str, Backend]]
 ) -> Object:
     """A dot in the name keeps it apart from every app's own Ingress."""
     return {
@@ -194,10 +195,9 @@ def _helper(
         "metadata": {
             "name": f"{route.app}.{role.removeprefix('versioned-')}.{_token(route)[:10]}",
             "namespace": route.namespace,
-            "labels": dict(MANAGED_BY),
             "annotations": annotations,
         },
-        "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(host, backend) for host, backend in rules]},
+        "spec": {"ingressClassName": config.ingress_class, "rules": [_rule(host, backend) for host, backend in rules]},
     }
 
 
@@ -207,7 +207,7 @@ def canary_name(app: str) -> str:
     return f"{app}.canary"
 
 
-def canary(route: Route, look: Look, share: Share) -> Object:
+def canary(route: Route, config: RenderConfig, share: Share) -> Object:
     """The Ingress that leads part of the host's requests to the new version, beside the app's own."""
     annotations = {PREFIX + "canary": "true", PREFIX + "canary-weight": str(share.weight)}
     if share.match and share.match.header:
@@ -223,10 +223,9 @@ def canary(route: Route, look: Look, share: Share) -> Object:
         "metadata": {
             "name": canary_name(route.app),
             "namespace": route.namespace,
-            "labels": dict(MANAGED_BY),
             "annotations": annotations,
         },
-        "spec": {"ingressClassName": look.ingress_class, "rules": [_rule(route.host, route.backend)]},
+        "spec": {"ingressClassName": config.ingress_class, "rules": [_rule(route.host, route.backend)]},
     }
 
 
@@ -248,7 +247,7 @@ def canary_weight(found: Object) -> int:
     return min(100, max(weight, 1 if matches else 0))
 
 
-def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) -> Object:
+def main(found: Object | None, route: Route, config: RenderConfig, *, redirect_www: bool) -> Object:
     """The app's Ingress: what is there (or nothing), with our fields as the route wants them and all others kept."""
     wanted = found or {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": route.app}}
     metadata = wanted["metadata"]
@@ -258,9 +257,9 @@ def main(found: Object | None, route: Route, look: Look, *, redirect_www: bool) 
     if INSTANCE not in before:
         ours |= ORIGINAL_ANNOTATIONS  # taken over in this edit; whoever adds one later has a reason
     kept = {key: value for key, value in before.items() if key not in ours}
-    metadata["annotations"] = kept | _annotations(route, look, redirect_www)
+    metadata["annotations"] = kept | _annotations(route, config, redirect_www)
     spec = wanted.setdefault("spec", {})
-    spec["ingressClassName"] = look.ingress_class
+    spec["ingressClassName"] = config.ingress_class
     hosts = [route.host, swap_host(route)] if route.displaces else [route.host]
     spec["rules"] = [_rule(host, target(route)) for host in hosts] + _holds(spec, route)
     spec.pop("tls", None)
@@ -371,7 +370,7 @@ def all_backends_of(ingress: Object) -> tuple[Backend, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _annotations(route: Route, look: Look, redirect_www: bool) -> dict[str, str]:
+def _annotations(route: Route, config: RenderConfig, redirect_www: bool) -> dict[str, str]:
     out = {}
     if redirect_www:
         out["from-to-www-redirect"] = "true"
@@ -383,8 +382,8 @@ def _annotations(route: Route, look: Look, redirect_www: bool) -> dict[str, str]
             "session-cookie-max-age": _COOKIE_AGE,
         }
     if route.tls_secret:
-        out["ssl-redirect"] = "true" if look.ssl_redirect else "false"
-    if config_map := headers_config_map(route, look, stable=route.stable):
+        out["ssl-redirect"] = "true" if config.ssl_redirect else "false"
+    if config_map := headers_config_map(route, config, stable=route.stable):
         out["custom-headers"] = f"{route.namespace}/{config_map['metadata']['name']}"
     asked = options.as_annotations(route.options)
     note = {OPTIONS_NOTE: ",".join(asked)} if asked else {}

@@ -19,6 +19,9 @@ from deployer.sdk.strategy import (
     Strategy,
     SwitchRoute,
     VerifyHealth,
+    Workload,
+    WorkloadContext,
+    render_workload,
     retire_steps,
     undeploy_steps,
 )
@@ -32,6 +35,14 @@ class BlueGreen(Strategy):
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """Nothing of the old version is touched before the new one has its traffic."""
         return deploy_steps(plan)
+
+    def workload(self, context: WorkloadContext) -> Workload:
+        """The usual one."""
+        return render_workload(context)
+
+    def drain(self, plan: Plan) -> float:
+        """As the settings say: the old version ends the requests that it has."""
+        return plan.settings.hold
 
     def retire_steps(self, plan: Plan) -> Sequence[Step]:
         """The usual removal."""

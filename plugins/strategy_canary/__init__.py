@@ -28,6 +28,9 @@ from deployer.sdk.strategy import (
     Strategy,
     SwitchRoute,
     VerifyHealth,
+    Workload,
+    WorkloadContext,
+    render_workload,
 )
 
 
@@ -76,6 +79,14 @@ class Canary(Strategy):
         parts.append(steps.ScaleUp("scale-full", plan.replicas, to_start))
         start = steps.StartSmall(chosen.replicas(plan.replicas, 0))
         return [start, *_proven(plan), *_exposed(plan, parts), MoveService()]
+
+    def workload(self, context: WorkloadContext) -> Workload:
+        """The usual one; it starts with fewer pods than it says."""
+        return render_workload(context)
+
+    def drain(self, plan: Plan) -> float:
+        """As the settings say: the old version ends the requests that it has."""
+        return plan.settings.hold
 
 
 def _proven(plan: Plan) -> list[Step]:

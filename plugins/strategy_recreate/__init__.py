@@ -19,6 +19,9 @@ from deployer.sdk.strategy import (
     Step,
     Strategy,
     VerifyHealth,
+    Workload,
+    WorkloadContext,
+    render_workload,
     retire_steps,
     undeploy_steps,
 )
@@ -45,6 +48,14 @@ class Recreate(Strategy):
             steps.append(ConfirmRoute())
         steps.append(Move())
         return steps
+
+    def workload(self, context: WorkloadContext) -> Workload:
+        """The usual one."""
+        return render_workload(context)
+
+    def drain(self, plan: Plan) -> float:
+        """The old version has no pods that could end any requests: only data planes may need some time."""
+        return plan.settings.minimum_hold
 
     def retire_steps(self, plan: Plan) -> Sequence[Step]:
         """The usual removal: of the old version there are only objects left."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deployer.plugins.strategy_recreate import versions
 from deployer.sdk.errors import DeadlineExceeded, OperatorNeeded, StepFailed
-from deployer.sdk.kube import CONTROLLER, POD, SERVICE, KubeAccess
+from deployer.sdk.kube import CONTROLLER, POD, SERVICE, KubeAccess, deployment_of
 from deployer.sdk.plugin import Document
 from deployer.sdk.strategy import (
     DisplaceRoute,
@@ -154,7 +154,7 @@ def _stop(work: Work, controller: Document) -> None:
         CONTROLLER,
         name_of(controller),
         change,
-        deployment=versions.deployment_of(controller),
+        deployment=deployment_of(controller),
         original_ok=True,
     )
 

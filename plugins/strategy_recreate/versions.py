@@ -59,11 +59,6 @@ def version_of(found: Document) -> str:
     return labels_of(found)["version"]
 
 
-def deployment_of(controller: Document) -> str:
-    """The id of the deployment that made it; empty when that is not known, as of the original's."""
-    return str((controller["metadata"].get("annotations") or {}).get("kube-deployer/deployment", ""))
-
-
 def wants_none(controller: Document) -> bool:
     """Was it scaled to 0, by us or by somebody else?"""
     return not controller["spec"].get("replicas", 1)

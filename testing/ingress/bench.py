@@ -155,6 +155,11 @@ class Bench:
         patch = {"spec": {"selector": {"app": APP, "version": version}}}
         self.client.patch(SERVICE, app, patch, self.namespace, scope=scope)
 
+    def crash_points(self, writes: int) -> list[int]:
+        """Before which of so many writes a crash is tried, evenly spread."""
+        tried = min(self.crashes or writes, writes)
+        return [(2 * number + 1) * writes // (2 * tried) for number in range(tried)]
+
     def reset(self) -> None:
         """No route of the app is left, whatever a check did to it. What comes next has a newer epoch."""
         self.fencing_token = next(_fencing_tokens)

@@ -33,6 +33,7 @@ from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry, Registry
 from deployer.core.settings import Settings
 from deployer.store.sqlite import SqliteStore
+from deployer.toolkit.remarks import remarks
 
 NS = "shop-ns"
 
@@ -117,7 +118,7 @@ class Served:
 
     def deployment(self, app: str = "shop", version: str = "1") -> Deployment:
         """A deployment that was just accepted, with the one line that this writes."""
-        stored = self.service.create_descriptor(NS, json.dumps(document(app, version)).encode())
+        stored = self.service.descriptors.create(NS, json.dumps(document(app, version)).encode())
         return self.service.deploy(NS, stored.id)
 
     def end(self, id: str, status: Status = Status.DEPLOYED) -> Deployment:
@@ -192,7 +193,7 @@ def served(  # noqa: PLR0917 - pytest fills them in by name
     before = set(threading.enumerate())
     store = SqliteStore(tmp_path / "deployer.db")
     deployment_log = DeploymentLog(store)
-    service = DeploymentCommands(store, deployment_log, registry, settings)
+    service = DeploymentCommands(store, deployment_log, registry, settings, remarks=remarks)
     origins = settings.allowed_origins
     hosts = AllowedHosts.of(settings)
     audit = Audit()

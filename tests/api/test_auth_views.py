@@ -104,7 +104,7 @@ def test_whose_a_host_is_is_told_to_those_who_find_it_among_what_they_may_list(
 
 
 def stored(served: Served) -> StoredDescriptor:
-    return served.service.create_descriptor(NS, json.dumps(SECRET).encode())
+    return served.service.descriptors.create(NS, json.dumps(SECRET).encode())
 
 
 def live(served: Served) -> Deployment:
@@ -217,7 +217,7 @@ def test_nothing_is_done_when_nobody_can_say_what_may_be_read(
 @pytest.mark.parametrize("rights", RIGHTS)
 def test_the_answers_are_those_of_the_openapi_document(served: Served, rbac: Rbac, rights: str) -> None:
     rbac.rights = RIGHTS[rights]
-    built = json.loads(json.dumps(openapi.build(served.service.rules, secured=True)))
+    built = json.loads(json.dumps(openapi.build(served.service.descriptors.rules, secured=True)))
     for path, method, status, answer in (
         ("/descriptors", "post", "201", served.call("POST", f"/descriptors?{Q}", SECRET, TOKEN)),
         ("/deployments", "post", "202", ACTS["deploy"](served)),
@@ -239,6 +239,6 @@ def test_the_answers_are_those_of_the_openapi_document(served: Served, rbac: Rba
 
 
 def test_without_authentication_there_is_nothing_to_hide(served: Served) -> None:
-    built = openapi.build(served.service.rules, secured=False)
+    built = openapi.build(served.service.descriptors.rules, secured=False)
     responses = built["paths"]["/deployments"]["post"]["responses"]
     assert responses["202"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Deployment"}

@@ -160,12 +160,12 @@ def test_no_address_and_no_header_is_a_500(served: Any, place: bytes) -> None:
 # --- exhaustion ---------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-    import resource, sys
+    import resource, sys, types
     from deployer.api.app import create_app
     from deployer.api.server import Server
     from deployer.api.stream.server import LogStream
     logs = LogStream(None)
-    server = Server(create_app(None, list, list), logs, "127.0.0.1", 0)
+    server = Server(create_app(types.SimpleNamespace(descriptors=None), list, list), logs, "127.0.0.1", 0)
     server.start()
     print(server.port, flush=True)
     sys.stdin.read()
@@ -243,7 +243,7 @@ WATCHED = """
     store = SqliteStore(Path(sys.argv[1]))
     logbook = DeploymentLog(store)
     service = DeploymentCommands(store, logbook, load_plugins(settings), settings)
-    id = service.deploy("shop-ns", service.create_descriptor("shop-ns", sys.argv[2].encode()).id).id
+    id = service.deploy("shop-ns", service.descriptors.create("shop-ns", sys.argv[2].encode()).id).id
     logs = LogStream(service)
     server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)
     server.start()

@@ -20,7 +20,7 @@ from deployer.api import routes
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import operations, schemas
 from deployer.api.stream import feed
-from deployer.core.commands.deployment_commands import rules
+from deployer.core.commands.descriptor_commands import rules
 from deployer.core.model.records import Deployment, Failure
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Registry

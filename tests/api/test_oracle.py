@@ -68,7 +68,7 @@ def knowing(served: Served) -> Served:
     redactor.set_credentials("settings", named[5:])
     env = [{"name": f"V{number}", "value": value} for number, value in enumerate(named[:3])]
     podspec = {"containers": [{"name": "main", "image": "example/shop:1", "env": env}]}
-    stored = served.service.create_descriptor(NS, json.dumps(document(podspec=podspec)).encode())
+    stored = served.service.descriptors.create(NS, json.dumps(document(podspec=podspec)).encode())
     deployment = served.service.deploy(NS, stored.id)
     injected = [{"name": "I", "value": named[3]}]
     served.store.commit(

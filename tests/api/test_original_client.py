@@ -218,8 +218,8 @@ def bash(script: str, text: str) -> str:
 @pytest.mark.parametrize("status", [Status.DEPLOYED, Status.FAILURE])
 def test_a_script_that_greps_the_status_comes_to_its_end(served: Any, status: Status) -> None:
     """The original's example polls like this, and never ends when another line has the word."""
-    served.service.rules = dataclasses.replace(served.service.rules, health_checkers=["probe"])
-    served.service._chosen = lambda _: []
+    served.service.descriptors.rules = dataclasses.replace(served.service.descriptors.rules, health_checkers=["probe"])
+    served.service.descriptors._chosen = lambda _: []
     _, headers, _ = curl(served, "POST", "/descriptors/?namespace=default", json.dumps(WORDY))
     queued = curl(served, "POST", f"/deployments/?namespace=default&descriptorId={headers['location'].split('/')[2]}")
     id = json.loads(queued[2])["id"]
@@ -291,8 +291,10 @@ def test_an_answer_without_a_body_has_no_content_type(served: Any) -> None:
 
 
 def test_a_health_checker_is_known_in_any_case(served: Any) -> None:
-    served.service.rules = dataclasses.replace(served.service.rules, health_checkers=["probe", "simple"])
-    served.service._chosen = lambda _: []
+    served.service.descriptors.rules = dataclasses.replace(
+        served.service.descriptors.rules, health_checkers=["probe", "simple"]
+    )
+    served.service.descriptors._chosen = lambda _: []
     health = {"useHealthCheck": True, "healthCheckPort": 1, "healthCheckPath": "x", "healthCheckType": "Simple"}
     _, _, body = curl(served, "POST", "/descriptors/?namespace=default", json.dumps(json.loads(DESCRIPTOR) | health))
     assert json.loads(body)["healthCheckType"] == "simple"

@@ -88,7 +88,7 @@ def test_nothing_comes_from_elsewhere_and_nothing_else_may_run(served: Any, html
 
 def test_what_plugins_write_is_text_there(served: Any) -> None:
     """Names and descriptions come from schemas of plugins too."""
-    document = openapi.build(served.service.rules, secured=True)
+    document = openapi.build(served.service.descriptors.rules, secured=True)
     document["components"]["schemas"]["Descriptor"]["properties"]["appName"]["description"] = (
         "<script>alert(1)</script>"
     )

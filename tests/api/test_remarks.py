@@ -13,11 +13,12 @@ from deployer.api.app import create_app
 from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
+from deployer.toolkit.remarks import remarks
 
 
 def test_compression_that_the_ingress_cannot_do(served: Any, make_document: Any) -> None:
     settings = Settings(own_namespace="deployer", ingress="nginx")
-    service = DeploymentCommands(served.store, served.deployment_log, load_plugins(settings), settings)
+    service = DeploymentCommands(served.store, served.deployment_log, load_plugins(settings), settings, remarks=remarks)
     client = testing.TestClient(create_app(service, list, list), headers={"Host": "localhost"})
     ports = {"containers": [{"name": "main", "image": "x", "ports": [{"containerPort": 8080}]}]}
     wanted = make_document(frontend="shop.example.com", podspec=ports, useCompression=True)
@@ -65,7 +66,7 @@ def test_a_provider_that_cannot_remark_keeps_nothing_from_being_stored(
     def fail(_descriptor: Any) -> Any:
         raise RuntimeError("not today")
 
-    strategy = served.service._registry.strategy("blue-green")
+    strategy = served.service.descriptors._registry.strategy("blue-green")
     monkeypatch.setattr(strategy, "remarks", fail)
     answer = served.call("POST", "/descriptors/?namespace=shop-ns", make_document())
     assert (answer.status, "validation" in answer.json) == (201, False)

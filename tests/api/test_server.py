@@ -133,13 +133,13 @@ def test_a_port_that_is_taken_is_one_sentence(served: Any) -> None:
 def test_without_file_descriptors_the_port_recovers() -> None:
     """In a process of its own, which has 100 of them."""
     script = """
-        import resource, sys
+        import resource, sys, types
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
         from deployer.api.app import create_app
         from deployer.api.server import Server
         from deployer.api.stream.server import LogStream
         logs = LogStream(None)
-        server = Server(create_app(None, list, list), logs, "127.0.0.1", 0)
+        server = Server(create_app(types.SimpleNamespace(descriptors=None), list, list), logs, "127.0.0.1", 0)
         server._connections = 1000  # so that they do run out
         server.start()
         print(server.port, flush=True)

@@ -315,7 +315,7 @@ class Stage:
 
     def deploy(self, app: str, podspec: Document, **fields: Any) -> Deployment:
         document = {**describe(self.world.namespace, app), "podspec": podspec, **fields}
-        stored = self.world.service.create_descriptor(self.world.namespace, json.dumps(document).encode())
+        stored = self.world.service.descriptors.create(self.world.namespace, json.dumps(document).encode())
         return self.world.service.deploy(self.world.namespace, stored.id)
 
     def ended(self, deployment: Deployment, *statuses: Status) -> Deployment:
@@ -499,7 +499,7 @@ REFUSED: list[tuple[Document, dict[str, str]]] = [
 def test_what_no_cluster_takes_is_refused_when_it_is_sent(world: RealWorld, podspec: Document, wrong: Any) -> None:
     body = json.dumps({**describe(world.namespace, "refused"), "podspec": podspec}).encode()
     with pytest.raises(Invalid) as caught:
-        world.service.create_descriptor(world.namespace, body)
+        world.service.descriptors.create(world.namespace, body)
     found = {problem.path: problem.message for problem in caught.value.problems}
     for path, words in wrong.items():
         assert words in found.get(f"podspec.containers[0].{path}", "nothing is said of it"), found
@@ -520,7 +520,7 @@ def test_what_no_cluster_takes_is_refused_when_it_is_sent(world: RealWorld, pods
 def test_so_is_what_concerns_the_pod(world: RealWorld, pod: Document, paths: set[str]) -> None:
     body = json.dumps({**describe(world.namespace, "refused"), "podspec": spec(**pod)}).encode()
     with pytest.raises(Invalid) as caught:
-        world.service.create_descriptor(world.namespace, body)
+        world.service.descriptors.create(world.namespace, body)
     found = {problem.path.removeprefix("podspec.") for problem in caught.value.problems}
     assert paths <= found, caught.value.problems
 

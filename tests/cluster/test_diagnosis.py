@@ -464,7 +464,7 @@ class Stage:
         """In the app's namespace."""
         body = describe(self.places[app], app, **fields)
         service = self.world.service
-        descriptor = service.create_descriptor(self.places[app], json.dumps(body).encode())
+        descriptor = service.descriptors.create(self.places[app], json.dumps(body).encode())
         return service.deploy(self.places[app], descriptor.id)
 
     def ended(self, deployment: Deployment, status: Status) -> Deployment:

@@ -22,6 +22,7 @@ from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.toolkit import dry_run
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.remarks import remarks
 from support.rights import Account
 from support.world import HEALTHY, describe
 
@@ -168,7 +169,7 @@ def test_a_service_account_or_a_namespace_that_is_not_there(world: RealWorld) ->
     assert 'serviceaccount "nobody" not found' in problems["podspec"]
     namespace = f"{world.namespace}-not"
     with pytest.raises(Invalid, match=r"^namespace: does not exist in the cluster; create it before"):
-        world.service.validate(namespace, json.dumps(descriptor(namespace)).encode())
+        world.service.descriptors.validate(namespace, json.dumps(descriptor(namespace)).encode())
 
 
 def test_warnings_are_shown(world: RealWorld) -> None:
@@ -236,7 +237,9 @@ def test_a_right_that_is_missing_is_no_error(world: RealWorld, account: Account,
     settings = dataclasses.replace(world.settings, **account.settings())
     client = connect(settings)
     dry_run = DryRun(client, settings)
-    service = DeploymentCommands(world.store, world.deployment_log, world.registry, settings, dry_run=dry_run)
+    service = DeploymentCommands(
+        world.store, world.deployment_log, world.registry, settings, dry_run=dry_run, remarks=remarks
+    )
     document = descriptor(world.namespace)
     try:
         found = validate(world, document, service)
@@ -282,7 +285,7 @@ def test_unknown_fields_are_dropped_where_the_settings_say_so(tmp_path: Path, na
         document = describe(namespace, image=IMAGE, pull="IfNotPresent")
         document["podspec"]["colour"] = "blue"
         document["podspec"]["containers"][0].update({f"unknown{n}": n for n in range(150)})
-        stored = world.service.create_descriptor(namespace, json.dumps(document).encode())
+        stored = world.service.descriptors.create(namespace, json.dumps(document).encode())
         made = world.ended(world.service.deploy(namespace, stored.id), Status.DEPLOYED)
         for name in ("podspec.colour", "podspec.containers[0].unknown0", "podspec.containers[0].unknown149"):
             assert name in world.log(made.id)

@@ -83,29 +83,29 @@ def test_what_a_provider_does_not_list_is_refused_with_field_and_provider(servic
     plain = Plain()
     plain.capabilities = frozenset(set(Capability) - {capability})
     with pytest.raises(Invalid) as refused:
-        service(plain).create_descriptor("ns", body(**fields))
+        service(plain).descriptors.create("ns", body(**fields))
     [problem] = refused.value.problems
     assert problem.path.partition(".")[0] in fields
     said = f"ingress provider plain cannot do this (capability {capability}); leave it out"
     assert problem.message == said
     # As a plain name it counts as well; and without a host nothing of it is asked for.
     plain.capabilities = frozenset({str(capability)})
-    assert service(plain).create_descriptor("ns", body(**fields))
+    assert service(plain).descriptors.create("ns", body(**fields))
     plain.capabilities = frozenset()
-    assert service(plain).create_descriptor("ns", body(**ASKED[capability]))
+    assert service(plain).descriptors.create("ns", body(**ASKED[capability]))
 
 
 def test_what_the_provider_says_itself_is_enough(service) -> None:
     plain = Plain()
     plain.own = [Problem("useCompression", "buy a faster line")]
     with pytest.raises(Invalid) as refused:
-        service(plain).create_descriptor("ns", body(frontend="shop.example.com", useCompression=True))
+        service(plain).descriptors.create("ns", body(frontend="shop.example.com", useCompression=True))
     assert [problem.message for problem in refused.value.problems] == ["buy a faster line"]
 
 
 def test_tls_that_others_do_is_a_remark(service) -> None:
     asked = body(frontend="shop.example.com", tlsSecretName="mine")
-    remarks = service(Plain()).validate("ns", asked)["validation"]["remarks"]
+    remarks = service(Plain()).descriptors.validate("ns", asked)["validation"]["remarks"]
     assert {
         "path": "tlsSecretName",
         "message": "has no effect: ingress provider plain leaves TLS to the data plane",

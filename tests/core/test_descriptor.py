@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployer.core import schema_errors
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.descriptor import (
     SCHEMA,
     Rules,
@@ -770,15 +771,17 @@ def outcome(document: Any, stored: bool, pod_security: str) -> str:
         return "refused"
     assert normalise(out, namespace=out["namespace"], rules=rules, stored=stored) == out
     objects = manifests.render(
-        descriptor=out,
-        version=version_of(out) or "1",
-        deployment_id="d",
-        deployment_ts="t",
-        instance="i",
-        replicas=out["replicas"],
-        environment=[{"name": "a", "value": "x"}],
-        image_pull_policy="Always",
-        fencing_token=1,
+        WorkloadContext(
+            descriptor=out,
+            version=version_of(out) or "1",
+            deployment="d",
+            created="t",
+            instance="i",
+            replicas=out["replicas"],
+            environment=[{"name": "a", "value": "x"}],
+            image_pull_policy="Always",
+            fencing_token=1,
+        )
     )
     json.dumps(dataclasses.asdict(objects), allow_nan=False)
     manifests.check_name(out["appName"], version_of(out) or "1")

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.descriptor import Rules, frontend_port, normalise
 from deployer.core.errors import StepFailed
 from deployer.core.model.names import versioned_name
+from deployer.core.model.plan import Workload
 from deployer.core.settings import Settings
 from deployer.kube import ownership
 from deployer.toolkit import manifests
@@ -75,12 +77,12 @@ def descriptor(document: dict[str, Any]) -> dict[str, Any]:
     return normalise(document, namespace=None, rules=RULES)
 
 
-def render(document: dict[str, Any], **changes: Any) -> manifests.Objects:
+def render(document: dict[str, Any], **changes: Any) -> Workload:
     given: dict[str, Any] = {
         "descriptor": descriptor(document),
         "version": "7",
-        "deployment_id": "6f1c1c0e-0a4b-4a43-9a55-3d6a8a1e6f10",
-        "deployment_ts": "2026-01-02T03:04:05Z",
+        "deployment": "6f1c1c0e-0a4b-4a43-9a55-3d6a8a1e6f10",
+        "created": "2026-01-02T03:04:05Z",
         "instance": "deployer",
         "replicas": 3,
         "environment": [
@@ -91,7 +93,7 @@ def render(document: dict[str, Any], **changes: Any) -> manifests.Objects:
         "image_pull_policy": "Always",
         "fencing_token": 12,
     }
-    return manifests.render(**(given | changes))
+    return manifests.render(WorkloadContext(**(given | changes)))
 
 
 def with_ports(*ports: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from deployer.core.model.records import Document, Status, StoredDescriptor
 from deployer.kube import client as kube_client
 from deployer.toolkit import dry_run
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.remarks import remarks
 from support.world import World, describe
 
 
@@ -30,9 +31,9 @@ def refused(world: World, body: bytes) -> dict[str, str]:
     stored = world.descriptor("other")
     before = world.store.find(StoredDescriptor)
     with pytest.raises(Invalid) as posted:
-        world.service.create_descriptor(world.namespace, body)
+        world.service.descriptors.create(world.namespace, body)
     with pytest.raises(Invalid) as put:
-        world.service.update_descriptor(world.namespace, stored.id, body)
+        world.service.descriptors.update(world.namespace, stored.id, body)
     assert posted.value.problems == put.value.problems
     assert world.store.find(StoredDescriptor) == before
     return {problem.path: problem.message for problem in posted.value.problems}
@@ -61,7 +62,7 @@ def test_what_only_the_api_server_knows_is_refused_with_every_path(world: World)
 
 def test_it_costs_one_question(world: World) -> None:
     before = world.client.requests
-    world.service.create_descriptor(world.namespace, sent(world))
+    world.service.descriptors.create(world.namespace, sent(world))
     assert world.client.requests - before == {"create": 1}
     assert not world.names()
 
@@ -69,7 +70,7 @@ def test_it_costs_one_question(world: World) -> None:
 def test_what_may_be_otherwise_tomorrow_refuses_nothing(world: World) -> None:
     """A namespace that is not there yet."""
     document = describe("tomorrow")
-    assert world.service.create_descriptor("tomorrow", json.dumps(document).encode()).document["appName"] == "shop"
+    assert world.service.descriptors.create("tomorrow", json.dumps(document).encode()).document["appName"] == "shop"
 
 
 def elsewhere(world: World, address: str) -> DeploymentCommands:
@@ -78,19 +79,21 @@ def elsewhere(world: World, address: str) -> DeploymentCommands:
     client = kube_client.connect(settings)
     world._parts.append(client.close)
     dry_run = DryRun(client, settings)
-    return DeploymentCommands(world.store, world.deployment_log, world.registry, settings, dry_run=dry_run)
+    return DeploymentCommands(
+        world.store, world.deployment_log, world.registry, settings, dry_run=dry_run, remarks=remarks
+    )
 
 
 def test_without_an_answer_types_are_checked_and_unknown_fields_are_named(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "deployer.core.commands.deployment_commands")
+    caplog.set_level(logging.INFO, "deployer.core.commands.descriptor_commands")
     service = elsewhere(world, "http://127.0.0.1:9")
     with pytest.raises(Invalid, match=r"env\[0\].value: must be text, not a number: put it in quotes"):
-        service.create_descriptor(world.namespace, sent(world, env=[{"name": "A", "value": 1}]))
-    stored = service.create_descriptor(world.namespace, sent(world, {"futureField": 1}))
+        service.descriptors.create(world.namespace, sent(world, env=[{"name": "A", "value": 1}]))
+    stored = service.descriptors.create(world.namespace, sent(world, {"futureField": 1}))
     assert "has fields that Kubernetes 1.34 does not know: podspec.futureField" in caplog.text
-    remarks = service.validate(world.namespace, sent(world, {"futureField": 1}))["validation"]["remarks"]
+    remarks = service.descriptors.validate(world.namespace, sent(world, {"futureField": 1}))["validation"]["remarks"]
     assert remarks == [{"path": "podspec.futureField", "message": "is not a field that Kubernetes 1.34 knows"}]
     # The cluster decides, and the log has named the field before.
     failed = world.ended(world.service.deploy(world.namespace, stored.id), Status.FAILURE)
@@ -113,16 +116,16 @@ def test_one_that_does_not_answer_is_waited_for_once(world: World, monkeypatch: 
     silent = Silent()
     service = elsewhere(world, silent.address)
     asked: list[Document] = []
-    ask = service._dry_run.ask_quickly  # type: ignore[union-attr]
+    ask = service.descriptors._dry_run.ask_quickly  # type: ignore[union-attr]
 
     def noted(descriptor: Any, version: str) -> Any:
         found = ask(descriptor, version)
         asked.append(found.not_checked)
         return found
 
-    monkeypatch.setattr(service._dry_run, "ask_quickly", noted)
+    monkeypatch.setattr(service.descriptors._dry_run, "ask_quickly", noted)
     for _ in range(2):
-        service.create_descriptor(world.namespace, sent(world))
+        service.descriptors.create(world.namespace, sent(world))
     silent.socket.close()
     reasons = [found["ReplicationController"] for found in asked]
     assert "did not answer within 0.3 s" in reasons[0] and reasons[1] == "the API server did not answer a moment ago"
@@ -130,6 +133,6 @@ def test_one_that_does_not_answer_is_waited_for_once(world: World, monkeypatch: 
 
 def test_whole_floats_are_taken_as_what_they_mean(world: World) -> None:
     body = sent(world, {"terminationGracePeriodSeconds": 1.0}, ports=[{"containerPort": 8080.0}])
-    stored = world.service.create_descriptor(world.namespace, body)
+    stored = world.service.descriptors.create(world.namespace, body)
     assert "8080.0" not in json.dumps(stored.document) and "1.0" not in json.dumps(stored.document)
     world.ended(world.service.deploy(world.namespace, stored.id), Status.DEPLOYED)

@@ -13,7 +13,7 @@ import urllib3
 
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Deployment, Status
-from deployer.plugins.ingress_nginx import Nginx
+from deployer.plugins.ingress_nginx.provider import Nginx
 from deployer.sdk.kube import CONTROLLER, HTTP_ROUTE, INGRESS
 from support.world import GATEWAY, HEALTHY, NGINX, World
 

@@ -12,7 +12,7 @@ import pytest
 
 from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
-from deployer.core.operations import injection
+from deployer.core.operations.planning import injection
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.sdk.environment import EnvContext, EnvInjector
@@ -248,7 +248,7 @@ def test_one_app_owns_a_host_until_nothing_of_it_uses_it(world: World) -> None:
     with pytest.raises(Conflict, match="belongs to another app"):
         world.descriptor("other", frontend=HOST)
     deployment = world.ended(world.service.deploy(world.namespace, mine.id), Status.DEPLOYED)
-    world.service.delete_descriptor(world.namespace, mine.id)
+    world.service.descriptors.delete(world.namespace, mine.id)
     # What is said is what has to be done: that app is live.
     with pytest.raises(Conflict, match="undeploy that app and delete its descriptors"):
         world.descriptor("other", frontend=HOST)

@@ -495,7 +495,7 @@ def test_a_provider_that_cannot_check_a_descriptor_is_named_and_nothing_is_store
     restart_with(world, Unsure(check))
     with pytest.raises(PluginError, match=rf"^strategy unsure of .* raised {error} in check_descriptor"):
         world.descriptor(deploymentType="unsure")
-    assert not world.service.descriptors(world.namespace)
+    assert not world.service.descriptors.find(world.namespace)
 
 
 def test_a_provider_cannot_change_the_descriptor_that_it_checks(world: World) -> None:

@@ -30,7 +30,7 @@ def store(world: World) -> Store:
 
     def store(app: str, namespace: str = "", **fields: Any) -> StoredDescriptor:
         place = namespace or world.namespace
-        return world.service.create_descriptor(place, json.dumps(describe(place, app, **fields)).encode())
+        return world.service.descriptors.create(place, json.dumps(describe(place, app, **fields)).encode())
 
     return store
 
@@ -58,13 +58,13 @@ def test_who_redirects_www_owns_both_hosts_in_every_namespace(
     assert set(claims(world)) == {one, two}
     # Without the redirect the twin is free again, and then it is in the way of a redirect.
     document = describe(world.namespace, "shop", frontend=one)
-    world.service.update_descriptor(world.namespace, stored.id, json.dumps(document).encode())
+    world.service.descriptors.update(world.namespace, stored.id, json.dumps(document).encode())
     other = store("blog", "elsewhere", frontend=two)
     with pytest.raises(Conflict, match=f"host {two} belongs to another app; leave redirectWww out"):
         store("shop", frontend=one, redirectWww=True)
     assert claims(world) == {one: "shop", two: "blog"}
-    world.service.delete_descriptor(world.namespace, stored.id)
-    world.service.delete_descriptor("elsewhere", other.id)
+    world.service.descriptors.delete(world.namespace, stored.id)
+    world.service.descriptors.delete("elsewhere", other.id)
     assert claims(world) == {}
 
 
@@ -93,7 +93,7 @@ def test_a_deployment_claims_its_hosts_again(world: World, store: Store, host: s
     old = world.ended(world.service.deploy(world.namespace, first.id), Status.DEPLOYED)
     world.service.undeploy(world.namespace, old.id)
     world.quiet()
-    world.service.delete_descriptor(world.namespace, first.id)
+    world.service.descriptors.delete(world.namespace, first.id)
     assert claims(world) == {}
     store("blog", frontend=host)
     again = world.ended(world.service.redeploy(world.namespace, old.id), Status.FAILURE)
@@ -118,9 +118,9 @@ def test_a_preview_host_is_owned_like_any_other(world: World, store: Store, host
     with pytest.raises(Invalid, match="too long for a preview host"):
         store("a" * 60, newVersion="1", frontend=f"long-{host}")
     second = store(app, frontend=f"second-{host}")
-    world.service.delete_descriptor(world.namespace, stored.id)
+    world.service.descriptors.delete(world.namespace, stored.id)
     assert set(claims(world)) == {f"second-{host}", preview}
-    world.service.delete_descriptor(world.namespace, second.id)
+    world.service.descriptors.delete(world.namespace, second.id)
     assert claims(world) == {}
 
 
@@ -162,10 +162,10 @@ def test_a_host_of_others_is_refused_wherever_it_is_asked_for(
     service = world.service
     says = {"preview": "is reserved for previews", "listed": "belongs to another namespace", "none": "allowed: none"}
     for ask in (
-        lambda: service.create_descriptor(world.namespace, body(world, "shop", frontend=host)),
-        lambda: service.create_descriptor(world.namespace, body(world, "shop", frontend=host.upper())),
-        lambda: service.update_descriptor(world.namespace, fine.id, body(world, "shop", frontend=host)),
-        lambda: service.validate(world.namespace, body(world, "shop", frontend=host)),
+        lambda: service.descriptors.create(world.namespace, body(world, "shop", frontend=host)),
+        lambda: service.descriptors.create(world.namespace, body(world, "shop", frontend=host.upper())),
+        lambda: service.descriptors.update(world.namespace, fine.id, body(world, "shop", frontend=host)),
+        lambda: service.descriptors.validate(world.namespace, body(world, "shop", frontend=host)),
         lambda: service.deploy(world.namespace, stored.id),
         lambda: service.redeploy(world.namespace, old.id),
     ):
@@ -205,7 +205,7 @@ def test_whoever_a_host_is_listed_for_gets_it_from_those_who_stored_it_before(
     store("shop", "team-a", frontend=host, redirectWww=True)
     assert claims(world) == {host: "shop", f"www.{host}": "shop"}
     # What the other one still has stored takes nothing away.
-    world.service.delete_descriptor(world.namespace, evil.id)
+    world.service.descriptors.delete(world.namespace, evil.id)
     assert claims(world) == {host: "shop", f"www.{host}": "shop"}
     # Among those for whom it is listed, the first one owns it as ever.
     with pytest.raises(Conflict, match="belongs to another app"):

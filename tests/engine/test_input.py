@@ -68,7 +68,7 @@ def test_dangerous_pods_and_reserved_labels(world: World, path: str) -> None:
     document = dangerous(world, path)
     requests = world.client.requests.total()
     with pytest.raises(Invalid) as caught:
-        world.service.create_descriptor(world.namespace, json.dumps(document).encode())
+        world.service.descriptors.create(world.namespace, json.dumps(document).encode())
     assert path in {problem.path for problem in caught.value.problems}
     untouched(world, requests)
 
@@ -77,7 +77,7 @@ def test_what_was_stored_under_laxer_settings_is_not_deployed(world: World) -> N
     lax = dataclasses.replace(world.settings, pod_security="privileged")
     service = DeploymentCommands(world.store, world.deployment_log, world.registry, lax)
     body = json.dumps(dangerous(world, "podspec.hostNetwork")).encode()
-    stored = service.create_descriptor(world.namespace, body)
+    stored = service.descriptors.create(world.namespace, body)
     requests = world.client.requests.total()
     with pytest.raises(Invalid, match="hostNetwork"):
         world.service.deploy(world.namespace, stored.id)
@@ -103,7 +103,7 @@ def test_what_means_something_to_a_proxy_is_never_rendered(world: World, field: 
     target[field] = f"{target[field]}{character}x"
     requests = world.client.requests.total()
     with pytest.raises(Invalid) as caught:
-        world.service.create_descriptor(world.namespace, json.dumps(document).encode())
+        world.service.descriptors.create(world.namespace, json.dumps(document).encode())
     path = f"additionHttpHeaders[0].{field}" if field in header else field
     assert [problem.path for problem in caught.value.problems] == [path]
     untouched(world, requests)

@@ -28,8 +28,8 @@ def restart(world: World, **settings: Any) -> None:
 def test_a_podspec_that_may_not_be_is_refused_wherever_it_comes_from(world: World) -> None:
     service = world.service
     body = json.dumps(with_account(world, "admin")).encode()
-    stored = service.create_descriptor(world.namespace, body)
-    fine = service.create_descriptor(world.namespace, json.dumps(with_account(world, "shop")).encode())
+    stored = service.descriptors.create(world.namespace, body)
+    fine = service.descriptors.create(world.namespace, json.dumps(with_account(world, "shop")).encode())
     old = service.deploy(world.namespace, stored.id)
     world.ended(old)
     world.quiet()
@@ -41,9 +41,9 @@ def test_a_podspec_that_may_not_be_is_refused_wherever_it_comes_from(world: Worl
     assert "podspec.serviceAccountName" in failed.failure["message"]
     service, before = world.service, world.names()
     for ask in (
-        lambda: service.create_descriptor(world.namespace, body),
-        lambda: service.update_descriptor(world.namespace, fine.id, body),
-        lambda: service.validate(world.namespace, body),
+        lambda: service.descriptors.create(world.namespace, body),
+        lambda: service.descriptors.update(world.namespace, fine.id, body),
+        lambda: service.descriptors.validate(world.namespace, body),
         lambda: service.deploy(world.namespace, stored.id),
         lambda: service.redeploy(world.namespace, old.id),
     ):
@@ -51,5 +51,5 @@ def test_a_podspec_that_may_not_be_is_refused_wherever_it_comes_from(world: Worl
             ask()
         assert [problem.path for problem in caught.value.problems] == ["podspec.serviceAccountName"]
     assert world.names() == before
-    assert service.descriptor(world.namespace, fine.id).document["podspec"]["serviceAccountName"] == "shop"
+    assert service.descriptors.get(world.namespace, fine.id).document["podspec"]["serviceAccountName"] == "shop"
     world.ended(service.deploy(world.namespace, fine.id), Status.DEPLOYED)

@@ -24,6 +24,7 @@ from deployer.core.plugin_manager.registry import Entry
 from deployer.kube import client as kube_client
 from deployer.toolkit import dry_run
 from deployer.toolkit.dry_run import DryRun
+from deployer.toolkit.remarks import remarks
 from support.world import HEALTHY, World, describe
 
 CANARY = "Kanari-7/enV"
@@ -31,7 +32,7 @@ KINDS = ["ReplicationController", "Pod"]
 
 
 def validate(world: World, document: Document) -> Document:
-    return world.service.validate(world.namespace, json.dumps(document).encode())
+    return world.service.descriptors.validate(world.namespace, json.dumps(document).encode())
 
 
 def refusal(world: World, document: Document) -> tuple[dict[str, str], Document]:
@@ -56,17 +57,20 @@ def test_unknown_fields_are_dropped_and_named_where_the_settings_say_so(world: W
     names = ["colour", "containers[0].imagee", "containers[0].readinessProbe.tcpSocket.prot"]
     assert refusal(world, document)[0].keys() == {f"podspec.{name}" for name in names}
     with pytest.raises(Invalid, match=r"podspec\.colour: is not a field"):
-        world.service.create_descriptor(world.namespace, json.dumps(document).encode())
-    asking, world.service._dry_run = world.service._dry_run, None  # stored while the cluster could not be asked
-    stored = world.service.create_descriptor(world.namespace, json.dumps(document).encode())
-    world.service._dry_run = asking
+        world.service.descriptors.create(world.namespace, json.dumps(document).encode())
+    asking, world.service.descriptors._dry_run = (
+        world.service.descriptors._dry_run,
+        None,
+    )  # stored while the cluster could not be asked
+    stored = world.service.descriptors.create(world.namespace, json.dumps(document).encode())
+    world.service.descriptors._dry_run = asking
     failed = world.ended(world.service.deploy(world.namespace, stored.id), Status.FAILURE)
     assert failed.failure and all(f"spec.template.spec.{name}" in failed.failure["message"] for name in names)
     world.stop()
     world.settings = dataclasses.replace(world.settings, lenient_podspec=True)
     world.start()
     warned = " ".join(validate(world, document)["validation"]["warnings"])
-    again = world.service.create_descriptor(world.namespace, json.dumps(document).encode())
+    again = world.service.descriptors.create(world.namespace, json.dumps(document).encode())
     made = world.ended(world.service.deploy(world.namespace, again.id), Status.DEPLOYED)
     for name in names:
         assert f"podspec.{name}" in warned and f"podspec.{name}" in world.log(made.id)
@@ -77,7 +81,7 @@ def test_unknown_fields_are_dropped_and_named_where_the_settings_say_so(world: W
     container(document)["env"] = [{"name": "A", "value": "1"}, {"name": "B", "valeu": "2"}]
     container(document)["readinessProbe"]["tcpSocket"]["port"] = -1
     with pytest.raises(Invalid, match=r"readinessProbe\.tcpSocket\.port"):
-        world.service.create_descriptor(world.namespace, json.dumps(document).encode())
+        world.service.descriptors.create(world.namespace, json.dumps(document).encode())
     world.service.undeploy(world.namespace, made.id)
     world.quiet()
     assert (world.names(), world.pods()) == ({}, {})
@@ -94,7 +98,7 @@ def test_a_good_one_is_shown_as_it_would_be_stored_and_nothing_is_written(world:
     assert not world.store.find(StoredDescriptor)
     assert not world.store.find(Deployment)
     # It can be sent back as it came.
-    again = world.service.create_descriptor(world.namespace, json.dumps({**found, "validation": {}}).encode())
+    again = world.service.descriptors.create(world.namespace, json.dumps({**found, "validation": {}}).encode())
     assert again.document == found
 
 
@@ -206,7 +210,7 @@ def test_pod_security_of_the_namespace_is_seen_in_the_pod(world: World) -> None:
 def test_a_namespace_that_is_not_there_is_a_problem(world: World) -> None:
     namespace = f"{world.namespace}-not"
     with pytest.raises(Invalid) as caught:
-        world.service.validate(namespace, json.dumps(describe(namespace)).encode())
+        world.service.descriptors.validate(namespace, json.dumps(describe(namespace)).encode())
     assert [(p.path, p.message) for p in caught.value.problems] == [
         ("namespace", "does not exist in the cluster; create it before deploying to it")
     ]
@@ -289,7 +293,7 @@ def scripted(world: World) -> Iterator[Any]:
         world._parts.append(client.close)
         dry_run = DryRun(client, settings)
         return servers[-1], DeploymentCommands(
-            world.store, world.deployment_log, world.registry, settings, dry_run=dry_run
+            world.store, world.deployment_log, world.registry, settings, dry_run=dry_run, remarks=remarks
         )
 
     yield start
@@ -299,7 +303,7 @@ def scripted(world: World) -> Iterator[Any]:
 
 def ask(world: World, service: DeploymentCommands, **fields: Any) -> Document:
     document = describe(world.namespace, **fields)
-    found: Document = service.validate(world.namespace, json.dumps(document).encode())["validation"]
+    found: Document = service.descriptors.validate(world.namespace, json.dumps(document).encode())["validation"]
     return found
 
 
@@ -356,7 +360,7 @@ def test_an_api_server_that_is_not_there_costs_nothing(world: World) -> None:
     client = kube_client.connect(settings)
     world._parts.append(client.close)
     service = DeploymentCommands(
-        world.store, world.deployment_log, world.registry, settings, dry_run=DryRun(client, settings)
+        world.store, world.deployment_log, world.registry, settings, dry_run=DryRun(client, settings), remarks=remarks
     )
     found = ask(world, service)
     assert [entry["what"] for entry in found["notChecked"]] == KINDS

@@ -17,7 +17,8 @@ from deployer import sandbox
 from deployer.core.contract.kinds import HTTP_ROUTE, SERVICE
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
-from deployer.plugins.ingress_gateway import Gateway, conditions, render
+from deployer.plugins.ingress_gateway import conditions, render
+from deployer.plugins.ingress_gateway.provider import Gateway
 from deployer.sdk.errors import ForeignObject, SettingsError, StepFailed
 from deployer.sdk.ingress import Backend, Preview, Route
 from deployer.sdk.plugin import CancelScope
@@ -45,7 +46,7 @@ FULL = dataclasses.replace(
     headers=(("X-Frame-Options", "DENY"), ("Content-Security-Policy", "default-src 'self'; img-src *; x=\"$\\\"")),
     preview=Preview("shop-preview.example.com", "0123456789abcdef"),
 )
-LOOK = render.Look("infra/edge", "http", "https", revision_header="X-Deployer-Revision")
+LOOK = render.RenderConfig("infra/edge", "http", "https", revision_header="X-Deployer-Revision")
 
 
 def gateway(**table: Any) -> Gateway:
@@ -65,7 +66,7 @@ def test_rendered_objects_equal_the_golden_file() -> None:
         render.public_rule(PLAIN, LOOK, [PLAIN.backend, Backend("shop-2", 8080, 0)]),
     ]
     after = [render.public_rule(FULL, LOOK, [FULL.backend])]
-    bare = render.Look("infra/edge")
+    bare = render.RenderConfig("infra/edge")
     objects = [
         render.edit(None, FULL, hosts=[FULL.host], parents=LOOK.serving, rules=during),
         render.edit(None, FULL, hosts=[FULL.host], parents=LOOK.serving, rules=after),
@@ -280,7 +281,7 @@ def test_www_redirects_and_is_left_out_when_somebody_has_it(bench: Bench) -> Non
         None,
         bench.route(host, "1", app="theirs"),
         hosts=[f"www.{host}"],
-        parents=render.Look("infra/edge").serving,
+        parents=render.RenderConfig("infra/edge").serving,
         rules=[{"backendRefs": [{"name": "shop-1", "port": 8080}]}],
     )
     bench.client.create(HTTP_ROUTE, theirs, bench.namespace)

@@ -64,9 +64,9 @@ STABLE = dataclasses.replace(
 @pytest.mark.parametrize(
     ("name", "route", "look", "redirect"),
     [
-        ("stable", STABLE, render.Look(revision_header="X-Revision"), False),
-        ("plain", PLAIN, render.Look(), False),
-        ("full", FULL, render.Look(ingress_class="edge", revision_header=REVISION_HEADER), True),
+        ("stable", STABLE, render.RenderConfig(revision_header="X-Revision"), False),
+        ("plain", PLAIN, render.RenderConfig(), False),
+        ("full", FULL, render.RenderConfig(ingress_class="edge", revision_header=REVISION_HEADER), True),
     ],
 )
 def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
@@ -78,31 +78,31 @@ def test_rendered_objects_equal_the_golden_file(name, route, look, redirect):
 
 
 def test_only_our_fields_of_an_ingress_change():
-    found = render.main(None, FULL, render.Look(revision_header=REVISION_HEADER), redirect_www=True)
+    found = render.main(None, FULL, render.RenderConfig(revision_header=REVISION_HEADER), redirect_www=True)
     found["metadata"] |= {"uid": "u", "labels": {"team": "a"}}
     theirs = {"cert-manager.io/issuer": "x", render.PREFIX + "proxy-body-size": "8m"}
     found["metadata"]["annotations"] |= theirs
-    changed = render.main(found, PLAIN, render.Look(), redirect_www=False)
+    changed = render.main(found, PLAIN, render.RenderConfig(), redirect_www=False)
     assert changed["metadata"]["annotations"] == {
         "cert-manager.io/issuer": "x",
         render.PREFIX + "proxy-body-size": "8m",
     }
     assert (changed["metadata"]["uid"], changed["metadata"]["labels"]) == ("u", {"team": "a"})
-    assert changed["spec"] == render.main(None, PLAIN, render.Look(), redirect_www=False)["spec"]
+    assert changed["spec"] == render.main(None, PLAIN, render.RenderConfig(), redirect_www=False)["spec"]
 
 
 def test_the_config_map_of_headers_is_named_after_its_contents():
-    look = render.Look(revision_header=REVISION_HEADER)
+    look = render.RenderConfig(revision_header=REVISION_HEADER)
     names = [
         render.headers_config_map(route, look)["metadata"]["name"]
         for route in (FULL, PLAIN, dataclasses.replace(FULL, headers=(("X-Frame-Options", "SAMEORIGIN"),)))
     ]
     assert len(set(names)) == 3
     assert render.headers_config_map(FULL, look)["metadata"]["name"] == names[0]
-    assert render.headers_config_map(PLAIN, render.Look()) is None
+    assert render.headers_config_map(PLAIN, render.RenderConfig()) is None
 
 
-def live(route: Route, look: render.Look) -> dict[str, Any]:
+def live(route: Route, look: render.RenderConfig) -> dict[str, Any]:
     """The app's Ingress while the version before is live."""
     before = dataclasses.replace(
         route, version="1", deployment=ONE, backend=route.previous, previous=None, stable=False
@@ -111,7 +111,7 @@ def live(route: Route, look: render.Look) -> dict[str, Any]:
 
 
 def test_helpers_cannot_have_the_name_of_an_app():
-    made = render.warm_up(dataclasses.replace(FULL, app="a" * 63), render.Look())
+    made = render.warm_up(dataclasses.replace(FULL, app="a" * 63), render.RenderConfig())
     assert "." in made["metadata"]["name"]
     assert len(made["metadata"]["name"]) < 253
     for role in (render.ROLE_WARM_UP, render.ROLE_HOLD):
@@ -121,7 +121,7 @@ def test_helpers_cannot_have_the_name_of_an_app():
 
 
 def test_the_edit_that_moves_the_host_holds_on_to_what_was_there_until_it_is_released():
-    look = render.Look()
+    look = render.RenderConfig()
     second = render.main(live(FULL, look), FULL, look, redirect_www=False)
     assert render.backends_of(second) == (FULL.backend,)
     assert render.held_services(second) == {"shop-1"}
@@ -147,7 +147,7 @@ def test_header_values_that_could_leave_their_quotes_are_refused(value):
     descriptor = {"additionHttpHeaders": [{"Header": "X-Ok", "Value": "1"}, {"Header": "X-Bad", "Value": value}]}
     assert [p.path for p in nginx().check_descriptor(descriptor)] == ["additionHttpHeaders[1].Value"]
     with pytest.raises(ValueError, match="cannot be rendered"):
-        render.headers_config_map(dataclasses.replace(PLAIN, headers=(("X-Bad", value),)), render.Look())
+        render.headers_config_map(dataclasses.replace(PLAIN, headers=(("X-Bad", value),)), render.RenderConfig())
 
 
 @pytest.mark.parametrize("name", ["", "X Y", "X:Y", "X\nY", "X.Y", "X'Y", "X$Y", "X`Y", "Ü", "X" * 200])
@@ -344,7 +344,7 @@ def test_somebody_elses_route_of_the_host_is_found_in_every_namespace(site):
         # An app of the same name, made by this deployer, but of another namespace.
         other.client.create(
             INGRESS,
-            render.main(None, other.route("1", host=site.host), render.Look(), redirect_www=False)
+            render.main(None, other.route("1", host=site.host), render.RenderConfig(), redirect_www=False)
             | {"apiVersion": "networking.k8s.io/v1"},
             other.namespace,
         )
@@ -442,7 +442,7 @@ def test_every_verb_can_be_repeated(site):
 
 def test_a_foreign_ingress_is_never_touched(site):
     provider = nginx(**SANDBOX)
-    body = render.main(None, site.route("1"), render.Look(), redirect_www=False)
+    body = render.main(None, site.route("1"), render.RenderConfig(), redirect_www=False)
     site.client.create(INGRESS, body, site.namespace)
     before = site.everything()
     context = site.context(site.route("2"))
@@ -467,7 +467,9 @@ def test_www_is_redirected_unless_somebody_has_that_host(site):
     provider = nginx(**SANDBOX)
     site.expose(provider, "1", redirect_www=True)
     assert site.fetch(f"www.{site.host}")[0] == 308
-    other = render.main(None, site.route("2", app="other", host=f"www.{site.host}"), render.Look(), redirect_www=False)
+    other = render.main(
+        None, site.route("2", app="other", host=f"www.{site.host}"), render.RenderConfig(), redirect_www=False
+    )
     site.client.create(INGRESS, other, site.namespace)
     provider.switch(site.context(site.route("1", redirect_www=True)))
     assert (

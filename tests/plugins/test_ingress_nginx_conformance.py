@@ -15,7 +15,7 @@ from deployer.core.contract.ingress import IngressProvider
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.sdk.ingress import PodAnswers
-from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
+from deployer.testing.ingress import CHECKS, Bench, open_bench, ownership, repeating, routing
 
 MODES: dict[str, dict[str, Any]] = {
     "versioned": {"revision_header": True},
@@ -53,11 +53,11 @@ def test_the_provider_conforms(bench: Bench, check: Any) -> None:
 
 
 SHORT = [
-    checks.switching_back_restores_everything,
-    checks.every_verb_can_be_repeated,
-    checks.a_crash_before_any_write_is_mended_by_going_on,
-    checks.a_crash_before_any_write_is_mended_by_going_back,
-    checks.what_others_add_at_the_same_time_is_kept,
+    routing.switching_back_restores_everything,
+    repeating.every_verb_can_be_repeated,
+    repeating.a_crash_before_any_write_is_mended_by_going_on,
+    repeating.a_crash_before_any_write_is_mended_by_going_back,
+    ownership.what_others_add_at_the_same_time_is_kept,
 ]
 """What could differ when the pods were asked, so that nothing is warmed up."""
 

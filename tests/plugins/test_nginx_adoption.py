@@ -112,7 +112,9 @@ def test_everything_that_the_original_wrote_goes_in_the_edit_that_takes_it_over(
     theirs.pop(render.CUSTOM_HEADERS)
     # What people added stays, as ever.
     assert theirs == {f"{render.PREFIX}proxy-body-size": "64m", f"{render.PREFIX}ssl-redirect": "true"}
-    wanted = render.main(None, left.route("2", tls_secret="shop-tls"), render.Look(), redirect_www=False)["spec"]
+    wanted = render.main(None, left.route("2", tls_secret="shop-tls"), render.RenderConfig(), redirect_www=False)[
+        "spec"
+    ]
     assert {**found["spec"], "rules": found["spec"]["rules"][:1]} == wanted  # others hold on to the version before
 
 

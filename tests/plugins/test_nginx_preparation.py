@@ -97,7 +97,7 @@ def test_a_webhook_that_has_not_seen_the_earlier_helper_go_is_asked_again(
 def test_a_webhook_that_keeps_refusing_names_who_has_the_host(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     provider = nginx(**SANDBOX)
     site.expose(provider, "1")
-    monkeypatch.setattr("deployer.plugins.ingress_nginx._WEBHOOK_LATE", 0.3)
+    monkeypatch.setattr("deployer.plugins.ingress_nginx.objects._WEBHOOK_LATE", 0.3)
     Webhook(site, monkeypatch, late=10**6)
     with pytest.raises(StepFailed, match=f"already defined in ingress {site.namespace}/x") as caught:
         provider.prepare(site.context(site.route("2")))

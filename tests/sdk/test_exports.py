@@ -20,11 +20,11 @@ EXPORTS = {
         Address Answer Backend Capability DataPlane IngressProvider ORIGINAL_ANNOTATIONS Objection
         PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteContext RouteState Share ask
         backends_behind claimants data_plane data_plane_schema ingress_hosts redirect_name require_only
-        shares_of www_twin
+        shares_of www_twin www_twin_is_free
     """,
     "kube": """
         CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS Kind KubeAccess
-        NAMESPACE NotReady POD SECRET SERVICE
+        NAMESPACE NotReady POD SECRET SERVICE annotation_of deployment_of objects_of_app role_of
     """,
     "plugin": """
         CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange
@@ -33,8 +33,9 @@ EXPORTS = {
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
         Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
         RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload
-        await_endpoints await_pods_gone await_return controlled_by grace_of has_controller in_time is_ready
-        name_of own_controller remove_orphans require_ready retire_steps undeploy_steps workload_labels
+        WorkloadContext await_endpoints await_pods_gone await_return controlled_by grace_of has_controller in_time
+        is_ready name_of own_controller remove_orphans render_workload require_ready retire_steps undeploy_steps
+        workload_labels
     """,
 }
 

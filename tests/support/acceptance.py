@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from deployer.core import descriptor as descriptors
 from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE, Kind
+from deployer.core.contract.versions import WorkloadContext
 from deployer.core.descriptor import frontend_port
 from deployer.core.errors import Invalid, KubeAlreadyExists, KubeError
 from deployer.core.model.names import versioned_name
@@ -20,7 +21,7 @@ from deployer.toolkit import manifests
 from support.descriptors import changed, good
 from support.world import World
 
-LOOK = render.Look(revision_header="X-Deployer-Revision")
+LOOK = render.RenderConfig(revision_header="X-Deployer-Revision")
 
 
 def budget(examples: int, seconds: float) -> Any:
@@ -46,15 +47,17 @@ def objects(world: World, document: Document) -> list[tuple[Kind, Document]]:
     version = descriptors.version_of(document) or "1"
     manifests.check_name(document["appName"], version)
     made = manifests.render(
-        descriptor=document,
-        version=version,
-        deployment_id="11111111-1111-4111-8111-111111111111",
-        deployment_ts="2026-01-01T00:00:00Z",
-        instance=world.settings.instance,
-        replicas=document["replicas"],
-        environment=[{"name": "INJECTED", "value": "x"}],
-        image_pull_policy=world.settings.image_pull_policy,
-        fencing_token=1,
+        WorkloadContext(
+            descriptor=document,
+            version=version,
+            deployment="11111111-1111-4111-8111-111111111111",
+            created="2026-01-01T00:00:00Z",
+            instance=world.settings.instance,
+            replicas=document["replicas"],
+            environment=[{"name": "INJECTED", "value": "x"}],
+            image_pull_policy=world.settings.image_pull_policy,
+            fencing_token=1,
+        )
     )
     template = made.controller["spec"]["template"]
     pod = {**template, "apiVersion": "v1", "kind": "Pod"}
@@ -98,11 +101,13 @@ def accepted(world: World, document: Document) -> Document | None:
     """The normal form, when it is accepted; normalising it again changes nothing."""
     body = json.dumps(document)
     try:
-        normal = world.service.check(world.namespace, descriptors.parse(body.encode("utf-8", "surrogatepass")))
+        normal = world.service.descriptors.check(
+            world.namespace, descriptors.parse(body.encode("utf-8", "surrogatepass"))
+        )
     except Invalid:
         return None
-    assert world.service.check(world.namespace, normal) == normal
-    assert world.service.check(world.namespace, normal, stored=True) == normal
+    assert world.service.descriptors.check(world.namespace, normal) == normal
+    assert world.service.descriptors.check(world.namespace, normal, stored=True) == normal
     return normal
 
 
@@ -117,7 +122,7 @@ def good_ones_are_accepted(world: World, examples: int, seconds: float) -> int:
         nonlocal tried
         if not within():
             return
-        normal = world.service.check(world.namespace, descriptors.parse(json.dumps(document).encode()))
+        normal = world.service.descriptors.check(world.namespace, descriptors.parse(json.dumps(document).encode()))
         assert accepted(world, document) == normal
         assert refused(world, normal) == []
         tried += 1
@@ -161,7 +166,7 @@ def what_validate_accepts_is_accepted(world: World, examples: int, seconds: floa
         count[0] += 1
         normal = accepted(world, document)
         try:
-            found = world.service.validate(world.namespace, json.dumps(document).encode())
+            found = world.service.descriptors.validate(world.namespace, json.dumps(document).encode())
         except Invalid as error:
             assert error.problems
             assert all(p.path and p.message for p in error.problems), error.problems

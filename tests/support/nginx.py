@@ -16,7 +16,8 @@ from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
-from deployer.plugins.ingress_nginx import Nginx, render
+from deployer.plugins.ingress_nginx import render
+from deployer.plugins.ingress_nginx.provider import Nginx
 from deployer.sdk.ingress import Backend, Route, RouteContext
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, ENDPOINT_SLICE, INGRESS, NAMESPACE, SERVICE
 from deployer.sdk.plugin import CancelScope

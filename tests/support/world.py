@@ -39,7 +39,7 @@ class World(SandboxedService):
 
     def descriptor(self, app: str = "shop", **fields: Any) -> StoredDescriptor:
         """Store a descriptor of the sample app."""
-        return self.service.create_descriptor(
+        return self.service.descriptors.create(
             self.namespace, json.dumps(describe(self.namespace, app, **fields)).encode()
         )
 

@@ -1,0 +1,323 @@
+"""Deciding a deployment: what is live, which version comes next, and all that is pinned before anything starts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from deployer.core.cancel_scope import CancelScope
+from deployer.core.commands.host_claims import released
+from deployer.core.contract.environment import EnvContext
+from deployer.core.contract.ingress import IngressProvider
+from deployer.core.contract.kube import KubeAccess, KubeReader
+from deployer.core.contract.store import Store
+from deployer.core.contract.strategy import Phase
+from deployer.core.contract.versions import Versions, WorkloadContext
+from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
+from deployer.core.errors import StepFailed
+from deployer.core.model.names import versioned_name
+from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
+from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
+from deployer.core.operations.planning import injection, strategies
+from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
+from deployer.core.plugin_manager.registry import Registry
+from deployer.core.redaction import public_names, values_of
+from deployer.core.settings import DNS_SUBDOMAIN, Settings
+
+logger = logging.getLogger(__name__)
+
+MOST_SAID = 10
+"""Problems that a failure names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Decides deployments of one app. Reads the cluster and the store; writes nothing.
+
+    conceal   is told the injected values, before anything else is done with them
+    """
+
+    store: Store
+    registry: Registry
+    settings: Settings
+    versions: Versions
+    kube: KubeAccess
+    log: Callable[[str], None]
+    conceal: Callable[[Iterable[str]], None]
+    scope: CancelScope
+
+    def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
+        """The pinned plan, and the app with the version counted. Raises StepFailed with the reason in one sentence."""
+        descriptor = deployment.descriptor
+        self._check_policy(descriptor)
+        strategy = self.registry.strategy(descriptor["deploymentType"])
+        ingress = self.registry.ingress()
+        live = self._live(app, ingress)
+        previous = live.pinned() if live else None
+        version = self._version(deployment, app, live)
+        replicas = self._replicas(descriptor, live)
+        environment = self._environment(deployment, version)
+        context = WorkloadContext(
+            descriptor=descriptor,
+            version=version,
+            deployment=deployment.id,
+            created=deployment.created,
+            instance=self.settings.instance,
+            replicas=replicas,
+            environment=environment,
+            image_pull_policy=self.settings.image_pull_policy,
+            service_links=self.settings.enable_service_links,
+            fencing_token=self.kube.owner.fencing_token,
+            previous=previous,
+        )
+        plan = Plan(
+            namespace=deployment.namespace,
+            app=deployment.app,
+            deployment=deployment.id,
+            version=version,
+            previous=previous,
+            descriptor=descriptor,
+            strategy=self._ref("strategy", strategy.name),
+            ingress=self._ref("ingress", ingress.name) if ingress else None,
+            health=self._health(descriptor),
+            objects=strategies.workload(strategy, context, self.versions),
+            route=self._route(deployment, version, ingress, live),
+            replicas=replicas,
+            environment=environment,
+            budgets=self._budgets(descriptor),
+        )
+        plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
+        plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
+        steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)
+        highest = max(app.highest, int(version) if version.isdigit() else 0)
+        plan = dataclasses.replace(plan, steps=tuple(map(strategies.planned, steps)))
+        return plan, dataclasses.replace(app, highest=highest)
+
+    def _live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
+        plan = self.store.get(Plan, app.live) if app.live else None
+        return LiveVersions(self.registry, self.versions, self.kube, self.log, self.scope).find(app, plan, ingress)
+
+    def _check_policy(self, descriptor: Document) -> None:
+        """Refuse what was accepted and queued before the settings changed."""
+        found = policy.problems(descriptor, self.settings)
+        if found:
+            raise StepFailed(
+                "the settings of this Deployer no longer allow this descriptor: "
+                + "; ".join(f"{p.path}: {p.message}" for p in found[:MOST_SAID]),
+                reason="NotAllowed",
+                hint="correct the descriptor, then deploy again",
+            )
+
+    # --- providers -----------------------------------------------------------------------------------------------
+
+    def _ref(self, kind: str, name: str) -> ProviderRef:
+        return ProviderRef(**self.registry.ref(kind, name))
+
+    def _health(self, descriptor: Document) -> ProviderRef | None:
+        if not descriptor.get("useHealthCheck"):
+            return None
+        checker = self.registry.health_checker(descriptor["healthCheckType"])
+        return self._ref("health", checker.name)
+
+    # --- what comes next -----------------------------------------------------------------------------------------
+
+    def _version(self, deployment: Deployment, app: App, live: LiveVersion | None) -> str:
+        wanted = str(deployment.descriptor["newVersion"])
+        if wanted == AUTOINCREMENT:
+            if live is not None and not live.version.isdigit():
+                raise StepFailed(
+                    f"the live version {live.version} is not a number, so '#' cannot count on from it",
+                    reason="VersionNotANumber",
+                    hint="name the new version in newVersion",
+                )
+            numbers = (app.highest, self.versions.highest(self.kube, app.app), int(live.version) if live else 0)
+            version = str(max(numbers) + 1)
+            self.versions.check_name(app.app, version)
+            return version
+        going = released(self.store, app.namespace, app.app)
+        for other in self.store.find(Deployment, namespace=app.namespace, app=app.app):
+            gone = other.id in going or (other.id == app.live and live is None)
+            if other.id == deployment.id or other.version != wanted or gone:
+                continue
+            if other.status is Status.DEPLOYING and other.sequence > deployment.sequence:
+                continue  # it waits for this one
+            if other.status.moving or other.status is Status.DEPLOYED:
+                what = {Status.DEPLOYED: "is live", Status.UNDEPLOYING: "is still held or being removed"}.get(
+                    other.status, "is being deployed"
+                )
+                raise StepFailed(
+                    f"version {wanted} of {app.app} {what} (deployment {other.id})",
+                    reason="VersionInUse",
+                    hint="choose another newVersion, or '#' to count on",
+                )
+        if live is not None and live.version == wanted:
+            raise StepFailed(
+                f"version {wanted} of {app.app} is live", reason="VersionInUse", hint="choose another newVersion"
+            )
+        return wanted
+
+    def _replicas(self, descriptor: Document, live: LiveVersion | None) -> int:
+        """The live number is carried over when the descriptor's did not change since: somebody scaled by hand."""
+        wanted = int(descriptor["replicas"])
+        if live is None or live.plan is None or live.running is None:
+            return wanted
+        if live.plan.descriptor["replicas"] != descriptor["replicas"]:
+            return wanted
+        running = max(1, live.running.replicas)
+        if running != wanted:
+            self.log(f"carrying over {running} replicas from version {live.version}, which was scaled to that")
+        return running
+
+    # --- environment ---------------------------------------------------------------------------------------------
+
+    def _environment(self, deployment: Deployment, version: str) -> list[Document]:
+        given: dict[str, tuple[Document, str]] = {}
+        descriptor = deployment.descriptor
+        for entry in self.registry.env_injectors.values():
+            injector = entry.provider
+            context = EnvContext(
+                namespace=deployment.namespace,
+                app=deployment.app,
+                version=version,
+                log=self.log,
+                scope=self.scope,
+                descriptor=copy.deepcopy(descriptor),
+                kube=KubeReader(self.kube),
+                options=copy.deepcopy(descriptor.get("extensions", {}).get(entry.plugin, {})),
+            )
+            variables = injection.ask(injector, self.registry.title("env", injector.name), context)
+            self.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
+            for variable in variables:
+                name = variable["name"]
+                if name in given and given[name][0] != variable:
+                    raise StepFailed(
+                        f"environment variable {name} is given differently by {given[name][1]} and {injector.name}",
+                        reason="EnvironmentConflict",
+                        hint="let only one of them give it",
+                    )
+                given[name] = (variable, str(injector.name))
+        environment = [variable for variable, _ in given.values()]
+        if environment:
+            self.log("injected environment: " + ", ".join(sorted(given)))
+        overridden = self.versions.overridden_names(deployment.descriptor, environment)
+        if overridden:
+            self.log("the descriptor overrides: " + ", ".join(overridden))
+        return environment
+
+    # --- route ---------------------------------------------------------------------------------------------------
+
+    def _route(
+        self, deployment: Deployment, version: str, ingress: IngressProvider | None, live: LiveVersion | None
+    ) -> Route | None:
+        descriptor = deployment.descriptor
+        host = descriptor.get("frontend")
+        if not host:
+            return None
+        if ingress is None:
+            self.log(f"no ingress provider is configured: {host} is not routed anywhere")
+            return None
+        port = frontend_port(descriptor)
+        if port is None:
+            raise StepFailed(f"there is no container port that {host} could lead to", reason="NoPort")
+        previous = live.route.backends[0] if live and live.route and live.route.backends else None
+        return Route(
+            namespace=deployment.namespace,
+            app=deployment.app,
+            host=host,
+            version=version,
+            deployment=deployment.id,
+            backend=Backend(versioned_name(deployment.app, version), port),
+            previous=previous,
+            tls_secret=self._tls_secret(host, descriptor, live, ingress),
+            redirect_www=bool(descriptor.get("redirectWww")),
+            compression=bool(descriptor.get("useCompression")),
+            sticky=bool(descriptor.get("useStickySessions")),
+            headers=tuple((h["Header"], h["Value"]) for h in descriptor.get("additionHttpHeaders") or ()),
+            options=descriptor.get("ingressOptions") or {},
+            preview=self._preview(deployment, ingress),
+            stable=bool(ingress.stable),
+            displaces=self._displaced(ingress, live),
+            path=descriptor.get("frontendPath") or "/",
+        )
+
+    def _displaced(self, ingress: IngressProvider, live: LiveVersion | None) -> str:
+        name = live.ingress.name if live and live.route and live.ingress else ""
+        if not name or name == ingress.name:
+            return ""
+        self.log(f"ingress provider {ingress.name} will take over from {name}")
+        return name
+
+    def _preview(self, deployment: Deployment, ingress: IngressProvider) -> Preview:
+        host = self.settings.preview(deployment.namespace, deployment.app)
+        options = deployment.descriptor.get("ingressOptions") or {}
+        check = str(options.get("previewCheck") or self.settings.preview_check)
+        if "preview" not in ingress.capabilities:
+            if host or check:
+                self.log(f"no preview: ingress provider {ingress.name} has none")
+            return Preview()
+        if host and not DNS_SUBDOMAIN.fullmatch(host):
+            self.log(f"no preview host: {host} is not the name of a host")
+            host = ""
+        claim = self.store.get(HostClaim, host) if host else None
+        if claim and (claim.namespace, claim.app) != (deployment.namespace, deployment.app):
+            self.log(f"no preview host: {host} belongs to another app")  # since before the setting was there
+            host = ""
+        return Preview(host, secrets.token_hex(16), check, self.settings.tls_secret(host) if host else "")
+
+    def _tls_secret(self, host: str, descriptor: Document, live: LiveVersion | None, ingress: IngressProvider) -> str:
+        """The descriptor's, else the settings', else a TLS Secret named like the host or its domain, else none."""
+        chosen = descriptor.get("tlsSecretName") or self.settings.tls_secret(host)
+        if chosen or "tls" not in ingress.capabilities:
+            return str(chosen or "")
+        domains = [host, *parent_domains(host)]
+        # As the cluster has it, which is all that is known of a route of the original's.
+        before = live.route.tls_secret if live and live.route and live.route.host == host else ""
+        found = self.versions.tls_secret(self.kube, domains, before)
+        if found.name:
+            return found.name
+        failed = found.failed
+        if before and (failed or (live and live.plan is None)):
+            self.log(f"TLS secret {before} is kept: {failed or 'the original deployer chose it'}")
+            return before
+        if failed:
+            self.log(f"no TLS for {host}: {failed}")
+            return ""
+        self.log(f"no TLS for {host}: there is no TLS secret named {' or '.join(domains)}")
+        return ""
+
+    # --- pinned numbers ------------------------------------------------------------------------------------------
+
+    def _budgets(self, descriptor: Document) -> dict[str, float]:
+        return {
+            Phase.START.name: start_timeout(descriptor, self.settings),
+            Phase.VERIFY.name: self.settings.timeout,
+            Phase.EXPOSE.name: self.settings.expose_timeout,
+        }
+
+    def _pinned_settings(self, plan: Plan) -> PinnedSettings:
+        """`hold`: seconds for which the old version goes on serving, never below `minimum_hold` of the providers."""
+        names = (
+            "proxysleep",
+            "max_restarts",
+            "image_pull_attempts",
+            "unschedulable_grace",
+            "admission_grace",
+            "min_ready",
+            "lenient_podspec",
+        )
+        providers = {plan.ingress.name if plan.ingress else "", plan.displaced} - {""} if plan.route else set()
+        minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
+        least = max(map(float, minimum), default=0.0)
+        hold = max(self.settings.proxysleep, least)
+        return PinnedSettings(hold=hold, minimum_hold=least, **{name: getattr(self.settings, name) for name in names})
+
+
+def parent_domains(host: str) -> list[str]:
+    """The domains above a host, nearest first, without the top-level one: `a.b.example.com` has two."""
+    parts = host.split(".")
+    return [".".join(parts[i:]) for i in range(1, len(parts) - 1)]
