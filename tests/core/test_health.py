@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import gzip
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachab
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.toolkit.health.runner import kept_answer
 from deployer.toolkit.health.transport import Direct, ThroughApiServer
 from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
@@ -336,3 +339,51 @@ def test_a_port_out_of_range(target):
 def test_the_body_of_a_verdict_is_capped_in_bytes():
     assert len(Verdict(True, "", "é" * BODY_LIMIT).body.encode()) == BODY_LIMIT
     assert Verdict(True, "", "\ud800").body == "?"
+
+
+# --- what is kept of them -----------------------------------------------------------------------------------------
+
+
+def kept(target: HealthTarget, clean: Callable[[str], str] = str) -> dict[str, Any]:
+    """What is kept of a pod that a checker asks which leaves everything to the service."""
+    try:
+        found = target.ask()
+        verdict = Verdict(found.ok, f"{target.where} answered {found.said}")
+    except PodUnreachable as error:
+        verdict = Verdict(False, str(error))
+    return kept_answer(target.name, dataclasses.replace(verdict, answer=target.answer), clean)
+
+
+def test_of_an_empty_answer_its_status_and_headers_are_kept(pod, target):
+    head = ("Content-Type: text/plain", "Set-Cookie: session=hunter2", "Retry-After: 5", "Server: app")
+    found = kept(target(pod(replying(answer("500 Oops", b"", *head))).port))
+    assert (found["podName"], found["value"], found["healthy"], found["status"]) == ("shop-1-x", "", False, 500)
+    told = {name: value for name, value in found["headers"].items() if name != "content-length"}
+    assert told == {"content-type": "text/plain", "retry-after": "5", "server": "app"}
+    assert found["message"].endswith("answered HTTP 500")
+
+
+def test_of_an_app_that_hangs_the_reason_is_kept(pod, target):
+    found = kept(target(pod(hang).port, timeout=0.3))
+    assert found["value"] == "" and "status" not in found and "headers" not in found
+    assert "gave no complete answer within 0.3 s" in found["message"]
+
+
+def test_of_an_answer_that_does_not_end_what_came_is_kept(pod):
+    found = kept(make(pod(drip).port, timeout=0.5))
+    assert (found["status"], found["healthy"]) == (200, False) and set(found["value"]) <= {"x"}
+    assert "gave no complete answer" in found["message"]
+
+
+def test_of_a_redirect_the_path_is_kept_and_nothing_that_may_be_secret(pod):
+    location = "Location: https://user:hunter2@login.example.com/login?token=hunter2"
+    found = kept(make(pod(replying(answer("302 Found", b"", location))).port))
+    assert found["headers"]["location"] == "/login" and "hunter2" not in str(found)
+
+
+def test_what_is_kept_is_cleaned_and_no_more_than_64_kib(pod):
+    listener = pod(replying(answer("200 OK", "é".encode() * BODY_LIMIT, "Server: hunter2")))
+    found = kept(make(listener.port), lambda text: text.replace("hunter2", "***"))
+    assert found["headers"]["server"] == "***"
+    texts = (found["value"], found["message"], *found["headers"].values())
+    assert BODY_LIMIT - 2 <= sum(len(text.encode()) for text in texts) <= BODY_LIMIT
