@@ -90,7 +90,7 @@ def test_whose_a_host_is_is_told_to_those_who_find_it_among_what_they_may_list(
     web: dict[str, Any] = {"podspec": {"containers": [{"name": "a", "image": "b", "ports": [{"containerPort": 80}]}]}}
     web["frontend"] = "www.example.com"
     theirs = document("blog", namespace="theirs", **web)
-    served.service.create_descriptor("theirs", json.dumps(theirs).encode())
+    served.service.descriptors.create("theirs", json.dumps(theirs).encode())
     rbac.rights, rbac.places = rights, places
     body = json.dumps(document(**web)).encode()
     whose = "app blog in namespace theirs" if told else "another app"
