@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+
+from deployer.core.errors import StoreError
 
 SAY_AFTER = 2.0
 """Seconds for which it may not answer before the log says so: most of what is in the way passes at once."""
@@ -27,7 +30,10 @@ class OutageNotice:
         """What stands in the way of `source` (empty: nothing any more) since that moment on `time.monotonic()`'s clock,
         and for how many seconds it is waited."""
         with self._lock:
-            if line := self._line(source, why, since, left):
+            line = self._line(source, why, since, left)
+        if line:
+            # A store that cannot take it must not fail the request that it is about, which may have been sent.
+            with contextlib.suppress(StoreError):
                 self._log(line)
 
     def _line(self, source: str, why: str, since: float, left: float) -> str:

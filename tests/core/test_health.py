@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import gzip
 import socket
@@ -19,7 +18,7 @@ from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachab
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
-from deployer.toolkit.health.runner import kept_answer
+from deployer.toolkit.health.runner import kept_answer, verdict_of
 from deployer.toolkit.health.transport import Direct, ThroughApiServer
 from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
@@ -346,12 +345,12 @@ def test_the_body_of_a_verdict_is_capped_in_bytes():
 
 def kept(target: HealthTarget, clean: Callable[[str], str] = str) -> dict[str, Any]:
     """What is kept of a pod that a checker asks which leaves everything to the service."""
-    try:
+
+    def check() -> Verdict:
         found = target.ask()
-        verdict = Verdict(found.ok, f"{target.where} answered {found.said}")
-    except PodUnreachable as error:
-        verdict = Verdict(False, str(error))
-    return kept_answer(target.name, dataclasses.replace(verdict, answer=target.answer), clean)
+        return Verdict(found.ok, f"{target.where} answered {found.said}", found.text)
+
+    return kept_answer(target.name, verdict_of("mine", check, target), clean)
 
 
 def test_of_an_empty_answer_its_status_and_headers_are_kept(pod, target):

@@ -118,22 +118,7 @@ class Rounds(HealthRounds):
         if not back:
             self._hanging[uid] = call
             return Verdict(False, f"health checker {self._checker.name} did not come back within {limit:g} s")
-        return dataclasses.replace(self._verdict(call), answer=target.answer)
-
-    def _verdict(self, call: Invocation[Verdict]) -> Verdict:
-        try:
-            verdict = call.result()
-        except Interrupted:
-            return Verdict(False, "was not asked to the end")
-        except DeployerError as error:
-            return Verdict(False, str(error))
-        except BaseException as error:
-            # sys.exit in a checker must not end this thread: a pod without a verdict would not be asked at all.
-            logger.exception("health checker %s failed", self._checker.name)
-            return Verdict(False, f"the health checker failed with {type(error).__name__}")
-        if not isinstance(verdict, Verdict):
-            return Verdict(False, f"health checker {self._checker.name} gave no verdict")
-        return verdict
+        return verdict_of(self._checker.name, call.result, target)
 
     def _target(self, pod: Document, scope: CancelScope) -> HealthTarget:
         descriptor = self._plan.descriptor
@@ -177,6 +162,25 @@ class Rounds(HealthRounds):
             return
 
 
+def verdict_of(checker: str, check: Callable[[], object], target: HealthTarget) -> Verdict:
+    """What came of a check, whatever it raises, with the HTTP answer behind it."""
+    answer: HttpAnswer | None = None
+    try:
+        verdict = check()
+        if isinstance(verdict, Verdict):
+            return dataclasses.replace(verdict, answer=target.answer or verdict.answer)
+        said = f"health checker {checker} gave no verdict"
+    except Interrupted:
+        said = "was not asked to the end"
+    except DeployerError as error:
+        said, answer = str(error), target.answer  # of which only the head may be complete
+    except BaseException as error:
+        # sys.exit in a checker must not end this thread: a pod without a verdict would not be asked at all.
+        logger.exception("health checker %s failed", checker)
+        said, answer = f"the health checker failed with {type(error).__name__}", target.answer
+    return Verdict(False, said, answer.text if answer else "", answer)
+
+
 def kept_answer(pod: str, verdict: Verdict, clean: Callable[[str], str]) -> Document:
     """What is kept of one pod: `podName` and `value`, the raw answer, as the original had them; besides `healthy`, why
     (`message`) and, for an answer in HTTP, its `status` and `headers`. All in all no more text than BODY_LIMIT bytes.
@@ -188,7 +192,7 @@ def kept_answer(pod: str, verdict: Verdict, clean: Callable[[str], str]) -> Docu
         kept["status"] = answer.status
         kept["headers"] = {name: clean(value) for name, value in _headers(answer)}
     rest = sum(len(text.encode("utf-8", "replace")) for text in (kept["message"], *kept.get("headers", {}).values()))
-    raw = clean(verdict.body or (answer.text if answer is not None else "")).encode("utf-8", "replace")
+    raw = clean(verdict.body).encode("utf-8", "replace")
     kept["value"] = raw[: BODY_LIMIT - rest].decode("utf-8", "ignore")
     return kept
 
