@@ -196,7 +196,8 @@ def test_what_is_waited_for_is_said_while_it_is_waited_for(controller, monkeypat
     monkeypatch.setattr(dataplane, "_SAY_AFTER", 0.0)
     monkeypatch.setattr(dataplane, "_SAY_EVERY", 0.0)
     old = reply(revision=OLD)
-    one = controller(old, old, reply(502), reply(revision=NEW))
+    # One that goes back and forth says nothing new.
+    one = controller(old, old, reply(502), old, reply(502), reply(revision=NEW))
     said = f"not confirmed yet: {one.address} answered HTTP"
     assert confirm(one) == [f"{said} 200 for revision {OLD}", f"{said} 502", f"{said} 200 for revision {NEW}"]
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachable, Verdict
+from deployer.core.contract.health import BODY_LIMIT, HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.toolkit.health.runner import kept_answer, verdict_of
+from deployer.toolkit.health.step import Asked, hint
 from deployer.toolkit.health.transport import Direct, ThroughApiServer
 from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
@@ -386,3 +387,47 @@ def test_what_is_kept_is_cleaned_and_no_more_than_64_kib(pod):
     assert found["headers"]["server"] == "***"
     texts = (found["value"], found["message"], *found["headers"].values())
     assert BODY_LIMIT - 2 <= sum(len(text.encode()) for text in texts) <= BODY_LIMIT
+
+
+# --- what is said of unhealthy pods -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "field"),
+    [
+        (None, "port 9999 (healthCheckPort) on all addresses and answers /health within 10 s"),
+        (HttpAnswer(302, {}, b""), "instead of /health name the path that answers itself in healthCheckPath"),
+        (HttpAnswer(401, {}, b""), "without credentials"),
+        (HttpAnswer(421, {}, b""), "healthCheckHost"),
+        (HttpAnswer(404, {}, b""), "correct healthCheckPath, which is /health, or healthCheckPort, which is 9999"),
+        (HttpAnswer(200, {}, b"no"), "the app's own answer to /health"),
+        (HttpAnswer(200, {}, b"x", truncated=True), "to the end within 10 s, with at most 64 KiB"),
+        (HttpAnswer(503, {}, b""), "why it answers HTTP 503"),
+    ],
+)
+def test_the_hint_names_what_a_team_can_change(answer, field):
+    said = hint(Verdict(False, "no", answer=answer), {"healthCheckPath": "health"}, 9999)
+    assert field in said and "--" not in said and "\n" not in said
+
+
+def described(name: str, address: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": name}, "status": {"podIP": address}}
+
+
+def test_each_thing_is_said_once_with_one_pod_as_the_example():
+    pods = [described(f"shop-1-{letter}", f"10.0.0.{number}") for number, letter in enumerate("abcdef", 1)]
+    said = ["answered HTTP 500", "answered HTTP 500", "is a teapot", "hangs", "refused", "answered HTTP 500"]
+    verdicts = {
+        pod["metadata"]["uid"]: Verdict(False, f"pod {pod['metadata']['name']} at {pod['status']['podIP']}:80 {why}")
+        for pod, why in zip(pods, said, strict=True)
+    }
+    assert Asked(pods, verdicts).text() == (
+        "each of 3 pods, such as pod shop-1-a at 10.0.0.1:80, answered HTTP 500; "
+        "pod shop-1-c at 10.0.0.3:80 is a teapot; pod shop-1-d at 10.0.0.4:80 hangs; "
+        "1 more are unhealthy for other reasons"
+    )
+    # A plugin's own words, and a pod that was not asked any more.
+    verdicts = {"shop-1-a": Verdict(False, "no answer from shop-1-a"), "shop-1-b": Verdict(True, "well")}
+    assert Asked(pods[:3], verdicts).text() == (
+        "pod shop-1-a: no answer from the pod; pod shop-1-c did not answer before the time was up"
+    )

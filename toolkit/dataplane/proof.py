@@ -135,8 +135,8 @@ class DataPlane:
         deployment where a header tells. Raises StepFailed as `await_answers` does, and when there is nobody to ask."""
         if not self.known:
             raise StepFailed(
-                f"{what} of {host} cannot be asked for its health: no addresses of the ingress controller are "
-                "configured",
+                f"{what} of {context.route.host} cannot be asked for its health: no addresses of the ingress "
+                "controller are configured",
                 reason="RouteNotConfirmed",
                 hint="configure the controller's Service or its addresses, or leave the check through the preview out",
             )
@@ -190,16 +190,18 @@ class _Round:
     def run(self) -> None:
         """Ask until all have answered. Raises StepFailed, and what the scope raises but for its deadline."""
         began = time.monotonic()
-        said, say_at = "", began + _SAY_AFTER
+        said: set[str] = set()
+        say_at = began + _SAY_AFTER
         try:
             while not self._all_answer():
                 self.check_objection()
                 now = time.monotonic()
                 if now >= began + _BOUND:
                     raise self._failed()
-                if now >= say_at and (text := self._text()) != said:
+                if now >= say_at and (text := self._text()) not in said:
                     self.context.log(f"not confirmed yet: {text}")
-                    said, say_at = text, now + _SAY_EVERY
+                    said.add(text)
+                    say_at = now + _SAY_EVERY
                 self.rounds += 1
                 self.context.scope.pause(_PAUSES.after(self.rounds))
         except DeadlineExceeded as over:

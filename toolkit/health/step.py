@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import HealthRounds, HttpAnswer, Verdict
+from deployer.core.contract.health import BODY_LIMIT, HealthRounds, HttpAnswer, Verdict
 from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import KubeAccess, is_active
 from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
@@ -52,7 +52,7 @@ class VerifyHealth(Step):
             raise StepFailed(f"health checker {work.plan.health.name} is not installed", reason="NoHealthChecker")
         if work.plan.descriptor.get("ignoreHealthCheck"):
             return self._ask_once(work, work.health)
-        asked = _Asked()
+        asked = Asked()
         try:
             with diagnose.in_time(work.scope) as scope:
                 self._until_healthy(work, work.health, asked, scope)
@@ -65,7 +65,7 @@ class VerifyHealth(Step):
         work.log(f"healthy: {len(asked.pods)} of {len(asked.pods)} pods")
         return Done()
 
-    def _until_healthy(self, work: Work, health: HealthRounds, asked: _Asked, scope: CancelScope) -> None:
+    def _until_healthy(self, work: Work, health: HealthRounds, asked: Asked, scope: CancelScope) -> None:
         """Ask round after round. Raises StepFailed when the pods come to an end that no round can heal."""
         names = ("max_restarts", "image_pull_attempts", "unschedulable_grace", "admission_grace")
         judge = ReadyJudge(*(getattr(work.plan.settings, name) for name in names))
@@ -93,7 +93,7 @@ class VerifyHealth(Step):
                 raise end.failure
             scope.pause(min(HEALTH_INTERVAL, 0.1 * rounds))
 
-    def _missed(self, work: Work, asked: _Asked) -> StepFailed:
+    def _missed(self, work: Work, asked: Asked) -> StepFailed:
         """Why it was not healthy in time, with what the pods answered and wrote."""
         kinds = list(asked.kinds().values())
         for pods in kinds[:KINDS_TOLD]:
@@ -115,7 +115,7 @@ class VerifyHealth(Step):
 
     def _ask_once(self, work: Work, health: HealthRounds) -> Outcome:
         pods = self._pods(work.kube, own_controller(work))
-        asked = _Asked(pods, health.check_all(pods, work.scope))
+        asked = Asked(pods, health.check_all(pods, work.scope))
         health.keep(asked.pods, asked.verdicts)
         work.log(f"health checks ignored: {asked.text() if asked.unhealthy() else 'all pods are healthy'}")
         return Done()
@@ -133,7 +133,7 @@ class VerifyHealth(Step):
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asked:
     """A round of health checks."""
 
     pods: list[Document] = field(default_factory=list)
@@ -199,19 +199,24 @@ def hint(verdict: Verdict | None, descriptor: Document, port: int) -> str:
 
 def _about(answer: HttpAnswer, path: str, port: int) -> str:
     """What to do about an answer of a pod that is unhealthy."""
-    if 300 <= answer.status <= 399:
-        return f"redirects are not followed: name the path that answers itself in healthCheckPath, instead of {path}"
-    if answer.status in (401, 403):
-        return f"have the app answer {path} without credentials, or name another path in healthCheckPath"
-    if answer.status in (400, 421):
-        return (
-            "check that the app takes requests for its pod's address, or name the host that it wants in healthCheckHost"
-        )
-    if answer.status in (404, 405, 501):
-        return f"correct healthCheckPath, which is {path}, or healthCheckPort, which is {port}"
-    if answer.ok:
-        return f"the app's own answer to {path} says so: see it in the log or in healthcheckdata; {_SLOW_START}"
-    return f"see in the app's last lines in the log why it answers HTTP {answer.status}; {_SLOW_START}"
+    match answer.status:
+        case 400 | 421:
+            said = "check that the app takes requests for its pod's address, or name the host that it wants in "
+            said += "healthCheckHost"
+        case 401 | 403:
+            said = f"have the app answer {path} without credentials, or name another path in healthCheckPath"
+        case 404 | 405 | 501:
+            said = f"correct healthCheckPath, which is {path}, or healthCheckPort, which is {port}"
+        case status if 300 <= status <= 399:
+            said = f"redirects are not followed: instead of {path} name the path that answers itself in healthCheckPath"
+        case _ if answer.ok and answer.truncated:
+            said = f"have the app answer {path} to the end within {CHECK_TIMEOUT:g} s, with at most "
+            said += f"{BODY_LIMIT >> 10} KiB"
+        case _ if answer.ok:
+            said = f"the app's own answer to {path} says so: see it in the log or in healthcheckdata; {_SLOW_START}"
+        case status:
+            said = f"see in the app's last lines in the log why it answers HTTP {status}; {_SLOW_START}"
+    return said
 
 
 _FLAPS = "find out why the app answers its health check well only now and then, such as an overload or a backend"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import http.client
 import re
@@ -92,7 +93,8 @@ class Direct(Way):
             raise failure(target, error) from None
         answer = HttpAnswer(found.status, found.headers, found.body, found.truncated)
         if found.cut is not None:
-            target.answer = answer  # its head is complete, and tells more than that the rest did not come
+            # Its head is complete, and tells more than that the rest did not come.
+            target.answer = dataclasses.replace(answer, truncated=True)
             raise failure(target, found.cut)
         return answer
 
