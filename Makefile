@@ -12,7 +12,7 @@ help:
 	@echo "make run    start the service on the embedded sandbox, to play with"
 	@echo "make test   lint, types, import rules and tests"
 	@echo "make test-fast   the tests that need neither sandbox nor service, in under a minute"
-	@echo "make test-long   kill the service at every single write, and resume all that an older one left"
+	@echo "make test-long   kill the service at every single write, resume all that an older one left, a million decisions"
 	@echo "make bench-api   how fast REST and the log stream are on this machine"
 	@echo "make test-cluster, make bench-cluster, make bench-switch   tests and figures on the Kubernetes that KUBECONFIG names"
 
@@ -28,9 +28,11 @@ test: lint types imports tests
 test-fast: $(VENV)/.dev
 	$(BIN)/pytest -m fast $(PYTEST_ARGS)
 
-# Every point at which the service can be killed, of which `make test` tries a sample in CI; about fifteen minutes more.
+# Every point at which the service can be killed, of which `make test` tries a sample in CI, and a million decisions of
+# operations to which anything happens; about thirty-five minutes.
 test-long: $(VENV)/.dev
-	$(BIN)/pytest tests/kill tests/engine/test_migration.py --kill=all $(PYTEST_ARGS)
+	$(BIN)/pytest tests/core/test_machine_model.py tests/kill tests/engine/test_migration.py \
+	  tests/plugins/test_strategies.py --kill=all $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

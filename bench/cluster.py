@@ -31,9 +31,9 @@ from websockets.asyncio.client import connect as open_stream
 
 from deployer.cli import process, wiring
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import NAMESPACE, POD
 from deployer.core.contract.kube import is_ready
 from deployer.core.errors import Revoked
+from deployer.core.model.kind import NAMESPACE, POD
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 

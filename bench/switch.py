@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from deployer.core.contract.kinds import POD
+from deployer.core.model.kind import POD
 from support.switching import TABLES, Drive, Neighbour, driving, missing, site
 from support.traffic import Report
 

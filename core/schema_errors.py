@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jsonschema
@@ -15,6 +14,7 @@ from jsonschema.protocols import Validator
 
 from deployer.core.errors import Problem
 from deployer.core.podspec import types as podtypes
+from deployer.core.spelling import similar
 
 MAX_PROBLEMS = 200
 MAX_UNKNOWN = 30
@@ -117,7 +117,7 @@ def _problems(error: jsonschema.ValidationError, path: str, *, secret: bool) -> 
         case "additionalProperties" if limit is False:
             known = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
             for name in itertools.islice((n for n in given if n not in known), MAX_UNKNOWN):
-                yield Problem(join(path, name), f"is not a known field{meant(name, known)}")
+                yield Problem(join(path, name), f"is not a known field{suggestion(name, known)}")
         case _:
             yield Problem(path, _said(error, secret=secret))
 
@@ -155,9 +155,8 @@ def _not_this(value: Any) -> str:
     return f", not {shown(value)}" if isinstance(value, str | int | float | None) else ""
 
 
-def meant(name: str, known: Iterable[str]) -> str:
-    by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower()[:100], by_lower, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean {by_lower[near[0]]}?"
-    return f"; available: {', '.join(sorted(known))}" if 0 < len(by_lower) <= MAX_KNOWN else ""
+def suggestion(name: str, known: Collection[str]) -> str:
+    """`; did you mean x?`, or what there is if that is not much; else an empty text."""
+    if near := similar(name, known):
+        return f"; did you mean {near[0]}?"
+    return f"; available: {', '.join(sorted(known))}" if 0 < len(known) <= MAX_KNOWN else ""

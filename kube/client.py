@@ -17,8 +17,8 @@ from typing import NoReturn
 from deployer.core import failpoints
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, KubeRejected, KubeUnavailable
+from deployer.core.model.kind import POD, Kind
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube import proxied

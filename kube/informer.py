@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import Kind
 from deployer.core.contract.kube import CONTROLLED_BY, ClusterEvent
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -25,6 +24,7 @@ from deployer.core.errors import (
     KubeUnavailable,
     Revoked,
 )
+from deployer.core.model.kind import Kind
 from deployer.core.model.records import Document
 from deployer.kube.client import REFUSALS_BORNE, SILENT, WATCH_SILENCE, KubeClient
 

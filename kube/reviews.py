@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import Kind
 from deployer.core.errors import KubeUnavailable
+from deployer.core.model.kind import Kind
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
 

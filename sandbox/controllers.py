@@ -1,4 +1,4 @@
-"""The controllers of a cluster: replication, endpoint slices, garbage collection, namespaces.
+"""The controllers of a cluster: replication, endpoint slices, garbage collection, namespaces, definitions of kinds.
 
 Each is level-triggered: a change in the store marks keys, and a key is brought to what the objects say now.
 """
@@ -10,8 +10,8 @@ from copy import deepcopy
 from typing import Any
 
 from deployer.sandbox.kinds import (
+    CRD,
     ENDPOINT_SLICE,
-    KINDS,
     NAMESPACE,
     POD,
     RC,
@@ -343,13 +343,27 @@ class Namespaces(Controller):
         if space is None or not is_deleting(space):
             return
         left = 0
-        for kind in KINDS:
+        for kind in self.store.kinds:
             for obj in self.store.list(kind, key[1]) if kind.namespaced else ():
                 left += 1
                 if not is_deleting(obj):
                     self.resources.delete(kind, key_of(obj), DeleteOptions(policy="Background"))
         if not left:
             self.store.remove(NAMESPACE, key)
+
+
+class Definitions(Controller):
+    """A CustomResourceDefinition that was deleted takes the objects of its kind with it."""
+
+    def changed(self, change: Change) -> None:
+        if change.kind is CRD and change.type == "DELETED":
+            self.mark(("", change.obj["metadata"]["name"]))
+
+    def reconcile(self, key: Key) -> None:
+        for kind in self.store.kinds:
+            if kind.custom and kind.resource == key[1]:
+                for obj in self.store.list(kind):
+                    self.store.remove(kind, key_of(obj))
 
 
 def drop_references(obj: Object, uids: set[str]) -> None:
@@ -367,4 +381,4 @@ def _finalize(obj: Object, name: str) -> None:
 
 
 def controllers(resources: Resources) -> list[Controller]:
-    return [kind(resources) for kind in (Replication, EndpointSlices, GarbageCollector, Namespaces)]
+    return [kind(resources) for kind in (Replication, EndpointSlices, GarbageCollector, Namespaces, Definitions)]

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Object = dict[str, Any]
@@ -15,7 +15,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Kind:
-    """One resource type; all are version v1 of their group."""
+    """One resource type. Two versions of one are the same kind: what is stored under one is there under the other."""
 
     group: str
     plural: str
@@ -24,10 +24,16 @@ class Kind:
     generations: bool = False  # the real server keeps metadata.generation for some kinds only
     read_only: bool = False
     default_delete: str = "Background"
+    version: str = field(default="v1", compare=False)
+    custom: bool = False  # defined by a CustomResourceDefinition
 
     @property
     def api_version(self) -> str:
-        return f"{self.group}/v1" if self.group else "v1"
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def as_asked(self, obj: Object) -> Object:
+        """The object in this version of its kind: conversion changes nothing else."""
+        return {**obj, "apiVersion": self.api_version} if self.custom else obj
 
     @property
     def resource(self) -> str:
@@ -48,14 +54,16 @@ ENDPOINT_SLICE = Kind("discovery.k8s.io", "endpointslices", "EndpointSlice", gen
 INGRESS = Kind("networking.k8s.io", "ingresses", "Ingress", generations=True)
 GATEWAY = Kind("gateway.networking.k8s.io", "gateways", "Gateway", generations=True)
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "httproutes", "HTTPRoute", generations=True)
+CRD = Kind(
+    "apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False, generations=True
+)
 INGRESS_CLASS = Kind("networking.k8s.io", "ingressclasses", "IngressClass", namespaced=False, generations=True)
 
 KINDS: tuple[Kind, ...] = (
     *(NAMESPACE, NODE, POD, SERVICE, RC, EVENT, CONFIG_MAP, SECRET),
-    *(ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, GATEWAY, HTTP_ROUTE),
+    *(ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, GATEWAY, HTTP_ROUTE, CRD),
 )
 BY_PATH: dict[tuple[str, str], Kind] = {(kind.group, kind.plural): kind for kind in KINDS}
-GROUPS: tuple[str, ...] = tuple(dict.fromkeys(kind.group for kind in KINDS if kind.group))
 
 
 def key_of(obj: Object) -> Key:

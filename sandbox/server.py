@@ -37,7 +37,8 @@ from deployer.sandbox.kinds import (
     Object,
     timestamp,
 )
-from deployer.sandbox.nodes.kubelet import NODE_LABELS, NODE_NAME, Kubelet, Node
+from deployer.sandbox.nodes.kubelet import NODE_LABELS, NODE_NAME, Kubelet
+from deployer.sandbox.nodes.node import Node
 from deployer.sandbox.objects.resources import Resources
 from deployer.sandbox.process import STATE_FILE, start_ticks
 from deployer.sandbox.store import Store

@@ -49,6 +49,14 @@ def stale(kind: Kind, name: str) -> ApiError:
     return conflict(kind, name, why)
 
 
+def no_version(kind: Kind, name: str) -> ApiError:
+    """For an unconditional replace of a kind that allows none."""
+    field, message = "metadata.resourceVersion", "Invalid value: 0: must be specified for an update"
+    causes = [{"reason": "FieldValueInvalid", "message": message, "field": field}]
+    told = f'{kind.resource} "{name}" is invalid: {field}: {message}'
+    return ApiError(422, "Invalid", told, details(kind, name, causes=causes))
+
+
 def forbidden(kind: Kind, name: str, why: str, **more: Any) -> ApiError:
     message = f'{kind.resource} "{name}" is forbidden: {why}'
     return ApiError(403, "Forbidden", message, details(kind, name, **more))

@@ -51,7 +51,7 @@ class Store:
         return found
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        return self._objects[kind].get(namespace, {}).get(name)
+        return self._objects.get(kind, {}).get(namespace, {}).get(name)
 
     def find_uid(self, uid: str) -> tuple[Kind, Object] | None:
         if uid not in self._places:
@@ -59,9 +59,14 @@ class Store:
         kind, key = self._places[uid]
         return kind, self.get(kind, *key)
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Those that are always there, and all others that ever had an object."""
+        return tuple(self._objects)
+
     def list(self, kind: Kind, namespace: str = "") -> list[Object]:
         """In order of creation; every namespace when none is given."""
-        spaces = self._objects[kind]
+        spaces = self._objects.get(kind, {})
         chosen = [spaces.get(namespace, {})] if namespace else spaces.values()
         return [obj for space in chosen for obj in space.values()]
 
@@ -75,7 +80,7 @@ class Store:
         """Adds or replaces; gives the object its resourceVersion."""
         namespace, name = key_of(obj)
         old = self.find(kind, namespace, name)
-        self._objects[kind].setdefault(namespace, {})[name] = obj
+        self._objects.setdefault(kind, {}).setdefault(namespace, {})[name] = obj
         self._index(kind, obj, old)
         return self._commit(kind, "MODIFIED" if old else "ADDED", obj, old)
 
@@ -103,7 +108,7 @@ class Store:
         return written
 
     def remove(self, kind: Kind, key: Key) -> Object | None:
-        space = self._objects[kind].get(key[0], {})
+        space = self._objects.get(kind, {}).get(key[0], {})
         old = space.pop(key[1], None)
         if old is None:
             return None

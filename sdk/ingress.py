@@ -1,5 +1,6 @@
 """For authors of ingress providers: what they implement and get, and how to ask a data plane."""
 
+from deployer.core.contract.hosts import RouteClaim, RouteReader
 from deployer.core.contract.ingress import (
     PREVIEW_OPTIONS,
     Capability,
@@ -35,7 +36,9 @@ __all__ = [
     "Preview",
     "RequestMatch",
     "Route",
+    "RouteClaim",
     "RouteContext",
+    "RouteReader",
     "RouteState",
     "Share",
     "ask",

@@ -1,6 +1,7 @@
 """The cluster, as plugins get it: kinds of objects, and the handle that reads and writes them."""
 
-from deployer.core.contract.kinds import (
+from deployer.core.contract.kube import Changed, KubeAccess, NotReady
+from deployer.core.model.kind import (
     CONFIG_MAP,
     CONTROLLER,
     ENDPOINT_SLICE,
@@ -14,7 +15,6 @@ from deployer.core.contract.kinds import (
     SERVICE,
     Kind,
 )
-from deployer.core.contract.kube import Changed, KubeAccess, NotReady
 from deployer.kube.ownership import annotation_of, deployment_of, objects_of_app, role_of
 
 __all__ = [

@@ -1,7 +1,7 @@
 """For authors of strategies: what they implement and get, and the steps that ship with the Deployer."""
 
 from deployer.core.contract.kube import is_ready
-from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Strategy, Work
+from deployer.core.contract.strategy import Done, Duty, Outcome, Park, Phase, Step, Strategy, Work
 from deployer.core.contract.versions import WorkloadContext
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload, grace_of
 from deployer.core.model.records import Plan
@@ -32,6 +32,7 @@ __all__ = [
     "ConfirmRoute",
     "DisplaceRoute",
     "Done",
+    "Duty",
     "MoveService",
     "Outcome",
     "Park",

@@ -1,166 +1,200 @@
-"""A step's `Work` without a cluster, for unit tests of one step: objects in memory, a clock that a test moves."""
+"""A step's `Work` and an injector's context without a cluster, for unit tests: objects in memory, a clock that a test
+moves. Whose an object is, and who may write it, is decided by the code that decides it in the service."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from deployer.core.contract.health import HealthRounds
-from deployer.core.contract.kube import Gone
+from deployer.core.contract.kube import CONTROLLED_BY, Owner
 from deployer.core.errors import DeadlineExceeded
 from deployer.core.model.records import Document, Json
-from deployer.sdk.errors import ForeignObject
+from deployer.kube.client import KubeClient
+from deployer.kube.informer import Informers
+from deployer.kube.owned import OwnedKube
+from deployer.kube.pods import controlled_by
+from deployer.sdk.environment import EnvContext, KubeReader
+from deployer.sdk.errors import KubeAlreadyExists, KubeConflict, KubeNotFound
 from deployer.sdk.ingress import IngressProvider
-from deployer.sdk.kube import CONTROLLER, Kind, KubeAccess
+from deployer.sdk.kube import Kind
 from deployer.sdk.plugin import CancelScope
 from deployer.sdk.strategy import Plan, Work
 
 T = TypeVar("T")
 
-OWNER = "kube-deployer/deployment"
-"""The annotation that says to which deployment an object belongs."""
+Objects = dict[tuple[Kind, str], Document]
 
 
-class FakeKube:
+class FakeKube(OwnedKube):
     """What `work.kube` is, on a dictionary. Writes ask the scope, and `writes` tells of them: `create Service shop`.
 
-    `objects` are those that are there, by kind and name; put in what a step is to find, and look at what it leaves.
-    Nothing happens by itself: no controller makes pods, nobody else writes. What waits for that needs a sandbox.
+    `objects` are those that are there, by kind and name: put in what is to be found, and look at what is left. Nothing
+    happens by itself: no controller makes pods, and nobody else writes. What waits for that needs a sandbox.
     """
 
-    def __init__(self, scope: CancelScope, deployment: str, namespace: str = "default") -> None:
-        self.scope = scope
-        self.objects: dict[tuple[Kind, str], Document] = {}
+    def __init__(self, scope: CancelScope, deployment: str, namespace: str = "default", app: str = "shop") -> None:
+        self._server = _Server(namespace)
+        self.objects = self._server.objects
+        self.writes = self._server.writes
+        client, informers = cast(KubeClient, self._server), cast(Informers, _Informers(self._server))
+        super().__init__(client, informers, Owner("deployer", namespace, app, deployment, 1), scope)
+
+    def put(self, kind: Kind, body: Document, *, deployment: str = "") -> Document:
+        """Make or replace an object, as it would be in the cluster: that deployment's, else somebody else's."""
+        made = copy.deepcopy(body)
+        if deployment:
+            ours = self.for_deployment(deployment).annotations("versioned-object")
+            made["metadata"]["annotations"] = {**ours, **(made["metadata"].get("annotations") or {})}
+        return self._server.store(kind, made)
+
+
+class _Server:
+    """The requests of a `KubeClient` that its users make, answered from a dictionary."""
+
+    def __init__(self, namespace: str) -> None:
+        self.objects: Objects = {}
         self.writes: list[str] = []
-        self._deployment = deployment
         self._namespace = namespace
         self._revisions = itertools.count(1)
 
-    def put(self, kind: Kind, body: Document) -> Document:
-        """Somebody's object, as the API server would have it."""
-        made = copy.deepcopy(body)
-        metadata = made.setdefault("metadata", {})
+    def store(self, kind: Kind, body: Document) -> Document:
+        metadata = body.setdefault("metadata", {})
         metadata.setdefault("namespace", self._namespace)
         metadata.setdefault("uid", f"uid-{next(self._revisions)}")
         metadata["resourceVersion"] = str(next(self._revisions))
-        self.objects[kind, metadata["name"]] = made
-        return copy.deepcopy(made)
+        self.objects[kind, metadata["name"]] = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+        return copy.deepcopy(self.objects[kind, metadata["name"]])
 
-    # --- reading --------------------------------------------------------------------------------------------------
+    def get(self, kind: Kind, name: str, namespace: str | None = None, *, scope: CancelScope) -> Document:
+        scope.check()
+        if (kind, name) not in self.objects:
+            raise KubeNotFound(f"{kind.kind} {name} is not there", status=404)
+        return copy.deepcopy(self.objects[kind, name])
 
-    def get(self, kind: Kind, name: str, namespace: str | None = None) -> Document | None:
-        """As `KubeAccess.get`."""
-        self.scope.check()
-        return copy.deepcopy(self.objects.get((kind, name)))
+    def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        field_selector: str | None = None,
+        *,
+        scope: CancelScope,
+        retry: bool = True,
+    ) -> tuple[list[Document], str]:
+        scope.check()
+        found = [o for (k, _), o in self.objects.items() if k == kind and _has(o, labels or {})]
+        return copy.deepcopy(found), ""
 
-    def list(self, kind: Kind, labels: Mapping[str, str] | None = None, namespace: str | None = None) -> list[Document]:
-        """As `KubeAccess.list`; labels only, no selectors of an informer's own."""
-        self.scope.check()
-        wanted = (labels or {}).items()
-        found = [o for (k, _), o in self.objects.items() if k == kind]
-        return [copy.deepcopy(o) for o in found if wanted <= (o["metadata"].get("labels") or {}).items()]
+    def pod_log(self, *_: object, scope: CancelScope) -> str:
+        scope.check()
+        return ""
 
-    items = list
-    known = list
+    def create(self, kind: Kind, body: Document, namespace: str | None = None, *, scope: CancelScope) -> Document:
+        with self._writing("create", kind, body["metadata"]["name"], scope):
+            if (kind, body["metadata"]["name"]) in self.objects:
+                raise KubeAlreadyExists(f"{kind.kind} {body['metadata']['name']} is there already", status=409)
+            return self.store(kind, copy.deepcopy(body))
 
-    def wait(self, kind: Kind, condition: Callable[[Any], T | None], *, labels: Any = None, **_: object) -> T:
-        """As nothing changes by itself: the answer now, else DeadlineExceeded."""
-        found = condition(self.list(kind, labels))
-        if not found:
+    def replace(
+        self, kind: Kind, name: str, body: Document, namespace: str | None = None, *, scope: CancelScope
+    ) -> Document:
+        with self._writing("update", kind, name, scope):
+            self._require(kind, name, body["metadata"])
+            return self.store(kind, copy.deepcopy(body))
+
+    def patch(
+        self, kind: Kind, name: str, patch: Document, namespace: str | None = None, *, scope: CancelScope
+    ) -> Document:
+        with self._writing("update", kind, name, scope):
+            return self.store(kind, _merged(self._require(kind, name, patch["metadata"]), patch))
+
+    def delete(
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        propagation: str = "Background",
+        scope: CancelScope,
+    ) -> bool:
+        with self._writing("delete", kind, name, scope):
+            self._require(kind, name, {"uid": uid, "resourceVersion": resource_version})
+            del self.objects[kind, name]
+        return True
+
+    def _require(self, kind: Kind, name: str, read: Document) -> Document:
+        """The object, if it is the one that was read. Raises KubeNotFound, KubeConflict."""
+        if (found := self.objects.get((kind, name))) is None:
+            raise KubeNotFound(f"{kind.kind} {name} is not there", status=404)
+        if any(read.get(key) not in (None, found["metadata"][key]) for key in ("uid", "resourceVersion")):
+            raise KubeConflict(f"{kind.kind} {name} is not the one that was read", status=409)
+        return copy.deepcopy(found)
+
+    @contextlib.contextmanager
+    def _writing(self, verb: str, kind: Kind, name: str, scope: CancelScope) -> Any:
+        with scope.writing():
+            yield
+            self.writes.append(f"{verb} {kind.kind} {name}")
+
+
+class _Informers:
+    """Informers that know everything at once, and in which nothing ever changes."""
+
+    def __init__(self, server: _Server) -> None:
+        self._server = server
+
+    def get(self, kind: Kind, namespace: str | None) -> _Informer:
+        return _Informer(self._server, kind)
+
+
+class _Informer:
+    def __init__(self, server: _Server, kind: Kind) -> None:
+        self._server = server
+        self._kind = kind
+
+    def known(self, labels: Mapping[str, str] | None = None) -> list[Document]:
+        return self._server.list(self._kind, None, labels, scope=CancelScope())[0]
+
+    def items(self, labels: Mapping[str, str] | None = None, scope: CancelScope | None = None) -> list[Document]:
+        return self._server.list(self._kind, None, labels, scope=scope or CancelScope())[0]
+
+    def wait(
+        self, condition: Callable[[list[Document]], T | None], scope: CancelScope, *, labels: Any = None, **_: object
+    ) -> T:
+        """The answer now. Raises DeadlineExceeded when there is none: it would never come."""
+        if not (found := condition(self.items(labels, scope))):
             raise DeadlineExceeded("nothing changes in a fake")
         return found
 
-    def gone(self, kind: Kind, labels: Mapping[str, str], namespace: str | None = None) -> Gone:
-        """As `KubeAccess.gone`."""
-        return Gone(kind, namespace or self._namespace, dict(labels))
+    def waking(self, event: threading.Event, labels: Mapping[str, str] | None = None) -> Any:
+        return contextlib.nullcontext()
 
-    # --- ownership ------------------------------------------------------------------------------------------------
 
-    def with_scope(self, scope: CancelScope) -> FakeKube:
-        """The same objects, bound to another scope."""
-        return self._also(scope, self._deployment)
+def _has(found: Document, labels: Mapping[str, str]) -> bool:
+    """Has it these labels? An informer also selects by the uid of the controller."""
+    wanted = dict(labels)
+    uid = wanted.pop(CONTROLLED_BY, "")
+    return wanted.items() <= (found["metadata"].get("labels") or {}).items() and (not uid or controlled_by(found, uid))
 
-    def for_deployment(self, deployment: str) -> FakeKube:
-        """The same objects for another deployment of the app."""
-        return self._also(self.scope, deployment)
 
-    def _also(self, scope: CancelScope, deployment: str) -> FakeKube:
-        made = copy.copy(self)
-        made.scope, made._deployment = scope, deployment
-        return made
-
-    def annotations(self, role: str) -> dict[str, str]:
-        """Less than `KubeAccess.annotations` gives: enough to tell deployments apart."""
-        return {OWNER: self._deployment, "kube-deployer/role": role}
-
-    def is_ours(self, found: Document) -> bool:
-        """True when any deployment made it."""
-        return OWNER in (found["metadata"].get("annotations") or {})
-
-    def owned_by(self, found: Document, deployment: str) -> bool:
-        """True when that deployment made it."""
-        return (found["metadata"].get("annotations") or {}).get(OWNER) == deployment
-
-    # --- writing --------------------------------------------------------------------------------------------------
-
-    def create(self, kind: Kind, body: Document) -> Document:
-        """As `KubeAccess.create`: what this deployment has made already is returned as it is. Raises ForeignObject."""
-        found = self.get(kind, body["metadata"]["name"])
-        if found is not None and not self.owned_by(found, self._deployment):
-            raise ForeignObject(f"{kind.kind} {body['metadata']['name']} belongs to somebody else")
-        return found or self._write("create", kind, body)
-
-    def update(
-        self, kind: Kind, name: str, change: Callable[[Any], Any], *, deployment: str | None = None, **_: object
-    ) -> Document | None:
-        """As `KubeAccess.update`. Raises ForeignObject."""
-        found = self.get(kind, name)
-        if found is None:
-            return None
-        if not self.owned_by(found, self._deployment if deployment is None else deployment):
-            raise ForeignObject(f"{kind.kind} {name} belongs to somebody else")
-        wanted = change(copy.deepcopy(found))
-        return found if wanted is None or wanted == found else self._write("update", kind, wanted)
-
-    def scale(self, name: str, replicas: int, **more: Any) -> Document | None:
-        """As `KubeAccess.scale`."""
-        return self.update(CONTROLLER, name, lambda o: {**o, "spec": {**o["spec"], "replicas": replicas}}, **more)
-
-    def put_shared(self, kind: Kind, name: str, change: Callable[[Any], Any], *, role: str) -> Document | None:
-        """As `KubeAccess.put_shared`."""
-        found = self.get(kind, name)
-        wanted = change(copy.deepcopy(found))
-        if wanted is None or wanted == found:
-            return found
-        notes = {**(wanted["metadata"].get("annotations") or {}), **self.annotations(role)}
-        wanted["metadata"] = {**wanted["metadata"], "name": name, "annotations": notes}
-        return self._write("update" if found else "create", kind, wanted)
-
-    def delete(self, kind: Kind, name: str, *, deployment: str | None = None, **_: object) -> bool:
-        """As `KubeAccess.delete`."""
-        found = self.get(kind, name)
-        if found is not None and not self.owned_by(found, deployment or self._deployment):
-            return False
-        return found is None or self._delete(kind, name)
-
-    def delete_shared(self, kind: Kind, name: str, **_: object) -> bool:
-        """As `KubeAccess.delete_shared`."""
-        found = self.get(kind, name)
-        return found is None or (self.is_ours(found) and self._delete(kind, name))
-
-    def _write(self, verb: str, kind: Kind, body: Document) -> Document:
-        with self.scope.writing():
-            self.writes.append(f"{verb} {kind.kind} {body['metadata']['name']}")
-            return self.put(kind, body)
-
-    def _delete(self, kind: Kind, name: str) -> bool:
-        with self.scope.writing():
-            self.writes.append(f"delete {kind.kind} {name}")
-            del self.objects[kind, name]
-        return True
+def _merged(found: Document, patch: Document) -> Document:
+    """RFC 7396."""
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            found[key] = _merged(found.get(key) or {}, value)
+        elif value is None:
+            found.pop(key, None)
+        else:
+            found[key] = value
+    return found
 
 
 class FakeWork:
@@ -168,7 +202,7 @@ class FakeWork:
     run again as after a crash.
 
     plan     what was pinned
-    seconds  for each call, until its gate closes
+    seconds  for each call, until its scope closes
     """
 
     def __init__(self, plan: Plan, *, seconds: float = 5.0, ingress: IngressProvider | None = None) -> None:
@@ -179,15 +213,15 @@ class FakeWork:
         self.seconds = seconds
         self.ingress = ingress
         self.health: HealthRounds | None = None
-        self.kube = FakeKube(CancelScope(), plan.deployment, plan.namespace)
+        self.kube = FakeKube(CancelScope(), plan.deployment, plan.namespace, plan.app)
 
     @property
     def work(self) -> Work:
-        """A fresh one, with a scope of its own: `fake.kube.gate.close(...)` is how somebody cancels."""
+        """A fresh one, with a scope of its own: `work.scope.close(Cancelled("stop"))` is how somebody cancels."""
         self.kube.scope = CancelScope(time.monotonic() + self.seconds)
         return Work(
             plan=self.plan,
-            kube=cast(KubeAccess, self.kube),
+            kube=self.kube,
             log=self.log.append,
             health=self.health,
             ingress=self.ingress,
@@ -198,4 +232,47 @@ class FakeWork:
         )
 
 
-__all__: Sequence[str] = ("FakeKube", "FakeWork")
+class FakeEnvironment:
+    """What an injector gets: `injector.environment(fake.context)`. Log and objects stay with the fake.
+
+    options     what the descriptor has for it in `extensions`
+    descriptor  in its normal form, as far as the injector looks at it
+    seconds     until the scope of each context closes
+    """
+
+    def __init__(
+        self,
+        app: str = "shop",
+        *,
+        options: Mapping[str, Any] | None = None,
+        descriptor: Document | None = None,
+        seconds: float = 5.0,
+    ) -> None:
+        self.app = app
+        self.options = dict(options or {})
+        self.descriptor = descriptor or {}
+        self.seconds = seconds
+        self.log: list[str] = []
+        self.kube = FakeKube(CancelScope(), "d1", app=app)
+
+    @property
+    def context(self) -> EnvContext:
+        """A fresh one, with a scope of its own."""
+        return self.within(CancelScope(time.monotonic() + self.seconds))
+
+    def within(self, scope: CancelScope) -> EnvContext:
+        """One with that scope."""
+        self.kube.scope = scope
+        return EnvContext(
+            namespace=self.kube.owner.namespace,
+            app=self.app,
+            version="1",
+            log=self.log.append,
+            scope=scope,
+            kube=KubeReader(self.kube),
+            descriptor=copy.deepcopy(self.descriptor),
+            options=copy.deepcopy(self.options),
+        )
+
+
+__all__ = ["FakeEnvironment", "FakeKube", "FakeWork"]

@@ -9,7 +9,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,15 +18,14 @@ from urllib.parse import urlsplit
 from deployer import sandbox
 from deployer.core.clock import SteadyClock
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.contract.store import Change, Lease
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry, Registry
+from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
@@ -35,6 +34,8 @@ from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
 from deployer.sdk.plugin import Provider
 from deployer.store.sqlite import SqliteStore
+from deployer.testing.descriptors import HEALTHY, IMAGE, describe
+from deployer.testing.plugins import load
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
@@ -45,18 +46,25 @@ T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds to wait for anything. Generous: the machines are slow and noisy, and nothing waits longer than it must."""
 
-IMAGE = "sample/web:1"
-"""The sandbox's sample: answers `version $APP_VERSION` on port 8080 and `/health` on 9999; see `sandbox/README.md`."""
+NGINX = {
+    "controller": "ingress-nginx/ingress-nginx-controller",
+    "revision_header": True,
+    "minimum_hold": 0.2,
+    "propagation_seconds": 0.4,
+}
+"""The table of the ingress provider `nginx` for a sandbox, whose ingress controller follows within 0.1 s."""
 
-NGINX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.2}
-"""The table of the ingress provider `nginx` for a sandbox."""
+
+ENDS = frozenset({Status.FAILURE, Status.UNDEPLOYED})
+"""What a deployment stays once it is that."""
 
 
 class SandboxedService:
     """A Deployer on the sandbox, in a namespace of its own. A context manager: it is started, and closed at the end.
 
-    providers   plugins to add to the installed ones, by kind: `{"strategies": [Mine()]}`
-    settings    fields of `Settings`
+    providers   to add to what the installed plugins provide: `[Mine()]`
+    modules     plugins to add, by the names that their entry points have: `{"mine": my_module}`
+    settings    fields of `Settings`; tables in `plugins` are added to that of `ingress_nginx`
     """
 
     def __init__(
@@ -65,7 +73,8 @@ class SandboxedService:
         path: Path,
         namespace: str = "",
         *,
-        providers: dict[str, Sequence[Provider]] | None = None,
+        providers: Sequence[Provider] = (),
+        modules: Mapping[str, object] | None = None,
         **settings: Any,
     ) -> None:
         self.cluster = cluster
@@ -73,10 +82,11 @@ class SandboxedService:
         # Without a sandbox KUBECONFIG says which cluster it is; pods can be reached from where the tests run.
         where: dict[str, Any] = {"kubernetes": cluster.api, "loopback_pods": True} if cluster else {}
         defaults: dict[str, Any] = {"proxysleep": 0.0, "min_ready": 0.0, "timeout": 10.0}
-        defaults |= {"ingress": "nginx", "plugins": {"ingress_nginx": NGINX}}
-        defaults |= {} if cluster else {"health_via": "direct"}
+        defaults |= {"ingress": "nginx"} | ({} if cluster else {"health_via": "direct"})
+        settings["plugins"] = {"ingress_nginx": NGINX} | settings.get("plugins", {})
         self.settings = Settings(data_dir=path, own_namespace="", **where, **{**defaults, **settings})
-        self.providers = providers or {}
+        self.providers = list(providers)
+        self.modules = dict(modules or {})
         self.eyes: KubeClient = kube_client.connect(self.settings)
         with contextlib.suppress(KubeAlreadyExists):  # when another process takes up the same one
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
@@ -96,9 +106,11 @@ class SandboxedService:
 
     # --- life ----------------------------------------------------------------------------------------------------
 
-    def start(self, registry: Registry | None = None) -> None:
-        """Start the service on the same store as before."""
+    def start(self, registry: Registry | None = None, *, kill_at: int = 0) -> None:
+        """Start the service on the same store as before; with `kill_at` it dies before that write."""
         life = self._life = _Life()
+        if kill_at:
+            life.kill(kill_at)
         self.store = _MortalStore(self.settings.data_dir / "deployer.db", life)
         redactor = self.redactor = Redactor()
         self.deployment_log = DeploymentLog(self.store, redactor)
@@ -132,12 +144,7 @@ class SandboxedService:
         ]
 
     def _load(self) -> Registry:
-        registry = load_plugins(self.settings, entry_points=self.entry_points)
-        for kind, given in self.providers.items():
-            added = {provider.name: Entry(provider, "tests", "1", provider.name) for provider in given}
-            entries: dict[str, Any] = {kind: {**getattr(registry, kind), **added}}
-            registry = dataclasses.replace(registry, **entries)
-        return registry
+        return load(self.settings, providers=self.providers, modules=self.modules, entry_points=self.entry_points)
 
     def stop(self) -> None:
         """Stop the service in an orderly way, not the sandbox."""
@@ -162,13 +169,17 @@ class SandboxedService:
         """How many writes there were since it was started."""
         return self._life.writes
 
-    def restart(self, *, without: str = "") -> None:
-        """Start another one on the same store; `without`: the strategy of that name was uninstalled meanwhile."""
+    def restart(self, *, without: str = "", kill_at: int = 0) -> None:
+        """Start another one on the same store.
+
+        without   the strategy of that name was uninstalled meanwhile
+        kill_at   it dies, too, before its `kill_at`-th write
+        """
         self._life.stopped()
         self.stop()
         registry = self._load()
         kept: dict[str, Any] = {name: entry for name, entry in registry.strategies.items() if name != without}
-        self.start(dataclasses.replace(registry, strategies=kept))
+        self.start(dataclasses.replace(registry, strategies=kept), kill_at=kill_at)
 
     def close(self) -> None:
         """Stop everything and remove the namespace."""
@@ -189,10 +200,13 @@ class SandboxedService:
         self.service.undeploy(self.namespace, id)
 
     def await_status(self, id: str, *statuses: Status) -> Deployment:
-        """Wait until it is in one of these statuses; none: until it moves no more. Raises AssertionError."""
+        """Wait until it is in one of these statuses; none: until it moves no more. Raises AssertionError, at once when
+        it has come to another end."""
 
         def end() -> Deployment | None:
             found = self.store.get(Deployment, id)
+            if found and statuses and found.status in ENDS and found.status not in statuses:
+                raise AssertionError(f"deployment {id} is {found.status}, not {' or '.join(statuses)}\n{self.log(id)}")
             return found if found and (found.status in statuses if statuses else not found.status.moving) else None
 
         return self.until(end, f"deployment {id} to be {' or '.join(statuses) or 'at its end'}")
@@ -227,6 +241,10 @@ class SandboxedService:
                 changed.wait(min(left, 1.0))
         finally:
             forget()
+
+    def put(self, kind: Kind, body: Document) -> Document:
+        """Create an object in the namespace, as somebody else would."""
+        return self.eyes.create(kind, body, self.namespace if kind.namespaced else None)
 
     # --- seeing --------------------------------------------------------------------------------------------------
 
@@ -276,30 +294,6 @@ def open_service(path: Path, **more: Any) -> Iterator[SandboxedService]:
             yield made
     finally:
         cluster.stop()
-
-
-def describe(namespace: str, app: str = "shop", **fields: Any) -> Document:
-    """A descriptor of the sample app; `env` and `image` go into its container."""
-    env = fields.pop("env", {})
-    pull = {"imagePullPolicy": fields.pop("pull")} if "pull" in fields else {}
-    container = {
-        "name": "web",
-        "image": fields.pop("image", IMAGE),
-        **pull,
-        "ports": fields.pop("ports", [{"containerPort": 8080, "name": "http"}]),
-        "env": [{"name": name, "value": value} for name, value in env.items()],
-    }
-    return {
-        "namespace": namespace,
-        "appName": app,
-        "newVersion": "#",
-        "podspec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
-        **fields,
-    }
-
-
-HEALTHY = {"useHealthCheck": True, "healthCheckPort": 9999, "healthCheckPath": "health", "healthCheckType": "probe"}
-"""A descriptor's fields for health checks of the sample app, which `env={"FAIL": "1"}` fails."""
 
 
 # --- dying --------------------------------------------------------------------------------------------------------
@@ -370,3 +364,6 @@ class _MortalTransport:
         if method != "GET" and not self._life.write():
             raise NotSent("the service is dead")
         return self._transport.send(method, *args, **more)
+
+
+__all__ = ["HEALTHY", "IMAGE", "NGINX", "PATIENCE", "SandboxedService", "describe", "open_service"]

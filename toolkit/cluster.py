@@ -9,11 +9,11 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing
 from deployer.core.contract.health import HealthChecker, HealthRounds, Way
 from deployer.core.contract.ingress import ProbeResponse
-from deployer.core.contract.kinds import CONTROLLER, SERVICE
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.store import Store
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import OperatorNeeded, StepFailed
+from deployer.core.model.kind import CONTROLLER, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, POD, Kind
 from deployer.core.contract.validation import KINDS, DescriptorDryRun, Findings
 from deployer.core.contract.versions import WorkloadContext
 from deployer.core.errors import (
@@ -28,6 +27,7 @@ from deployer.core.errors import (
     KubeUnavailable,
     Problem,
 )
+from deployer.core.model.kind import CONTROLLER, POD, Kind
 from deployer.core.model.records import Document
 from deployer.core.redaction import clean_credentials, environment_values
 from deployer.core.secret_matching import Matcher

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deployer.core.contract.kinds import CONTROLLER, SECRET, SERVICE
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.contract.versions import Running, SecretSearch, Selection, Versions, WorkloadContext
 from deployer.core.errors import KubeError, KubeForbidden
+from deployer.core.model.kind import CONTROLLER, SECRET, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import Document

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.contract.kube import KubeAccess, is_ready
 from deployer.core.contract.strategy import Work
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed, require_answers
+from deployer.core.model.kind import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document, Plan

@@ -17,8 +17,8 @@ from deployer.cli.process import Interrupts
 from deployer.cli.rest import Client
 from deployer.cli.sandbox import sample
 from deployer.cli.sandbox.screen import Screen, by_version
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.errors import DeployerError
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient

@@ -45,7 +45,7 @@ def remarks(
 def missing(
     needs: Mapping[str, str],
     descriptor: Document,
-    ingress: IngressProvider | None,
+    ingress: Entry[IngressProvider] | None,
     installed: Iterable[Entry[IngressProvider]],
 ) -> list[Problem]:
     """What a strategy needs for fields that the descriptor has, and `ingress` does not list among its capabilities."""
@@ -54,10 +54,14 @@ def missing(
         value: Any = descriptor
         for part in path.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if value is None or (ingress is not None and capability in ingress.capabilities):
+        if value is None or (ingress is not None and capability in ingress.declared.capabilities):
             continue
-        able = sorted(entry.provider.name for entry in installed if capability in entry.provider.capabilities)
-        lacks = f"ingress provider {ingress.name} does not have it" if ingress else "no ingress provider is configured"
+        able = sorted(entry.provider.name for entry in installed if capability in entry.declared.capabilities)
+        lacks = (
+            f"ingress provider {ingress.provider.name} does not have it"
+            if ingress
+            else "no ingress provider is configured"
+        )
         others = f"; available: {', '.join(able)}" if able else ""
         found.append(Problem(path, f"needs an ingress provider with the capability {capability}: {lacks}{others}"))
     return found

@@ -12,10 +12,10 @@ from deployer.core import descriptor as descriptors
 from deployer.core.commands import capabilities
 from deployer.core.commands.host_claims import claim_hosts, hosts_of, release_hosts
 from deployer.core.commands.transactions import decide_again, expect
-from deployer.core.contract.kinds import CONTROLLER, POD
 from deployer.core.contract.store import Change, Create, Delete, Store, Update
 from deployer.core.contract.validation import KINDS, DescriptorDryRun, Findings, Remarks, no_remarks
 from deployer.core.errors import HostProblem, HostTaken, Invalid, NotFound, PluginError, Problem
+from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import App, Document, StoredDescriptor, new_id, timestamp
 from deployer.core.plugin_manager.provider_calls import ProviderCalls
 from deployer.core.plugin_manager.registry import NO_INGRESS, Registry
@@ -50,7 +50,7 @@ class DescriptorCommands:
         self._registry = registry
         self._settings = settings
         self._calls = ProviderCalls(registry)
-        self._ingress = registry.ingress()
+        self._ingress = registry.ingress_entry()
         self.rules = rules(registry, settings)
 
     # --- checking ------------------------------------------------------------------------------------------------
@@ -85,8 +85,8 @@ class DescriptorCommands:
         found = self._calls.problems(self._chosen(normal), normal)
         if normal.get("frontend"):
             if ingress := self._ingress:
-                found += capabilities.problems(normal, ingress.name, ingress.capabilities, found)
-            needs = self._registry.strategy(normal["deploymentType"]).needs
+                found += capabilities.problems(normal, ingress.provider.name, ingress.declared.capabilities, found)
+            needs = self._registry.entry("strategy", normal["deploymentType"]).declared.needs
             found += capabilities.missing(needs, normal, self._ingress, self._registry.ingress_providers.values())
         return [*_without_values(found, normal), *self._wrong_preview(normal)]
 
@@ -174,7 +174,7 @@ class DescriptorCommands:
         unknown = [Problem(path, said) for path in itertools.islice(paths, MAX_UNKNOWN)]
         chosen = self._calls.remarks(self._chosen(normal), normal)
         if (ingress := self._ingress) and normal.get("frontend"):
-            chosen += capabilities.remarks(normal, ingress.name, ingress.capabilities, chosen)
+            chosen += capabilities.remarks(normal, ingress.provider.name, ingress.declared.capabilities, chosen)
         found = [*unknown, *self._remarks_of(sent, normal, self._settings), *_without_values(chosen, normal)]
         return [{"path": remark.path, "message": remark.message} for remark in found]
 
@@ -288,14 +288,14 @@ def unknown_text(paths: Sequence[str]) -> str:
 
 def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
     """What descriptors are checked against: the settings and what is installed."""
-    ingress = registry.ingress()
+    ingress = registry.ingress_entry()
     return descriptors.Rules(
         settings=settings,
-        strategies={name: entry.provider.options_schema for name, entry in registry.strategies.items()},
+        strategies={name: entry.declared.options_schema for name, entry in registry.strategies.items()},
         health_checkers=list(registry.health_checkers),
-        ingress=(settings.ingress, ingress.options_schema if ingress else None),
-        health_options={name: entry.provider.options_schema for name, entry in registry.health_checkers.items()},
-        without_path={name for name, entry in registry.health_checkers.items() if not entry.provider.needs_path},
+        ingress=(settings.ingress, ingress.declared.options_schema if ingress else None),
+        health_options={name: entry.declared.options_schema for name, entry in registry.health_checkers.items()},
+        without_path={name for name, entry in registry.health_checkers.items() if not entry.declared.needs_path},
         extensions=registry.extensions,
     )
 

@@ -8,10 +8,10 @@ from typing import Protocol
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthChecker, HealthRounds
 from deployer.core.contract.ingress import ProbeResponse
-from deployer.core.contract.kinds import Kind
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import StepFailed
+from deployer.core.model.kind import Kind
 from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
 

@@ -19,7 +19,7 @@ class EnvContext:
 
     version      of the deployment, as it was decided
     log          one line for the deployment's log
-    gate         cancellation and the deadline
+    scope        cancellation and the deadline
     descriptor   a copy of the descriptor, in its normal form
     kube         reads objects of the app's namespace, as far as the Deployer may
     options      what the descriptor has in `extensions` for the plugin; empty when it has nothing

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.hosts import RouteClaim, RouteReader
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.contract.provider import Provider, Schema
 from deployer.core.errors import StepFailed
@@ -201,6 +202,15 @@ class IngressProvider(Provider):
     def contends(self, found: Document) -> bool:
         """Would this foreign Ingress or HTTPRoute be served by the same data plane, if it had the host of a route?"""
         return True
+
+    def host_claims(self, kube: RouteReader) -> Iterable[RouteClaim]:
+        """The hosts of objects of other kinds than Ingress and HTTPRoute, like IngressRoutes, as far as the same data
+        plane serves them: `kube.visible(kind)` gives all that may be read. The app's own among them do no harm.
+
+        Asked before `prepare`; a deployment whose host is somebody else's fails (HostTaken). The default is for
+        providers of the two kinds, which are looked at anyway.
+        """
+        return ()
 
     def check_preview(self, context: RouteContext) -> None:
         """Return when `route.preview.check` answers well through the preview that `prepare` made, at every address of

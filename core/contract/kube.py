@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD, Kind
 from deployer.core.errors import ForeignObject
+from deployer.core.model.kind import POD, Kind
 from deployer.core.model.records import Document
 
 T = TypeVar("T")
@@ -25,6 +25,20 @@ def is_active(pod: Document) -> bool:
     """True unless the pod is on its way out or over: what a ReplicationController counts."""
     ended = pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
     return not ended and not pod["metadata"].get("deletionTimestamp")
+
+
+def is_event(event: object) -> bool:
+    """Is it one of the three, of texts? All apps share the informer under whose lock it is asked: so it must be nothing
+    that a plugin made itself, and nothing that could raise."""
+    if not isinstance(event, Gone | Changed | NotReady) or type(event) not in (Gone, Changed, NotReady):
+        return False
+    if not isinstance(event.kind, Kind) or not isinstance(event.labels, Mapping):
+        return False
+    texts: list[object] = [event.namespace or "", *event.labels.keys(), *event.labels.values()]
+    texts += [event.name, event.resource_version] if isinstance(event, Changed) else []
+    if isinstance(event, NotReady):
+        texts += event.uids if isinstance(event.uids, frozenset) else [None]
+    return all(isinstance(text, str) for text in texts)
 
 
 def is_ready(pod: Document) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 from deployer.core.cancel_scope import CancelScope
@@ -27,6 +27,20 @@ class Phase(IntEnum):
     EXPOSE = 3
     CONFIRM = 4
     RETIRE = 5
+
+
+class Duty(StrEnum):
+    """What has to be done before a deployment is committed, for an app that has it. A strategy without a step for it is
+    refused when the deployment is decided: nobody could finish or remove what it leaves.
+
+    ROUTE    the app's host leads to the new version (`plan.route`)
+    SERVICE  the unversioned Service selects it (`plan.objects.service`)
+    HEALTH   the health checker was asked about it, and a verdict that counts was heeded (`plan.health`)
+    """
+
+    ROUTE = "route"
+    SERVICE = "service"
+    HEALTH = "health"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class Work:
     displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
-    gate         `scope.check()`, `scope.pause(seconds)`, `scope.remaining()`: cancellation and the deadline
+    scope        `scope.check()`, `scope.pause(seconds)`, `scope.remaining()`: cancellation and the deadline
     now          seconds since the epoch, which go on evenly when the system's clock is set: what `Park` counts by
     """
 
@@ -87,10 +101,6 @@ class Work:
             began = now
             self.remember(key, began)
         return max(0.0, float(began) + seconds - now)
-
-    def check_cancelled(self) -> None:
-        """Raises Cancelled, DeadlineExceeded or Revoked when this step has to stop."""
-        self.scope.check()
 
     def route(self, route: Route | None = None) -> RouteContext:
         """The context for the ingress provider, for the plan's own route or for another one."""
@@ -121,6 +131,10 @@ class Step(ABC):
 
     exposes: bool = False
     """It may give the new version public traffic, from the moment when it starts."""
+
+    fulfils: Collection[str] = ()
+    """Those of `Duty`, as such or by their names, that are done once it is: like `SwitchRoute`, `MoveService` and
+    `VerifyHealth`, or instead of them."""
 
     budget: float | None = None
     """Seconds that it may take, at most, if not what is left of its phase's; parking does not count."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from deployer.core.contract.kinds import CONTROLLER, POD
 from deployer.core.errors import Problem
+from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 

@@ -22,7 +22,7 @@ from deployer.core.model.records import Document
 from deployer.core.podspec import rules as podspec
 from deployer.core.podspec import security as podsecurity
 from deployer.core.podspec import types as podtypes
-from deployer.core.schema_errors import MAX_PROBLEMS, join, meant, schema_problems, shown
+from deployer.core.schema_errors import MAX_PROBLEMS, join, schema_problems, shown, suggestion
 from deployer.core.settings import Settings
 from deployer.core.settings.hosts import is_address
 
@@ -94,9 +94,9 @@ def _health_options(out: Document, rules: Rules) -> Iterator[Problem]:
 
 def _extensions(out: Document, rules: Rules) -> Iterator[Problem]:
     for plugin, options in out.get("extensions", {}).items():
-        path = f"extensions.{plugin}"
+        path = join("extensions", plugin)
         if plugin not in rules.extensions:
-            yield Problem(path, f"no plugin of this name takes options{meant(plugin, rules.extensions)}")
+            yield Problem(path, f"no plugin of this name takes options{suggestion(plugin, rules.extensions)}")
         elif schemas := rules.extensions[plugin]:
             for schema in schemas:
                 yield from schema_problems(options, schema, path)

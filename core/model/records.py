@@ -347,7 +347,7 @@ class Plan(Record):
 
     def to_document(self) -> Document:
         """The plan as JSON in the present format."""
-        return {"format": migrations.PLAN_FORMAT, **msgspec.to_builtins(Record.to_document(self))}
+        return {"format": migrations.PLAN_FORMAT, **msgspec.to_builtins(Record.to_document(self), enc_hook=_plain)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
@@ -427,6 +427,15 @@ RECORDS: tuple[type[Record], ...] = (
     Plan,
     Operation,
 )
+
+
+def _plain(value: Any) -> Any:
+    """What libraries make of texts and numbers (a YAML reader's own texts, for one) as these. Raises TypeError."""
+    for plain in (str, bool, int, float):
+        if isinstance(value, plain):
+            return plain(value)
+    raise TypeError(f"a {type(value).__name__} cannot be recorded")
+
 
 # msgspec learns what it reads at the first use, and two threads that come to that at once can end the process; here
 # there is one.

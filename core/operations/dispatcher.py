@@ -29,8 +29,8 @@ from deployer.core.model.records import (
     new_id,
 )
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.executor import Executor
-from deployer.core.operations.invocation import Hung
+from deployer.core.operations.execution.executor import Executor
+from deployer.core.operations.execution.invocation import Hung
 from deployer.core.operations.machine import PARK_LEAST
 from deployer.core.operations.observers import Observers
 from deployer.core.redaction import secrets_of
@@ -223,21 +223,29 @@ class Engine:
                 app, id = self._woken.popleft()
                 if app in self._apps:
                     self._apps[app].early.add(id)
-        for kind, key in changed:
-            if kind == Deployment.KIND:
-                deployment = self._store.get(Deployment, key)
-                if deployment is not None and deployment.status is Status.UNDEPLOYING:
-                    self._cancel(deployment)
-                continue
-            operation = self._store.get(Operation, key)
+        try:
+            for change in list(changed):
+                self._take_in_one(*change)
+                changed.discard(change)
+        finally:  # what could not be read is looked at again
             with self._lock:
-                if operation is None or operation.state is OperationState.DONE:
-                    for queue in self._apps.values():
-                        queue.operations.pop(key, None)
-                else:
-                    self._apps[operation.namespace, operation.app].operations[key] = operation
-            if operation is not None and operation.begun and "deployment_changed" in self.observers.wanted:
-                self._tell_progress(operation)
+                self._changed |= changed
+
+    def _take_in_one(self, kind: str, key: str) -> None:
+        if kind == Deployment.KIND:
+            deployment = self._store.get(Deployment, key)
+            if deployment is not None and deployment.status is Status.UNDEPLOYING:
+                self._cancel(deployment)
+            return
+        operation = self._store.get(Operation, key)
+        with self._lock:
+            if operation is None or operation.state is OperationState.DONE:
+                for queue in self._apps.values():
+                    queue.operations.pop(key, None)
+            else:
+                self._apps[operation.namespace, operation.app].operations[key] = operation
+        if operation is not None and operation.begun and "deployment_changed" in self.observers.wanted:
+            self._tell_progress(operation)
 
     def _tell_progress(self, operation: Operation) -> None:
         deployment = self._store.get(Deployment, operation.deployment)

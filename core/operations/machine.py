@@ -57,6 +57,9 @@ STARTED, DONE, UNDONE = "started", "done", "undone"
 AWAITS = "engine/awaits"
 """In an operation's memory while a step is parked: it waits for an event, too, which does not outlive the process."""
 
+TOLD = "engine/told"
+"""In an operation's memory: what the log has already and need not have at each attempt."""
+
 SAID = "engine/said"
 """In an operation's memory: what it waits for, or why it is tried again, as the log has it already."""
 
@@ -120,7 +123,8 @@ def _going_on(operation: Operation, deployment: Deployment, progress: Progress, 
         return TurnBack()
     if operation.due > now and not operation.memory.get(AWAITS):
         return Rest(operation.due)  # only looked at early: parked, and everything that it needs is still there
-    if progress.resumed and AWAITS not in operation.memory:  # being taken up again is no news
+    # Being taken up again is no news for what was parked, or for what the log says that it waits for.
+    if progress.resumed and not {AWAITS, SAID} & operation.memory.keys():
         return Resume()
     step = _to_do(operation, progress.steps)
     return Commit() if step is None else Run(step.id)
@@ -224,7 +228,9 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
             known = {"resumed": False, "unrecorded": progress.unrecorded or not facts.only_looks}
             # Recorded together with the start of the next one, or with the commit.
             fields = {"steps": {**operation.steps, step: DONE}, "due": 0.0, "period": 0.0, "least": 0.0}
-            fields["memory"] = {k: v for k, v in operation.memory.items() if k not in (AWAITS, LINES)}
+            # A removal begins anew at each attempt: what was said of one is not said again.
+            over = {AWAITS, LINES, *([SAID] if operation.kind is OperationKind.DEPLOY else ())}
+            fields["memory"] = {key: value for key, value in operation.memory.items() if key not in over}
         case TurnBack():
             fields, durable = {"state": OperationState.UNDOING, "failure": None, "attempts": 0}, True
             line = "stopping, and removing what was started"

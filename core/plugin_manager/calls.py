@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def no_list(answer: object) -> str:
+    """What is wrong with something that a plugin returned for a list, after its name; empty when it is one, or any
+    other thing whose items can be had one by one."""
+    if isinstance(answer, Iterable) and not isinstance(answer, str | bytes | Mapping):
+        return ""
+    if answer is None:
+        return "returned None, not a list; did you forget `return`?"
+    return f"returned something of type {type(answer).__name__}, not a list"
 
 
 class Invocation(Generic[T]):

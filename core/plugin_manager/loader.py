@@ -104,6 +104,7 @@ class _Loader:
             providers = self._providers(plugin)
             for kind, provider in providers:
                 self._check_unique(kind, provider, plugin)
+            entries = [(kind, self._entry(provider, plugin)) for kind, provider in providers]
         except (Broken, SettingsError, PluginError) as error:
             if not isinstance(error, Broken) and self._is_fatal(plugin, error):
                 raise
@@ -116,10 +117,16 @@ class _Loader:
             return
         finally:
             slow.cancel()
-        for kind, provider in providers:
-            entry = Entry(provider, plugin.distribution, plugin.version, plugin.name)
-            self.entries[kind][provider.name] = entry
-            plugin.provides.append(f"{PROVIDER_KINDS[kind].word} {provider.name}")
+        for kind, entry in entries:
+            self.entries[kind][entry.provider.name] = entry
+            plugin.provides.append(f"{PROVIDER_KINDS[kind].word} {entry.provider.name}")
+
+    def _entry(self, provider: Provider, plugin: Plugin) -> Entry[Provider]:
+        """Raises Broken for a provider that cannot say what it is."""
+        what = f"what {provider.name} says of itself"
+        make = partial(Entry, provider, plugin.distribution, plugin.version, plugin.name)
+        made: Entry[Provider] = guarded(make, f"{what} raised", what)
+        return made
 
     def _is_fatal(self, plugin: Plugin, error: SettingsError | PluginError) -> bool:
         absent = isinstance(error, SettingsError) and plugin.name not in self._settings.plugins

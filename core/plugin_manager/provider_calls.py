@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
 import threading
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 from deployer.core.contract.provider import Provider
 from deployer.core.errors import PluginBusy, PluginError, Problem
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager.calls import Invocation
+from deployer.core.plugin_manager.calls import Invocation, no_list
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import about_descriptor
 
@@ -33,6 +34,13 @@ INSIDE = 16
 
 Question = Callable[[Provider], Callable[[Document], Sequence[Problem]]]
 """Which method of a provider is asked."""
+
+
+LONGEST = 2_000
+"""Characters of a problem's message."""
+
+MOST = 200
+"""Problems that one provider may have with a descriptor; what it says beyond them is left out."""
 
 
 class ProviderCalls:
@@ -102,7 +110,15 @@ def _has_its_own(method: Callable[[Document], Sequence[Problem]]) -> bool:
 
 def _asked(title: str, question: Callable[[Document], Sequence[Problem]], document: Document) -> list[Problem]:
     try:
-        return [Problem(problem.path, problem.message) for problem in question(copy.deepcopy(document))]
+        answer = question(copy.deepcopy(document))
+        if wrong := no_list(answer):
+            raise PluginError(f"{question.__name__}() of {title} {wrong}")
+        found = list(itertools.islice(answer, MOST))
+        if not all(isinstance(problem, Problem) and isinstance(problem.message, str) for problem in found):
+            raise PluginError(f"{question.__name__}() of {title} gave something that is no Problem")
+        return [Problem(str(problem.path)[:LONGEST], problem.message[:LONGEST]) for problem in found]
+    except PluginError:
+        raise
     except BaseException as error:  # sys.exit in a plugin must not end the service
         with about_descriptor(document):  # which the traceback may quote
             logger.exception("%s of %s failed", question.__name__, title)

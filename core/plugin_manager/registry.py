@@ -38,6 +38,27 @@ PROVIDER_KINDS: Mapping[str, ProviderKind] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Declared:
+    """What a provider says of itself, read once: each descriptor is checked against what all of them say, and one that
+    raises later must not stand in the way of others."""
+
+    options_schema: Schema | None
+    capabilities: frozenset[str] = frozenset()
+    needs: Mapping[str, str] = field(default_factory=dict)
+    needs_path: bool = True
+
+    @classmethod
+    def of(cls, provider: Provider) -> Declared:
+        """Read it. Raises what the provider raises, and TypeError and ValueError for what makes no sense."""
+        return cls(
+            provider.options_schema,
+            frozenset(map(str, getattr(provider, "capabilities", ()))),
+            {str(path): str(capability) for path, capability in dict(getattr(provider, "needs", {})).items()},
+            bool(getattr(provider, "needs_path", True)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Entry(Generic[P_co]):
     """A provider and where it comes from: distribution and its version, and the entry point's name."""
 
@@ -45,6 +66,11 @@ class Entry(Generic[P_co]):
     distribution: str
     version: str
     plugin: str
+    declared: Declared = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises what the provider raises when it is asked what it is."""
+        object.__setattr__(self, "declared", Declared.of(self.provider))
 
 
 @dataclass(slots=True)
@@ -132,7 +158,7 @@ class Registry:
         observers take is known to nobody but them."""
         found: dict[str, list[Schema]] = {plugin.name: [{}] for plugin in self.plugins if plugin.observes}
         for entry in self.env_injectors.values():
-            schema = entry.provider.options_schema
+            schema = entry.declared.options_schema
             found.setdefault(entry.plugin, []).extend([] if schema is None else [schema])
         return found
 
@@ -146,9 +172,14 @@ class Registry:
 
     def ingress(self) -> IngressProvider | None:
         """The provider that the setting `ingress` names; None for `none`."""
+        found = self.ingress_entry()
+        return found.provider if found else None
+
+    def ingress_entry(self) -> Entry[IngressProvider] | None:
+        """The same with where it comes from and what it says of itself."""
         if self.ingress_name == NO_INGRESS:
             return None
-        return cast(IngressProvider, self.entry("ingress", self.ingress_name).provider)
+        return cast(Entry[IngressProvider], self.entry("ingress", self.ingress_name))
 
     def entry(self, kind: str, name: str) -> Entry[Provider]:
         """By kind (`strategy`, `health`, `ingress`, `env`) and name. Raises PluginError that lists the known names,

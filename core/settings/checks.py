@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from deployer.core.settings.hosts import DNS_LABEL, DNS_SUBDOMAIN, canonical_host, is_address
 from deployer.core.settings.options import ENV_PREFIX, Check, plain
+from deployer.core.spelling import similar
 
 PATH = r"/([!-.0-~][!-~]*)?"
 """A path that is asked for, with a query perhaps: printable ASCII, and not the start of an address (`//host`)."""
@@ -143,5 +143,5 @@ def secret_names(value: Mapping[str, Any]) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean x?)` for what looks like one of `known`, else an empty text."""
     by_rest = {k.removeprefix(ENV_PREFIX): k for k in known if k}
-    near = difflib.get_close_matches(word.removeprefix(ENV_PREFIX), by_rest, n=3, cutoff=0.7)
+    near = similar(word.removeprefix(ENV_PREFIX), by_rest, most=3)
     return f" (did you mean {' or '.join(by_rest[rest] for rest in near)}?)" if near else ""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from deployer.core.contract.kinds import Kind
 from deployer.core.errors import KubeRejected
+from deployer.core.model.kind import Kind
 from deployer.core.model.records import Document
 
 _RIGHTS = {"replace": "update", "log": "get", "version": "get"}

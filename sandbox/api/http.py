@@ -14,10 +14,10 @@ from deployer.sandbox.api.discovery import about
 from deployer.sandbox.api.podproxy import PodProxy
 from deployer.sandbox.api.selectors import Test, field_test, label_test
 from deployer.sandbox.api.watch import Watches, WatchRequest
-from deployer.sandbox.kinds import BY_PATH, POD, Key, Kind, Object, key_of
+from deployer.sandbox.kinds import KINDS, POD, Key, Kind, Object, key_of
 from deployer.sandbox.nodes.kubelet import Kubelet
-from deployer.sandbox.objects import fields
-from deployer.sandbox.objects.patches import unsupported_format
+from deployer.sandbox.objects import custom, fields
+from deployer.sandbox.objects.patches import STRATEGIC, unsupported_format
 from deployer.sandbox.objects.resources import DeleteOptions, Resources
 
 log = logging.getLogger("sandbox")
@@ -78,13 +78,40 @@ class Api:
         parts = [part for part in request.path.split("/") if part]
         if parts == ["sandbox", "compact"] and request.method == "POST":
             return self._compact(request)
-        if target := parse(parts):
+        if target := self._target(parts):
             if target.kind in self.absent:
                 raise status.no_such_path()
             return await self._resource(request, target)
         if request.method != "GET":
             raise status.method_not_allowed()
         return self._about(parts)
+
+    def _target(self, parts: list[str]) -> Target | None:
+        """The resource that a path names; None for other paths. Raises a 404 for resources that the sandbox lacks."""
+        if parts[:2] == ["api", "v1"]:
+            group, version, rest = "", "v1", parts[2:]
+        elif len(parts) > 3 and parts[0] == "apis":
+            group, version, rest = parts[1], parts[2], parts[3:]
+        else:
+            return None
+        namespace = ""
+        if len(rest) > 2 and rest[0] == "namespaces" and custom.find(self._store, group, version, rest[2]):
+            namespace, rest = rest[1], rest[2:]
+        kind = custom.find(self._store, group, version, rest[0]) if rest else None
+        if not rest:
+            return None
+        if kind is POD and rest[2:3] == ["proxy"]:
+            rest = rest[:3]  # what follows is the pod's
+        if (
+            kind is None
+            or len(rest) > 3
+            or (kind.namespaced and len(rest) > 1 and not namespace)
+            or (namespace and not kind.namespaced)
+        ):
+            if kind is not None and len(rest) > 3:
+                raise status.not_supported(f"the subresource {rest[2]} of {kind.plural}")
+            raise status.no_such_path()
+        return Target(kind, namespace, *rest[1:])
 
     def _compact(self, request: web.BaseRequest) -> web.Response:
         """The tests' hook: forgets the history. With `?as=status` old watches get an HTTP 410, no ERROR event."""
@@ -95,7 +122,8 @@ class Api:
     def _about(self, parts: list[str]) -> web.Response:
         if parts in (["healthz"], ["readyz"], ["livez"]):
             return web.Response(text="ok")
-        return _answer(about(parts, self._instance, self.absent))
+        served = [kind for kind in (*KINDS, *custom.kinds(self._store)) if kind not in self.absent]
+        return _answer(about(parts, self._instance, served))
 
     async def _resource(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         if target.kind is POD and target.subresource == "proxy":
@@ -108,7 +136,7 @@ class Api:
         method = request.method
         if method in ("GET", "HEAD"):
             if target.name:
-                return _answer(self._store.get(target.kind, *target.key))
+                return _answer(target.kind.as_asked(self._store.get(target.kind, *target.key)))
             return await self._collection(request, target)
         on_collection = not target.name
         handlers: dict[tuple[str, bool], Callable[[web.BaseRequest, Target], Awaitable[web.Response]]] = {
@@ -184,8 +212,13 @@ class Api:
             "kind": f"{kind.name}List",
             "apiVersion": kind.api_version,
             "metadata": {"resourceVersion": str(current)},
-            # As in the real server, items of a list do not repeat what the list says.
-            "items": [{key: value for key, value in obj.items() if key not in ("kind", "apiVersion")} for obj in items],
+            # As in the real server, items of a list do not repeat what the list says, but for custom resources.
+            "items": [
+                kind.as_asked(obj)
+                if kind.custom
+                else {key: value for key, value in obj.items() if key not in ("kind", "apiVersion")}
+                for obj in items
+            ],
         }
 
     async def _create(self, request: web.BaseRequest, target: Target) -> web.Response:
@@ -207,7 +240,7 @@ class Api:
         else:
             obj["metadata"].pop("namespace", None)
         made = self._resources.create(target.kind, target.namespace, obj, dry_run=_dry_run(request))
-        return _answer(made, 201, headers)
+        return _answer(target.kind.as_asked(made), 201, headers)
 
     async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
         _check_content_type(request)
@@ -216,7 +249,7 @@ class Api:
 
     async def _patch(self, request: web.BaseRequest, target: Target) -> web.Response:
         content_type = request.content_type
-        if content_type == "application/apply-patch+yaml":
+        if content_type == "application/apply-patch+yaml" or (target.kind.custom and content_type == STRATEGIC):
             raise unsupported_format(content_type)
         patch = fields.parse(await request.read())
         headers: dict[str, str] = {}
@@ -235,7 +268,7 @@ class Api:
 
         dry_run = _dry_run(request)
         patched = self._resources.patch(target.kind, target.key, content_type, patch, decode, dry_run=dry_run)
-        return _answer(patched, 200, headers)
+        return _answer(target.kind.as_asked(patched), 200, headers)
 
     async def _delete(self, request: web.BaseRequest, target: Target) -> web.Response:
         raw = await request.read()
@@ -256,34 +289,6 @@ class Api:
         return _answer(
             {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": gone_object}
         )
-
-
-def parse(parts: list[str]) -> Target | None:
-    """The resource that a path names; None for other paths. Raises a 404 for resources that the sandbox lacks."""
-    if parts[:2] == ["api", "v1"]:
-        group, rest = "", parts[2:]
-    elif len(parts) > 3 and parts[0] == "apis" and parts[2] == "v1":
-        group, rest = parts[1], parts[3:]
-    else:
-        return None
-    namespace = ""
-    if len(rest) > 2 and rest[0] == "namespaces" and (group, rest[2]) in BY_PATH:
-        namespace, rest = rest[1], rest[2:]
-    kind = BY_PATH.get((group, rest[0])) if rest else None
-    if not rest:
-        return None
-    if kind is POD and rest[2:3] == ["proxy"]:
-        rest = rest[:3]  # what follows is the pod's
-    if (
-        kind is None
-        or len(rest) > 3
-        or (kind.namespaced and len(rest) > 1 and not namespace)
-        or (namespace and not kind.namespaced)
-    ):
-        if kind is not None and len(rest) > 3:
-            raise status.not_supported(f"the subresource {rest[2]} of {kind.plural}")
-        raise status.no_such_path()
-    return Target(kind, namespace, *rest[1:])
 
 
 def _check_content_type(request: web.BaseRequest) -> None:

@@ -37,13 +37,13 @@ class WatchRequest:
     def event(self, change: Change) -> Object | None:
         """As the watcher sees it: an object that starts or stops to match was added or deleted for it."""
         # A revision from the future is waited for, as in the real server.
-        if change.kind is not self.kind or change.revision <= int(self.revision or 0):
+        if change.kind != self.kind or change.revision <= int(self.revision or 0):
             return None
         now = change.type != "DELETED" and self.concerns(change.obj)
         before = change.old is not None and self.concerns(change.old)
         if now:
-            return {"type": "MODIFIED" if before else "ADDED", "object": change.obj}
-        return {"type": "DELETED", "object": change.obj} if before else None
+            return {"type": "MODIFIED" if before else "ADDED", "object": self.kind.as_asked(change.obj)}
+        return {"type": "DELETED", "object": self.kind.as_asked(change.obj)} if before else None
 
 
 class Watches:
@@ -93,7 +93,7 @@ class Watches:
         if wanted.revision in ("", "0"):
             for obj in self._store.list(wanted.kind, wanted.namespace):
                 if wanted.test(obj):
-                    yield {"type": "ADDED", "object": obj}
+                    yield {"type": "ADDED", "object": wanted.kind.as_asked(obj)}
             return
         for change in self._store.history:
             if event := wanted.event(change):

@@ -11,15 +11,13 @@ import uuid
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from deployer.sandbox.kinds import Object, timestamp
+from deployer.sandbox.kinds import Key, Object, timestamp
 from deployer.sandbox.nodes.environment import ConfigError, environment
+from deployer.sandbox.nodes.node import Node
 from deployer.sandbox.nodes.probes import probe
 from deployer.sandbox.status import bad_request
-
-if TYPE_CHECKING:
-    from deployer.sandbox.nodes.kubelet import PodWorker
 
 PROGRAM = Path(__file__).parent / "sample.py"
 # Of a kubelet's 10 s to 5 min; short, so that a test sees the states in seconds.
@@ -45,10 +43,36 @@ def waiting(reason: str, message: str = "") -> Object:
     return {"waiting": {"reason": reason, **({"message": message} if message else {})}}
 
 
+class Pod(Protocol):
+    """What a container needs of the pod that it is in."""
+
+    node: Node
+    key: Key
+    uid: str
+    spec: Object
+    address: str | None
+
+    @property
+    def logs(self) -> Path:
+        """The folder for the logs of its containers."""
+
+    def pod(self) -> Object | None:
+        """The object as it is now; None when it is gone."""
+
+    def warn(self, reason: str, message: str, container: str = "") -> None:
+        """An Event of type Warning."""
+
+    def tell(self, reason: str, message: str, container: str) -> None:
+        """An Event of type Normal."""
+
+    def publish(self) -> None:
+        """Write the status anew."""
+
+
 class Container:
     """Runs until it is stopped; `status` is its entry in the pod's containerStatuses."""
 
-    def __init__(self, pod: "PodWorker", spec: Object, refusal: str) -> None:
+    def __init__(self, pod: Pod, spec: Object, refusal: str) -> None:
         self.pod, self.spec = pod, spec
         self.name: str = spec["name"]
         self.refusal = refusal or self._refusal()

@@ -2,7 +2,8 @@
 
 import base64
 
-from deployer.sandbox.kinds import ENDPOINT_SLICE, HTTP_ROUTE, NAMESPACE, POD, RC, SECRET, SERVICE, Kind, Object
+from deployer.sandbox.kinds import CRD, ENDPOINT_SLICE, HTTP_ROUTE, NAMESPACE, POD, RC, SECRET, SERVICE, Kind, Object
+from deployer.sandbox.objects import custom
 from deployer.sandbox.status import ApiError
 
 
@@ -23,6 +24,8 @@ def fill(kind: Kind, obj: Object) -> None:
         obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
     elif kind is SECRET:
         _secret(obj)
+    elif kind is CRD:
+        custom.fill(obj)
     elif kind is ENDPOINT_SLICE:
         for port in obj.get("ports") or ():
             port.setdefault("name", "")

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from deployer.sandbox.kinds import Kind, Object
+from deployer.sandbox.kinds import CRD, Kind, Object
 from deployer.sandbox.status import bad_request
 
 TYPES: dict[str, dict[str, str]] = {
@@ -60,6 +60,12 @@ class Decoder:
         if not isinstance(raw, dict):
             raise self._refusal("json: cannot unmarshal a value that is not an object")
         return self._struct(self.kind, raw, "")
+
+    def keep(self, raw: Any) -> Object:
+        """The object of a kind whose fields nobody knows; only its metadata are decoded."""
+        if not isinstance(raw, dict):
+            raise self._refusal("json: cannot unmarshal a value that is not an object")
+        return {**raw, "metadata": self._value("ObjectMeta", raw.get("metadata") or {}, "metadata", self.kind)}
 
     def check_strict(self) -> None:
         if self.complaints:
@@ -111,7 +117,7 @@ class Decoder:
 def decode(kind: Kind, raw: Any) -> tuple[Object, Decoder]:
     """The object without unknown fields, and the decoder that knows what was dropped; raises a 400 for a wrong type."""
     decoder = Decoder(kind.name, kind.api_version)
-    obj = decoder.decode(raw)
+    obj = decoder.keep(raw) if kind.custom or kind is CRD else decoder.decode(raw)
     for field, expected in (("apiVersion", kind.api_version), ("kind", kind.name)):
         given = obj.get(field, expected)
         if given != expected:

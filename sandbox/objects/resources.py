@@ -10,6 +10,7 @@ from typing import Any
 
 from deployer.sandbox import status
 from deployer.sandbox.kinds import (
+    CRD,
     NAMESPACE,
     POD,
     SERVICE,
@@ -21,8 +22,9 @@ from deployer.sandbox.kinds import (
     name_suffix,
     timestamp,
 )
-from deployer.sandbox.objects import defaults, patches, podsecurity
-from deployer.sandbox.objects.validation import Problems, validate
+from deployer.sandbox.objects import custom, defaults, patches, podsecurity
+from deployer.sandbox.objects.problems import Problems
+from deployer.sandbox.objects.validation import validate
 from deployer.sandbox.store import Store
 
 POLICIES = ("Foreground", "Background", "Orphan")
@@ -86,7 +88,8 @@ class Resources:
             meta.pop(field, None)
         if kind.generations:
             meta["generation"] = 1
-        obj.pop("status", None)
+        if not kind.custom:
+            obj.pop("status", None)
         defaults.fill(kind, obj)
         self._admit(kind, namespace, obj)
         validate(kind, obj)
@@ -127,13 +130,15 @@ class Resources:
         spec["clusterIP"], spec["clusterIPs"] = wanted, [wanted]
 
     def update(self, kind: Kind, key: Key, obj: Object, *, dry_run: bool = False) -> Object:
-        """Replaces; without a resourceVersion unconditionally, as the real server allows for these kinds."""
+        """Replaces; without a resourceVersion unconditionally, as the real server allows for its own kinds."""
         old = self.store.get(kind, *key)
         meta, had = obj["metadata"], old["metadata"]
         _check_names(kind, key, meta)
         if meta.get("uid", had["uid"]) != had["uid"]:
             why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {had['uid']}"
             raise status.conflict(kind, key[1], why)
+        if kind.custom and not meta.get("resourceVersion"):
+            raise status.no_version(kind, key[1])
         if meta.get("resourceVersion", had["resourceVersion"]) != had["resourceVersion"]:
             raise status.stale(kind, key[1])
         meta |= {"name": key[1], "resourceVersion": had["resourceVersion"]}
@@ -141,7 +146,8 @@ class Resources:
             _carry(had, meta, field)
         for field in ("deletionTimestamp", "deletionGracePeriodSeconds"):
             _carry(had, meta, field)
-        _carry(old, obj, "status")
+        if not kind.custom:
+            _carry(old, obj, "status")
         if kind is SERVICE:
             for field in ("clusterIP", "clusterIPs"):
                 obj.setdefault("spec", {}).setdefault(field, old["spec"][field])
@@ -149,7 +155,7 @@ class Resources:
             obj.setdefault("spec", {}).setdefault("nodeName", old["spec"]["nodeName"])
         defaults.fill(kind, obj)
         validate(kind, obj, old)
-        if kind.generations and _content(obj) != _content(old):
+        if kind.generations and _content(kind, obj) != _content(kind, old):
             meta["generation"] = had.get("generation", 0) + 1
         if obj == old or dry_run:
             return obj
@@ -196,6 +202,8 @@ def _begin_status(kind: Kind, obj: Object) -> None:
         obj["status"] = {"loadBalancer": {}}
     elif kind.plural == "replicationcontrollers":
         obj["status"] = {"replicas": 0}
+    elif kind is CRD:
+        obj["status"] = custom.accepted(obj)
 
 
 def _check_names(kind: Kind, key: Key, meta: Object) -> None:
@@ -232,9 +240,10 @@ def _carry(source: Object, target: Object, field: str) -> None:
         target[field] = source[field]
 
 
-def _content(obj: Object) -> Object:
+def _content(kind: Kind, obj: Object) -> Object:
     """What counts for the generation."""
-    return {key: value for key, value in obj.items() if key not in ("metadata", "status")}
+    apart = {"metadata", "apiVersion"} | (set() if kind.custom else {"status"})
+    return {key: value for key, value in obj.items() if key not in apart}
 
 
 def _become(current: Object, obj: Object) -> None:

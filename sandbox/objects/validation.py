@@ -1,13 +1,13 @@
-"""Validation of objects with the API server's sentences: everything that is wrong, as one 422."""
+"""Validation of objects as the API server validates them."""
 
 import ipaddress
-import json
 import re
 from typing import Any
 
 from deployer.sandbox import status
 from deployer.sandbox.kinds import (
     CONFIG_MAP,
+    CRD,
     ENDPOINT_SLICE,
     HTTP_ROUTE,
     INGRESS,
@@ -20,46 +20,8 @@ from deployer.sandbox.kinds import (
     Object,
     selects,
 )
+from deployer.sandbox.objects.problems import LABEL, LABEL_1035, LABEL_VALUE, QUALIFIED, SUBDOMAIN, Problems, text_of
 
-LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-LABEL_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
-SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
-QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-LABEL_VALUE = rf"({QUALIFIED})?"
-# For each pattern: the longest text, what it must be, examples.
-TEXTS: dict[str, tuple[int, str, str]] = {
-    LABEL: (
-        63,
-        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
-        "and must start and end with an alphanumeric character",
-        "'my-name',  or '123-abc'",
-    ),
-    LABEL_1035: (
-        63,
-        "a DNS-1035 label must consist of lower case alphanumeric characters or '-', "
-        "start with an alphabetic character, and end with an alphanumeric character",
-        "'my-name',  or 'abc-123'",
-    ),
-    SUBDOMAIN: (
-        253,
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
-        "and must start and end with an alphanumeric character",
-        "'example.com'",
-    ),
-    LABEL_VALUE: (
-        63,
-        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
-        "and must start and end with an alphanumeric character",
-        "'MyValue',  or 'my_value',  or '12345'",
-    ),
-    QUALIFIED: (
-        63,
-        "name part must consist of alphanumeric characters, '-', '_' or '.', "
-        "and must start and end with an alphanumeric character",
-        "'MyName',  or 'my.name',  or '123-abc'",
-    ),
-}
-PORT_RANGE = "must be between 1 and 65535, inclusive"
 FIELD_PATH = re.compile(
     r"metadata\.(name|namespace|uid|labels|annotations|(labels|annotations)\['[^']+'\])|spec\.(nodeName|serviceAccountName)"
     r"|status\.(hostIPs?|podIPs?)"
@@ -76,59 +38,6 @@ FILTERS = ("RequestRedirect", "ResponseHeaderModifier")
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 
 
-class Problems:
-    """What is wrong with one object, field by field."""
-
-    def __init__(self) -> None:
-        self.causes: list[Object] = []
-
-    def _add(self, reason: str, field: str, message: str) -> None:
-        self.causes.append({"reason": f"FieldValue{reason}", "message": message, "field": field})
-
-    def required(self, field: str, detail: str = "") -> None:
-        self._add("Required", field, "Required value" + (f": {detail}" if detail else ""))
-
-    def invalid(self, field: str, value: Any, detail: str) -> None:
-        self._add("Invalid", field, f"Invalid value: {_text(value)}: {detail}")
-
-    def duplicate(self, field: str, value: Any) -> None:
-        self._add("Duplicate", field, f"Duplicate value: {_text(value)}")
-
-    def unsupported(self, field: str, value: Any, known: tuple[str, ...]) -> None:
-        names = ", ".join(f'"{name}"' for name in known)
-        self._add("NotSupported", field, f"Unsupported value: {_text(value)}: supported values: {names}")
-
-    def forbidden(self, field: str, detail: str) -> None:
-        self._add("Forbidden", field, f"Forbidden: {detail}")
-
-    def name(self, field: str, value: str, pattern: str) -> None:
-        """Checks a name, label value or label key against one of `TEXTS`."""
-        longest, sentence, examples = TEXTS[pattern]
-        if len(value) > longest:
-            self.invalid(field, value, f"must be no more than {longest} characters")
-        elif not re.fullmatch(pattern, value, re.ASCII):
-            self.invalid(field, value, f"{sentence} (e.g. {examples}, regex used for validation is '{pattern}')")
-
-    def port(self, field: str, value: Any) -> None:
-        if not isinstance(value, int) or not 1 <= value <= 65535:
-            self.invalid(field, value, PORT_RANGE)
-
-    def raise_for(self, kind: Kind, name: str) -> None:
-        """Raises the 422 if there are any."""
-        if not self.causes:
-            return
-        lines = [f"{cause['field']}: {cause['message']}" for cause in self.causes]
-        told = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
-        about = {"name": name, "group": kind.group, "kind": kind.name, "causes": self.causes}
-        about = {key: value for key, value in about.items() if value}
-        named = f"{kind.name}.{kind.group}" if kind.group else kind.name
-        raise status.ApiError(422, "Invalid", f'{named} "{name}" is invalid: {told}', about)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-
-
 def validate(kind: Kind, obj: Object, old: Object | None = None) -> None:
     """Checks an object with its defaults; `old` for an update. Raises a 422, or a 501 for what the sandbox lacks."""
     problems = Problems()
@@ -141,6 +50,8 @@ def validate(kind: Kind, obj: Object, old: Object | None = None) -> None:
         _replication_controller(obj.get("spec") or {}, problems)
     elif kind is INGRESS:
         _ingress(obj.get("spec") or {}, problems)
+    elif kind is CRD:
+        _definition(obj, problems)
     elif kind is HTTP_ROUTE:
         _http_route(obj["spec"], problems)
     elif kind is ENDPOINT_SLICE and obj.get("addressType") not in ("IPv4", "IPv6", "FQDN"):
@@ -182,6 +93,29 @@ def _qualified(key: str, field: str, problems: Problems) -> None:
     elif slash:
         problems.name(field, prefix, SUBDOMAIN)
     problems.name(field, name, QUALIFIED)
+
+
+def _definition(obj: Object, problems: Problems) -> None:
+    """A CustomResourceDefinition, as far as it decides what is served."""
+    spec = obj["spec"] if isinstance(obj.get("spec"), dict) else {}
+    names = spec["names"] if isinstance(spec.get("names"), dict) else {}
+    given = spec["versions"] if isinstance(spec.get("versions"), list) else []
+    versions = [version if isinstance(version, dict) else {} for version in given]
+    for field, value in [("group", spec.get("group")), *((f"names.{n}", names.get(n)) for n in ("plural", "kind"))]:
+        if not value or not isinstance(value, str):
+            problems.required(f"spec.{field}")
+    if obj["metadata"]["name"] != f"{names.get('plural')}.{spec.get('group')}":
+        problems.invalid("metadata.name", obj["metadata"]["name"], 'must be spec.names.plural+"."+spec.group')
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        problems.unsupported("spec.scope", spec.get("scope", ""), ("Cluster", "Namespaced"))
+    for i, version in enumerate(versions):
+        if not version.get("name") or not isinstance(version.get("served"), bool):
+            problems.required(f"spec.versions[{i}].{'served' if version.get('name') else 'name'}")
+        schema = version.get("schema")
+        if not isinstance(schema, dict) or not schema.get("openAPIV3Schema"):
+            problems.required(f"spec.versions[{i}].schema.openAPIV3Schema")
+    if sum(version.get("storage") is True for version in versions) != 1:
+        problems.invalid("spec.versions", versions, "must have exactly one version marked as storage version")
 
 
 def _service(spec: Object, problems: Problems) -> None:
@@ -296,7 +230,7 @@ def _container(container: Object, at: str, volumes: set[str], problems: Problems
         _variable(variable, f"{at}.env[{i}]", problems)
     for i, mount in enumerate(container.get("volumeMounts") or ()):
         if mount.get("name") not in volumes:
-            problems._add("NotFound", f"{at}.volumeMounts[{i}].name", f"Not found: {_text(mount.get('name', ''))}")
+            problems._add("NotFound", f"{at}.volumeMounts[{i}].name", f"Not found: {text_of(mount.get('name', ''))}")
     _resources(container.get("resources") or {}, f"{at}.resources", problems)
     for name in ("readinessProbe", "livenessProbe", "startupProbe"):
         if name in container:

@@ -14,7 +14,9 @@ from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
-from deployer.core.contract.kinds import (
+from deployer.core.contract.kube import Owner
+from deployer.core.errors import KubeConflict, KubeNotFound, Revoked
+from deployer.core.model.kind import (
     CONFIG_MAP,
     CONTROLLER,
     ENDPOINT_SLICE,
@@ -24,8 +26,6 @@ from deployer.core.contract.kinds import (
     SERVICE,
     Kind,
 )
-from deployer.core.contract.kube import Owner
-from deployer.core.errors import KubeConflict, KubeNotFound, Revoked
 from deployer.core.model.plan import Backend, Preview, Route
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings

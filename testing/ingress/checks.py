@@ -32,6 +32,7 @@ CHECKS: Sequence[Check] = (
     ownership.everything_is_marked_as_ours,
     ownership.a_foreign_route_is_never_touched,
     ownership.another_apps_objects_are_never_touched,
+    ownership.another_apps_host_is_found,
     ownership.an_earlier_holder_writes_nothing_more,
     ownership.what_others_add_at_the_same_time_is_kept,
     bounds.a_silent_data_plane_ends_at_the_deadline,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from deployer.core.errors import Fenced, ForeignObject
+from deployer.core.errors import Fenced, ForeignObject, StepFailed
 from deployer.kube.ownership import (
     ANNOTATION_APP,
     ANNOTATION_DEPLOYMENT,
@@ -15,6 +15,7 @@ from deployer.kube.ownership import (
 )
 from deployer.testing.ingress.bench import APP, DEPLOYMENTS, Bench, Exhausted
 from deployer.testing.ingress.situations import MOST_WRITES, difference, exposed
+from deployer.toolkit.host_ownership import require_free
 
 
 def everything_is_marked_as_ours(bench: Bench) -> None:
@@ -74,6 +75,29 @@ def another_apps_objects_are_never_touched(bench: Bench) -> None:
     bench.require_version(theirs, "1")
     provider.remove(held)
     assert bench.objects() == {}
+
+
+def another_apps_host_is_found(bench: Bench) -> None:
+    """Before the switch, and named: an Ingress or HTTPRoute by the core, an object of another kind by `host_claims`.
+    An app's own objects are not in its way."""
+    bench.reset()
+    host, provider = bench.fresh_host(), bench.provider()
+    mine = bench.context(bench.route(host, "1"))
+    theirs = bench.context(bench.route(host, "1", app=f"{APP}-other"))
+    require_free(theirs, provider)
+    provider.prepare(mine)
+    bench.switch(provider, mine)
+    names = {f"{kind.kind} {o['metadata']['name']} in namespace {bench.namespace}" for kind, o in bench.raw()}
+    try:
+        require_free(theirs, provider)
+    except StepFailed as error:
+        assert error.reason == "HostTaken", f"it fails as {error.reason}: {error}"
+        assert any(name in str(error) for name in names), f"the refusal does not name the object: {error}"
+    else:
+        raise AssertionError(f"another app's route has {host}, and host_claims() does not tell of it")
+    require_free(mine, provider)
+    provider.remove(mine)
+    require_free(theirs, provider)
 
 
 def an_earlier_holder_writes_nothing_more(bench: Bench) -> None:

@@ -24,7 +24,7 @@ from deployer.core.hookspecs import Specs
 from deployer.core.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
-from deployer.testing.strategies import CHECKS
+from deployer.testing import environment, health, strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -81,16 +81,21 @@ def test_the_example_of_a_step_soaks_for_a_minute() -> None:
     assert names["Soak"]().run(work) == Done()
 
 
+@pytest.mark.slow
 def test_the_examples_of_testing_a_plugin_pass(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "testing-plugins.md").read_text()
-    fake, service, suite = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
-    for block in (fake, service, suite):
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
-    names["test_announce"]()
+    for name in ("test_announce", "test_word", "test_notes"):
+        names[name]()
     names["test_mine"](tmp_path)
-    # What the last one does is what tests/plugins/test_strategies.py does.
-    assert names["CHECKS"] is CHECKS
+    # Of the suites those without a sandbox; what the strategy's does is what tests/plugins/test_strategies.py does.
+    for check in health.CHECKS:
+        names["test_word_conforms"](check)
+    for check in environment.CHECKS:
+        names["test_notes_conform"](check, None, tmp_path)
+    assert names["strategies"].CHECKS is strategies.CHECKS
 
 
 def test_the_options_of_ingress_nginx_are_documented() -> None:

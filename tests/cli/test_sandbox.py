@@ -18,7 +18,7 @@ import pytest
 from deployer.cli.rest import Client
 from deployer.cli.sandbox import sample
 from deployer.cli.sandbox.playground import INGRESS_PORT
-from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
+from deployer.core.model.kind import HTTP_ROUTE, INGRESS
 from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.sandbox import Sandbox
@@ -118,6 +118,12 @@ def test_it_takes_the_ingress_provider_that_is_chosen(deployer: Any, tmp_path: P
         found = {k.plural for k in (INGRESS, HTTP_ROUTE) if eyes.list(k, "default")[0]}
     assert found == ({kind.plural} if kind else set())
     assert process.end() == 0
+
+
+def test_an_ingress_provider_that_is_not_there_is_one_sentence(deployer: Any, tmp_path: Path) -> None:
+    done = deployer.run("sandbox", "--deployport=0", "--data-dir", str(tmp_path / "data"), DEPLOYER_INGRESS="nosuch")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "there is no ingress provider 'nosuch'; installed: gateway, nginx" in done.stderr
 
 
 def test_settings_about_a_cluster_have_no_effect_and_that_is_said(deployer: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.contract.kinds import Kind
+from deployer.core.model.kind import Kind
 from support.real import IMAGE, RealWorld
 
 __all__ = ["IMAGE", "RealWorld"]

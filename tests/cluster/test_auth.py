@@ -18,7 +18,7 @@ from websockets.typing import Subprotocol
 
 from cluster.conftest import IMAGE
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import SECRET, Kind
+from deployer.core.model.kind import SECRET, Kind
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect

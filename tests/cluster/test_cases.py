@@ -24,8 +24,8 @@ import kubernetes
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core.contract.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.errors import Invalid
+from deployer.core.model.kind import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.model.records import Deployment, Status
 from support.world import HEALTHY, describe
 

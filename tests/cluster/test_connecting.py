@@ -19,8 +19,8 @@ from websockets.sync.client import connect as listen
 
 from cluster.conftest import IMAGE
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD, SECRET, Kind
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, KubeRejected
+from deployer.core.model.kind import POD, SECRET, Kind
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import connect

@@ -24,8 +24,8 @@ from cluster.conftest import IMAGE, RealWorld
 from deployer.api.app import create_app
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, EVENT, NAMESPACE, POD, SECRET, SERVICE, Kind
 from deployer.core.errors import KubeError, KubeNotFound
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, EVENT, NAMESPACE, POD, SECRET, SERVICE, Kind
 from deployer.core.model.records import Deployment, HealthData, Status
 from deployer.toolkit.health import runner as rounds
 from support.world import describe

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import (
     Fenced,
@@ -27,6 +26,7 @@ from deployer.core.errors import (
     KubeUnavailable,
     StepFailed,
 )
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Informers

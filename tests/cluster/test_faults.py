@@ -23,11 +23,11 @@ import pytest
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.kinds import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.contract.kube import is_ready
 from deployer.core.errors import KubeError, KubeForbidden
+from deployer.core.model.kind import CONTROLLER, POD, SECRET, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
-from deployer.core.operations import budgets
+from deployer.core.operations.execution import budgets
 from deployer.kube import client as client_module
 from deployer.kube import informer
 from deployer.kube.client import WATCH_SILENCE, KubeClient, connect

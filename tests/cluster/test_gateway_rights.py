@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.contract.kinds import HTTP_ROUTE
+from deployer.core.model.kind import HTTP_ROUTE
 from deployer.core.model.records import Status
 from deployer.core.settings import Settings
 from deployer.kube.client import connect

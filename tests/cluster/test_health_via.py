@@ -21,15 +21,15 @@ from kubernetes import config
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachable
-from deployer.core.contract.kinds import NAMESPACE, POD, Kind
 from deployer.core.errors import Cancelled
+from deployer.core.model.kind import NAMESPACE, POD, Kind
 from deployer.core.model.records import HealthData, Status
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
+from deployer.testing.pods import FakePod, Talk, answer, drip, drip_headers, hang, replying
 from deployer.toolkit.health.transport import Direct, ThroughApiServer
-from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 from support.world import HEALTHY
 
 ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
@@ -188,7 +188,7 @@ def test_a_missing_right_is_named(account: Any, demo: dict[str, Any], space: str
 
 
 @pytest.fixture
-def talking(admin: KubeClient, space: str, demo: dict[str, Any]) -> Iterator[Callable[[Talk], tuple[Any, Pod]]]:
+def talking(admin: KubeClient, space: str, demo: dict[str, Any]) -> Iterator[Callable[[Talk], tuple[Any, FakePod]]]:
     """A pod that no node runs: its address is the one at which this machine is reached from the pods' network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((demo["status"]["podIP"], 9))
@@ -206,8 +206,8 @@ def talking(admin: KubeClient, space: str, demo: dict[str, Any]) -> Iterator[Cal
         api.rest_client.pool_manager.clear()
     with contextlib.ExitStack() as opened:
 
-        def start(talk: Talk) -> tuple[Any, Pod]:
-            listener = Pod(talk, address)
+        def start(talk: Talk) -> tuple[Any, FakePod]:
+            listener = FakePod(talk, address)
             opened.callback(listener.close)
             return admin.get(POD, "talk", space), listener
 

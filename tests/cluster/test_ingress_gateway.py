@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deployer.core.contract.ingress import IngressProvider
-from deployer.core.contract.kinds import HTTP_ROUTE
+from deployer.core.model.kind import HTTP_ROUTE
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.sdk.errors import StepFailed

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.errors import KubeNotFound
+from deployer.core.model.kind import CONTROLLER, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.model.records import Status
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cluster.conftest import RealWorld
-from deployer.core.contract.kinds import POD
 from deployer.core.descriptor import policy
 from deployer.core.errors import KubeError, KubeRejected
+from deployer.core.model.kind import POD
 from deployer.core.settings import Settings
 from support.rights import SERVICE_ACCOUNT
 

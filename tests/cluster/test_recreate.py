@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.conftest import RealWorld
-from deployer.core.contract.kinds import CONTROLLER
+from deployer.core.model.kind import CONTROLLER
 from deployer.core.model.records import Status
 from support.history import History
 from support.world import HEALTHY

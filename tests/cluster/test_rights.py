@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, SECRET, SERVICE, Kind
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, SECRET, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, HealthData, Status
 from deployer.core.settings import Settings
 from deployer.kube.client import connect

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.contract.kinds import HTTP_ROUTE, INGRESS
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
+from deployer.core.model.kind import HTTP_ROUTE, INGRESS
 from deployer.core.model.records import Status
 from deployer.kube.client import KubeClient
 from deployer.sdk.ingress import ask

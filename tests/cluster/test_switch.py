@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.contract.kinds import CONTROLLER
 from deployer.core.contract.strategy import Done
+from deployer.core.model.kind import CONTROLLER
 from deployer.core.model.records import Deployment
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.strategy import Outcome, Phase, Plan, Step, Work

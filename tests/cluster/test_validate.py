@@ -15,8 +15,8 @@ import pytest
 
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.kinds import CONTROLLER, NAMESPACE, POD, SECRET, Kind
 from deployer.core.errors import Invalid
+from deployer.core.model.kind import CONTROLLER, NAMESPACE, POD, SECRET, Kind
 from deployer.core.model.records import Document, Status
 from deployer.core.settings import Settings
 from deployer.kube.client import connect

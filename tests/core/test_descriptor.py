@@ -831,3 +831,79 @@ def test_any_bytes_are_refused_or_an_object(body):
         assert isinstance(parse(body), dict)
     except Invalid as error:
         assert len(error.problems) == 1
+
+
+def places(thing: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values within a document."""
+    inner = thing.items() if isinstance(thing, dict) else enumerate(thing) if isinstance(thing, list) else ()
+    return [path, *(place for step, part in inner for place in places(part, (*path, step)))]
+
+
+EVERYTHING = with_(
+    frontend="shop.team.example",
+    frontendPort="http",
+    frontendPath="/",
+    redirectWww=True,
+    tlsSecretName="tls",
+    strategyOptions={"steps": 1},
+    deploymentType="canary",
+    ingressOptions={"name": "x"},
+    healthCheckOptions={"steps": 1},
+    healthCheckHost="shop",
+    extensions={"vault": {"name": "x"}},
+    additionHttpHeaders=[{"Header": "X-A", "Value": "b"}],
+    imagePullSecrets=[{"name": "pull"}],
+    webhooks=[{"key": "a", "description": "b"}],
+    email="a@b",
+    namespace="team",
+    pod={
+        "volumes": [{"name": "v", "emptyDir": {"medium": ""}}],
+        "serviceAccountName": "a",
+        "priorityClassName": "b",
+        "nodeSelector": {"a": "b"},
+        "tolerations": [{"key": "a"}],
+        "securityContext": {"sysctls": [{"name": "a", "value": "1"}], "seccompProfile": {"type": "Unconfined"}},
+    },
+    container={
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}, "procMount": "Unmasked"},
+        "ports": [{"containerPort": 8080, "name": "http", "protocol": "TCP"}],
+    },
+    **{k: v for k, v in HEALTH.items() if k != "healthCheckType"},
+    healthCheckType="simple",
+)
+STRICT = dataclasses.replace(
+    RULES,
+    settings=dataclasses.replace(
+        SETTINGS,
+        allowed_secrets={"*": ("own-*",)},
+        allowed_service_accounts={"*": ("own-*",)},
+        allowed_priority_classes={"*": ("own-*",)},
+        allowed_tolerations={"*": ("own-*",)},
+        allowed_volume_types=("configMap",),
+    ),
+)
+
+
+@pytest.mark.parametrize("place", places(EVERYTHING), ids=lambda place: ".".join(map(str, place)) or "all")
+def test_what_is_said_of_it_stays_short_however_much_is_sent(place: tuple[Any, ...]) -> None:
+    """Whatever is 200 kB long: a value, or a key beside the others."""
+    for long in ("x" * 200_000, "x." * 100_000, "\u00e9/" * 100_000):
+        document = copy.deepcopy(EVERYTHING)
+        outer: Any = {"": document}
+        for step in ("", *place[:-1]) if place else ():
+            outer = outer[step]
+        last = place[-1] if place else ""
+        before = outer[last]
+        more = [{**before, long: value} for value in ("y", {})] if isinstance(before, dict) else []
+        for new in (long, [long], {long: {}}, *more):
+            outer[last] = new
+            document = document if place else outer[""]
+            if not isinstance(document, dict):
+                continue
+            try:
+                normalise(document, namespace=None, rules=STRICT)
+            except Invalid as error:
+                wrong = [p for p in error.problems if max(len(p.path), len(p.message)) > 1000]
+                assert not wrong, (wrong[0].path[:80], wrong[0].message[:80])

@@ -18,18 +18,18 @@ from deployer.core.contract.health import BODY_LIMIT, HealthTarget, HttpAnswer, 
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.testing.pods import FakePod, Talk, answer, drip, drip_headers, hang, replying
 from deployer.toolkit.health.runner import kept_answer, verdict_of
 from deployer.toolkit.health.step import Asked, hint
 from deployer.toolkit.health.transport import Direct, ThroughApiServer
-from support.talk import Pod, Talk, answer, drip, drip_headers, hang, replying
 
 
 @pytest.fixture
-def pod() -> Iterator[Callable[[Talk], Pod]]:
-    pods: list[Pod] = []
+def pod() -> Iterator[Callable[[Talk], FakePod]]:
+    pods: list[FakePod] = []
 
-    def start(talk: Talk) -> Pod:
-        pods.append(Pod(talk))
+    def start(talk: Talk) -> FakePod:
+        pods.append(FakePod(talk))
         return pods[-1]
 
     yield start

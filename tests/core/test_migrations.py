@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core.contract.kinds import CONFIG_MAP
 from deployer.core.errors import StoreError, UnknownFormat
 from deployer.core.model import migrations
+from deployer.core.model.kind import CONFIG_MAP
 from deployer.core.model.plan import Backend, Made, PlannedStep, Previous, ProviderRef, Route
 from deployer.core.model.records import Plan
 from deployer.core.model.target import Target

@@ -6,8 +6,8 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, KubeUnavailable, StepFailed, require_answers
-from deployer.core.operations import outage
-from deployer.core.operations.outage import OutageNotice
+from deployer.core.operations.execution import outage
+from deployer.core.operations.execution.outage import OutageNotice
 
 REFUSED = "the API server at https://k8s cannot be reached: Connection refused"
 

@@ -576,6 +576,18 @@ def test_references_within_a_schema_are_followed(shelf):
     assert states(shelf.load()) == {"acme": "ok"}
 
 
+def test_what_a_provider_says_of_itself_is_read_once_and_in_nobodys_way(shelf):
+    """Descriptors of all apps are checked against it: one that raises is quarantined at once."""
+    raises = "needs_path = property(lambda self: 1 // 0)\n        name = "
+    shelf.install("silent", CHECKER.format(name="silent").replace("name = ", raises, 1))
+    shelf.install("good", CHECKER.format(name="good"))
+    registry = shelf.load()
+    assert states(registry) == {"good": "ok", "silent": "quarantined"}
+    error = registry.plugins[0].error if registry.plugins[0].error else registry.plugins[1].error
+    assert error == "what silent says of itself raised: ZeroDivisionError: integer division or modulo by zero"
+    assert registry.health_checkers["good"].declared.needs_path is True
+
+
 def test_two_plugins_of_one_name_are_remarked(shelf, caplog):
     shelf.install("one", CHECKER.format(name="first"), plugin="health", version="1.0")
     shelf.install("two", CHECKER.format(name="second"), plugin="health", version="2.0")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from deployer.core.errors import Conflict
+from deployer.core.model.json_codec import dumps
 from deployer.core.model.records import (
     RECORDS,
     TRANSITIONS,
@@ -24,6 +25,7 @@ from deployer.core.model.records import (
     Operation,
     OperationKind,
     OperationState,
+    Plan,
     Record,
     Status,
     StoredDescriptor,
@@ -242,3 +244,28 @@ def test_plans_that_are_first_read_by_many_threads_at_once_do_not_end_the_proces
     """What the codec learns of a class at its first use must not be learnt by two threads: every second run died."""
     ended = [subprocess.run([sys.executable, "-c", AT_ONCE], check=False).returncode for _ in range(6)]
     assert ended == [0] * 6
+
+
+class Text(str):
+    """As a YAML reader has them."""
+
+
+class Number(float):
+    """As a library for arithmetic has them."""
+
+
+def test_texts_and_numbers_of_a_librarys_own_are_recorded_as_what_they_are() -> None:
+    environment = [{"name": Text("A"), "value": Text("b")}]
+    plan = Plan(
+        namespace="team",
+        app="shop",
+        deployment="id",
+        version=Text("1"),
+        descriptor={"a": Number(1.5)},
+        environment=environment,
+    )
+    document = json.loads(dumps(plan.to_document()))
+    assert (document["version"], document["descriptor"]) == ("1", {"a": 1.5})
+    assert document["environment"] == [{"name": "A", "value": "b"}]
+    with pytest.raises(TypeError, match="a object cannot be recorded"):
+        dataclasses.replace(plan, descriptor={"a": object()}).to_document()

@@ -34,6 +34,7 @@ from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnav
 from deployer.core.model.records import App, Deployment, Event, HostClaim, Status
 from deployer.store import sqlite, writer
 from deployer.store.sqlite import SqliteStore
+from support.memory_store import MemoryStore
 
 NOON = "2026-01-01T12:00:00.000Z"
 
@@ -52,11 +53,16 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    opened = SqliteStore(tmp_path / "deployer.db", clock=clock)
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    """Whatever keeps the contract: the store of the service, and that of the simulation."""
+    path = tmp_path / "deployer.db"
+    opened: Store = SqliteStore(path, clock=clock) if request.param == "sqlite" else MemoryStore(clock=clock)
     yield opened
     opened.close()
+
+
+sqlite_only = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
 
 def a_deployment(
@@ -699,6 +705,7 @@ def counted(tmp_path: Path) -> Iterator[None]:
     failpoints.configure({})
 
 
+@sqlite_only
 def test_sixteen_threads_share_commits(store: Store, counted: None) -> None:
     def work(index: int) -> None:
         for number in range(20):
@@ -711,6 +718,7 @@ def test_sixteen_threads_share_commits(store: Store, counted: None) -> None:
     assert commits["store.before"] == commits["store.after"] < 320
 
 
+@sqlite_only
 def test_lines_alone_pass_no_failpoint(store: Store, counted: None) -> None:
     store.append_log("d1", [(NOON, "a")])
     assert len(store.read_log("d1")) == 1
@@ -743,6 +751,7 @@ class Held:
         self._go_on.set()
 
 
+@sqlite_only
 def test_a_caller_does_not_wait_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with Held(store):
         monkeypatch.setattr(writer, "WAIT", 0.05)
@@ -753,6 +762,7 @@ def test_a_caller_does_not_wait_for_ever(store: Store, monkeypatch: pytest.Monke
     assert ids(store.find(Deployment)) == ["d2"]
 
 
+@sqlite_only
 def test_lines_beyond_the_buffer_are_counted_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_LOG_BUFFER", 1000)
     with Held(store):

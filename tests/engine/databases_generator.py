@@ -21,7 +21,7 @@ from typing import Any
 from deployer import sandbox
 from deployer.core import failpoints
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.operations import clearing
+from deployer.core.operations.execution import clearing
 from support import late, snapshots
 from support.flows import settings
 from support.history import make_foreign

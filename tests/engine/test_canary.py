@@ -18,7 +18,7 @@ from deployer.sdk.kube import CONTROLLER, HTTP_ROUTE, INGRESS
 from support.world import GATEWAY, HEALTHY, NGINX, World
 
 HOST = "shop.example.com"
-PLUGINS = {"ingress_nginx": {**NGINX, "propagation_seconds": 0.4}, "ingress_gateway": GATEWAY}
+PLUGINS = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
 
 
 every_mode = pytest.mark.parametrize("canary_world", ["nginx", "nginx-stable", "gateway"], indirect=True)

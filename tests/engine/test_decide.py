@@ -6,7 +6,7 @@ import dataclasses
 import json
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -100,6 +100,23 @@ def test_an_injected_secret_that_a_container_prints_is_hidden_in_the_log(world: 
             "environment injector one of tests 1 raised ValueError in environment()",
         ),
         ([Gives("one", [{"value": "nameless"}])], "EnvironmentFailed", "no environment variable"),
+        *(
+            (
+                [Gives("one", cast(Any, given))],
+                "EnvironmentFailed",
+                f"environment() of environment injector one of tests 1 {words}",
+            )
+            for given, words in (
+                (None, "returned None, not a list; did you forget `return`?"),
+                ({"A": SECRET_VALUE}, "returned something of type dict, not a list"),
+                (3, "returned something of type int, not a list"),
+            )
+        ),
+        (
+            [Gives("one", [{"name": "A" * 200_000, "value": 3}])],
+            "EnvironmentFailed",
+            f"gave environment variable {'A' * 80} with a value of type int, not str",
+        ),
         *(
             ([Gives("one", [given])], "EnvironmentFailed", f"environment injector one of tests 1 gave {words}")
             for given, words in (
@@ -292,3 +309,15 @@ def test_observers_are_told_of_start_progress_and_end(world: World) -> None:
     assert {"deploy"} <= {found["kind"] for found in progress}
     assert any("start-workload" in found["steps"] for found in progress)
     assert world.store.get(Deployment, deployment.id) is None
+
+
+@pytest.mark.parametrize("hold", [float("inf"), float("nan"), -1, "10", None, True], ids=repr)
+def test_a_minimum_hold_that_is_no_time_is_the_ingress_providers_mistake(
+    world: World, monkeypatch: pytest.MonkeyPatch, hold: Any
+) -> None:
+    provider = world.registry.ingress()
+    monkeypatch.setattr(type(provider), "minimum_hold", hold)
+    failed = world.ended(world.deploy(frontend=f"{world.namespace}.{HOST}"), Status.FAILURE)
+    assert failed.failure and failed.failure["reason"] == "BadProvider"
+    said = "minimum_hold of ingress provider nginx of kube-deployer "
+    assert failed.failure["message"].startswith(said) and "is no number of seconds" in failed.failure["message"]

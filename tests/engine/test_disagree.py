@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.contract.kinds import NAMESPACE
 from deployer.core.errors import KubeAlreadyExists, KubeForbidden
+from deployer.core.model.kind import NAMESPACE
 from deployer.core.model.records import App, Deployment, Document, Plan, Status
 from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE
 from support.history import Visitor, backend_of

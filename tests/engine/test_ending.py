@@ -8,9 +8,9 @@ import time
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
+from deployer.core.model.kind import CONTROLLER, POD, SERVICE
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
-from deployer.core.operations import clearing
+from deployer.core.operations.execution import clearing
 from deployer.kube.informer import Informers
 from deployer.toolkit.steps import removal, start
 from support.world import HEALTHY, PATIENCE, World, describe

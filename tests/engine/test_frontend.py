@@ -12,9 +12,9 @@ import pytest
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Plan, Status
 from deployer.sdk.kube import CONFIG_MAP, HTTP_ROUTE, INGRESS
-from deployer.sdk.strategy import Work
+from deployer.sdk.strategy import AwaitReady, Done, MoveService, Outcome, Phase, StartWorkload, Step, Work
 from support import late
-from support.strategies import VisitedBlueGreen, restart_with
+from support.strategies import Steps, VisitedBlueGreen, restart_with
 from support.world import GATEWAY, HEALTHY, NGINX, World
 
 PORTS = [{"containerPort": 5778, "name": "admin"}, {"containerPort": 8080, "name": "ui"}]
@@ -177,3 +177,37 @@ def test_the_way_back_ends_whatever_the_version_answers_that_was_there_before(wo
     assert "undoing" not in log
     world.quiet()
     assert world.live_version() == first.version
+
+
+class OwnSwitch(Step):
+    """What `SwitchRoute` does, in a stranger's words."""
+
+    id = "own-switch"
+    phase = Phase.EXPOSE
+    disturbs = exposes = True
+    fulfils = ("route",)
+
+    def run(self, work: Work) -> Outcome:
+        assert work.ingress
+        work.ingress.switch(work.route())
+        return Done()
+
+
+def test_a_strategy_that_would_leave_the_host_where_it_is_is_refused_before_anything_starts(
+    world: World,
+) -> None:
+    host = f"{world.namespace}.example.com"
+    hostless = Steps("hostless", lambda plan: [StartWorkload(), AwaitReady(), MoveService()])
+    own = Steps("own", lambda plan: [StartWorkload(), AwaitReady(), OwnSwitch(), MoveService()])
+    restart_with(world, hostless, own)
+    failed = world.ended(world.deploy(frontend=host, deploymentType="hostless"), Status.FAILURE)
+    assert failed.failure and failed.failure["reason"] == "BadStrategy"
+    assert f"strategy hostless has no step that leads {host} to the new version" in failed.failure["message"]
+    failed = world.ended(world.deploy(**HEALTHY, deploymentType="hostless"), Status.FAILURE)
+    assert failed.failure and "asks health checker probe" in failed.failure["message"]
+    world.quiet()
+    assert (world.names(), world.pods()) == ({}, {})
+    world.deployed(deploymentType="hostless")
+    world.deployed(frontend=host, deploymentType="own")
+    world.quiet()
+    assert world.live_version() == "2"

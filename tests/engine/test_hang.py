@@ -10,19 +10,21 @@ from typing import Any
 
 import pytest
 
-from deployer.core.errors import Invalid
+from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Deployment, Document, Operation, Status
-from deployer.core.operations import budgets, dispatcher, machine
+from deployer.core.operations import dispatcher, machine
+from deployer.core.operations.execution import budgets
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import Cancelled, Interrupted, OperatorNeeded, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
-from deployer.sdk.kube import CONFIG_MAP, CONTROLLER
+from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, POD, NotReady
 from deployer.sdk.strategy import (
     AwaitReady,
     CheckUnused,
     Done,
+    MoveService,
     Outcome,
     Park,
     Phase,
@@ -98,7 +100,7 @@ def config_map(work: Work) -> Document:
 
 def odd(run: Callable[[Work], Any], undo: Callable[[Work], None] = lambda work: None) -> Strategy:
     """Starts the workload, then does what a test wants."""
-    return Steps("odd", lambda plan: [StartWorkload(), AwaitReady(), Odd(run, undo)])
+    return Steps("odd", lambda plan: [StartWorkload(), AwaitReady(), Odd(run, undo), MoveService()])
 
 
 def fail(work: Work) -> Outcome:
@@ -212,6 +214,20 @@ def raising(error: BaseException) -> Callable[[Work], Any]:
     return run
 
 
+class Unspeakable(StepFailed):
+    """Cannot say what went wrong."""
+
+    def __str__(self) -> str:
+        return str(1 // 0)
+
+
+class Never(NotReady):
+    """An event that cannot be asked."""
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        raise ValueError("of the plugin")
+
+
 RUNS: dict[str, tuple[Callable[[Work], Any], str]] = {
     "raises": (raising(ValueError("of the plugin")), "it raised ValueError"),
     "exits": (raising(SystemExit(3)), "it raised SystemExit"),
@@ -226,6 +242,25 @@ RUNS: dict[str, tuple[Callable[[Work], Any], str]] = {
     "parks for ever": (lambda work: Park(float("inf")), "step odd parks until inf"),
     "parks until nobody knows": (lambda work: Park("tomorrow"), "step odd parks until 'tomorrow'"),  # type: ignore[arg-type]
     "parks until no number": (lambda work: Park(float("nan")), "step odd parks until nan"),
+    "parks for no reason": (lambda work: Park(0.0, reason=3), "step odd parks for a reason that is no text"),  # type: ignore[arg-type]
+    "parks for words": (lambda work: Park(0.0, event="later"), "step odd parks for str, which is no event"),  # type: ignore[arg-type]
+    "parks for nonsense": (
+        lambda work: Park(0.0, event=NotReady("pods", None, {}, frozenset())),  # type: ignore[arg-type]
+        "step odd parks for NotReady, which is no event",
+    ),
+    "parks for an event of its own": (
+        lambda work: Park(0.0, event=Never(POD, work.plan.namespace, {}, frozenset())),
+        "step odd parks for Never, which is no event",
+    ),
+    "fails without words": (raising(StepFailed(None, reason=None)), "it raised StepFailed"),  # type: ignore[arg-type]
+    "fails for something": (raising(StepFailed("a", hint=object())), "it raised StepFailed"),  # type: ignore[arg-type]
+    "fails with a mistake": (raising(Unspeakable("a")), "it raised ZeroDivisionError"),
+    "fails at length": (raising(StepFailed("a" * 1_000_000, reason="b c", hint="d" * 1_000_000)), "a" * 4000),
+    "remembers too much": (lambda work: work.remember("key", "a" * 70_000), "wants to remember 70005 bytes under one"),
+    "remembers too many": (
+        lambda work: [work.remember(str(n), n) for n in range(1001)],
+        "step odd wants to remember more than 1000 keys",
+    ),
     "remembers no json": (lambda work: work.remember("key", object()), "it raised TypeError"),
 }
 
@@ -336,6 +371,14 @@ class Saying(Step):
         return Done()
 
 
+class Silent(AwaitReady):
+    """Does not say what it does."""
+
+    @property
+    def frees_app(self) -> bool:  # type: ignore[override]
+        return bool(1 // 0)
+
+
 class Nameless(Step):
     """Has no id."""
 
@@ -366,6 +409,12 @@ STRATEGIES: dict[str, tuple[Callable[[Plan], Any], str]] = {
     "no time": (lambda plan: [Saying(budget=0)], "gave a step whose budget is no positive number of seconds"),
     "endless": (lambda plan: [Saying(budget=float("inf"))], "gave a step whose budget is no positive number"),
     "a word of time": (lambda plan: [Saying(budget="60s")], "gave a step whose budget is no positive number"),
+    "an endless id": (lambda plan: [Saying(id="a" * 201)], "gave a step whose id is longer than 200 characters"),
+    "an id of the core": (lambda plan: [Saying(id="engine")], "or 'engine', which is the core's own"),
+    "cannot say what it frees": (
+        lambda plan: [StartWorkload(), Silent(), MoveService()],
+        "a step raised ZeroDivisionError when it was asked what it does",
+    ),
     "without id": (lambda plan: [Nameless()], "strategy odd gave a step without an id"),
     "raises": (lambda plan: _raise(ValueError("of the plugin")), "it raised ValueError"),
     "exits": (lambda plan: _raise(SystemExit(3)), "it raised SystemExit"),
@@ -481,19 +530,33 @@ class Unsure(Steps):
 
 
 @pytest.mark.parametrize(
-    ("check", "error"),
+    ("check", "words"),
     [
-        (lambda descriptor: descriptor["nosuchfield"], "KeyError"),
-        (lambda descriptor: _raise(SystemExit(3)), "SystemExit"),
-        (lambda descriptor: None, "TypeError"),
-        (lambda descriptor: ["wrong"], "AttributeError"),
+        (
+            lambda descriptor: descriptor["nosuchfield"],
+            "strategy unsure of tests 1 raised KeyError in check_descriptor",
+        ),
+        (lambda descriptor: _raise(SystemExit(3)), "strategy unsure of tests 1 raised SystemExit in check_descriptor"),
+        (
+            lambda descriptor: None,
+            r"check_descriptor\(\) of strategy unsure of tests 1 returned None, not a list; did you forget `return`\?",
+        ),
+        (
+            lambda descriptor: True,
+            r"check_descriptor\(\) of strategy unsure of tests 1 returned something of type bool, not a list",
+        ),
+        (
+            lambda descriptor: ["wrong"],
+            r"check_descriptor\(\) of strategy unsure of tests 1 gave something that is no P",
+        ),
+        (lambda descriptor: [Problem("", 3)], r"check_descriptor\(\) of strategy unsure of tests 1 gave something"),  # type: ignore[arg-type]
     ],
 )
 def test_a_provider_that_cannot_check_a_descriptor_is_named_and_nothing_is_stored(
-    world: World, check: Callable[[Document], Any], error: str
+    world: World, check: Callable[[Document], Any], words: str
 ) -> None:
     restart_with(world, Unsure(check))
-    with pytest.raises(PluginError, match=rf"^strategy unsure of .* raised {error} in check_descriptor"):
+    with pytest.raises(PluginError, match=f"^{words}"):
         world.descriptor(deploymentType="unsure")
     assert not world.service.descriptors.find(world.namespace)
 

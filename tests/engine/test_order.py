@@ -19,7 +19,7 @@ from deployer.core.errors import NotFound
 from deployer.core.model.records import App, Deployment, HealthData, Operation, OperationKind, Status
 from deployer.core.model.records import Plan as PlanRecord
 from deployer.core.operations import machine
-from deployer.core.operations.transactions import Transactions
+from deployer.core.operations.execution.transactions import Transactions
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONTROLLER, INGRESS, POD
 from deployer.sdk.strategy import (

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import NAMESPACE, POD
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Invalid, KubeConflict, StepFailed
+from deployer.core.model.kind import NAMESPACE, POD
 from deployer.core.model.records import App, Deployment, Document, Status
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry

@@ -15,8 +15,8 @@ import pytest
 
 from deployer import sandbox
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, POD
 from deployer.core.contract.kube import is_ready
+from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import Deployment, Document, Operation, Status
 from support import originals
 from support.history import History, State

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, POD, SERVICE
+from deployer.core.model.kind import CONTROLLER, POD, SERVICE
 from deployer.core.model.records import Deployment, Operation, OperationKind, Status
 from deployer.toolkit.steps import removal
 from support.world import HEALTHY, PATIENCE, World

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER
 from support.forkserver import ForkServer
 from support.history import History, broken
 from support.remote import Remote

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,12 +224,30 @@ def test_a_strategy_may_refuse_and_what_else_it_raises_names_it_and_hides_the_te
     def break_down(context: WorkloadContext) -> Workload:
         raise ValueError(SECRET)
 
+    def leave(plan: Plan) -> float:
+        sys.exit(3)
+
+    failed = world.ended(world.deploy(**use(world, Strange(drain=leave))), Status.FAILURE)
+    assert failed.failure and failed.failure["message"] == "strategy strange raised SystemExit in drain()"
     failed = world.ended(world.deploy(**use(world, Strange(refuse))), Status.FAILURE)
     assert failed.failure and (failed.failure["reason"], failed.failure["hint"]) == ("NotHere", "wait")
     failed = world.ended(world.deploy(**use(world, Strange(break_down))), Status.FAILURE)
     assert failed.failure and failed.failure["message"] == "strategy strange raised ValueError in workload()"
     assert SECRET not in json.dumps(failed.failure) + world.log(failed.id)
     assert (world.names(), world.pods()) == ({}, {})
+
+
+def test_a_value_that_a_strategy_gives_to_the_containers_is_secret_at_once(world: World) -> None:
+    def with_a_token(context: WorkloadContext) -> Workload:
+        made = render_workload(context)
+        made.controller["spec"]["template"]["spec"]["containers"][0]["env"].append({"name": "TOKEN", "value": SECRET})
+        return made
+
+    # An image of that name cannot be pulled, and the kubelet's message repeats it.
+    chosen = use(world, Strange(with_a_token))
+    failed = world.ended(world.deploy(image=f"nowhere/{SECRET}:1", **chosen), Status.FAILURE)
+    assert "ImagePull" in world.log(failed.id)
+    assert SECRET not in json.dumps(failed.failure) + world.log(failed.id)
 
 
 # --- drain ------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import pytest
 from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.environment import EnvContext, EnvInjector
 from deployer.core.contract.health import HealthChecker
-from deployer.core.contract.kinds import CONTROLLER, NAMESPACE
 from deployer.core.errors import Invalid
+from deployer.core.model.kind import CONTROLLER, NAMESPACE
 from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.plugin_manager.registry import Entry

@@ -235,7 +235,8 @@ def test_an_undo_that_keeps_failing_is_not_skipped_when_it_is_about_traffic(worl
         if not heals:
             raise ValueError("still broken")
 
-    restart_with(world, Steps("own", lambda plan: [StartWorkload(), Own("own", fail, undo, **{says: True})]))
+    own = Own("own", fail, undo, **{says: True})
+    restart_with(world, Steps("own", lambda plan: [StartWorkload(), own, MoveService()]))
     world.deployed()
     second = world.deploy(deploymentType="own")
     world.until(lambda: "undoing step own keeps failing: " in world.log(second.id), "the hold", 60)

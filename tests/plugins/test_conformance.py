@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
 import socket
 import subprocess
@@ -15,9 +17,10 @@ import pytest
 
 from deployer import sandbox
 from deployer.sdk.errors import StepFailed
-from deployer.sdk.ingress import IngressProvider, RouteContext, data_plane
+from deployer.sdk.ingress import IngressProvider, RouteClaim, RouteContext, RouteReader, data_plane
 from deployer.sdk.kube import INGRESS
-from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
+from deployer.testing.ingress import CHECKS, Bench, checks, open_bench, ownership
+from support.ingressroutes import IngressRoutes, defined
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "plugins.md"
 BY_NAME = {check.__name__: check for check in CHECKS}
@@ -180,3 +183,28 @@ def test_a_mistake_is_found(bench: Bench, faulty: Any, check: str) -> None:
     with pytest.raises(AssertionError):
         BY_NAME[check](use(bench, faulty))
     use(bench).reset()
+
+
+class SaysNothing(IngressRoutes):
+    host_claims = IngressProvider.host_claims
+
+
+class SaysAnotherHost(IngressRoutes):
+    def host_claims(self, kube: RouteReader) -> list[RouteClaim]:
+        return [RouteClaim(found, ["other.example.com"]) for found in kube.visible(self.kind)]
+
+
+def test_a_provider_of_a_kind_of_its_own_must_tell_who_has_a_host(bench: Bench) -> None:
+    """On a sandbox that learns of the kind by its definition; no data plane follows that."""
+    with defined(bench.client, f"{bench.namespace}.example") as kind:
+        bench = dataclasses.replace(bench, kinds=[kind])
+        for provider in (IngressRoutes, SaysNothing, SaysAnotherHost):
+            bench.provider = lambda provider=provider: provider(kind)  # type: ignore[misc]
+            wrong = (
+                contextlib.nullcontext()
+                if provider is IngressRoutes
+                else pytest.raises(AssertionError, match="host_claims")
+            )
+            with wrong:
+                ownership.another_apps_host_is_found(bench)
+            bench.reset()

@@ -23,6 +23,7 @@ from deployer.core.settings import Settings
 from deployer.plugins.env_etcd import v2
 from deployer.sdk.environment import EnvContext, KubeReader
 from deployer.sdk.errors import SettingsError, StepFailed
+from deployer.testing.environment import CHECKS, InjectorBench
 
 PREFIX = "/deployer/environment/"
 
@@ -304,6 +305,41 @@ def test_the_gates_deadline_counts():
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DeadlineExceeded):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         environment(endpoints=[url], timeout=30, scope=CancelScope(time.monotonic() + 0.5))
+
+
+# --- the suite -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_it_does_what_every_injector_must(check, etcd, put, cluster, tmp_path):
+    put(**{"database-url": "postgres://user:s3cret-pass@db/shop", "token": "s3cret-token", "a.b": "s3cret-skipped"})
+    put("/twice/", a__b="s3cret-one", a_b="s3cret-two")
+    with etcd.client() as client:
+        client.put("/binary/a", b"\xff s3cret-binary")
+    (closed,) = free_ports(1)
+
+    def injector(url: str, **table: Any) -> Any:
+        (made,) = load_plugins(
+            Settings(own_namespace="", plugins={"env_etcd": {"endpoints": [url], **table}})
+        ).injectors
+        return made
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        away = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        check(
+            InjectorBench(
+                lambda: injector(etcd.url),
+                away=lambda: injector(away, timeout=1.5),
+                broken=[
+                    lambda: injector(etcd.url, prefix="/twice"),
+                    lambda: injector(etcd.url, prefix="/binary"),
+                    lambda: injector(f"http://127.0.0.1:{closed}", timeout=0.3),
+                ],
+                values=["s3cret-skipped", "s3cret-one", "s3cret-two", "s3cret-binary"],
+                cluster=cluster,
+                path=tmp_path,
+            )
+        )
 
 
 # --- authentication -----------------------------------------------------------------------------------------------

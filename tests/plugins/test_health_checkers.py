@@ -2,64 +2,37 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
+import contextlib
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from deployer.core.cancel_scope import CancelScope
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
 from deployer.sdk.health import HealthTarget
-from deployer.toolkit.health.transport import Direct
+from deployer.testing.pods import FakePod, answer
 
 Serve = Callable[..., HealthTarget]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start a server that answers with this status and body; returns the target for it."""
-    servers: list[tuple[http.server.ThreadingHTTPServer, threading.Thread]] = []
+    """Start a pod that answers with this status and body; returns the target for it."""
+    with contextlib.ExitStack() as pods:
 
-    def start(status: int, body: bytes, location: str = "", host: str = "", **by_method: int) -> HealthTarget:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                known = not host or self.headers["Host"] == host
-                self.send_response(by_method.get(self.command, status) if known else 400)
-                if location:
-                    self.send_header("Location", location)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+        def start(status: int, body: bytes, location: str = "", host: str = "", **by_method: int) -> HealthTarget:
+            headers = [f"Location: {location}"] if location else []
 
-            do_GET = do_POST = answer  # noqa: N815
+            def talk(connection: socket.socket, request: bytes) -> None:
+                known = not host or f"\r\nHost: {host}\r\n".encode() in request
+                method = request.partition(b" ")[0].decode()
+                code = by_method.get(method, status) if known else 400
+                connection.sendall(answer(f"{code} Status", body, *headers))
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
+            return pods.enter_context(FakePod(talk)).target(host=host)
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        servers.append((server, thread))
-        return HealthTarget(
-            name="shop-1-x",
-            uid="u",
-            namespace="shop",
-            address="127.0.0.1",
-            port=server.server_port,
-            path="/health",
-            scope=CancelScope(),
-            way=Direct(),
-            host=host,
-            allow_loopback=True,
-        )
-
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        yield start
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.contract.kinds import HTTP_ROUTE, SERVICE
+from deployer.core.model.kind import HTTP_ROUTE, SERVICE
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.plugins.ingress_gateway import conditions, render

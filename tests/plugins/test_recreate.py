@@ -24,13 +24,13 @@ def fake() -> FakeWork:
     settings = PinnedSettings(proxysleep=0.0)
     plan = Plan(namespace="default", app="shop", deployment="d2", version="2", previous=previous, settings=settings)
     made = FakeWork(plan)
-    made.kube.put(CONTROLLER, controller(replicas=3))
+    made.kube.put(CONTROLLER, controller(replicas=3), deployment="d1")
     return made
 
 
 def controller(replicas: int, **annotations: str) -> Document:
-    notes = {"kube-deployer/deployment": "d1", **annotations}
-    return {"metadata": {"name": "shop-1", "labels": LABELS, "annotations": notes}, "spec": {"replicas": replicas}}
+    about = {"name": "shop-1", "labels": LABELS, "annotations": annotations}
+    return {"metadata": about, "spec": {"replicas": replicas}}
 
 
 def pod(**metadata: Any) -> Document:
@@ -80,14 +80,14 @@ def test_pods_that_do_not_end_fail_it_after_their_grace_time_and_some(fake: Fake
 
 def test_an_old_version_that_does_not_become_ready_is_waited_for(fake: FakeWork) -> None:
     """FAILURE would claim that it serves."""
-    fake.kube.put(CONTROLLER, controller(0, **{REPLICAS: "3"}))
+    fake.kube.put(CONTROLLER, controller(0, **{REPLICAS: "3"}), deployment="d1")
     with pytest.raises(OperatorNeeded, match="version 1 was started again and is not ready"):
         StopOthers(fake.plan).undo(fake.work)
     assert wanted(fake) == (3, None)
 
 
 def test_what_somebody_scaled_up_meanwhile_is_not_scaled_again(fake: FakeWork) -> None:
-    fake.kube.put(CONTROLLER, controller(1, **{REPLICAS: "3"}))
+    fake.kube.put(CONTROLLER, controller(1, **{REPLICAS: "3"}), deployment="d1")
     with pytest.raises(OperatorNeeded):
         StopOthers(fake.plan).undo(fake.work)
     assert wanted(fake) == (1, None)

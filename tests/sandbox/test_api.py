@@ -21,7 +21,7 @@ def test_discovery(api, http):
     kinds = {resource.name for resource in client.CoreV1Api(api).get_api_resources().resources}
     assert {"pods", "services", "replicationcontrollers", "pods/log"} <= kinds
     groups = {group.name for group in client.ApisApi(api).get_api_versions().groups}
-    assert groups == {"discovery.k8s.io", "networking.k8s.io", "gateway.networking.k8s.io"}
+    assert groups == {"discovery.k8s.io", "networking.k8s.io", "gateway.networking.k8s.io", "apiextensions.k8s.io"}
     assert client.NetworkingV1Api(api).read_ingress_class("nginx").spec.controller == "k8s.io/ingress-nginx"
     assert [http("GET", path).data for path in ("/readyz", "/healthz")] == [b"ok", b"ok"]
 
@@ -142,3 +142,10 @@ def test_a_watch_under_way_survives_a_compaction(http, cluster):
     cluster.create(CONFIG_MAP, {"metadata": {"name": "a"}})
     assert "ADDED" in {json.loads(line)["type"] for line in lines}
     answer.release_conn()
+
+
+@pytest.mark.parametrize("spec", [None, [], {"names": [], "versions": {}}, {"versions": ["v1"]}])
+def test_a_definition_of_a_kind_that_is_nonsense_is_refused(http, spec):
+    body = json.dumps({"metadata": {"name": "a.example"}, "spec": spec})
+    answer = http("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body=body)
+    assert (answer.status, json.loads(answer.data)["reason"]) == (422, "Invalid")

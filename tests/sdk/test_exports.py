@@ -1,8 +1,11 @@
 """What plugin authors may rely on: every name of the public door. Whoever changes this list changes the interface."""
 
 import importlib
+import pkgutil
 import subprocess
 import sys
+
+import pytest
 
 EXPORTS = {
     "environment": """
@@ -18,7 +21,8 @@ EXPORTS = {
     """,
     "ingress": """
         Address Answer Backend Capability DataPlane IngressProvider ORIGINAL_ANNOTATIONS Objection
-        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteContext RouteState Share ask
+        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteClaim
+        RouteContext RouteReader RouteState Share ask
         backends_behind claimants data_plane data_plane_schema ingress_hosts redirect_name require_only
         shares_of www_twin www_twin_is_free
     """,
@@ -30,7 +34,7 @@ EXPORTS = {
         CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange
     """,
     "strategy": """
-        AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done MoveService Outcome
+        AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done Duty MoveService Outcome
         Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
         RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload
         WorkloadContext await_endpoints await_pods_gone await_return controlled_by grace_of has_controller in_time
@@ -39,16 +43,35 @@ EXPORTS = {
     """,
 }
 
+TESTING = {
+    "descriptors": "HEALTHY IMAGE describe plan_of",
+    "environment": "CHECKS Check InjectorBench",
+    "fakes": "FakeEnvironment FakeKube FakeWork",
+    "health": "CHECKS Check HealthBench WRONG",
+    "ingress": "Bench CHECKS open_bench",
+    "plugins": "load problems_of require_options",
+    "pods": "FakePod Talk answer drip drip_headers hang replying",
+    "service": "HEALTHY IMAGE NGINX PATIENCE SandboxedService describe open_service",
+    "strategies": "CHECKS CRASH_CHECKS Check StrategyBench",
+}
 
-def test_the_door_exports_this_and_nothing_else() -> None:
-    found = {kind: set(importlib.import_module(f"deployer.sdk.{kind}").__all__) for kind in EXPORTS}
-    assert found == {kind: set(names.split()) for kind, names in EXPORTS.items()}
+
+@pytest.mark.parametrize(("room", "exports"), [("sdk", EXPORTS), ("testing", TESTING)], ids=["sdk", "testing"])
+def test_the_door_exports_this_and_nothing_else(room: str, exports: dict[str, str]) -> None:
+    modules = {kind: importlib.import_module(f"deployer.{room}.{kind}") for kind in exports}
+    assert {kind: set(module.__all__) for kind, module in modules.items()} == {
+        kind: set(names.split()) for kind, names in exports.items()
+    }
+    missing = {
+        f"{kind}.{name}" for kind, module in modules.items() for name in module.__all__ if not hasattr(module, name)
+    }
+    assert not missing
 
 
-def test_what_is_exported_is_there() -> None:
-    for kind, names in EXPORTS.items():
-        module = importlib.import_module(f"deployer.sdk.{kind}")
-        assert [name for name in names.split() if not hasattr(module, name)] == []
+def test_every_module_of_the_door_is_listed() -> None:
+    for room, exports in (("sdk", EXPORTS), ("testing", TESTING)):
+        found = importlib.import_module(f"deployer.{room}")
+        assert {module.name for module in pkgutil.iter_modules(found.__path__)} == exports.keys(), room
 
 
 def test_settings_load_neither_kubernetes_nor_falcon() -> None:

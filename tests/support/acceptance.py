@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 
 from deployer.core import descriptor as descriptors
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE, Kind
 from deployer.core.contract.versions import WorkloadContext
 from deployer.core.descriptor import frontend_port
 from deployer.core.errors import Invalid, KubeAlreadyExists, KubeError
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE, Kind
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document

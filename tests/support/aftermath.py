@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.model.records import Document, Status
 from support.flows import Flow
 from support.history import backend_of, document, ready_pods

@@ -25,8 +25,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from deployer.api.routes import ROUTES
-from deployer.core.contract.kinds import CONTROLLER, EVENT, NAMESPACE, POD, SECRET, SERVICE
 from deployer.core.errors import KubeError
+from deployer.core.model.kind import CONTROLLER, EVENT, NAMESPACE, POD, SECRET, SERVICE
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
 from support.command import PATIENCE, Deployer, Process, Rest

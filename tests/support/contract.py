@@ -18,7 +18,8 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from deployer.core.contract.kinds import (
+from deployer.core.errors import KubeExpired, KubeUnavailable
+from deployer.core.model.kind import (
     CONFIG_MAP,
     CONTROLLER,
     ENDPOINT_SLICE,
@@ -28,7 +29,6 @@ from deployer.core.contract.kinds import (
     SERVICE,
     Kind,
 )
-from deployer.core.errors import KubeExpired, KubeUnavailable
 from deployer.kube.client import KubeClient
 
 Document = dict[str, Any]

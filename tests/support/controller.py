@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core.contract.kinds import INGRESS, INGRESS_CLASS, NAMESPACE, Kind
+from deployer.core.model.kind import INGRESS, INGRESS_CLASS, NAMESPACE, Kind
 from deployer.kube.client import KubeClient
 from deployer.sdk.errors import KubeError
 from deployer.sdk.ingress import ask

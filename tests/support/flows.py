@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deployer import sandbox
 from deployer.core import failpoints
@@ -30,13 +30,14 @@ from deployer.core.model.records import (
     Status,
     StoredDescriptor,
 )
-from deployer.core.operations import clearing
+from deployer.core.operations.execution import clearing
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from support import late
 from support.forkserver import Channel
 from support.world import GATEWAY, HEALTHY, NGINX, World
 
+T = TypeVar("T")
 Tell = Callable[[str, str], None]
 
 
@@ -217,7 +218,7 @@ def run(channel: Channel) -> None:
                 world.stop()
                 world.settings = dataclasses.replace(world.settings, ingress=flow.ingress)
                 world.start()
-            failpoints.configure(armed)
+            between_commits(world, lambda: failpoints.configure(armed))
             flow.act(world, tell)
         else:
             failpoints.configure(armed)
@@ -225,7 +226,7 @@ def run(channel: Channel) -> None:
             if "undeployment" not in job["acknowledged"]:
                 flow.again(world, tell)
         world.quiet()
-        counts = failpoints.counts()
+        counts = between_commits(world, failpoints.counts)
         failpoints.configure({})
         channel.write({"report": report(world), "counts": counts})
         if channel.read().get("remove"):
@@ -237,6 +238,11 @@ def run(channel: Channel) -> None:
         world.eyes.close()
     except AssertionError as error:
         channel.write({"error": str(error)})
+
+
+def between_commits(world: World, action: Callable[[], T]) -> T:
+    """Do it in the store's thread: no commit is half way then, with one failpoint passed and one to come."""
+    return world.store._writer.call(lambda _: action())
 
 
 def settings(flow: Flow, part: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import os
 
 import pytest
 
-from deployer.core.contract.kinds import Kind
 from deployer.core.errors import KubeError
+from deployer.core.model.kind import Kind
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
 

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.errors import Interrupted, KubeError, KubeNotFound, Revoked
+from deployer.core.model.kind import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
 from support.world import World

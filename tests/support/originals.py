@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from deployer.core.contract.kinds import Kind
+from deployer.core.model.kind import Kind
 from deployer.kube.client import KubeClient
 from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE
 

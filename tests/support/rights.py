@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONFIG_MAP, NAMESPACE, Kind
+from deployer.core.model.kind import CONFIG_MAP, NAMESPACE, Kind
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployer.core.contract.kinds import (
+from deployer.core.errors import KubeConflict, KubeNotFound
+from deployer.core.model.kind import (
     CONFIG_MAP,
     CONTROLLER,
     HTTP_ROUTE,
@@ -32,7 +33,6 @@ from deployer.core.contract.kinds import (
     SERVICE,
     Kind,
 )
-from deployer.core.errors import KubeConflict, KubeNotFound
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient, connect
 from support import late, originals

@@ -24,6 +24,7 @@ class Visited(Step):
     def __init__(self, step: Step, visit: Visit) -> None:
         self.id = step.id
         self.phase, self.disturbs, self.exposes, self.budget = step.phase, step.disturbs, step.exposes, step.budget
+        self.fulfils = step.fulfils
         self._step = step
         self._visit = visit
 

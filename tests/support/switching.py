@@ -21,9 +21,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deployer.core.contract.kinds import CONFIG_MAP, HTTP_ROUTE, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.errors import KubeConflict, KubeError, KubeNotFound
 from deployer.core.failpoints import EXIT_CODE
+from deployer.core.model.kind import CONFIG_MAP, HTTP_ROUTE, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from support.command import Process, Rest, of_a_new_user, running

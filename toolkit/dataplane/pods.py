@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthTarget, PodRefused, PodUnreachable, Way
 from deployer.core.contract.ingress import PodAnswers, ProbeResponse, RouteContext
-from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import is_active, is_ready
 from deployer.core.contract.strategy import Work
 from deployer.core.descriptor import http_ports, named_port
 from deployer.core.errors import DeadlineExceeded, StepFailed, require_answers
+from deployer.core.model.kind import POD
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
 from deployer.core.model.records import Document

@@ -15,8 +15,8 @@ from typing import Any
 
 from deployer.core.backoff import Backoff
 from deployer.core.contract.ingress import RouteContext
-from deployer.core.contract.kinds import ENDPOINT_SLICE
 from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed, require_answers
+from deployer.core.model.kind import ENDPOINT_SLICE
 from deployer.toolkit.dataplane.probe import WANTS_TLS, Address, Answer, ask, parse_address
 
 Objection = Callable[[], str]

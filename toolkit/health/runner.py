@@ -167,7 +167,7 @@ def verdict_of(checker: str, check: Callable[[], object], target: HealthTarget) 
     answer: HttpAnswer | None = None
     try:
         verdict = check()
-        if isinstance(verdict, Verdict):
+        if isinstance(verdict, Verdict) and isinstance(verdict.message, str):
             return dataclasses.replace(verdict, answer=target.answer or verdict.answer)
         said = f"health checker {checker} gave no verdict"
     except Interrupted:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess, is_active, is_ready
 from deployer.core.errors import (
     CHECK_API_SERVER,
@@ -18,6 +17,7 @@ from deployer.core.errors import (
     StepFailed,
     require_answers,
 )
+from deployer.core.model.kind import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
 from deployer.kube.owned import LOOK_AGAIN

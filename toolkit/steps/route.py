@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
-from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
+from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
 from deployer.core.errors import OperatorNeeded
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
@@ -68,6 +68,7 @@ class SwitchRoute(MovesTraffic):
     phase = Phase.EXPOSE
     disturbs = True
     exposes = True
+    fulfils = (Duty.ROUTE,)
 
     def run(self, work: Work) -> Outcome:
         if work.ingress and work.plan.route:

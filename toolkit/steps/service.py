@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deployer.core.contract.kinds import SERVICE
-from deployer.core.contract.strategy import Done, Outcome, Phase, Step, Work
+from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
+from deployer.core.model.kind import SERVICE
 from deployer.core.model.names import service_name
 from deployer.kube.pods import name_of
 from deployer.toolkit.steps.route import SERVICE_HOLD, MovesTraffic, confirm
@@ -17,6 +17,7 @@ class MoveService(MovesTraffic):
     phase = Phase.CONFIRM
     disturbs = True
     exposes = True
+    fulfils = (Duty.SERVICE,)
 
     def run(self, work: Work) -> Outcome:
         wanted = work.plan.objects.service

@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.host_claims import released
@@ -23,10 +23,10 @@ from deployer.core.errors import StepFailed
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Status
-from deployer.core.operations.planning import injection, strategies
+from deployer.core.operations.planning import duties, injection, strategies
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
 from deployer.core.plugin_manager.registry import Registry
-from deployer.core.redaction import public_names, values_of
+from deployer.core.redaction import public_names, secrets_of, values_of
 from deployer.core.settings import DNS_SUBDOMAIN, Settings
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ MOST_SAID = 10
 class Planner:
     """Decides deployments of one app. Reads the cluster and the store; writes nothing.
 
-    conceal   is told the injected values, before anything else is done with them
+    conceal   is told the values of the environment, before anything else is done with them
     """
 
     store: Store
@@ -91,9 +91,11 @@ class Planner:
             environment=environment,
             budgets=self._budgets(descriptor),
         )
+        self.conceal(secrets_of(descriptor, plan))  # what a strategy gives to the containers, too
         plan = dataclasses.replace(plan, settings=self._pinned_settings(plan))
         plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
         steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)
+        duties.require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
         plan = dataclasses.replace(plan, steps=tuple(map(strategies.planned, steps)))
         return plan, dataclasses.replace(app, highest=highest)
@@ -299,6 +301,15 @@ class Planner:
             Phase.EXPOSE.name: self.settings.expose_timeout,
         }
 
+    def _minimum_hold(self, name: str) -> float:
+        """An ingress provider's. Raises StepFailed that names it."""
+        found: Any = cast(IngressProvider, self.registry.entry("ingress", name).provider).minimum_hold
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= strategies.LONGEST_DRAIN:
+            wrong = f"minimum_hold of {self.registry.title('ingress', name)} is no number of seconds from 0 to "
+            hint = "ask the plugin's author"
+            raise StepFailed(f"{wrong}{strategies.LONGEST_DRAIN:g}", reason="BadProvider", hint=hint)
+        return float(found)
+
     def _pinned_settings(self, plan: Plan) -> PinnedSettings:
         """`hold`: seconds for which the old version goes on serving, never below `minimum_hold` of the providers."""
         names = (
@@ -311,8 +322,7 @@ class Planner:
             "lenient_podspec",
         )
         providers = {plan.ingress.name if plan.ingress else "", plan.displaced} - {""} if plan.route else set()
-        minimum = [cast(IngressProvider, self.registry.entry("ingress", n).provider).minimum_hold for n in providers]
-        least = max(map(float, minimum), default=0.0)
+        least = max(map(self._minimum_hold, providers), default=0.0)
         hold = max(self.settings.proxysleep, least)
         return PinnedSettings(hold=hold, minimum_hold=least, **{name: getattr(self.settings, name) for name in names})
 

@@ -23,11 +23,16 @@ LONGEST_DRAIN = 86_400.0
 """Seconds for which a replaced version may be kept, as with the setting `proxysleep`."""
 
 
+LONGEST_ID = 200
+"""Characters of a step's id."""
+
+RESERVED = "engine"
+"""Under this id the core keeps its own notes of an operation."""
+
+
 def workload(strategy: Strategy, context: WorkloadContext, versions: Versions) -> Workload:
     """The manifests of the new version, the strategy's own or the usual ones. Raises StepFailed."""
-    lent = dataclasses.replace(
-        context, descriptor=copy.deepcopy(context.descriptor), environment=copy.deepcopy(list(context.environment))
-    )
+    lent = copy.deepcopy(context)
     own = _asked(strategy, "workload", lambda: strategy.workload(lent))
     if own is None:
         return versions.render(context)
@@ -60,6 +65,8 @@ def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list
         wrong = "gave no steps"
     elif not all(isinstance(id, str) and id for id in ids):
         wrong = "gave a step without an id"
+    elif not all(len(id) <= LONGEST_ID and id != RESERVED for id in ids if isinstance(id, str)):
+        wrong = f"gave a step whose id is longer than {LONGEST_ID} characters, or {RESERVED!r}, which is the core's own"
     elif len(set(ids)) != len(ids):
         wrong = "gave two steps of the same id"
     elif not all(phase in list(Phase) for phase in phases):
@@ -96,7 +103,7 @@ def _asked(strategy: Strategy, method: str, ask: Callable[[], T]) -> T:
         return ask()
     except DeployerError:
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit in a plugin must not end the service
         # Its text may hold an injected value.
         logger.error("strategy %s raised %s in %s()", strategy.name, type(error).__name__, method, exc_info=error)
         raise _bad(strategy.name, f"raised {type(error).__name__} in {method}()") from error

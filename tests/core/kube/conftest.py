@@ -21,8 +21,8 @@ import pytest
 from deployer import sandbox as sandbox_package
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import NAMESPACE
 from deployer.core.contract.kube import Owner
+from deployer.core.model.kind import NAMESPACE
 from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube.client import KubeClient, connect

@@ -15,7 +15,6 @@ import pytest
 
 from deployer.core import failpoints
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, INGRESS, NAMESPACE, POD
 from deployer.core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -29,6 +28,7 @@ from deployer.core.errors import (
     KubeRejected,
     KubeUnavailable,
 )
+from deployer.core.model.kind import CONTROLLER, INGRESS, NAMESPACE, POD
 from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube.client import KubeClient, connect

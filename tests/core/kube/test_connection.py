@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD
 from deployer.core.errors import DeadlineExceeded, DeployerError, KubeForbidden, KubeRejected, SettingsError
+from deployer.core.model.kind import POD
 from deployer.core.settings import Settings, load, translate_original_flags
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.http import connection

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, StepFailed
+from deployer.core.model.kind import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.model.plan import Workload
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers

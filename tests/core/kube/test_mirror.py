@@ -12,9 +12,9 @@ import pytest
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD
 from deployer.core.contract.kube import CONTROLLED_BY, Changed, Gone, NotReady
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
+from deployer.core.model.kind import POD
 from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube import informer as mirror_module

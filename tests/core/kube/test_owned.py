@@ -13,9 +13,9 @@ import pytest
 
 from deployer import sandbox as sandbox_package
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import CONFIG_MAP, CONTROLLER, SERVICE, Kind
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, DeadlineExceeded, Fenced, ForeignObject, KubeRejected, StepFailed
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, SERVICE, Kind
 from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Informers

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kinds import POD
 from deployer.core.errors import (
     Cancelled,
     DeployerError,
@@ -21,6 +20,7 @@ from deployer.core.errors import (
     KubeRejected,
     KubeUnavailable,
 )
+from deployer.core.model.kind import POD
 from deployer.core.settings import Settings
 from deployer.kube import proxied
 from deployer.kube.client import KubeClient, connect

@@ -48,6 +48,7 @@ class Mortal(Step):
     def __init__(self, step: Step) -> None:
         self.id = step.id
         self.phase, self.disturbs, self.exposes, self.budget = step.phase, step.disturbs, step.exposes, step.budget
+        self.fulfils = step.fulfils
         self._step = step
 
     def run(self, work: Work) -> Outcome:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kube import ClusterEvent
+from deployer.core.contract.kube import ClusterEvent, is_event
 from deployer.core.contract.store import Change, Lease
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
 from deployer.core.errors import (
@@ -51,19 +51,20 @@ from deployer.core.model.records import (
     timestamp_of,
 )
 from deployer.core.model.target import NOTHING, Target
-from deployer.core.operations import actions, clearing, machine
+from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
-from deployer.core.operations.budgets import Budgets
-from deployer.core.operations.clearing import Clearing
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.handles import Handles
-from deployer.core.operations.inventory import PlanInventory
-from deployer.core.operations.invocation import BoundedInvoker, Hung, StepCrashed
-from deployer.core.operations.journal import Journal
-from deployer.core.operations.outage import OutageNotice
+from deployer.core.operations.execution import clearing
+from deployer.core.operations.execution.budgets import Budgets
+from deployer.core.operations.execution.clearing import Clearing
+from deployer.core.operations.execution.handles import Handles
+from deployer.core.operations.execution.inventory import PlanInventory
+from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
+from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.execution.outage import OutageNotice
+from deployer.core.operations.execution.removal import Removal, Todo
+from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.planning import Planner, check_steps
-from deployer.core.operations.removal import Removal, Todo
-from deployer.core.operations.transactions import Transactions
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,6 @@ DECISIONS = 5
 
 OBJECT_CHANGED = "ObjectChanged"
 """The reason with which a step fails that finds an object as another client made it."""
-
-LINES_KEPT = 50
-"""Lines of a step that parks which are not said again when it is taken up and says them once more."""
 
 FAILURES = (StepFailed, KubeError, PluginError, DeadlineExceeded, Conflict, StepCrashed)
 """What ends a deployment, or has a removal tried again. The store's errors and interruptions are not among them."""
@@ -350,8 +348,7 @@ class Executor:
         outcome = self._run_in_time(step, plan, cancellable=self.operation.kind is OperationKind.DEPLOY)
         if isinstance(outcome, Park):
             self.event = outcome.event
-            memory = {**self.operation.memory, machine.LINES: self._handles.lines[-LINES_KEPT:]}
-            self._journal.operation = dataclasses.replace(self.operation, memory=memory)
+            self._handles.keep_lines()
             return outcome
         return Succeeded()
 
@@ -366,9 +363,11 @@ class Executor:
             try:
                 if left <= 0:
                     raise DeadlineExceeded(f"step {step.id} did not finish in time") from last
-                run = functools.partial(self._begin, step, plan, frozenset(said))
+                run = functools.partial(self._handles.run, step, plan, frozenset(said))
                 outcome = self._invoker.call(left, run, cancellable=cancellable)
                 return _checked(step, outcome)
+            except StepCrashed as error:
+                raise StepCrashed(f"step {step.id} of strategy {plan.strategy.name}: {error}") from None
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
                 last = error
@@ -387,9 +386,6 @@ class Executor:
                 ) from None
             finally:
                 self._budgets.spend(account, time.monotonic() - began)
-
-    def _begin(self, step: Step, plan: Plan, said: frozenset[str], scope: CancelScope) -> Outcome:
-        return step.run(self._handles.work(step, plan, scope, said))
 
     # --- going back ----------------------------------------------------------------------------------------------
 
@@ -480,17 +476,23 @@ class Executor:
 
 
 def _facts(step: Step) -> StepFacts:
-    about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
-    looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
-    return StepFacts(step.id, only_looks=looks, frees_app=step.frees_app)
+    try:
+        about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
+        looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
+        return StepFacts(step.id, only_looks=looks, frees_app=bool(step.frees_app))
+    except Exception as error:
+        logger.error("a step raised %s when it was asked what it does", type(error).__name__, exc_info=error)
+        raise StepCrashed(f"a step raised {type(error).__name__} when it was asked what it does") from error
 
 
 def _checked(step: Step, outcome: object) -> Outcome:
     """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
     if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
-    elif isinstance(outcome, Park) and not isinstance(outcome.event, ClusterEvent | None):
-        wrong = f"parks for {type(outcome.event).__name__}, which is no event"
+    elif isinstance(outcome, Park) and not (isinstance(outcome.reason, str) and len(outcome.reason) <= MOST_SAID):
+        wrong = f"parks for a reason that is no text of at most {MOST_SAID} characters"
+    elif isinstance(outcome, Park) and outcome.event is not None and not is_event(outcome.event):
+        wrong = f"parks for {type(outcome.event).__name__}, which is no event to wait for"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
     else:

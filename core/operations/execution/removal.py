@@ -9,8 +9,8 @@ from deployer.core.contract.strategy import Step
 from deployer.core.errors import DeadlineExceeded, PluginError, StepFailed
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.handles import Handles
-from deployer.core.operations.invocation import BoundedInvoker, StepCrashed
+from deployer.core.operations.execution.handles import Handles
+from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
 from deployer.core.operations.planning import check_steps
 
 Todo = list[tuple[Step, Plan]]
@@ -101,7 +101,7 @@ class Removal:
         try:
             return self._invoker.call(self._dependencies.settings.expose_timeout, ask)
         except (PluginError, StepFailed, StepCrashed, DeadlineExceeded) as error:
-            self._handles.log(f"{method} of strategy {name}: {error}; the usual steps are taken")
+            self._handles.log_once(f"{method} of strategy {name}: {error}; the usual steps are taken")
             return None
 
     def _known(self, plan: Plan) -> bool:
@@ -111,7 +111,7 @@ class Removal:
         try:
             self._handles.ingress(plan)
         except PluginError as error:
-            self._handles.log(f"the route of {plan.route.host} is left as it is: {error}")
+            self._handles.log_once(f"the route of {plan.route.host} is left as it is: {error}")
             return False
         return True
 

@@ -24,7 +24,7 @@ from deployer.core.model.records import (
 )
 from deployer.core.model.target import Ending, Target
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.journal import Journal
+from deployer.core.operations.execution.journal import Journal
 from deployer.core.operations.machine import wait
 
 

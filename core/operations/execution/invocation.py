@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from deployer.core.cancel_scope import CancelScope, Notice
-from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked
+from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked, StepFailed
 
 T = TypeVar("T")
+
+MOST_SAID = 4000
+"""Characters that a failure's message has, and its hint."""
+
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +152,7 @@ class _Call(Generic[T]):
             true = self._scope.closed or isinstance(error, DeadlineExceeded)
             self._error = error if true else _crashed(error)
         except DeployerError as error:
-            self._error = error
+            self._error = _sayable(error)
         except BaseException as error:  # noqa: BLE001 - it is logged there
             self._error = _crashed(error)
         finally:
@@ -158,6 +164,24 @@ class _Call(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value[0]
+
+
+def _sayable(error: DeployerError) -> DeployerError:
+    """The error, when all that it says is text; what a plugin says at length is cut. Else that is its own mistake: what
+    cannot be recorded would be tried for ever."""
+    try:
+        said = {name: getattr(error, name) for name in ("reason", "pod", "hint") if hasattr(error, name)}
+        message = str(error)
+    except Exception as wrong:  # noqa: BLE001 - logged there; whatever the plugin made of it
+        return _crashed(wrong)
+    if not isinstance(message, str) or not all(isinstance(text, str) for text in said.values()):
+        return _crashed(error)
+    if not isinstance(error, StepFailed):
+        return error
+    reason = said["reason"] if _REASON.fullmatch(said["reason"]) else "StepFailed"
+    cut = {name: text[:MOST_SAID] for name, text in said.items()} | {"reason": reason}
+    ours = type(error).__module__ == StepFailed.__module__  # another class may say something else the next time
+    return error if ours and (cut, message[:MOST_SAID]) == (said, message) else StepFailed(message[:MOST_SAID], **cut)
 
 
 def _crashed(error: BaseException) -> StepCrashed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Collection
@@ -14,15 +15,29 @@ from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kube import KubeAccess, Owner
 from deployer.core.contract.store import Append, Lease
-from deployer.core.contract.strategy import Step, Work
-from deployer.core.errors import PluginError
-from deployer.core.model.records import App, Deployment, Operation, Plan, Status
+from deployer.core.contract.strategy import Outcome, Step, Work
+from deployer.core.errors import PluginError, StepFailed
+from deployer.core.model.json_codec import dumps
+from deployer.core.model.records import App, Deployment, Json, Operation, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.inventory import PlanInventory
-from deployer.core.operations.journal import Journal
+from deployer.core.operations.execution.inventory import PlanInventory
+from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.machine import LINES, TOLD
 from deployer.core.operations.planning import blank_route
 
 logger = logging.getLogger(__name__)
+
+LINES_MOST = 50
+"""Lines of a step that parks which are not said again."""
+
+TOLD_MOST = 10
+"""Lines that an operation remembers to have said."""
+
+MOST_REMEMBERED = 65_536
+"""Bytes, as JSON, that a step may keep under one key."""
+
+MOST_KEYS = 1_000
+"""Keys under which the steps of one operation may keep something."""
 
 
 class Handles:
@@ -82,13 +97,22 @@ class Handles:
             log=self._once(said),
             health=health,
             ingress=ingress,
-            remember=lambda key, value: self._journal.remember(step.id, key, value, scope),
+            remember=lambda key, value: self._remember(step.id, key, value, scope),
             recall=lambda key, default: self._journal.recall(step.id, key, default),
             scope=scope,
             now=self._dependencies.clock,
             displaced=displaced,
             ask_pods=self._dependencies.cluster.ask_pods if plan.route else None,
         )
+
+    def _remember(self, step: str, key: str, value: Json, scope: CancelScope) -> None:
+        """All of an operation's memory is written each time, by the writer that all apps share: so it stays small."""
+        size, known = len(key) + len(dumps(value)), self._operation.memory
+        if size > MOST_REMEMBERED or (len(known) >= MOST_KEYS and f"{step}/{key}" not in known):
+            what = f"{size} bytes under one key" if size > MOST_REMEMBERED else f"more than {MOST_KEYS} keys"
+            hint = f"ask the plugin's author; up to {MOST_REMEMBERED} bytes can be remembered under a key"
+            raise StepFailed(f"step {step[:80]} wants to remember {what}", reason="BadStrategy", hint=hint)
+        self._journal.remember(step, key, value, scope)
 
     # --- plugins -------------------------------------------------------------------------------------------------
 
@@ -153,6 +177,15 @@ class Handles:
         """A log line for the transaction that makes it true."""
         return self._dependencies.deployment_log.line(self._operation.deployment, message)
 
+    def run(self, step: Step, plan: Plan, said: Collection[str], scope: CancelScope) -> Outcome:
+        """Run it; `said`: see `lines`."""
+        return step.run(self.work(step, plan, scope, said))
+
+    def keep_lines(self) -> None:
+        """Remember `lines` with what is written next: the step parks, and may say them again when it is taken up."""
+        memory = {**self._operation.memory, LINES: self.lines[-LINES_MOST:]}
+        self._journal.operation = dataclasses.replace(self._operation, memory=memory)
+
     def _once(self, said: Collection[str]) -> Callable[[str], None]:
         """A step's log, without the lines that it has `said` (as digests): one that is tried again, or polls and parks
         in between, says the same each time."""
@@ -164,6 +197,14 @@ class Handles:
                 self.log(message)
 
         return log
+
+    def log_once(self, message: str) -> None:
+        """The same, but not at each attempt of the operation."""
+        told = self._operation.memory.get(TOLD, [])
+        if message not in told:
+            self.log(message)
+            memory = {**self._operation.memory, TOLD: [*told, message][-TOLD_MOST:]}
+            self._journal.operation = dataclasses.replace(self._operation, memory=memory)
 
     def log(self, message: str) -> None:
         """A line of the deployment's log; of the service's, for an operation without one."""
