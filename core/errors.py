@@ -212,7 +212,7 @@ def unanswered(over: BaseException) -> StepFailed | None:
     the cluster before that is old, and explains nothing."""
     if not isinstance(over, DeadlineExceeded) or not isinstance(over.__cause__, KubeUnavailable):
         return None
-    text = f"the API server did not answer until the time was up: {over.__cause__}"
+    text = f"the API server was unavailable until the time was up: {over.__cause__}"
     return StepFailed(text, reason="ApiServerUnavailable", hint=CHECK_API_SERVER)
 
 
