@@ -3,6 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
+# Workers for two cores: most of a test is waiting. `loadgroup` keeps what shares a module's fixtures in one of them, and
+# hands out the largest such groups first. A cluster on the same cores needs its part of them, and the fast tests never wait.
+WORKERS ?= 4
+test-cluster: WORKERS = 2
+test-fast: WORKERS = 2
+PARALLEL = -n $(WORKERS) --dist loadgroup
 
 .PHONY: help demo run test test-fast test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
 .DEFAULT_GOAL := help
@@ -26,13 +32,13 @@ test: lint types imports tests
 
 # What can be tested without a sandbox and without a service: for the minute between two edits.
 test-fast: $(VENV)/.dev
-	$(BIN)/pytest -m fast $(PYTEST_ARGS)
+	$(BIN)/pytest -m fast $(PARALLEL) $(PYTEST_ARGS)
 
 # Every point at which the service can be killed, of which `make test` tries a sample in CI, and a million decisions of
 # operations to which anything happens; about thirty-five minutes.
 test-long: $(VENV)/.dev
-	$(BIN)/pytest tests/core/test_machine_model.py tests/kill tests/engine/test_migration.py \
-	  tests/plugins/test_strategies.py --kill=all $(PYTEST_ARGS)
+	$(BIN)/pytest tests/model tests/kill tests/engine/test_migration.py \
+	  tests/plugins/test_strategies.py --kill=all $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -45,10 +51,10 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev
-	$(BIN)/pytest -m "not cluster" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not cluster" $(PARALLEL) $(PYTEST_ARGS)
 
 test-cluster: $(VENV)/.dev
-	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+	$(BIN)/pytest -m cluster $(PARALLEL) $(PYTEST_ARGS)
 
 # Speed of REST and the log stream on this machine; BENCH_ARGS="get viewers --repeat 5" narrows it.
 bench-api: $(VENV)/.dev

@@ -18,13 +18,15 @@ HEALTHY = {"useHealthCheck": True, "healthCheckPort": 9999, "healthCheckPath": "
 
 
 def describe(namespace: str, app: str = "shop", **fields: Any) -> Document:
-    """A descriptor of the sample app; `env` and `image` go into its container."""
+    """A descriptor of the sample app; `env`, `image` and `probe` (for readiness) go into its container."""
     env = fields.pop("env", {})
+    probe = {"readinessProbe": fields.pop("probe")} if "probe" in fields else {}
     pull = {"imagePullPolicy": fields.pop("pull")} if "pull" in fields else {}
     container = {
         "name": "web",
         "image": fields.pop("image", IMAGE),
         **pull,
+        **probe,
         "ports": fields.pop("ports", [{"containerPort": 8080, "name": "http"}]),
         "env": [{"name": name, "value": value} for name, value in env.items()],
     }

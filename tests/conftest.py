@@ -7,6 +7,7 @@ import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +23,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=random.randrange(1_000_000), help="what a sample is drawn by")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Workers draw by the seed that the header names."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See above: a worker has drawn a seed of its own by now."""
+    config.option.seed = getattr(config, "workerinput", {}).get("seed", config.option.seed)
+
+
 # Whoever asks for one of these has a sandbox or a service: see `make test-fast`.
 STARTED = frozenset({"cluster", "sandbox", "world", "served", "deployer", "lab", "etcd"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `fast` whatever needs neither sandbox nor service, and is not marked as slow."""
+    """Mark as `fast` whatever needs neither sandbox nor service, and is not marked as slow.
+
+    What shares a fixture of its module stays in one worker, so that it is made once; see `--dist loadgroup` of xdist.
+    """
     here = Path(__file__).parent
     for item in items:
+        if shares_fixture(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(Path(item.path).relative_to(here))))
         room = Path(item.path).relative_to(here).parts[0]
         if (
             room not in ("cluster", "kill", "sandbox")
@@ -37,6 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and not item.get_closest_marker("slow")
         ):
             item.add_marker(pytest.mark.fast)
+
+
+def shares_fixture(item: pytest.Item) -> bool:
+    """Does it use a fixture that is made once for its module?"""
+    # pytest has no public way to ask a test for the scopes of its fixtures.
+    found = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    return any(definition.scope == "module" for definitions in found for definition in definitions)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -404,6 +404,31 @@ def test_bad(fields, path, says):
     assert all(message.isprintable() for message in found.values())
 
 
+HOST = ".".join(["a" * 63] * 3 + ["a" * 61])
+LONGEST = {
+    "frontend": ({"frontend": HOST}, {"frontend": f"{HOST}a"}),
+    "frontendPath": ({"frontendPath": f"/{'a' * 2047}"}, {"frontendPath": f"/{'a' * 2048}"}),
+    "additionHttpHeaders[0].Header": tuple(
+        {"additionHttpHeaders": [{"Header": f"X-{'a' * length}", "Value": "v"}]} for length in (254, 255)
+    ),
+    "additionHttpHeaders[0].Value": tuple(
+        {"additionHttpHeaders": [{"Header": "X-A", "Value": "a" * length}]} for length in (4096, 4097)
+    ),
+    "healthCheckPath": tuple(HEALTH | {"healthCheckPath": f"/{'a' * length}"} for length in (2047, 2048)),
+    "healthCheckHost": tuple(HEALTH | {"healthCheckHost": f"{HOST}{more}"} for more in (":65535", "a:65535")),
+    "tlsSecretName": ({"tlsSecretName": HOST}, {"tlsSecretName": f"{HOST}a"}),
+    "imagePullSecrets[0].name": tuple({"imagePullSecrets": [{"name": f"{HOST}{more}"}]} for more in ("", "a")),
+}
+"""Where a string has both a form and a greatest length: fields as long as they may be, and one character longer."""
+
+
+@pytest.mark.parametrize("path", LONGEST)
+def test_a_string_may_be_as_long_as_the_schema_says_and_no_longer(path):
+    longest, longer = LONGEST[path]
+    normal(with_(**{"frontend": "shop.example", **longest}))
+    assert "must not have more than" in problems(with_(**{"frontend": "shop.example", **longer}))[path]
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

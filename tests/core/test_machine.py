@@ -496,6 +496,5 @@ def test_a_removal_that_fails_begins_anew_later(
 
 
 def test_beginning_a_removal_is_durable() -> None:
-    operation = an_operation(QUEUED, kind=OperationKind.RETIRE)
-    transition = machine.settle(operation, Begin(), Succeeded(), Progress(), NOW)
-    assert (dict(transition.fields), transition.durable) == ({"state": RUNNING}, True)
+    begun = machine.settle(an_operation(QUEUED, kind=OperationKind.RETIRE), Begin(), Succeeded(), Progress(), NOW)
+    assert (dict(begun.fields), begun.durable) == ({"state": RUNNING}, True)

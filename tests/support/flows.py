@@ -159,6 +159,8 @@ def again(world: World, tell: Tell) -> None:
 
 
 CANARY = {
+    # Pods that join a version which has traffic get theirs as soon as they are ready.
+    "probe": {"httpGet": {"path": "/health", "port": 9999}, "periodSeconds": 1},
     "deploymentType": "canary",
     "replicas": 2,
     "strategyOptions": {"steps": [{"weight": 40, "pause": 0.1}, {"weight": 60, "pause": 0.1}]},

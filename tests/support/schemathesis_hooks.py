@@ -11,6 +11,27 @@ from deployer.core.descriptor.headers import refused
 
 
 @schemathesis.hook
+def before_load_schema(_context: Any, raw_schema: dict[str, Any]) -> None:
+    """Forget the greatest length of what has a pattern, too.
+
+    Schemathesis looks for strings of exactly that length, character by character, for minutes and in vain.
+    `tests/core/test_descriptor.py` has one of each.
+    """
+    _forget_lengths(raw_schema)
+
+
+def _forget_lengths(part: Any) -> None:
+    if isinstance(part, dict):
+        if isinstance(part.get("pattern"), str):
+            part.pop("maxLength", None)
+        for each in part.values():
+            _forget_lengths(each)
+    elif isinstance(part, list):
+        for each in part:
+            _forget_lengths(each)
+
+
+@schemathesis.hook
 def filter_failure(_context: Any, failure: Any, case: Any, _response: Any) -> bool:
     """DELETE undeploys a deployment, as its 202 says; the record stays, so that one can see what became of it."""
     return not (isinstance(failure, UseAfterFree) and case.path.startswith("/deployments/"))

@@ -272,6 +272,9 @@ class World:
         self.note("the process stalls; another one carries on")
         self.checks.disrupted()
         self.now += dispatcher.LEASE + 1
+        if self.choices.rare(2):  # so that the other one undoes what the first is about to do
+            for deployment in self.store.find(Deployment, tag=Status.DEPLOYING.value)[:1]:
+                self._rid_of(deployment)
         other = Process(self, complete=not self.choices.rare(6))
         for _ in range(self.choices.pick((1, 2, 3, 5))):
             if not other.dead:
@@ -297,7 +300,6 @@ class World:
         self.note("the store cannot be reached")
         self.checks.disrupted()
         process.store.failing = self.choices.pick((0, 0, 1, 4, 12))
-        self.lives_on = False  # what the dispatcher had heard by then it may have forgotten
         raise StoreUnavailable("the store cannot be reached")
 
     # --- trouble: the cluster and steps --------------------------------------------------------------------------

@@ -27,10 +27,6 @@ OPEN = (STARTED, DONE)
 """Notes of a step that was started and not undone."""
 
 
-REPEATED = ("resumed", "undoing without the plugin", "retire_steps of strategy", "undeploy_steps of strategy")
-"""Sentences that are still said at every look at an operation."""
-
-
 class Violation(BaseException):
     """Something is not as it must be. No `except Exception` of the engine may hide it."""
 
@@ -68,7 +64,7 @@ class Checks:
         self._world.note(f"    {deployment}: {text}")
         before, self._said[deployment] = self._said.get(deployment), (text, self._disruptions if current else -1)
         if current and before is not None and before[1] == self._disruptions:
-            self.require(text not in (before[0], "resumed") or text.startswith(REPEATED), f"said without need: {text}")
+            self.require(text not in (before[0], "resumed"), f"said without need: {text}")
 
     # --- at every moment -----------------------------------------------------------------------------------------
 
@@ -212,8 +208,9 @@ class Checks:
             return
         specs = self._world.specs[kube.owner.deployment]
         said = [s.id for s in specs if s.does in MOVES and not s.silent and operation.steps.get(s.id) in OPEN]
-        fencing = shared and self._world.state.token < kube.owner.fencing_token
-        self.require(fencing or not said, f"an operation that is held changes the cluster: {said}")
+        token = self._world.state.token
+        fences = shared and token != kube.owner.fencing_token  # or is refused, as it comes too late
+        self.require(fences or not said, f"an operation that is held changes the cluster: {said}")
 
     def _operation_of(self, deployment: str) -> Operation | None:
         key = self._deploys.get(deployment)

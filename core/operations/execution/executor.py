@@ -407,7 +407,7 @@ class Executor:
         if action.step:
             self._handles.log(f"{action.why}; the core removes the objects itself")
         else:
-            self._handles.log(f"undoing without the plugin: {action.why}")
+            self._handles.log_once(f"undoing without the plugin: {action.why}")
 
     def _kept(self, hold: actions.Hold) -> str:
         plugin = self._handles.missing(self._pinned)
