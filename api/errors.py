@@ -12,13 +12,16 @@ import falcon
 
 from deployer.api import negotiation
 from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
-from deployer.api.http import TooLarge, render
+from deployer.api.http import TooLarge, may, render
 from deployer.api.openapi import page
 from deployer.api.resources import start
+from deployer.api.routes import Permission
 from deployer.core.errors import (
     Conflict,
     DeployerError,
     Fenced,
+    HostProblem,
+    HostTaken,
     Invalid,
     KubeError,
     KubeUnavailable,
@@ -123,9 +126,24 @@ def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _p
     if status >= 500 and not isinstance(error, Unsure):  # said once, by who could not find out
         _log.error("%s %s: %s", req.method, req.path, error, exc_info=error if status == 500 else None)
     if isinstance(error, Invalid):
+        error = Invalid([_told(req, problem) for problem in error.problems], error.validation)
         _answer(resp, status, str(error), error.problems, error.validation)
+    elif isinstance(error, HostTaken):
+        _answer(resp, status, _whose(req, error))
     else:
         _answer(resp, status, str(error))
+
+
+def _told(req: falcon.Request, problem: Problem) -> Problem:
+    return Problem(problem.path, _whose(req, problem.taken)) if isinstance(problem, HostProblem) else problem
+
+
+def _whose(req: falcon.Request, taken: HostTaken) -> str:
+    """Whose the host is, for a caller who may list the descriptors there, and would find it among them."""
+    try:
+        return taken.told if may(req, Permission("descriptors", "list"), where=taken.namespace) else str(taken)
+    except Unsure:
+        return str(taken)
 
 
 def status_of(error: DeployerError) -> int:

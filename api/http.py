@@ -123,10 +123,11 @@ def by(req: falcon.Request) -> str:
     return found.name if found else ""
 
 
-def may(req: falcon.Request, permission: Permission, name: str = "") -> bool:
-    """True when the caller may do that too, in the namespace of the request. Raises Unsure, and Invalid without one."""
+def may(req: falcon.Request, permission: Permission, name: str = "", *, where: str = "") -> bool:
+    """True when the caller may do that too, in the namespace of the request (`where`: in that one). Raises Unsure, and
+    Invalid without one."""
     allows: Callable[[Permission, str, str], bool] | None = getattr(req.context, "allows", None)
-    return allows is None or allows(permission, namespace(req), name)
+    return allows is None or allows(permission, where or namespace(req), name)
 
 
 def about(resp: falcon.Response, app: str, id: str) -> None:

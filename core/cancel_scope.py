@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 
 from deployer.core.errors import DeadlineExceeded, Interrupted, Revoked
 
+Notice = Callable[[str, str, float, float], None]
+"""What keeps something waiting: its name, why (empty: nothing any more), since when, and for how many seconds more."""
+
 
 class CancelScope:
     """Open until its deadline passes or somebody closes it; then every use raises, and everything that waits wakes up.
@@ -18,10 +21,11 @@ class CancelScope:
     one that had already been sent is over, so that undoing does not overtake it.
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
-        """`deadline` is on `time.monotonic()`'s clock; None means no end."""
+    def __init__(self, deadline: float | None = None, notice: Notice | None = None) -> None:
+        """`deadline` is on `time.monotonic()`'s clock; None means no end. `notice` is told what is waited for."""
         self._lock = threading.Condition()
         self._deadline = deadline
+        self._notice = notice
         self._reason: Interrupted | None = None
         self._writes = 0
         self._callbacks: dict[int, Callable[[], None]] = {}
@@ -92,7 +96,7 @@ class CancelScope:
         What is left then is for saying why the time was not enough: once this scope's own deadline has passed, nobody
         waits for the explanation.
         """
-        child = CancelScope(None if self._deadline is None else self._deadline - seconds)
+        child = CancelScope(None if self._deadline is None else self._deadline - seconds, self._notice)
         forget = self.on_close(lambda: child.close(self._reason or Revoked("it was closed")))
         try:
             yield child
@@ -116,6 +120,14 @@ class CancelScope:
         """Wait until no write is under way; False when one still is after `timeout` seconds."""
         with self._lock:
             return self._lock.wait_for(lambda: self._writes == 0, timeout)
+
+    def report(self, source: str, why: str, since: float | None = None) -> None:
+        """Tell whoever opened it what keeps `source` waiting (empty: nothing any more), and since when; now by default.
+
+        `source` is any name for one thing that waits; `since` is on `time.monotonic()`'s clock.
+        """
+        if self._notice is not None:
+            self._notice(source, why, time.monotonic() if since is None else since, self.remaining())
 
     def pause(self, seconds: float) -> None:
         """Wait, for what no event tells. Raises as soon as the scope closes or the deadline passes."""

@@ -58,6 +58,26 @@ class Conflict(DeployerError):
     """The request contradicts what is there, such as a host that another app owns."""
 
 
+class HostTaken(Conflict):
+    """A host is another app's. `str(error)` does not say whose, `told` does: for those who may know it.
+
+    namespace, app   whose it is
+    """
+
+    def __init__(self, what: str, advice: str, namespace: str, app: str) -> None:
+        super().__init__(f"{what} belongs to another app; {advice}")
+        self.namespace = namespace
+        self.app = app
+        self.told = f"{what} belongs to app {app} in namespace {namespace}; {advice}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostProblem(Problem):
+    """The same as one thing wrong with a descriptor."""
+
+    taken: HostTaken
+
+
 class PreconditionFailed(DeployerError):
     """`If-Match` named a revision that is no longer current."""
 
@@ -189,3 +209,21 @@ class KubeExpired(KubeError):
 
 class KubeUnavailable(KubeError):
     """No answer, a time-out, 429 or 5xx: the same request may succeed later, and may have had its effect."""
+
+
+def unanswered(over: BaseException) -> StepFailed | None:
+    """The failure (`ApiServerUnavailable`), when time ran out because the API server did not answer: what was seen of
+    the cluster before that is old, and explains nothing."""
+    if not isinstance(over, DeadlineExceeded) or not isinstance(over.__cause__, KubeUnavailable):
+        return None
+    text = f"the API server was unavailable until the time was up: {over.__cause__}"
+    return StepFailed(text, reason="ApiServerUnavailable", hint=CHECK_API_SERVER)
+
+
+def require_answers(over: DeadlineExceeded) -> None:
+    """Raise that failure, when it is one."""
+    if (failure := unanswered(over)) is not None:
+        raise failure from over
+
+
+CHECK_API_SERVER = "check that the API server can be reached; then deploy again"

@@ -17,7 +17,7 @@ from typing import NoReturn
 from deployer.core import failpoints
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, KubeRejected, KubeUnavailable
+from deployer.core.errors import KubeError, KubeForbidden, KubeRejected, KubeUnavailable
 from deployer.core.model.kind import EVENT, POD, Kind
 from deployer.core.model.records import Document
 from deployer.core.settings import Settings
@@ -25,6 +25,7 @@ from deployer.kube import proxied
 from deployer.kube.http import connection
 from deployer.kube.http.answers import events, refuse, warnings
 from deployer.kube.http.requests import Labels, Request, make_request, selector
+from deployer.kube.http.retries import Retry, pause, report
 from deployer.kube.http.transport import Answer, Call, Lost, NotSent, Silent, Transport
 
 RETRY_BUDGET = 30.0
@@ -354,28 +355,35 @@ class KubeClient:
 
     def _send(self, request: Request, scope: CancelScope | None, *, retry: bool = True) -> Answer:
         """The answer, a 2xx. Retries what may be retried within the time that there is."""
-        end = time.monotonic() + RETRY_BUDGET
+        began = time.monotonic()
+        end = began + RETRY_BUDGET
         attempt = 0
         while True:
             try:
-                return self._attempt(request, scope)
-            except _Retry as again:
+                answer = self._attempt(request, scope)
+                report(scope, None, began)
+                return answer
+            except Retry as again:
                 attempt += 1
+                report(scope, again.error, began)
                 wait = max(again.after, BACKOFF.after(attempt))
                 # A scope's deadline is the caller's word on how long to go on; only without one there is ours.
                 own_limit = scope is None or scope.deadline is None
                 refused = again.refused and attempt > REFUSALS_BORNE and not self.changing_hands
                 if not retry or refused or (own_limit and time.monotonic() + wait > end):
                     raise again.error from again.error.__cause__
-                _pause(scope, wait, again.error)
+                pause(scope, wait, again.error)
+            except KubeError as error:
+                report(scope, error, began)
+                raise
 
     def _attempt(self, request: Request, scope: CancelScope | None) -> Answer:
-        """One exchange. Raises _Retry when the same request may be sent again, else KubeError."""
+        """One exchange. Raises Retry when the same request may be sent again, else KubeError."""
         try:
             answer = self._exchange(request, scope)
         except NotSent as error:
             text = f"the API server at {self.address} cannot be reached: {error}"
-            raise _Retry(KubeUnavailable(text)) from error
+            raise Retry(KubeUnavailable(text)) from error
         except Lost as error:
             text = f"the API server did not answer to {request}: {error}"
             if self.address.startswith("http://") and os.strerror(errno.ECONNRESET) in text:
@@ -383,9 +391,9 @@ class KubeClient:
                 text += "; is it https:// instead of http://?"
             lost = KubeUnavailable(text)
             if not request.writes:
-                _pause(scope, 0.0, lost)  # it may have been the scope that broke it off
+                pause(scope, 0.0, lost)  # it may have been the scope that broke it off
             if request.repeatable:
-                raise _Retry(lost) from error
+                raise Retry(lost) from error
             raise lost from error
         self._note(answer.status)
         if request.warned is not None:
@@ -398,13 +406,13 @@ class KubeClient:
         except KubeUnavailable as error:
             # 429 and 503 are given before anything is done; after another 5xx that is unknown.
             if request.repeatable or answer.status in (429, 503):
-                raise _Retry(error, after=error.retry_after or 0.0) from None
+                raise Retry(error, after=error.retry_after or 0.0) from None
             raise
         except KubeForbidden as error:
             if answer.status != 401:
                 raise
             # Nothing was done. The credentials may just be changing hands.
-            raise _Retry(error, refused=True) from None
+            raise Retry(error, refused=True) from None
 
     def _refuse(self, request: Request, answer: Answer) -> NoReturn:
         """Raise what an answer other than 2xx means, and what is to be done when it is about the connection itself."""
@@ -462,27 +470,6 @@ class KubeClient:
     def _count(self, verb: str) -> None:
         with self._counting:
             self._counts[verb] += 1
-
-
-class _Retry(Exception):
-    """The same request may be sent again after `after` seconds. `refused`: the credentials were not accepted."""
-
-    def __init__(self, error: KubeError, *, after: float = 0.0, refused: bool = False) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.after = after
-        self.refused = refused
-
-
-def _pause(scope: CancelScope | None, seconds: float, error: KubeError) -> None:
-    """Wait before the next attempt; a deadline that passes meanwhile says what stood in the way."""
-    if scope is None:
-        time.sleep(seconds)
-        return
-    try:
-        scope.pause(seconds)
-    except DeadlineExceeded as over:
-        raise DeadlineExceeded(f"{over}; last: {error}") from error
 
 
 def connect(settings: Settings) -> KubeClient:

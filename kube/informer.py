@@ -48,6 +48,9 @@ RELIST = Backoff(first=0.1, most=5.0, spread=(0.8, 1.2))
 RETRY_AFTER_MOST = 60.0
 """A server that asks for more than this many seconds is asked again after as many."""
 
+SAY_AGAIN = 1.0
+"""Seconds after which whoever waits for an informer that is not up to date says so again to its scope."""
+
 SETTLED = 5.0
 """A watch that lasted this many seconds counts as working, even when nothing happened."""
 
@@ -147,6 +150,7 @@ class Informer:
         event = event or threading.Event()
         try:
             with self.waking(event, labels) as waiter:
+                woken = True
                 while True:
                     scope.check()
                     event.clear()
@@ -155,9 +159,13 @@ class Informer:
                             raise waiter.error
                         self._start()
                         found = self._select(waiter.selector) if self._synced else None
-                    if found is not None and (answer := condition(found)):
+                        problem = self.problem
+                    scope.report(f"{self.kind.plural} in {self.namespace}", problem)
+                    # Time that passes while nothing is heard says nothing about the objects.
+                    if found is not None and (woken or not problem) and (answer := condition(found)):
                         return answer
-                    scope.wait(event, float("inf") if recheck is None or found is None else recheck)
+                    pause = float("inf") if recheck is None or found is None else recheck
+                    woken = scope.wait(event, min(pause, SAY_AGAIN) if problem else pause)
         except DeadlineExceeded as over:
             if self.problem:
                 raise DeadlineExceeded(f"{over}; {self.problem}") from KubeUnavailable(self.problem)
@@ -375,12 +383,21 @@ class Informer:
         elif error.reason == SILENT:
             # Perhaps nothing happened; but a server that is cut off from its store says nothing either, and a new
             # watch would wait as long for what a list tells at once.
-            self._version, self.problem = "", str(error)
+            self._version = ""
+            self._obstructed(str(error))
         elif isinstance(error, KubeUnavailable) or (error.status == 401 and self._bears_refusals(failures)):
-            self.problem = str(error)
+            self._obstructed(str(error))
         else:
             raise error
         return min(error.retry_after or 0.0, RETRY_AFTER_MOST)
+
+    def _obstructed(self, problem: str) -> None:
+        """It is not up to date from now on: who waits for objects wakes up to say so."""
+        with self._lock:
+            before, self.problem = self.problem, problem
+            if not before:
+                for waiter in self._everybody():
+                    self._tell(waiter)
 
     def _bears_refusals(self, failures: int) -> bool:
         """Is a 401 a token that changes hands, not a missing right?"""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.contract.kube import KubeAccess, is_ready
 from deployer.core.contract.strategy import Work
-from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed
+from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed, require_answers
 from deployer.core.model.kind import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, Route
@@ -72,6 +72,7 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
     try:
         uids = work.kube.wait(POD, enough, labels={"name": name_of(controller)})
     except DeadlineExceeded as over:
+        require_answers(over)
         raise StepFailed(
             f"the pods did not stay ready: {explain_not_ready(controller, seen, lambda _: ())}",
             reason="NotReady",

@@ -270,7 +270,16 @@ _RECORDS: dict[str, Any] = {
         "What a pod answered to its last health check.",
         ("podName", "value"),
         podName={"type": "string"},
-        value={"type": "string", "description": f"The body as it came, at most {BODY_LIMIT >> 10} KiB of it."},
+        value={"type": "string", "description": f"The body as it came, at most {BODY_LIMIT >> 10} KiB with all else."},
+        healthy={"type": "boolean"},
+        message={"type": "string", "description": "Why it is healthy or not, in a sentence."},
+        status={"type": "integer", "description": "Of an HTTP answer; missing when none came."},
+        headers={
+            "type": "object",
+            "description": "Those headers of an HTTP answer that tell who answered and why, in lower case; of "
+            "`location` the path.",
+            "additionalProperties": {"type": "string"},
+        },
     ),
     "Problem": _object(
         "An error (RFC 9457).",

@@ -14,7 +14,7 @@ from deployer.core.commands.host_claims import claim_hosts, hosts_of, release_ho
 from deployer.core.commands.transactions import decide_again, expect
 from deployer.core.contract.store import Change, Create, Delete, Store, Update
 from deployer.core.contract.validation import KINDS, DescriptorDryRun, Findings, Remarks, no_remarks
-from deployer.core.errors import Conflict, Invalid, NotFound, PluginError, Problem
+from deployer.core.errors import HostProblem, HostTaken, Invalid, NotFound, PluginError, Problem
 from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import App, Document, StoredDescriptor, new_id, timestamp
 from deployer.core.plugin_manager.provider_calls import ProviderCalls
@@ -156,8 +156,8 @@ class DescriptorCommands:
     def _host_problems(self, sound: Document) -> list[Problem]:
         try:
             self._claim(sound)
-        except Conflict as error:
-            return [Problem("frontend", str(error))]
+        except HostTaken as error:
+            return [HostProblem("frontend", str(error), error)]
         return []
 
     def _ask(self, namespace: str, normal: Document, sound: Document | None) -> Findings:
@@ -195,7 +195,7 @@ class DescriptorCommands:
     # --- storing -------------------------------------------------------------------------------------------------
 
     def create(self, namespace: str, body: bytes) -> StoredDescriptor:
-        """Store a new descriptor. Raises Invalid, or Conflict when another app owns its host."""
+        """Store a new descriptor. Raises Invalid, or HostTaken when another app owns its host."""
         document = self._accept(namespace, body)
         now = timestamp()
         record = StoredDescriptor(
@@ -225,7 +225,7 @@ class DescriptorCommands:
         return found
 
     def update(self, namespace: str, id: str, body: bytes, if_match: Collection[int] | None = None) -> StoredDescriptor:
-        """Replace a descriptor. Raises NotFound, Invalid, Conflict, PreconditionFailed.
+        """Replace a descriptor. Raises NotFound, Invalid, HostTaken, PreconditionFailed.
 
         if_match   the revisions that it may have; None: any
         """

@@ -6,7 +6,7 @@ import dataclasses
 
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.store import Change, Create, Delete, Expect, Store, Update
-from deployer.core.errors import Conflict
+from deployer.core.errors import HostTaken
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
@@ -36,7 +36,7 @@ def purge_changes(store: Store, deployment: Deployment) -> list[Change]:
 
 def claim_hosts(store: Store, settings: Settings, descriptor: Document, *, preview: str | None = None) -> list[Change]:
     """The changes that make a descriptor's hosts its app's, or keep them so: its frontend, the www twin if that is
-    redirected, and its preview host (`preview`: another one than the settings say; empty for none). Raises Conflict
+    redirected, and its preview host (`preview`: another one than the settings say; empty for none). Raises HostTaken
     when one is another app's."""
     namespace, app = descriptor["namespace"], descriptor["appName"]
     hosts = hosts_of(descriptor)
@@ -66,10 +66,8 @@ def _claim(store: Store, settings: Settings, wanted: HostClaim, *, twin: bool) -
         return Update(dataclasses.replace(wanted, revision=claim.revision, sequence=claim.sequence))
     what = "the preview host" if wanted.preview else "host"
     other = "leave redirectWww out" if twin and not wanted.preview else "choose another frontend"
-    raise Conflict(
-        f"{what} {wanted.host} belongs to another app; {other}, or undeploy that app and delete its descriptors, which "
-        "gives the host back"
-    )
+    advice = f"{other}, or undeploy that app and delete its descriptors, which gives the host back"
+    raise HostTaken(f"{what} {wanted.host}", advice, claim.namespace, claim.app)
 
 
 def _lapsed(store: Store, settings: Settings, claim: HostClaim) -> bool:

@@ -44,11 +44,15 @@ class PodRefused(PodUnreachable):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a checker says of a pod. `message` is a sentence for the log, `body` the pod's raw answer."""
+    """What a checker says of a pod. `message` is a sentence for the log, `body` the pod's raw answer.
+
+    `answer` is what the checker's last HTTP request got, if it sent one: the service puts it there, checkers need not.
+    """
 
     healthy: bool
     message: str
     body: str = ""
+    answer: HttpAnswer | None = None
 
     def __post_init__(self) -> None:
         raw = self.body.encode("utf-8", "replace")
@@ -73,13 +77,20 @@ class HttpAnswer:
     def said(self) -> str:
         """The status for a sentence, `HTTP 302 (a redirect to /login)`: where to is told by path only, without a host,
         and without a query, in which there may be secrets."""
-        if not 300 <= self.status <= 399 or not (location := self.headers.get("location")):
+        if not 300 <= self.status <= 399 or not self.location:
             return f"HTTP {self.status}"
+        return f"HTTP {self.status} (a redirect to {self.location})"
+
+    @property
+    def location(self) -> str:
+        """The path of the header `Location`, shortened; "elsewhere" when it cannot be shown, empty without one."""
+        if not (location := self.headers.get("location")):
+            return ""
         try:
             path = urllib.parse.urlsplit(location).path or "/"
         except ValueError:
-            return f"HTTP {self.status}"
-        return f"HTTP {self.status} (a redirect to {path[:100] if path.isprintable() else 'elsewhere'})"
+            return ""
+        return path[:100] if path.isprintable() else "elsewhere"
 
     @property
     def text(self) -> str:
@@ -137,6 +148,8 @@ class HealthTarget:
     options: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 10.0
     allow_loopback: bool = False
+    answer: HttpAnswer | None = field(default=None, init=False)
+    """The answer to the last HTTP request, whose body may be cut; None when none came."""
     _deadline: float | None = field(default=None, init=False, repr=False)
 
     @property
@@ -172,9 +185,10 @@ class HealthTarget:
         Raises PodUnreachable as `connect` does, for an incomplete answer, and for a method, path or header that
         cannot be sent; and what the scope raises.
         """
+        self.answer = None
         request = self._request(method, path, headers)
         self.scope.check()
-        answer = self.way.exchange(self, self._dialable(), request)
+        answer = self.answer = self.way.exchange(self, self._dialable(), request)
         self.scope.check()
         return answer
 

@@ -173,6 +173,10 @@ class Failure:
     pod: str = ""
     hint: str = ""
 
+    def __str__(self) -> str:
+        """What happened and what to do, for a line of the log."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
     def to_document(self) -> Document:
         """As REST shows it; empty fields are left out."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v}
@@ -280,7 +284,8 @@ class HostClaim(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthData(Record):
-    """The raw answers of a deployment's health checks: `entries` is `[{"podName", "value"}]`."""
+    """The answers of a deployment's last health checks: `entries` is `[{"podName", "value", ...}]`, with what
+    `toolkit.health.runner.kept_answer` adds to it; those of older services have no more than the two."""
 
     KIND: ClassVar[str] = "health"
     deployment: str

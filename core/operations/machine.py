@@ -65,6 +65,9 @@ TOLD = "engine/told"
 SAID = "engine/said"
 """In an operation's memory: what it waits for, or why it is tried again, as the log has it already."""
 
+LINES = "engine/lines"
+"""In an operation's memory while a step is parked: what it has put into the log, as digests."""
+
 UNDO_ATTEMPTS = 3
 """How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
 
@@ -236,7 +239,8 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
             # Recorded together with the start of the next one, or with the commit.
             fields = {"steps": {**operation.steps, step: DONE}, "due": 0.0, "period": 0.0, "least": 0.0}
             # A removal begins anew at each attempt: what was said of one is not said again.
-            over = {AWAITS, SAID} if AWAITS in operation.memory and operation.kind in SWITCHING else {AWAITS}
+            parked = AWAITS in operation.memory and operation.kind in SWITCHING
+            over = {AWAITS, LINES, *([SAID] if parked else ())}
             fields["memory"] = {key: value for key, value in operation.memory.items() if key not in over}
         case TurnBack():
             fields, durable = {"state": OperationState.UNDOING, "failure": None, "attempts": 0}, True
@@ -306,7 +310,7 @@ def _turning_back(operation: Operation, failed: Failed, progress: Progress, now:
         progress=progress,
         fields=fields,
         durable=True,
-        line=f"failed: {failed.failure.message}",
+        line=f"failed: {failed.failure}",
         tells=Occurrence.FAILED,
     )
 

@@ -40,12 +40,15 @@ class Rbac:
     def __init__(self) -> None:
         self.server = Reviews()
         self.rights: set[tuple[str, str]] = set()
+        self.places: set[str] | None = None
+        """The namespaces in which they may read; None: in all."""
         self.server.allowed = self._allowed
 
     def _allowed(self, question: dict[str, Any]) -> Any:
         asked = question["spec"]["resourceAttributes"]
         right = (asked["resource"], asked["verb"])
-        return {"allowed": right in WRITING | self.rights}
+        reads = right in self.rights and (self.places is None or asked["namespace"] in self.places)
+        return {"allowed": right in WRITING or reads}
 
 
 @pytest.fixture
@@ -70,6 +73,34 @@ def access(client: KubeClient) -> Access:
 
 
 TOKEN = {"Authorization": "Bearer some-token"}
+
+
+@pytest.mark.parametrize(
+    ("rights", "places", "told"),
+    [
+        ({("descriptors", "list")}, {"theirs"}, True),
+        ({("descriptors", "list")}, {NS}, False),
+        ({("descriptors", "get"), ("deployments", "list")}, None, False),
+        (set(), None, False),
+    ],
+)
+def test_whose_a_host_is_is_told_to_those_who_find_it_among_what_they_may_list(
+    served: Served, rbac: Rbac, rights: set[tuple[str, str]], places: set[str] | None, told: bool
+) -> None:
+    web: dict[str, Any] = {"podspec": {"containers": [{"name": "a", "image": "b", "ports": [{"containerPort": 80}]}]}}
+    web["frontend"] = "www.example.com"
+    theirs = document("blog", namespace="theirs", **web)
+    served.service.descriptors.create("theirs", json.dumps(theirs).encode())
+    rbac.rights, rbac.places = rights, places
+    body = json.dumps(document(**web)).encode()
+    whose = "app blog in namespace theirs" if told else "another app"
+    expected = f"host www.example.com belongs to {whose}; choose another frontend, or undeploy that app"
+    answer = served.call("POST", f"/descriptors/?{Q}", body, TOKEN)
+    assert answer.status == 409 and answer.problem["detail"].startswith(expected)
+    answer = served.call("POST", f"/descriptors/validate?{Q}", body, TOKEN)
+    (problem,) = answer.problem["errors"]
+    assert answer.status == 400 and problem["path"] == "frontend" and problem["message"].startswith(expected)
+    assert told or (b"blog" not in answer.body and b"theirs" not in answer.body)
 
 
 def stored(served: Served) -> StoredDescriptor:

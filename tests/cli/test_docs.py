@@ -113,8 +113,9 @@ def test_every_reason_of_a_failure_is_documented() -> None:
     for file in (f for room in ("core", "kube", "toolkit", "plugins") for f in ROOT.glob(f"{room}/**/*.py")):
         source = file.read_text()
         reasons |= set(re.findall(r'reason(?:: str)? ?= ?"([A-Z][A-Za-z]+)"', source))
+        reasons |= set(re.findall(r'Obstacle\(.*?, "([A-Z][A-Za-z]+)"', source))
         reasons |= set(re.findall(r'_fail\(.*?, "([A-Z][A-Za-z]+)"', source))
-    assert {"Unhealthy", "CrashLoop", "StepFailed"} <= reasons
+    assert {"Unhealthy", "CrashLoop", "StepFailed", "SchedulerSilent", "ApiServerUnavailable"} <= reasons
     assert sorted(reason for reason in reasons if f"`{reason}`" not in text) == []
 
 

@@ -36,6 +36,7 @@ Document = dict[str, Any]
 END_IMAGE = os.environ.get("DEPLOYER_TEST_END_IMAGE", "lab/true:1")
 NODE = Kind("", "v1", "nodes", "Node", namespaced=False)
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+CLASS = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 VOLUME = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 
 START_TIMEOUT = 300.0
@@ -249,9 +250,28 @@ FAILS: dict[str, Fails] = {
             {"volumeMounts": [{"name": "data", "mountPath": "/data"}]},
             volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "fast"}}],
         ),
-        "Unschedulable",
+        "ClaimNotBound",
         'claim fast: storageclass.storage.k8s.io "none.example.com" not found',
         "StorageClass",
+        UNSCHEDULABLE_GRACE + 15,
+    ),
+    "no-provisioner": Fails(
+        spec(
+            {"volumeMounts": [{"name": "data", "mountPath": "/data"}]},
+            volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "later"}}],
+        ),
+        "ClaimNotBound",
+        "waits for a volume for its claim later: .*external provisioner 'none.example.com'",
+        "provisioner",
+        40,
+        timeout=20,
+        log="waits for a volume for its claim later(.|\n)*failed: ",
+    ),
+    "no-scheduler": Fails(
+        spec(schedulerName="nobody"),
+        "SchedulerSilent",
+        "nothing was heard of its scheduler, nobody",
+        "schedulerName",
         UNSCHEDULABLE_GRACE + 15,
     ),
     "no-grpc": Fails(
@@ -335,6 +355,15 @@ def surroundings(world: RealWorld) -> Iterator[None]:
     # By the volume's name, so that nobody looks for a StorageClass before the two have found each other.
     data = create(world, CLAIM, "data", spec={**claim(world.namespace), "volumeName": world.namespace})
     create(world, CLAIM, "fast", spec=claim("none.example.com"))
+    # The scheduler says nothing of a pod whose volume it waits for.
+    late = create(
+        world,
+        CLASS,
+        f"{world.namespace}-late",
+        provisioner="none.example.com",
+        volumeBindingMode="WaitForFirstConsumer",
+    )
+    create(world, CLAIM, "later", spec=claim(late["metadata"]["name"]))
     try:
         changes = world.eyes.watch(CLAIM, world.namespace, data["metadata"]["resourceVersion"], silence=30.0)
         with contextlib.closing(changes):
@@ -345,6 +374,7 @@ def surroundings(world: RealWorld) -> Iterator[None]:
         yield
     finally:
         world.eyes.delete(VOLUME, world.namespace, None, uid=made["metadata"]["uid"])
+        world.eyes.delete(CLASS, late["metadata"]["name"], None, uid=late["metadata"]["uid"])
 
 
 @pytest.fixture(scope="module")

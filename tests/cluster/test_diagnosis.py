@@ -427,18 +427,22 @@ LIVE = {"podspec": spec()}
 
 # Checks are given little time, so these come after the storm, when the node is calm again.
 CHECKED: dict[str, Case] = {
-    "unhealthy": Case("Unhealthy", r'reports healthy: false', "see", "answer of", health("unhealthy")),
-    "hanging": Case("Unhealthy", r"gave no complete answer within 1\.8 s", "see", "last lines", health("slow", 8080)),
-    "refused": Case("Unhealthy", r"refused the connection", "see", "last lines of container web", health("x", 7)),
-    "no-json": Case("Unhealthy", r"not JSON", "see", r"answer of \S+: version 2 on", health("/", 8080)),
-    "error": Case("Unhealthy", r"answered HTTP 500 to its health check", "see", "not healthy yet", health("error")),
+    "unhealthy": Case("Unhealthy", r'reports healthy: false', "answer to /unhealthy", "answer of", health("unhealthy")),
+    "hanging": Case(
+        "Unhealthy", r"gave no complete answer within 1\.8 s", "port 8080", "last lines", health("slow", 8080)
+    ),
+    "refused": Case(
+        "Unhealthy", r"refused the connection", "(healthCheckPort)", "last lines of container web", health("x", 7)
+    ),
+    "no-json": Case("Unhealthy", r"not JSON", "own answer", r"answer of \S+: version 2 on", health("/", 8080)),
+    "error": Case("Unhealthy", r"answered HTTP 500", "why it answers HTTP 500", "not healthy yet", health("error")),
     "crashing": Case(  # ready between one crash and the next, as there is no probe
         "Unhealthy", r"refused the connection.*; it had container web restarted once, it ended with exit code 3",
-        "see", "crashing on purpose",
+        "readinessProbe", "crashing on purpose",
         {**health("health"), "podspec": spec({"env": env(CRASH_AFTER="2.5", HEALTH_PORT="9998")})},
     ),
     "simple": Case(
-        "Unhealthy", r"answered HTTP 503 to its health check, not 2xx", "see", r"answer of \S+: ok",
+        "Unhealthy", r"answered HTTP 503 to its health check, not 2xx", "HTTP 503", r"answer of \S+: ok",
         {**health("simple", checker="simple"), "podspec": spec({"env": env(FAIL="1")})},
     ),
 }  # fmt: skip
@@ -604,7 +608,8 @@ def is_told_in_full(stage: Stage, app: str, case: Case) -> Deployment:
     assert case.hint in failure["hint"] and "\n" not in failure["hint"], told
     assert case.pod is None or bool(re.fullmatch(rf"{app}-2-\w+", failure.get("pod", ""))) == case.pod, told
     assert re.search(case.log, log), told
-    assert f"FAILURE: {failure['message']} ({failure['hint']})" in log, told
+    assert log.count(f"failed: {failure['message']} ({failure['hint']})\n") == 1, told
+    assert log.endswith(f"FAILURE: {case.reason}, as said above\n") or "waiting for its pods to end" in log, told
     assert seconds_between(log, "created ", "failed: ") < case.within, told
     # The old version is live, as it was, and nothing of the new one is left.
     assert stage.names(CONTROLLER, app) == {f"{app}-1"}, told
@@ -647,7 +652,7 @@ def test_rest_tells_it_too(storm: Stage) -> None:
         assert deployment["failure"].keys() == {"reason", "message", "pod", "hint"}
         assert deployment["failure"]["reason"] == "CrashLoop" and "exit code 3" in deployment["failure"]["message"]
         lines = get("logs")
-        assert "\n  crashing on purpose\n" in lines and "FAILURE: container web of pod crash-2-" in lines
+        assert "\n  crashing on purpose\n" in lines and "failed: container web of pod crash-2-" in lines
     finally:
         server.stop(5)
 
@@ -659,6 +664,9 @@ def test_a_health_check_stops_it_and_says_why(calm: Stage, app: str) -> None:
     assert ended.failure and ended.failure["message"].startswith("the health checks did not pass in time: pod ")
     kept = calm.world.store.get(HealthData, ended.id)
     assert kept and [entry["podName"] for entry in kept.entries] == [ended.failure["pod"]]
+    (entry,) = kept.entries  # also of a pod that hung, or answered without a word
+    assert not entry["healthy"] and entry["message"] in ended.failure["message"], entry
+    assert entry.get("status") == {"unhealthy": 200, "no-json": 200, "error": 500, "simple": 503}.get(app), entry
 
 
 # --- what heals ---------------------------------------------------------------------------------------------------

@@ -316,7 +316,7 @@ def test_an_hour_is_waited_for_only_until_the_deadline(worlds: Worlds, monkeypat
             assert deployment.status is Status.DEPLOYED
             continue
         assert (deployment.status, world.live_version(app)) == (Status.FAILURE, "1")
-        assert deployment.failure and deployment.failure["reason"] == "DeadlineExceeded"
+        assert deployment.failure and deployment.failure["reason"] == "ApiServerUnavailable"
         assert "on purpose" in deployment.failure["message"]
     assert time.monotonic() - began < 40 and all(rule.hits == 1 for rule in drained.values())
     world.check()

@@ -361,7 +361,7 @@ def test_a_deployment_without_a_right_fails_naming_it(cases: dict[Right, Case], 
     assert ended.failure and ended.failure["reason"] == "Forbidden", ended.failure
     message = ended.failure["message"]
     assert case.refused in message and f"in namespace {case.namespace}" in message
-    assert f"FAILURE: {message}" in case.world.log(ended.id)
+    assert f": {message} (grant the right" in case.world.log(ended.id)
     assert case.led == case.before[:2] == ("1", "shop-1")
     assert case.look() == case.before
 

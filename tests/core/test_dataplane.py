@@ -196,7 +196,8 @@ def test_what_is_waited_for_is_said_while_it_is_waited_for(controller, monkeypat
     monkeypatch.setattr(dataplane, "_SAY_AFTER", 0.0)
     monkeypatch.setattr(dataplane, "_SAY_EVERY", 0.0)
     old = reply(revision=OLD)
-    one = controller(old, old, reply(502), reply(revision=NEW))
+    # One that goes back and forth says nothing new.
+    one = controller(old, old, reply(502), old, reply(502), reply(revision=NEW))
     said = f"not confirmed yet: {one.address} answered HTTP"
     assert confirm(one) == [f"{said} 200 for revision {OLD}", f"{said} 502", f"{said} 200 for revision {NEW}"]
 
@@ -223,6 +224,20 @@ def test_the_last_answer_of_the_address_is_in_the_error(controller, answer, said
         confirm(good, bad, scope=CancelScope(time.monotonic() + 0.6))
     assert caught.value.reason == "RouteNotConfirmed"
     assert f":{good.address.port}" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_an_app_that_does_not_answer_the_controller_is_named_before_the_controller(controller, status):
+    """Whether the pods could be asked from here or not: nobody looks for a warm-up that is gone by then."""
+    with pytest.raises(StepFailed) as caught:
+        confirm(controller(reply(status, NEW)), scope=CancelScope(time.monotonic() + 0.3), serving=True)
+    port = "gets no answer on port 80 of the pods of version 2, the port for shop.example.com"
+    assert str(caught.value).startswith(f"the ingress controller {port}: 127.0.0.1:")
+    assert f"answered HTTP {status}" in str(caught.value) and "containerPort" in caught.value.hint
+    asked = PodAnswers(frozenset({200}), answered=True)
+    with pytest.raises(StepFailed) as caught:
+        confirm(controller(reply(status, NEW)), scope=CancelScope(time.monotonic() + 0.3), serving=True, pods=asked)
+    assert "although the pods answer there themselves: " in str(caught.value) and "NetworkPolicy" in caught.value.hint
 
 
 def test_an_address_that_refuses(controller):

@@ -9,15 +9,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachable, Verdict
+from deployer.core.contract.health import BODY_LIMIT, HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.errors import Cancelled, DeadlineExceeded
 from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.testing.pods import FakePod, Talk, answer, drip, drip_headers, hang, replying
+from deployer.toolkit.health.runner import kept_answer, verdict_of
+from deployer.toolkit.health.step import Asked, hint
 from deployer.toolkit.health.transport import Direct, ThroughApiServer
 
 
@@ -336,3 +339,95 @@ def test_a_port_out_of_range(target):
 def test_the_body_of_a_verdict_is_capped_in_bytes():
     assert len(Verdict(True, "", "é" * BODY_LIMIT).body.encode()) == BODY_LIMIT
     assert Verdict(True, "", "\ud800").body == "?"
+
+
+# --- what is kept of them -----------------------------------------------------------------------------------------
+
+
+def kept(target: HealthTarget, clean: Callable[[str], str] = str) -> dict[str, Any]:
+    """What is kept of a pod that a checker asks which leaves everything to the service."""
+
+    def check() -> Verdict:
+        found = target.ask()
+        return Verdict(found.ok, f"{target.where} answered {found.said}", found.text)
+
+    return kept_answer(target.name, verdict_of("mine", check, target), clean)
+
+
+def test_of_an_empty_answer_its_status_and_headers_are_kept(pod, target):
+    head = ("Content-Type: text/plain", "Set-Cookie: session=hunter2", "Retry-After: 5", "Server: app")
+    found = kept(target(pod(replying(answer("500 Oops", b"", *head))).port))
+    assert (found["podName"], found["value"], found["healthy"], found["status"]) == ("shop-1-x", "", False, 500)
+    told = {name: value for name, value in found["headers"].items() if name != "content-length"}
+    assert told == {"content-type": "text/plain", "retry-after": "5", "server": "app"}
+    assert found["message"].endswith("answered HTTP 500")
+
+
+def test_of_an_app_that_hangs_the_reason_is_kept(pod, target):
+    found = kept(target(pod(hang).port, timeout=0.3))
+    assert found["value"] == "" and "status" not in found and "headers" not in found
+    assert "gave no complete answer within 0.3 s" in found["message"]
+
+
+def test_of_an_answer_that_does_not_end_what_came_is_kept(pod):
+    found = kept(make(pod(drip).port, timeout=0.5))
+    assert (found["status"], found["healthy"]) == (200, False) and set(found["value"]) <= {"x"}
+    assert "gave no complete answer" in found["message"]
+
+
+def test_of_a_redirect_the_path_is_kept_and_nothing_that_may_be_secret(pod):
+    location = "Location: https://user:hunter2@login.example.com/login?token=hunter2"
+    found = kept(make(pod(replying(answer("302 Found", b"", location))).port))
+    assert found["headers"]["location"] == "/login" and "hunter2" not in str(found)
+
+
+def test_what_is_kept_is_cleaned_and_no_more_than_64_kib(pod):
+    listener = pod(replying(answer("200 OK", "é".encode() * BODY_LIMIT, "Server: hunter2")))
+    found = kept(make(listener.port), lambda text: text.replace("hunter2", "***"))
+    assert found["headers"]["server"] == "***"
+    texts = (found["value"], found["message"], *found["headers"].values())
+    assert BODY_LIMIT - 2 <= sum(len(text.encode()) for text in texts) <= BODY_LIMIT
+
+
+# --- what is said of unhealthy pods -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "field"),
+    [
+        (None, "port 9999 (healthCheckPort) on all addresses and answers /health within 10 s"),
+        (HttpAnswer(302, {}, b""), "instead of /health name the path that answers itself in healthCheckPath"),
+        (HttpAnswer(401, {}, b""), "without credentials"),
+        (HttpAnswer(421, {}, b""), "healthCheckHost"),
+        (HttpAnswer(404, {}, b""), "correct healthCheckPath, which is /health, or healthCheckPort, which is 9999"),
+        (HttpAnswer(200, {}, b"no"), "the app's own answer to /health"),
+        (HttpAnswer(200, {}, b"x", truncated=True), "to the end within 10 s, with at most 64 KiB"),
+        (HttpAnswer(503, {}, b""), "why it answers HTTP 503"),
+    ],
+)
+def test_the_hint_names_what_a_team_can_change(answer, field):
+    said = hint(Verdict(False, "no", answer=answer), {"healthCheckPath": "health"}, 9999)
+    assert field in said and "--" not in said and "\n" not in said
+
+
+def described(name: str, address: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": name}, "status": {"podIP": address}}
+
+
+def test_each_thing_is_said_once_with_one_pod_as_the_example():
+    pods = [described(f"shop-1-{letter}", f"10.0.0.{number}") for number, letter in enumerate("abcdef", 1)]
+    said = ["answered HTTP 500", "answered HTTP 500", "is a teapot", "hangs", "refused", "answered HTTP 500"]
+    verdicts = {
+        pod["metadata"]["uid"]: Verdict(False, f"pod {pod['metadata']['name']} at {pod['status']['podIP']}:80 {why}")
+        for pod, why in zip(pods, said, strict=True)
+    }
+    assert Asked(pods, verdicts).text() == (
+        "each of 3 pods, such as pod shop-1-a at 10.0.0.1:80, answered HTTP 500; "
+        "pod shop-1-c at 10.0.0.3:80 is a teapot; pod shop-1-d at 10.0.0.4:80 hangs; "
+        "1 more are unhealthy for other reasons"
+    )
+    # A plugin's own words, and a pod that was not asked any more.
+    verdicts = {"shop-1-a": Verdict(False, "no answer from shop-1-a"), "shop-1-b": Verdict(True, "well")}
+    assert Asked(pods[:3], verdicts).text() == (
+        "pod shop-1-a: no answer from the pod; pod shop-1-c did not answer before the time was up"
+    )

@@ -38,8 +38,8 @@ def test_a_port_on_which_nothing_listens_is_named_with_the_way_out(world: World)
     assert failed.failure == {
         "reason": "RouteNotConfirmed",
         "message": f"nothing answers on port 5778 (admin) of the version's pods, the port for {host}",
-        "hint": "if the app listens on another port, name that in frontendPort (it also has 8080 (ui)); if on this "
-        "one, let it listen on all addresses, not only on 127.0.0.1",
+        "hint": "if the app listens on another port, choose that with frontendPort (8080 (ui)); if on this one, let it "
+        "listen on all addresses, not only on 127.0.0.1",
     }
     assert "not confirmed yet: nothing answers on port 5778 of the version's pods" in world.log(failed.id)
     world.quiet()

@@ -97,8 +97,8 @@ def test_a_deployment_claims_its_hosts_again(world: World, store: Store, host: s
     assert claims(world) == {}
     store("blog", frontend=host)
     again = world.ended(world.service.redeploy(world.namespace, old.id), Status.FAILURE)
-    assert again.failure and again.failure["reason"] == "Conflict"
-    assert f"host {host} belongs to another app" in again.failure["message"]
+    assert again.failure and again.failure["reason"] == "HostTaken"
+    assert f"host {host} belongs to app blog in namespace {world.namespace}; " in again.failure["message"]
     assert world.names() == {}
 
 

@@ -316,6 +316,8 @@ class Impatient(Step):
 
     def run(self, work: Work) -> Outcome:
         self.at.append(work.now())
+        work.log("looking out of the window")
+        work.log(f"looked {len(self.at)} times")
         return Done() if len(self.at) > 2 else Park(work.now() - 5, "waiting for better weather")
 
 
@@ -326,6 +328,9 @@ def test_a_step_that_parks_for_no_time_is_called_once_a_second_and_logged_once(w
     assert all(later - earlier >= machine.PARK_LEAST - 0.001 for earlier, later in itertools.pairwise(step.at))
     log = world.log(deployment.id)
     assert log.count("waiting for better weather") == 1
+    # Nor is what it says itself said at each poll, but for what is new.
+    assert log.count("looking out of the window") == 1
+    assert [log.count(f"looked {number} times") for number in (1, 2, 3)] == [1, 1, 1]
     assert "resumed" not in log  # being taken up again is no news
 
 

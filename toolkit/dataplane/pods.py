@@ -13,7 +13,7 @@ from deployer.core.contract.ingress import PodAnswers, ProbeResponse, RouteConte
 from deployer.core.contract.kube import is_active, is_ready
 from deployer.core.contract.strategy import Work
 from deployer.core.descriptor import http_ports, named_port
-from deployer.core.errors import DeadlineExceeded, StepFailed
+from deployer.core.errors import DeadlineExceeded, StepFailed, require_answers
 from deployer.core.model.kind import POD
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
@@ -97,7 +97,8 @@ def await_listening(work: Work, context: RouteContext) -> RouteContext:
                 work.log(f"not confirmed yet: nothing answers on port {route.backend.port} of the version's pods")
                 said = True
             work.scope.pause(PAUSE)
-    except DeadlineExceeded:
+    except DeadlineExceeded as over:
+        require_answers(over)
         raise _nothing_listens(work, route) from None
     answers = _answers(work, route, found)
     statuses = " and ".join(f"HTTP {status}" for status in sorted(answers.statuses))
@@ -140,10 +141,10 @@ def _answers(work: Work, route: Route, found: Sequence[ProbeResponse]) -> PodAns
 def _nothing_listens(work: Work, route: Route) -> StepFailed:
     port, descriptor = route.backend.port, work.plan.descriptor
     others = [named_port(descriptor, number) for number in http_ports(descriptor) if number != port]
-    choice = f" (it also has {', '.join(others)})" if others else ""
+    choice = f"choose that with frontendPort ({', '.join(others)})" if others else "make that its containerPort"
     return StepFailed(
         f"nothing answers on port {named_port(descriptor, port)} of the version's pods, the port for {route.host}",
         reason="RouteNotConfirmed",
-        hint=f"if the app listens on another port, name that in frontendPort{choice}; if on this one, let it listen on "
-        "all addresses, not only on 127.0.0.1",
+        hint=f"if the app listens on another port, {choice}; if on this one, let it listen on all addresses, not only "
+        "on 127.0.0.1",
     )

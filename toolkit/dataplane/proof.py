@@ -15,7 +15,7 @@ from typing import Any
 
 from deployer.core.backoff import Backoff
 from deployer.core.contract.ingress import RouteContext
-from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed
+from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed, require_answers
 from deployer.core.model.kind import ENDPOINT_SLICE
 from deployer.toolkit.dataplane.probe import WANTS_TLS, Address, Answer, ask, parse_address
 
@@ -135,8 +135,8 @@ class DataPlane:
         deployment where a header tells. Raises StepFailed as `await_answers` does, and when there is nobody to ask."""
         if not self.known:
             raise StepFailed(
-                f"{what} of {host} cannot be asked for its health: no addresses of the ingress controller are "
-                "configured",
+                f"{what} of {context.route.host} cannot be asked for its health: no addresses of the ingress "
+                "controller are configured",
                 reason="RouteNotConfirmed",
                 hint="configure the controller's Service or its addresses, or leave the check through the preview out",
             )
@@ -190,19 +190,22 @@ class _Round:
     def run(self) -> None:
         """Ask until all have answered. Raises StepFailed, and what the scope raises but for its deadline."""
         began = time.monotonic()
-        said, say_at = "", began + _SAY_AFTER
+        said: set[str] = set()
+        say_at = began + _SAY_AFTER
         try:
             while not self._all_answer():
                 self.check_objection()
                 now = time.monotonic()
                 if now >= began + _BOUND:
                     raise self._failed()
-                if now >= say_at and (text := self._text()) != said:
+                if now >= say_at and (text := self._text()) not in said:
                     self.context.log(f"not confirmed yet: {text}")
-                    said, say_at = text, now + _SAY_EVERY
+                    said.add(text)
+                    say_at = now + _SAY_EVERY
                 self.rounds += 1
                 self.context.scope.pause(_PAUSES.after(self.rounds))
-        except DeadlineExceeded:
+        except DeadlineExceeded as over:
+            require_answers(over)
             raise self._failed() from None
         if self.wants_tls and not self.context.pods.any_status:
             route = self.context.route
@@ -270,25 +273,31 @@ class _Round:
         return "; ".join(wrong) or "there is no ready address of the controller to ask"
 
     def _failed(self) -> StepFailed:
-        route, pods = self.context.route, self.context.pods
-        return StepFailed(
-            f"{route.host}: {self.what} to port {route.backend.port} of {route.backend.service} was not confirmed in "
-            f"time: {self._text()}" + (f" ({pods.why})" if pods.why else ""),
-            reason="RouteNotConfirmed",
-            hint=self._hint(),
-        )
+        route, pods, wrong = self.context.route, self.context.pods, list(self._wrong().values())
+        port = route.backend.port
+        failing = bool(wrong) and all(answer.status in _NO_BACKEND and answer.status for answer in wrong)
+        knows = all(answer.revision == self.expected for answer in wrong if self.expected)
+        if failing and knows and self.healthy is None:
+            # It knows the route: what fails is between it and the pods, or in them.
+            said = f"the ingress controller gets no answer on port {port} of the pods of version {route.version}"
+            said += f", the port for {route.host}"
+            said += ", although the pods answer there themselves" if pods.answered else ""
+            hint = _REACHED if pods.answered else _LISTENS.format(port=port)
+        else:
+            said = f"{route.host}: {self.what} to port {port} of {route.backend.service} was not confirmed in time"
+            silent = not wrong or not all(answer.status for answer in wrong)
+            hint = _SILENT if silent else _LISTENS.format(port=port) if failing else _OTHER
+        why = f" ({pods.why})" if pods.why else ""
+        return StepFailed(f"{said}: {self._text()}{why}", reason="RouteNotConfirmed", hint=hint)
 
-    def _hint(self) -> str:
-        wrong = list(self._wrong().values())
-        port = self.context.route.backend.port
-        if wrong and all(answer.status in (502, 503, 504) for answer in wrong):
-            return (
-                f"check that the app answers on port {port} of its pods, and in plain HTTP; frontendPort chooses "
-                "another port, frontendPath another path to ask for"
-            )
-        if not wrong or not all(answer.status for answer in wrong):
-            return "check that the ingress controller runs, and the addresses by which it is asked"
-        return "look at the ingress controller's log, and whether it allows the headers that are sent"
+
+_LISTENS = (
+    "check that the app listens on port {port}, on all addresses, and in plain HTTP; another port of the app is named "
+    "in containerPort and frontendPort, another path to ask for in frontendPath"
+)
+_REACHED = "check whether a NetworkPolicy keeps the ingress controller from the pods, and its log"
+_SILENT = "check that the ingress controller runs, and the addresses by which it is asked"
+_OTHER = "look at the ingress controller's log, and whether it allows the headers that are sent"
 
 
 # --- settings -----------------------------------------------------------------------------------------------------

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.health import HealthChecker, HealthRounds, HealthTarget, Verdict, Way
+from deployer.core.contract.health import (
+    BODY_LIMIT,
+    HealthChecker,
+    HealthRounds,
+    HealthTarget,
+    HttpAnswer,
+    Verdict,
+    Way,
+)
 from deployer.core.contract.store import Create, Store, Update
 from deployer.core.descriptor import health_port
 from deployer.core.errors import DeployerError, Interrupted, StaleRevision
 from deployer.core.model.records import Document, HealthData, Plan
 from deployer.core.plugin_manager.calls import Invocation
 from deployer.core.settings import Settings
+from deployer.kube.pods import short
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +36,22 @@ LATE = 2.0
 
 AT_ONCE = 32
 """Pods of one version that are asked at the same time."""
+
+HEADERS_KEPT = (
+    "allow",
+    "content-length",
+    "content-type",
+    "location",
+    "retry-after",
+    "server",
+    "via",
+    "www-authenticate",
+)
+"""Headers of an answer that tell who answered and why (RFC 9110). Of `location` the path alone is kept, as secrets may
+be in the rest; cookies are none of ours."""
+
+HEADER_KEPT, MESSAGE_KEPT = 200, 2000
+"""Characters that are kept of a header's value, and of the sentence why."""
 
 
 class Rounds(HealthRounds):
@@ -92,22 +118,7 @@ class Rounds(HealthRounds):
         if not back:
             self._hanging[uid] = call
             return Verdict(False, f"health checker {self._checker.name} did not come back within {limit:g} s")
-        return self._verdict(call)
-
-    def _verdict(self, call: Invocation[Verdict]) -> Verdict:
-        try:
-            verdict = call.result()
-        except Interrupted:
-            return Verdict(False, "was not asked to the end")
-        except DeployerError as error:
-            return Verdict(False, str(error))
-        except BaseException as error:
-            # sys.exit in a checker must not end this thread: a pod without a verdict would not be asked at all.
-            logger.exception("health checker %s failed", self._checker.name)
-            return Verdict(False, f"the health checker failed with {type(error).__name__}")
-        if not (isinstance(verdict, Verdict) and isinstance(verdict.message, str)):
-            return Verdict(False, f"health checker {self._checker.name} gave no verdict")
-        return verdict
+        return verdict_of(self._checker.name, call.result, target)
 
     def _target(self, pod: Document, scope: CancelScope) -> HealthTarget:
         descriptor = self._plan.descriptor
@@ -128,9 +139,9 @@ class Rounds(HealthRounds):
         )
 
     def keep(self, pods: Sequence[Document], verdicts: Mapping[str, Verdict]) -> None:
-        """Make the raw answers of the last round the deployment's health check data."""
+        """Make the answers of the last round the deployment's health check data."""
         entries = [
-            {"podName": pod["metadata"]["name"], "value": self._clean(verdicts[pod["metadata"]["uid"]].body)}
+            kept_answer(pod["metadata"]["name"], verdicts[pod["metadata"]["uid"]], self._clean)
             for pod in pods
             if pod["metadata"]["uid"] in verdicts
         ]
@@ -149,3 +160,46 @@ class Rounds(HealthRounds):
             except StaleRevision:
                 continue
             return
+
+
+def verdict_of(checker: str, check: Callable[[], object], target: HealthTarget) -> Verdict:
+    """What came of a check, whatever it raises, with the HTTP answer behind it."""
+    answer: HttpAnswer | None = None
+    try:
+        verdict = check()
+        if isinstance(verdict, Verdict) and isinstance(verdict.message, str):
+            return dataclasses.replace(verdict, answer=target.answer or verdict.answer)
+        said = f"health checker {checker} gave no verdict"
+    except Interrupted:
+        said = "was not asked to the end"
+    except DeployerError as error:
+        said, answer = str(error), target.answer  # of which only the head may be complete
+    except BaseException as error:
+        # sys.exit in a checker must not end this thread: a pod without a verdict would not be asked at all.
+        logger.exception("health checker %s failed", checker)
+        said, answer = f"the health checker failed with {type(error).__name__}", target.answer
+    return Verdict(False, said, answer.text if answer else "", answer)
+
+
+def kept_answer(pod: str, verdict: Verdict, clean: Callable[[str], str]) -> Document:
+    """What is kept of one pod: `podName` and `value`, the raw answer, as the original had them; besides `healthy`, why
+    (`message`) and, for an answer in HTTP, its `status` and `headers`. All in all no more text than BODY_LIMIT bytes.
+    """
+    answer = verdict.answer
+    kept: Document = {"podName": pod, "value": "", "healthy": verdict.healthy}
+    kept["message"] = clean(short(verdict.message, MESSAGE_KEPT))
+    if answer is not None:
+        kept["status"] = answer.status
+        kept["headers"] = {name: clean(value) for name, value in _headers(answer)}
+    rest = sum(len(text.encode("utf-8", "replace")) for text in (kept["message"], *kept.get("headers", {}).values()))
+    raw = clean(verdict.body).encode("utf-8", "replace")
+    kept["value"] = raw[: BODY_LIMIT - rest].decode("utf-8", "ignore")
+    return kept
+
+
+def _headers(answer: HttpAnswer) -> Iterator[tuple[str, str]]:
+    for name in HEADERS_KEPT:
+        if name == "location" and answer.location:
+            yield name, answer.location
+        elif name != "location" and (value := answer.headers.get(name)) is not None:
+            yield name, short(value, HEADER_KEPT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import http.client
 import re
@@ -90,9 +91,12 @@ class Direct(Way):
             found = http_exchange.exchange(sock, sent, limit=BODY_LIMIT, method=request.method)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise failure(target, error) from None
+        answer = HttpAnswer(found.status, found.headers, found.body, found.truncated)
         if found.cut is not None:
+            # Its head is complete, and tells more than that the rest did not come.
+            target.answer = dataclasses.replace(answer, truncated=True)
             raise failure(target, found.cut)
-        return HttpAnswer(found.status, found.headers, found.body, found.truncated)
+        return answer
 
     @staticmethod
     def _not_connected(target: HealthTarget, error: OSError) -> PodUnreachable:

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import CONTROLLED_BY, KubeAccess, is_active, is_ready
-from deployer.core.errors import DeadlineExceeded, KubeError, KubeForbidden, StepFailed
+from deployer.core.errors import (
+    CHECK_API_SERVER,
+    DeadlineExceeded,
+    KubeError,
+    KubeForbidden,
+    StepFailed,
+    require_answers,
+)
 from deployer.core.model.kind import CONTROLLER, ENDPOINT_SLICE, EVENT, POD
 from deployer.core.model.records import Document
 from deployer.kube.informer import INVOLVED
@@ -26,7 +33,7 @@ from deployer.kube.pods import (
     short,
     uid_of,
 )
-from deployer.toolkit.readiness.explain import explain_not_ready, hint_not_ready
+from deployer.toolkit.readiness.explain import explain_not_ready, reason_not_ready, without_digits
 from deployer.toolkit.readiness.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
 
 Log = Callable[[str], None]
@@ -104,6 +111,7 @@ class _Watcher:
         self._wants: set[str] = set()
         self._progress = ""
         self._said: set[str] = set()
+        self._lines = 0
 
     def wait(self) -> Judgement:
         """Ready or Hopeless; looked for whenever a pod, the controller, or an Event about one in trouble changes."""
@@ -164,14 +172,28 @@ class _Watcher:
             return ()
 
     def _say(self, judgement: Waiting) -> None:
-        """What was said once is not said again when it comes and goes, as a failed pull and its back-off do."""
+        """What was said once is not said again when it comes and goes, as a failed pull and its back-off do; nor is it
+        said of every pod that it befalls."""
         if judgement.progress != self._progress:
             self._log(judgement.progress)
         self._progress = judgement.progress
+        new: dict[str, list[str]] = {}
         for key, trouble in judgement.troubles.items():
-            if key not in self._said and len(self._said) < TROUBLES_SAID:
+            if key not in self._said:
                 self._said.add(key)
-                self._log(trouble)
+                new.setdefault(key.partition(" ")[2] + _without_pod(trouble), []).append(trouble)
+        for words, troubles in new.items():
+            if words not in self._said and self._lines < TROUBLES_SAID:
+                self._said.add(words)
+                self._lines += 1
+                self._log(troubles[0] if len(troubles) == 1 else f"{len(troubles)} pods, such as {troubles[0]}")
+
+
+def _without_pod(trouble: str) -> str:
+    """The same for every pod that is in that trouble: without its name, and numbers such as its address."""
+    pod, colon, words = trouble.partition(": ")
+    name = pod.removeprefix("pod ")
+    return without_digits(words.replace(name, "") if colon and name != pod else trouble)
 
 
 # --- telling ------------------------------------------------------------------------------------------------------
@@ -187,9 +209,10 @@ def tell(kube: KubeAccess, end: Hopeless, log: Log) -> None:
 
 def _missed(kube: KubeAccess, watcher: _Watcher, over: DeadlineExceeded, log: Log) -> StepFailed:
     """Why it was not ready in time."""
+    require_answers(over)
     if watcher.controller is None:
-        hint = "check that the API server can be reached; then deploy again"
-        return StepFailed(f"the pods of {watcher.name} are not ready: {over}", reason="NotReady", hint=hint)
+        text = f"the pods of {watcher.name} are not ready: {over}"
+        return StepFailed(text, reason="NotReady", hint=CHECK_API_SERVER)
 
     def events_of(about: str) -> Sequence[Document]:
         return _events_now(kube, about)
@@ -199,13 +222,13 @@ def _missed(kube: KubeAccess, watcher: _Watcher, over: DeadlineExceeded, log: Lo
     if unready is None:
         hint = "see why its pods are not created or do not stay; timeoutSeconds gives an app more time"
         return StepFailed(f"not ready in time: {text}", reason="NotReady", hint=hint)
-    hint = hint_not_ready(unready, events_of, watcher.others())
+    reason, hint = reason_not_ready(unready, events_of, watcher.others())
     _tell_events(kube, name_of(unready), uid_of(unready), log)
     broken = next((c for c in container_statuses(unready) if not c.get("ready")), {})
     if broken.get("restartCount") or (broken.get("state") or {}).get("waiting") is None:
         previous = bool(broken.get("restartCount")) and not (broken.get("state") or {}).get("running")
         tell_last_lines(kube, name_of(unready), str(broken.get("name", "")), log, previous=previous)
-    return StepFailed(f"not ready in time: {text}", reason="NotReady", pod=name_of(unready), hint=hint)
+    return StepFailed(f"not ready in time: {text}", reason=reason, pod=name_of(unready), hint=hint)
 
 
 def _events_now(kube: KubeAccess, uid: str) -> Sequence[Document]:
@@ -264,6 +287,7 @@ def await_endpoints(kube: KubeAccess, service_name: str, pod_uids: Iterable[str]
     try:
         kube.wait(ENDPOINT_SLICE, complete, labels=service_slices(service_name))
     except DeadlineExceeded as over:
+        require_answers(over)
         raise StepFailed(
             f"{len(missing)} of {len(wanted)} pods are no ready endpoints of Service {service_name}: {over}",
             reason="EndpointsNotReady",

@@ -25,7 +25,8 @@ from deployer.kube.pods import (
 from deployer.toolkit.readiness import error_patterns
 from deployer.toolkit.readiness.scheduling import EventsOf, obstacle
 
-PODS_EXPLAINED = 3
+PODS_EXPLAINED = 5
+"""Pods whose states are looked at. What is the same of many is told once."""
 
 IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
 """Reasons for which a container waits, while its image is not there."""
@@ -45,8 +46,13 @@ def explain_not_ready(controller: Document, pods: Sequence[Document], events: Ev
         told = newest(warnings(events(uid_of(controller)))) or _refused(controller)
         missing = "no pod was" if not active else f"{wanted - len(active)} more could not be"
         parts.append(f"{missing} created{': ' if told else ''}{short(told)}")
+    states: dict[str, list[str]] = {}
     for pod in waiting[:PODS_EXPLAINED]:
-        parts.append(f"pod {name_of(pod)} {_pod_state(pod, events)}")
+        state = _pod_state(pod, events)
+        same = without_digits(state.replace(name_of(pod), ""))
+        states.setdefault(same, []).append(f"pod {name_of(pod)} {state}")
+    for said in states.values():
+        parts.append(said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""))
     if len(waiting) > PODS_EXPLAINED:
         parts.append(f"{len(waiting) - PODS_EXPLAINED} more are not ready either")
     return "; ".join(parts)
@@ -58,8 +64,8 @@ def _refused(controller: Document) -> str:
 
 
 def _pod_state(pod: Document, events_of: EventsOf) -> str:
-    if not is_scheduled(pod) and (found := obstacle(pod, events_of, ())):
-        return found.words
+    if not is_scheduled(pod):
+        return obstacle(pod, events_of, ()).words
     events = events_of(uid_of(pod))
     for status in container_statuses(pod):
         if text := container_state(status):
@@ -75,11 +81,15 @@ def _pod_state(pod: Document, events_of: EventsOf) -> str:
     return f"is not ready: {short(str(state))}"
 
 
-def hint_not_ready(pod: Document, events_of: EventsOf, others: Sequence[Document]) -> str:
-    """What to do about a pod that was not ready when its time was up."""
+def reason_not_ready(pod: Document, events_of: EventsOf, others: Sequence[Document]) -> tuple[str, str]:
+    """A word for machines, and what to do about a pod that was not ready when its time was up."""
     if not is_scheduled(pod):
         found = obstacle(pod, events_of, others)
-        return found.hint if found else "check that the pod's scheduler runs, and schedulerName in the podspec"
+        return found.reason, found.hint
+    return "NotReady", _hint_not_ready(pod)
+
+
+def _hint_not_ready(pod: Document) -> str:
     if init := running_init(pod):
         return f"init container {init} must end before the app starts; timeoutSeconds gives it more time"
     return "see the last lines in the deployment's log, and the probe; timeoutSeconds gives an app more time"
@@ -102,6 +112,11 @@ def container_state(status: Document) -> str:
 def times(number: int) -> str:
     """In words."""
     return "once" if number == 1 else f"{number} times"
+
+
+def without_digits(text: str) -> str:
+    """The same for sentences that only count or measure differently."""
+    return "".join(c for c in text if not c.isdigit())
 
 
 def lower(sentence: str) -> str:

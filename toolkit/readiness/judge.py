@@ -31,7 +31,7 @@ from deployer.kube.pods import (
     with_reason,
 )
 from deployer.toolkit.readiness import error_patterns
-from deployer.toolkit.readiness.explain import IMAGE_TROUBLE, STARTING, how_ended, lower, times
+from deployer.toolkit.readiness.explain import IMAGE_TROUBLE, STARTING, how_ended, lower, times, without_digits
 from deployer.toolkit.readiness.scheduling import EventsOf, obstacle
 
 Pair = tuple[str, str]
@@ -273,21 +273,18 @@ class _Look:
         if early and not missing_condition(pod, "PodScheduled"):
             return  # the scheduler has hardly seen it
         found = obstacle(pod, self._events, self._others())
-        if found is None:
-            scheduler = pod.get("spec", {}).get("schedulerName") or "default-scheduler"
-            yield "scheduler", f"has not been scheduled: nothing was heard of its scheduler, {scheduler}"
-            return
-        if self._lasting(f"unschedulable {uid}") > self._judge.unschedulable_grace and not found.scaling:
+        waited = self._lasting(f"unschedulable {uid}") > self._judge.unschedulable_grace
+        if waited and not (found.scaling or found.heals):
             _fail(f"pod {name_of(pod)} {found.words}", found.reason, pod, hint=found.hint)
         more = " (the cluster is being scaled up)" if found.scaling else ""
-        yield f"{found.reason}{more} {_without_digits(found.words)}", f"{found.words}{more}"
+        yield f"{found.reason}{more} {without_digits(found.words)}", f"{found.words}{more}"
 
     def _slow(self, pod: Document, statuses: Sequence[Document]) -> Iterator[Pair]:
         """What the Events say of a pod that takes its time: volumes, a slow pull, a probe."""
         events = self._events(uid_of(pod))
         if any((s.get("state") or {}).get("running") is not None and not s.get("ready") for s in statuses):
             if text := newest(with_reason(events, "Unhealthy")):
-                yield f"probe {_without_digits(text)}", f"is not ready: {short(text)}"
+                yield f"probe {without_digits(text)}", f"is not ready: {short(text)}"
             elif init := running_init(pod):
                 yield f"init {init}", f"waits for init container {init} to end"
             return
@@ -404,11 +401,6 @@ _PROBES = {
 
 def _is_probe(event: Document, kind: str) -> bool:
     return str(event.get("message") or "").lower().startswith(f"{kind} probe")
-
-
-def _without_digits(text: str) -> str:
-    """The same for sentences that only count or measure differently."""
-    return "".join(c for c in text if not c.isdigit())
 
 
 def _conditions(found: Document) -> Sequence[Document]:

@@ -29,22 +29,25 @@ EventsOf = Callable[[str], Sequence[Document]]
 CLAIM = "PersistentVolumeClaim"
 
 _CLAIM_TROUBLE = ("ProvisioningFailed", "FailedBinding", "ExternalProvisioning", "ClaimLost", "VolumeMismatch")
+_CLAIM_FAILED = ("ProvisioningFailed", "ClaimLost", "VolumeMismatch")
 _SCALE_UP = "TriggeredScaleUp"
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
     """What keeps a pod from a node. `words` completes "pod x ...", `reason` is one word for machines, `hint` what to do
-    about it; `scaling` is true while the cluster gets more nodes for it."""
+    about it; `scaling` is true while the cluster gets more nodes for it, `heals` for what passes by itself and may
+    take its time, such as a volume that is being made."""
 
     words: str
     reason: str
     hint: str
     scaling: bool = False
+    heals: bool = False
 
 
-def obstacle(pod: Document, events_of: EventsOf, others: Sequence[Document]) -> Obstacle | None:
-    """What keeps the pod from a node; None when nobody has said so yet.
+def obstacle(pod: Document, events_of: EventsOf, others: Sequence[Document]) -> Obstacle:
+    """What keeps the pod from a node.
 
     events_of   an object's Events, by uid or as `PersistentVolumeClaim/name`
     others      the active pods of the app's other versions
@@ -58,21 +61,44 @@ def obstacle(pod: Document, events_of: EventsOf, others: Sequence[Document]) -> 
         return Obstacle(f"has no resource claim: {short(said)}", "ResourceClaim", _RESOURCE_CLAIM_HINT)
     said = missing_condition(pod, "PodScheduled")
     if not said:
-        # The scheduler does not even look at a pod whose resource claims are not there, and says so nowhere.
-        claims = [str(c.get("resourceClaimName") or c.get("name")) for c in _resource_claims(pod)]
-        text = f"waits for its resource {_plural('claim', claims)} {', '.join(claims)}"
-        return Obstacle(text, "ResourceClaim", _RESOURCE_CLAIM_HINT) if claims else None
+        return _silence(pod, events_of)
     said = error_patterns.unschedulable(said)
     scaling = bool(with_reason(events, _SCALE_UP))
-    if volumes := list(_claims(pod, said, events_of)):
-        missing = "storageclass" in " ".join(volumes) and "not found" in " ".join(volumes)
-        hint = "create that StorageClass, or make the claim anew with one that exists" if missing else _CLAIM_HINT
-        return Obstacle(f"cannot be scheduled: {said}; {'; '.join(volumes)}", "Unschedulable", hint)
     if blocked := _blocked_by(pod, said, others):
         why, hint = blocked
         return Obstacle(f"cannot be scheduled: {said}; {why}", "Unschedulable", hint, scaling)
-    return Obstacle(f"cannot be scheduled: {said}", "Unschedulable", _hint(said), scaling)
+    if _ABOUT_CLAIMS.search(said):
+        words, hint = _claims(pod, said, events_of)
+        return Obstacle(f"cannot be scheduled: {said}{words}", "ClaimNotBound", hint, scaling)
+    return Obstacle(f"cannot be scheduled: {said}", "Unschedulable", _NO_ROOM_HINT, scaling)
 
+
+def _silence(pod: Document, events_of: EventsOf) -> Obstacle:
+    """What keeps a pod of which its scheduler has said nothing."""
+    # The scheduler does not even look at a pod whose resource claims are not there, and says so nowhere.
+    if claims := [str(c.get("resourceClaimName") or c.get("name")) for c in _resource_claims(pod)]:
+        text = f"waits for its resource {_plural('claim', claims)} {', '.join(claims)}"
+        return Obstacle(text, "ResourceClaim", _RESOURCE_CLAIM_HINT)
+    # It has chosen a node, says nothing, and waits up to ten minutes for volumes to be made there.
+    made = str(pod["metadata"].get("creationTimestamp") or "")[:_SECONDS]
+    for name, said in _told_claims(pod, events_of):
+        if event_time(said)[:_SECONDS] < made:
+            continue  # of a claim that has been bound since
+        failed = said.get("reason") in _CLAIM_FAILED
+        words = f"waits for a volume for its claim {name}: {short(message_of(said))}"
+        return Obstacle(words, "ClaimNotBound", _claim_hint(message_of(said)), heals=not failed)
+    scheduler = pod.get("spec", {}).get("schedulerName") or DEFAULT_SCHEDULER
+    words = f"has not been scheduled: nothing was heard of its scheduler, {scheduler}"
+    if scheduler == DEFAULT_SCHEDULER:
+        return Obstacle(words, "SchedulerSilent", "check that the cluster's scheduler runs", heals=True)
+    hint = f"check that a scheduler of the name {scheduler} runs, or correct schedulerName in the podspec"
+    return Obstacle(words, "SchedulerSilent", hint)
+
+
+DEFAULT_SCHEDULER = "default-scheduler"
+"""The scheduler of pods that name none. When it is silent, so it is for everybody, and that passes."""
+
+_SECONDS = len("2006-01-02T15:04:05")
 
 _RESOURCE_CLAIM_HINT = (
     "create the ResourceClaim or ResourceClaimTemplate, or correct its name in podspec.resourceClaims"
@@ -87,25 +113,44 @@ def _plural(noun: str, things: Sequence[object]) -> str:
     return noun if len(things) == 1 else f"{noun}s"
 
 
-def _hint(said: str) -> str:
-    if re.search(r'persistentvolumeclaim "[^"]*" not found', said):
-        return "create that PersistentVolumeClaim, or correct claimName in podspec.volumes"
-    return "free or add nodes, or have the pod ask for less: requests, nodeSelector, affinity, volumes"
+_NO_ROOM_HINT = "free or add nodes, or have the pod ask for less: requests, nodeSelector, affinity, volumes"
 
 
 # --- claims -------------------------------------------------------------------------------------------------------
 
-_CLAIM_HINT = "find out why the claim is not bound: kubectl describe persistentvolumeclaim tells more"
+_ABOUT_CLAIMS = re.compile(
+    r"PersistentVolumeClaims|persistentvolumeclaim \"|persistent volumes to bind|enough free storage|non-existent pv"
+)
+"""In what the scheduler says of a pod whose claims have no volume, or none on any node (plugin VolumeBinding)."""
 
 
-def _claims(pod: Document, said: str, events_of: EventsOf) -> Iterator[str]:
-    """What their own Events say of the claims that the scheduler waits for: it names neither claim nor class."""
-    if "PersistentVolumeClaims" not in said:
-        return
+def _claims(pod: Document, said: str, events_of: EventsOf) -> tuple[str, str]:
+    """What to add to the scheduler's words about claims, which name neither claim nor class, and what to do."""
+    if "not found" in said:
+        if "storageclass" in said:
+            return "", _claim_hint(said)
+        return "", "create that PersistentVolumeClaim, or correct claimName in podspec.volumes"
+    told = [f"claim {name}: {short(message_of(event))}" for name, event in _told_claims(pod, events_of)]
+    names = list(_claim_names(pod))
+    words = "; ".join(told) or (f"it has the {_plural('claim', names)} {', '.join(names)}" if names else "")
+    return (f"; {words}" if words else ""), _claim_hint(words)
+
+
+def _told_claims(pod: Document, events_of: EventsOf) -> Iterator[tuple[str, Document]]:
+    """The pod's claims that have no volume, by their own Events, each with the newest."""
     for name in _claim_names(pod):
-        trouble = with_reason(events_of(f"{CLAIM}/{name}"), *_CLAIM_TROUBLE)
-        if trouble:
-            yield f"claim {name}: {short(message_of(max(trouble, key=event_time)))}"
+        if trouble := with_reason(events_of(f"{CLAIM}/{name}"), *_CLAIM_TROUBLE):
+            yield name, max(trouble, key=event_time)
+
+
+def _claim_hint(said: str) -> str:
+    if "storageclass" in said and "not found" in said:
+        return "create that StorageClass, or make the claim anew with one that exists"
+    if "no storage class is set" in said:
+        return "make the claim anew with a storageClassName, or create a PersistentVolume for it"
+    if "external provisioner" in said:
+        return "check that the provisioner of the claim's StorageClass runs, or make the claim anew with another class"
+    return "find out why the claim is not bound: kubectl describe persistentvolumeclaim tells more"
 
 
 def _claim_names(pod: Document) -> Iterator[str]:

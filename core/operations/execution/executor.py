@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import time
@@ -14,10 +15,12 @@ from deployer.core.contract.kube import ClusterEvent, is_event
 from deployer.core.contract.store import Change, Lease
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
 from deployer.core.errors import (
+    CHECK_API_SERVER,
     Cancelled,
     Conflict,
     DeadlineExceeded,
     DeployerError,
+    HostTaken,
     Interrupted,
     KubeConflict,
     KubeError,
@@ -31,6 +34,8 @@ from deployer.core.errors import (
     StaleRevision,
     StepFailed,
     StoreError,
+    require_answers,
+    unanswered,
 )
 from deployer.core.model.records import (
     Deployment,
@@ -54,6 +59,7 @@ from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.inventory import PlanInventory
 from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
 from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.execution.outage import OutageNotice
 from deployer.core.operations.execution.removal import Removal, Todo
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.execution.version_events import VersionEvents
@@ -74,7 +80,7 @@ HINTS = (
     (KubeForbidden, "grant the right, or free the quota, that the message names; then deploy again"),
     (KubeNotFound, "check that the namespace exists; then deploy again"),
     (KubeRejected, "correct the descriptor; then deploy again"),
-    (KubeUnavailable, "check that the API server can be reached; then deploy again"),
+    (KubeUnavailable, CHECK_API_SERVER),
 )
 """What to do about what Kubernetes answered."""
 
@@ -90,8 +96,8 @@ class Executor:
         self._store = dependencies.store
         self._journal = Journal(dependencies.store, operation, lease)
         inventory = PlanInventory(dependencies.store, self._journal, dependencies.cluster.pinned)
-        self._invoker = BoundedInvoker(operation.app, hung)
         self._handles = Handles(dependencies, self._journal, lease, inventory)
+        self._invoker = BoundedInvoker(operation.app, hung, OutageNotice(self._handles.log).report)
         self._clearing = Clearing(dependencies, self._handles, inventory)
         self._transactions = Transactions(dependencies, self._journal)
         undo_timeout = dependencies.settings.undo_timeout
@@ -312,34 +318,39 @@ class Executor:
         outcome = self._run_in_time(step, plan, cancellable=self.operation.kind in machine.SWITCHING)
         if isinstance(outcome, Park):
             self.event = outcome.event
+            self._handles.keep_lines()
             return outcome
         return Succeeded()
 
     def _run_in_time(self, step: Step, plan: Plan, *, cancellable: bool) -> Outcome:
         account, counted = self._budgets.account(step, plan)
-        failures, last = 0, ""
+        failures = 0
+        last: KubeError | None = None
+        said = set(self.operation.memory.get(machine.LINES) or ())
         while True:
             left, budget = self._budgets.left(account, counted, self._budgets.undo(step, plan))
             began = time.monotonic()
             try:
                 if left <= 0:
-                    raise DeadlineExceeded(f"step {step.id} did not finish in time")
-                outcome = self._invoker.call(
-                    left, lambda scope: step.run(self._handles.work(step, plan, scope)), cancellable=cancellable
-                )
+                    raise DeadlineExceeded(f"step {step.id} did not finish in time") from last
+                run = functools.partial(self._handles.run, step, plan, frozenset(said))
+                outcome = self._invoker.call(left, run, cancellable=cancellable)
                 return _checked(step, outcome)
             except StepCrashed as error:
                 raise StepCrashed(f"step {step.id} of strategy {plan.strategy.name}: {error}") from None
             except (KubeUnavailable, KubeConflict) as error:
                 logger.info("step %s of %s: %s; trying again", step.id, plan.deployment, error)
-                last = f": {error}"
+                last = error
+                said |= set(self._handles.lines)
                 failures += 1
                 self._invoker.pause(min(STEP_AGAIN.after(failures), left), cancellable=cancellable)
             except DeadlineExceeded as error:
-                if isinstance(error.__cause__, KubeError):  # what stood in the way until then
-                    last = f": {error.__cause__}"
+                require_answers(error)
+                if isinstance(error.__cause__, KubeError):
+                    last = error.__cause__
+                why = f": {last}" if last else ""
                 raise StepFailed(
-                    f"step {step.id} did not finish within the {budget:g} s that it may take{last}",
+                    f"step {step.id} did not finish within the {budget:g} s that it may take{why}",
                     reason="DeadlineExceeded",
                     hint="see in the log what it waited for; then deploy again",
                 ) from None
@@ -426,12 +437,16 @@ class Executor:
     def _failure(self, error: BaseException) -> Failure:
         """One sentence and a reason, for every way in which a step can fail; without secrets, as it is shown."""
         clean = self._handles.clean
+        error = unanswered(error) or error
         if isinstance(error, StepFailed):
             return Failure(reason=error.reason, message=clean(str(error)), pod=error.pod, hint=clean(error.hint))
         if isinstance(error, KubeError):
             hint = next((hint for kind, hint in HINTS if isinstance(error, kind)), "")
             return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)), hint=hint)
-        return Failure(reason=type(error).__name__, message=clean(str(error)))
+        message = str(error)
+        if isinstance(error, HostTaken) and error.namespace == self.operation.namespace:
+            message = error.told  # whoever reads a deployment knows its namespace, but perhaps no other one
+        return Failure(reason=type(error).__name__, message=clean(message))
 
 
 def _facts(step: Step) -> StepFacts:

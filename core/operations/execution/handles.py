@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
+from collections.abc import Callable, Collection
 from typing import cast
 
 from deployer.core.cancel_scope import CancelScope
@@ -13,17 +15,20 @@ from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kube import KubeAccess, Owner
 from deployer.core.contract.store import Append, Lease
-from deployer.core.contract.strategy import Step, Work
+from deployer.core.contract.strategy import Outcome, Step, Work
 from deployer.core.errors import PluginError, StepFailed
 from deployer.core.model.json_codec import dumps
 from deployer.core.model.records import App, Deployment, Json, Operation, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.inventory import PlanInventory
 from deployer.core.operations.execution.journal import Journal
-from deployer.core.operations.machine import TOLD
+from deployer.core.operations.machine import LINES, TOLD
 from deployer.core.operations.planning import blank_route
 
 logger = logging.getLogger(__name__)
+
+LINES_MOST = 50
+"""Lines of a step that parks which are not said again."""
 
 TOLD_MOST = 10
 """Lines that an operation remembers to have said."""
@@ -45,6 +50,8 @@ class Handles:
         self._lease = lease
         self._inventory = inventory
         self._kept: frozenset[str] | None = None
+        self.lines: list[str] = []
+        """Digests of what the step that was begun last put into its log, whether that was said already or not."""
 
     @property
     def _operation(self) -> Operation:
@@ -74,8 +81,9 @@ class Handles:
             self._kept = frozenset(keep - released(self._store, namespace, name))
         return self._kept
 
-    def work(self, step: Step, plan: Plan, scope: CancelScope) -> Work:
-        """What a step gets. A provider that is gone is None there; deploying does not begin a step without it."""
+    def work(self, step: Step, plan: Plan, scope: CancelScope, said: Collection[str] = ()) -> Work:
+        """What a step gets; `said`: see `lines`. A provider that is gone is None there; deploying does not begin a step
+        without it."""
         ingress = displaced = health = None
         with contextlib.suppress(PluginError):
             ingress = self.ingress(plan) if plan.route else None
@@ -86,7 +94,7 @@ class Handles:
         return Work(
             plan=plan,
             kube=self.kube(plan.deployment, scope),
-            log=self.log,
+            log=self._once(said),
             health=health,
             ingress=ingress,
             remember=lambda key, value: self._remember(step.id, key, value, scope),
@@ -168,6 +176,27 @@ class Handles:
     def line(self, message: str) -> Append:
         """A log line for the transaction that makes it true."""
         return self._dependencies.deployment_log.line(self._operation.deployment, message)
+
+    def run(self, step: Step, plan: Plan, said: Collection[str], scope: CancelScope) -> Outcome:
+        """Run it; `said`: see `lines`."""
+        return step.run(self.work(step, plan, scope, said))
+
+    def keep_lines(self) -> None:
+        """Remember `lines` with what is written next: the step parks, and may say them again when it is taken up."""
+        memory = {**self._operation.memory, LINES: self.lines[-LINES_MOST:]}
+        self._journal.operation = dataclasses.replace(self._operation, memory=memory)
+
+    def _once(self, said: Collection[str]) -> Callable[[str], None]:
+        """A step's log, without the lines that it has `said` (as digests): one that is tried again, or polls and parks
+        in between, says the same each time."""
+        self.lines = lines = []
+
+        def log(message: str) -> None:
+            lines.append(digest := hashlib.sha256(message.encode("utf-8", "replace")).hexdigest()[:16])
+            if digest not in said:
+                self.log(message)
+
+        return log
 
     def log_once(self, message: str) -> None:
         """The same, but not at each attempt of the operation."""

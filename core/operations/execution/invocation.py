@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from deployer.core.cancel_scope import CancelScope
+from deployer.core.cancel_scope import CancelScope, Notice
 from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked, StepFailed
 
 T = TypeVar("T")
@@ -55,10 +55,11 @@ class Hung:
 class BoundedInvoker:
     """Makes an operation's calls, one at a time, and ends the one under way when it is stopped or cancelled."""
 
-    def __init__(self, name: str, hung: Hung) -> None:
-        """`name` is for threads and logs."""
+    def __init__(self, name: str, hung: Hung, notice: Notice | None = None) -> None:
+        """`name` is for threads and logs; `notice` is told what its calls wait for."""
         self._name = name
         self._hung = hung
+        self._notice = notice
         self._lock = threading.Lock()
         self._scope: CancelScope | None = None
         self._cancellable = False
@@ -92,7 +93,7 @@ class BoundedInvoker:
         Raises what it raises (StepCrashed for what is not a DeployerError), DeadlineExceeded, Cancelled, or the reason
         of `stop`. A thread that does not come back is counted and loses its handles: the scope is closed.
         """
-        scope = CancelScope(time.monotonic() + seconds)
+        scope = CancelScope(time.monotonic() + seconds, self._notice)
         self._enter(scope, cancellable)
         call = _Call(function, scope)
         # What it logs is about the same deployment (`Redactor.about`).

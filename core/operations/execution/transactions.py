@@ -19,6 +19,7 @@ from deployer.core.model.records import (
     Failure,
     Operation,
     OperationKind,
+    OperationState,
     Plan,
     Status,
     new_id,
@@ -163,7 +164,8 @@ class Transactions:
             changes.append(Create(self._retirement(plan.deployment, Target(ending=waits, released=True))))
         if deployment.status is not Status.UNDEPLOYING and failure is not None:
             deployment = dataclasses.replace(deployment, failure=failure.to_document())
-            said = f"FAILURE: {failure.message}" + (f" ({failure.hint})" if failure.hint else "")
+            told = self._operation.state is OperationState.UNDOING  # when undoing began
+            said = f"FAILURE: {failure.reason}, as said above" if told else f"FAILURE: {failure}"
             live = plan.previous.version if plan and plan.previous else ""
             changes += [
                 self._line(deployment.id, said),
@@ -180,9 +182,8 @@ class Transactions:
     def _not_back(self, deployment: Deployment, failure: Failure | None) -> list[Change]:
         """A rollback that failed: what was live still is, and the other version drains again."""
         app = self._app()
-        why = failure.message if failure else "the version is not there any more"
+        why = failure or "the version is not there any more"
         said = f"the rollback to version {deployment.version} failed, and nothing has changed: {why}"
-        said += f" ({failure.hint})" if failure and failure.hint else ""
         changes: list[Change] = [self._line(deployment.id, said)]
         if app is not None and app.live:
             changes.append(self._line(app.live, said))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -620,6 +621,21 @@ def test_an_image_that_is_not_there(kube: OwnedKube) -> None:
     assert caught.value.reason == "ImagePull" and caught.value.pod.startswith("shop-1-")
     said = [line for line in lines if "ImagePull" in line]
     assert len(said) == 2 and said[1].startswith("events of shop-1-")  # said once, not at every back-off
+
+
+def test_what_befalls_all_pods_is_said_once(kube: OwnedKube) -> None:
+    lines: list[str] = []
+    uid = start(kube, replicas=3, probe="/error")
+    late = kube.with_scope(CancelScope(time.monotonic() + 7.0))
+    with pytest.raises(StepFailed) as caught:
+        await_ready(late, "shop-1", uid, lines.append, **LIMITS)  # type: ignore[arg-type]
+    text = str(caught.value)
+    assert text.startswith("not ready in time: 0 of 3 pods are ready; pod shop-1-") and text.endswith(" (and 2 more)")
+    assert text.count("Readiness probe failed") == 1
+    said = [line for line in lines if "Readiness probe failed" in line and not line.startswith("events of ")]
+    assert len(said) == 1 and re.match(
+        r"(3 pods, such as )?pod shop-1-\w+: is not ready: Readiness probe failed", said[0]
+    )
 
 
 def test_a_crash_loop_shows_the_last_lines(kube: OwnedKube) -> None:

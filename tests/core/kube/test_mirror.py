@@ -451,6 +451,32 @@ def test_recheck_is_for_time(cluster: Cluster, informers: Informers) -> None:
     assert informers.get(POD, "ns").wait(lambda found: time.monotonic() > end, soon(), recheck=0.05)
 
 
+def test_time_proves_nothing_while_nothing_is_heard(fault_server: Any) -> None:
+    """A pod of which nothing is heard because nobody is listened to is no pod that does not start."""
+    server = fault_server(0)
+    Cluster(server)
+    client = connect(Settings(kubernetes=server.url))
+    informers = Informers(client)
+    reports: list[tuple[str, str]] = []
+    scope = CancelScope(time.monotonic() + 3, lambda source, why, since, left: reports.append((source, why)))
+    looks: list[bool] = []
+
+    def condition(_: list[dict[str, Any]]) -> bool:
+        if not looks:
+            server.close()
+        looks.append(bool(informers.get(POD, "ns").problem))
+        return False
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        informers.get(POD, "ns").wait(condition, scope, recheck=0.02)
+    assert isinstance(caught.value.__cause__, KubeUnavailable)
+    assert sum(looks) <= 2, "it was looked at again although nothing had come"
+    assert reports[0] == ("pods in ns", "")
+    assert any((source == "pods in ns" and "cannot be reached" in why) or "broke off" in why for source, why in reports)
+    informers.close()
+    client.close()
+
+
 def test_another_mirror_may_wake_a_wait(cluster: Cluster, informers: Informers) -> None:
     informer, other = informers.get(POD, "ns"), informers.get(POD, "elsewhere")
     other.synced(soon())

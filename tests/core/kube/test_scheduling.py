@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployer.core.errors import StepFailed
-from deployer.toolkit.readiness.explain import explain_not_ready, hint_not_ready
+from deployer.toolkit.readiness.explain import explain_not_ready, reason_not_ready
 from deployer.toolkit.readiness.judge import Hopeless, Judgement, Ready, ReadyJudge, Waiting
 
 Document = dict[str, Any]
@@ -86,12 +86,66 @@ def test_a_resource_claim_of_which_nobody_says_anything() -> None:
     assert str(failure) == "pod a waits for its resource claim mine"
 
 
-def test_a_scheduler_that_does_not_exist_is_named_and_waited_for() -> None:
+def test_a_scheduler_that_does_not_exist_is_named_and_given_up_after_the_grace_time() -> None:
     case, found = Case(), pod(schedulerName="nobody")
     assert isinstance(early := case.at(0, found), Waiting) and not early.troubles
-    assert isinstance(late := case.at(500, found), Waiting)
-    assert "nothing was heard of its scheduler, nobody" in "".join(late.troubles.values())
-    assert "schedulerName" in hint_not_ready(found, lambda _: (), ())
+    failure = Case().fails(found)
+    assert str(failure) == "pod a has not been scheduled: nothing was heard of its scheduler, nobody"
+    assert failure.reason == "SchedulerSilent" and "schedulerName" in failure.hint
+    assert reason_not_ready(found, lambda _: (), ()) == (failure.reason, failure.hint)
+
+
+def test_the_cluster_s_own_scheduler_is_waited_for_and_named_in_the_end() -> None:
+    """It is away while it is upgraded, and nobody's podspec can change that."""
+    case, found = Case(), pod()
+    case.at(0, found)
+    late = case.at(500, found)
+    assert isinstance(late, Waiting)
+    assert "nothing was heard of its scheduler, default-scheduler" in "".join(late.troubles.values())
+    text = explain_not_ready(CONTROLLER, [found], lambda _: ())
+    assert "pod a has not been scheduled: nothing was heard of its scheduler, default-scheduler" in text
+    assert reason_not_ready(found, lambda _: (), ()) == ("SchedulerSilent", "check that the cluster's scheduler runs")
+
+
+PROVISIONING = (
+    "Waiting for a volume to be created either by the external provisioner 'x' or manually by the system administrator."
+)
+"""`pkg/controller/volume/persistentvolume/pv_controller.go`, event ExternalProvisioning."""
+
+
+def test_a_volume_that_is_being_made_is_waited_for_and_named() -> None:
+    """With volumeBindingMode WaitForFirstConsumer the scheduler says nothing meanwhile."""
+    found = pod(**claim("data"))
+    found["metadata"]["creationTimestamp"] = "2026-01-01T00:00:10Z"
+    told = {**event("ExternalProvisioning", PROVISIONING, kind="Normal"), "lastTimestamp": "2026-01-01T00:00:11Z"}
+    events = {"PersistentVolumeClaim/data": [told]}
+    case = Case()
+    case.at(0, found, events=events)
+    late = case.at(500, found, events=events)
+    words = f"pod a waits for a volume for its claim data: {PROVISIONING}"
+    assert isinstance(late, Waiting) and words.replace("pod a ", "pod a: ") in late.troubles.values()
+    assert words in explain_not_ready(CONTROLLER, [found], lambda about: events.get(about, ()))
+    reason, hint = reason_not_ready(found, lambda about: events.get(about, ()), ())
+    assert reason == "ClaimNotBound" and "provisioner" in hint
+    # What a provisioner could not do is no matter of patience.
+    failed = {**told, "reason": "ProvisioningFailed", "message": "quota exceeded"}
+    failure = Case().fails(found, events={"PersistentVolumeClaim/data": [failed]})
+    assert (failure.reason, str(failure)) == (
+        "ClaimNotBound",
+        "pod a waits for a volume for its claim data: quota exceeded",
+    )
+    # Of a claim that has been bound since, there may still be Events.
+    old = {"PersistentVolumeClaim/data": [{**told, "lastTimestamp": "2026-01-01T00:00:09Z"}]}
+    assert reason_not_ready(found, lambda about: old.get(about, ()), ())[0] == "SchedulerSilent"
+
+
+def test_a_claim_for_which_no_node_has_a_volume_is_named() -> None:
+    said = "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind"
+    failure = Case().fails(pod(said=said, **claim("data")))
+    assert (failure.reason, str(failure)) == (
+        "ClaimNotBound",
+        f"pod a cannot be scheduled: {said}; it has the claim data",
+    )
 
 
 UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
@@ -112,7 +166,8 @@ def test_a_claim_without_a_volume_and_a_claim_that_is_not_there() -> None:
     found = pod(said=UNBOUND, volumes=[{"name": "v", "ephemeral": {"volumeClaimTemplate": {}}}])
     why = "no persistent volumes available for this claim and no storage class is set"
     failure = Case().fails(found, events={"PersistentVolumeClaim/a-v": [event("FailedBinding", why, kind="Normal")]})
-    assert str(failure).endswith(f"claim a-v: {why}") and "describe persistentvolumeclaim" in failure.hint
+    assert str(failure).endswith(f"claim a-v: {why}") and "storageClassName" in failure.hint
+    assert failure.reason == "ClaimNotBound"
     missing = 'persistentvolumeclaim "data" not found. not found'
     failure = Case().fails(pod(said=f"0/1 nodes are available: {missing}"))
     assert str(failure).endswith('persistentvolumeclaim "data" not found') and "claimName" in failure.hint
@@ -303,4 +358,4 @@ def test_an_init_container_that_does_not_end_is_named() -> None:
     ]
     said = explain_not_ready(CONTROLLER, [found], lambda _: ())
     assert said == "0 of 1 pods are ready; pod a waits for init container setup to end"
-    assert "init container setup must end" in hint_not_ready(found, lambda _: (), ())
+    assert "init container setup must end" in reason_not_ready(found, lambda _: (), ())[1]
