@@ -197,7 +197,9 @@ def test_what_a_canary_cannot_do_is_refused_when_it_is_posted(world: World, fiel
 def test_what_the_ingress_provider_cannot_do_is_refused_when_it_is_posted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world.stop()
     monkeypatch.setattr(Nginx, "capabilities", Nginx.capabilities - {"match"})
+    world.start()
     found = problems(world, strategyOptions={"match": {"cookie": "try"}})
     assert found == {
         "strategyOptions.match": "needs an ingress provider with the capability match: ingress provider nginx does not "
