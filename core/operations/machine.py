@@ -226,7 +226,8 @@ def _succeeded(operation: Operation, action: Action, result: Succeeded, progress
     durable, line = False, ""
     match action:
         case Begin():
-            fields, durable = {"state": OperationState.RUNNING}, True
+            # A watch changes nothing, so whoever takes it up next need not know that it had begun.
+            fields, durable = {"state": OperationState.RUNNING}, operation.kind is not OperationKind.WATCH
         case Fence():
             known = {"fenced": True}
         case LoadSteps():

@@ -16,6 +16,7 @@ from deployer.sdk.strategy import (
     AwaitEndpoints,
     AwaitReady,
     Done,
+    Duty,
     MoveService,
     Outcome,
     Phase,
@@ -45,13 +46,19 @@ class Discreet(Strategy):
         return [Quiet() if step.id == "switch-route" else step for step in deploy_steps(plan)]
 
 
+class Boastful(MoveService):
+    """Says that it moves the route as well."""
+
+    fulfils = (Duty.ROUTE, Duty.SERVICE)
+
+
 class Idle(Strategy):
     """Moves the Service, and forgets the route."""
 
     name = "idle"
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
-        usual = [StartWorkload(), AwaitReady(), VerifyHealth(), AwaitEndpoints(), MoveService()]
+        usual = [StartWorkload(), AwaitReady(), VerifyHealth(), AwaitEndpoints(), Boastful()]
         return usual if plan.previous else deploy_steps(plan)
 
 

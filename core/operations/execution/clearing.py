@@ -10,7 +10,7 @@ from deployer.core.errors import OperatorNeeded, PluginError
 from deployer.core.model.records import App, Deployment, Plan
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.handles import Handles
-from deployer.core.operations.execution.inventory import PlanInventory
+from deployer.core.operations.inventory import PlanInventory
 
 PODS_PATIENCE = 2.0
 """Seconds for which an undo waits for pods to end, so that mostly nothing is left once a deployment has failed. Those

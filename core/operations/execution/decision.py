@@ -16,8 +16,8 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.budgets import Budgets
 from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import BoundedInvoker
-from deployer.core.operations.execution.journal import Journal
 from deployer.core.operations.execution.transactions import Transactions
+from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import Planner, rollback
 
 DECISIONS = 5

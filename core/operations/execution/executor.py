@@ -56,13 +56,13 @@ from deployer.core.operations.execution.budgets import Budgets
 from deployer.core.operations.execution.clearing import Clearing
 from deployer.core.operations.execution.decision import Decision
 from deployer.core.operations.execution.handles import Handles
-from deployer.core.operations.execution.inventory import PlanInventory
 from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
-from deployer.core.operations.execution.journal import Journal
 from deployer.core.operations.execution.outage import OutageNotice
 from deployer.core.operations.execution.removal import Removal, Todo
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.execution.version_events import VersionEvents
+from deployer.core.operations.inventory import PlanInventory
+from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import check_steps
 
 logger = logging.getLogger(__name__)
@@ -291,7 +291,7 @@ class Executor:
         if todo is None:
             return Succeeded(steps=None)
         self._steps = {step.id: (step, plan) for step, plan in todo}
-        return Succeeded(steps=tuple(_facts(step) for step, _ in todo))
+        return Succeeded(steps=tuple(self._facts(step) for step, _ in todo))
 
     def _deploy_steps(self, plan: Plan) -> Todo:
         """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
@@ -309,11 +309,14 @@ class Executor:
             self._handles.health(plan)
         return [(step, plan) for step in found]
 
+    def _facts(self, step: Step) -> StepFacts:
+        return _facts(step, watches=self.operation.kind is OperationKind.WATCH)
+
     def _run(self, id: str) -> Result:
         """Run one step; what may pass (an API server that cannot be reached) is tried again within its budget."""
         step, plan = self._steps[id]
         if id not in self.operation.steps:
-            self._apply(machine.started(self.operation, _facts(step), self._progress))
+            self._apply(machine.started(self.operation, self._facts(step), self._progress))
         self.event = None
         outcome = self._run_in_time(step, plan, cancellable=self.operation.kind in machine.SWITCHING)
         if isinstance(outcome, Park):
@@ -449,10 +452,13 @@ class Executor:
         return Failure(reason=type(error).__name__, message=clean(message))
 
 
-def _facts(step: Step) -> StepFacts:
+def _facts(step: Step, *, watches: bool) -> StepFacts:
+    """`watches`: nothing that a step of phase RETIRE does need be known to whoever comes next."""
     try:
         about_traffic = step.disturbs or step.exposes  # which counts from its start, and must not be forgotten
-        looks = type(step).undo is Step.undo and not about_traffic and Phase(step.phase) is not Phase.RETIRE
+        looks = (
+            type(step).undo is Step.undo and not about_traffic and (watches or Phase(step.phase) is not Phase.RETIRE)
+        )
         return StepFacts(step.id, only_looks=looks, frees_app=bool(step.frees_app))
     except Exception as error:
         logger.error("a step raised %s when it was asked what it does", type(error).__name__, exc_info=error)

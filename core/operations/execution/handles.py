@@ -20,8 +20,8 @@ from deployer.core.errors import PluginError, StepFailed
 from deployer.core.model.json_codec import dumps
 from deployer.core.model.records import App, Deployment, Json, Operation, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.execution.inventory import PlanInventory
-from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.inventory import PlanInventory
+from deployer.core.operations.journal import Journal
 from deployer.core.operations.machine import LINES, TOLD
 from deployer.core.operations.planning import blank_route
 

@@ -27,8 +27,8 @@ from deployer.core.model.records import (
 )
 from deployer.core.model.target import Ending, Target
 from deployer.core.operations.dependencies import Dependencies
-from deployer.core.operations.execution.journal import Journal
-from deployer.core.operations.machine import SWITCHING, wait
+from deployer.core.operations.journal import Journal
+from deployer.core.operations.machine import PARK_LEAST, SWITCHING, wait
 
 
 class Transactions:
@@ -144,7 +144,7 @@ class Transactions:
         target = Target(by=plan.deployment, previous=previous)
         hold, least = plan.settings.hold, plan.settings.minimum_hold
         operations.append(self._retirement(previous.deployment, target, hold=hold, least=least))
-        if self._operation.kind is OperationKind.DEPLOY and previous.deployment:
+        if self._operation.kind is OperationKind.DEPLOY and previous.deployment and hold >= PARK_LEAST:
             watch = self._operation_for(plan.deployment, OperationKind.WATCH)
             operations.append(dataclasses.replace(watch, target=Target(until=self._dependencies.clock() + hold)))
         return operations

@@ -11,7 +11,7 @@ from deployer.core.errors import Conflict, StaleRevision
 from deployer.core.model.kind import Kind
 from deployer.core.model.plan import Made
 from deployer.core.model.records import Plan
-from deployer.core.operations.execution.journal import Journal
+from deployer.core.operations.journal import Journal
 
 ATTEMPTS = 5
 """How often a note is written anew when the plan changed in between."""
