@@ -19,11 +19,11 @@ def back_to(store: Store, warm: Deployment, *, by: str = "", cause: str = "") ->
     cause  why, in a sentence, when nobody did
     """
     changes: list[Change] = []
-    previous = None
+    previous, until = None, 0.0
     for operation in store.find(Operation, tag="open", namespace=warm.namespace, app=warm.app):
         mine = operation.deployment == warm.id and operation.kind is OperationKind.RETIRE
         if mine and operation.target.previous is not None and not operation.target.drop:
-            previous = operation.target.previous
+            previous, until = operation.target.previous, operation.due
             changes.append(Update(dataclasses.replace(operation, state=OperationState.DONE)))
     return [
         *changes,
@@ -34,7 +34,7 @@ def back_to(store: Store, warm: Deployment, *, by: str = "", cause: str = "") ->
                 id=new_id(),
                 kind=OperationKind.ROLLBACK,
                 deployment=warm.id,
-                target=Target(by=by, cause=cause, previous=previous),
+                target=Target(by=by, cause=cause, previous=previous, until=until),
             )
         ),
     ]

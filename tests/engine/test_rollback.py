@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import importlib.metadata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import pytest
 from deployer import sandbox
 from deployer.core.commands.rollback_commands import RollbackCommands
 from deployer.core.errors import Conflict, NotFound
+from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Deployment, Operation, OperationKind, Status
-from support.world import HEALTHY, World
+from deployer.sandbox import Load
+from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE
+from support import late
+from support.world import HEALTHY, NGINX, World
 
 HOST = "shop.example.com"
 
@@ -23,8 +28,10 @@ def make_world(cluster: sandbox.Sandbox, tmp_path: Path, namespace: str) -> Iter
     """A running Deployer with these settings in an empty namespace."""
     with contextlib.ExitStack() as made:
 
-        def make(**settings: Any) -> World:
-            world = World(cluster, tmp_path, namespace, **settings).start()
+        def make(entry_points: Sequence[importlib.metadata.EntryPoint] | None = None, **settings: Any) -> World:
+            world = World(cluster, tmp_path, namespace, **settings)
+            world.entry_points = entry_points
+            world.start()
             made.callback(world.close)
             return world
 
@@ -130,6 +137,106 @@ def test_a_rollback_survives_a_restart_at_every_write(warm: World) -> None:
         warm.restart()
     warm.ended(first, Status.DEPLOYED)
     assert warm.answer(HOST)[1].startswith("version 1 ")
+
+
+# --- half-way -----------------------------------------------------------------------------------------------------
+
+STABLE = {**NGINX, "mode": "stable-service"}
+IN_VAIN = {"deploymentType": "late", "strategyOptions": {"end": "succeeds", "back": "fails"}}
+"""A version to which no rollback succeeds: everything leads to it again when that fails."""
+
+
+@pytest.mark.parametrize("table", [NGINX, STABLE], ids=["versioned", "stable"])
+def test_a_rollback_that_fails_is_undone_and_the_version_is_as_warm_as_before(
+    make_world: Any, table: dict[str, Any]
+) -> None:
+    late_too = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
+    world: World = make_world(entry_points=late_too, plugins={"ingress_nginx": table})
+    first = world.deployed(**HEALTHY, **IN_VAIN, frontend=HOST)
+    world.quiet()
+    second = world.deployed(**HEALTHY, frontend=HOST, keepWarm=600.0)
+    (retirement,) = retirements(world)
+    before, pods = leads_to(world), set(world.pods())
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.until(lambda: rolled_back(world), "the rollback to end")
+
+    assert (record(world, first.id).status, record(world, second.id).status) == (Status.UNDEPLOYING, Status.DEPLOYED)
+    for id in (first.id, second.id):
+        assert "the rollback to version 1 failed, and nothing has changed: the last step fails" in world.log(id)
+    assert (leads_to(world), world.live_version(), set(world.pods())) == (before, "2", pods)
+    assert world.answer(HOST)[1].startswith("version 2 ")
+    (again,) = retirements(world)
+    assert (again.deployment, again.target) == (retirement.deployment, retirement.target)
+    assert again.due == pytest.approx(retirement.due, abs=1.0)
+
+    world.service.undeploy(world.namespace, second.id)
+    world.quiet()
+    assert (world.names(), world.pods()) == ({}, {})
+    assert record(world, first.id).status is Status.UNDEPLOYED
+
+
+def test_with_a_stable_route_only_the_service_moves_back(make_world: Any) -> None:
+    world: World = make_world(proxysleep=120.0, plugins={"ingress_nginx": STABLE})
+    first, _ = two_versions(world)
+    before = world.objects(INGRESS)["shop"]
+    load = Load(world.cluster.ingress, host=HOST, rate=100).start()
+    load.wait_for(lambda report: report.by_version.get("2", 0) > 0, 20)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(first, Status.DEPLOYED)
+    load.wait_for(lambda report: report.by_version.get("1", 0) > 20, 20)
+    report = load.stop()
+    assert (report.failed, set(report.by_version)) == (0, {"1", "2"})
+    after = world.objects(INGRESS)["shop"]
+    assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
+    assert world.live_version() == "1"
+
+
+@pytest.mark.parametrize("ends", [Status.DEPLOYED, Status.UNDEPLOYING])
+def test_recreate_starts_the_version_once_more_from_its_objects(make_world: Any, ends: Status) -> None:
+    """Within its drain time, which is as long as what kept it warm; or the live one is started again when it fails."""
+    world: World = make_world(proxysleep=120.0, timeout=3.0)
+    fields = {**HEALTHY, "deploymentType": "recreate", "frontend": HOST}
+    first = world.deployed(**fields)
+    second = world.deployed(**fields)
+    assert {name.rsplit("-", 1)[0] for name in world.pods()} == {"shop-2"}
+    assert {o.deployment for o in retirements(world)} == {first.id}
+    if ends is not Status.DEPLOYED:
+        fault(world)
+    asked = rollbacks(world).roll_back(world.namespace, "shop")
+    assert asked.warm
+    world.until(lambda: rolled_back(world), "the rollback to end")
+    assert record(world, first.id).status is ends
+    serves = "1" if ends is Status.DEPLOYED else "2"
+    assert (world.live_version(), world.answer(HOST)[1].split()[:2]) == (serves, ["version", serves])
+    world.until(lambda: {name.rsplit("-", 1)[0] for name in world.pods()} == {f"shop-{serves}"}, "the others to end")
+    gone = record(world, second.id)
+    assert gone.status is (Status.FAILURE if ends is Status.DEPLOYED else Status.DEPLOYED)
+
+
+def rolled_back(world: World) -> bool:
+    """Is no rollback left to do?"""
+    return not any(o.kind is OperationKind.ROLLBACK for o in world.store.find(Operation, tag="open"))
+
+
+def retirements(world: World) -> list[Operation]:
+    """Those that are left to do, of versions."""
+    found = world.store.find(Operation, tag="open")
+    return [o for o in found if o.kind is OperationKind.RETIRE and o.target.previous is not None]
+
+
+def leads_to(world: World) -> list[Any]:
+    """What the Ingress leads to in public, and of which deployments it and the Service are."""
+    route, service = world.objects(INGRESS)["shop"], world.objects(SERVICE)["shop"]
+    rules = [rule for rule in route["spec"]["rules"] if not rule["host"].endswith(".hold.invalid")]
+    owners = [found["metadata"]["annotations"]["kube-deployer/deployment"] for found in (route, service)]
+    return [rules, service["spec"]["selector"], *owners]
+
+
+def fault(world: World) -> None:
+    """Version 1 would not be healthy any more: its image is one that crashes."""
+    controller = world.objects(CONTROLLER)["shop-1"]
+    controller["spec"]["template"]["spec"]["containers"][0]["image"] = "sample/web:crash"
+    world.eyes.replace(CONTROLLER, "shop-1", controller, world.namespace)
 
 
 # --- by itself ----------------------------------------------------------------------------------------------------

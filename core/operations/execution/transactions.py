@@ -190,7 +190,9 @@ class Transactions:
         target = self._operation.target
         if deployment.status is Status.UNDEPLOYING and target.previous is not None:
             again = Target(by=app.live if app else "", previous=target.previous)
-            changes.append(Create(self._retirement(deployment.id, again, hold=self._dependencies.settings.proxysleep)))
+            # As warm as before; requests that came to it meanwhile have the time that they always have.
+            hold = max(self._dependencies.settings.proxysleep, target.until - self._dependencies.clock())
+            changes.append(Create(self._retirement(deployment.id, again, hold=hold)))
         return changes
 
     def turned(self, occurrence: Occurrence | None, why: str) -> list[Change]:
