@@ -62,6 +62,7 @@ class Flow:
     before, ingress  the ingress provider in the settings while `prepare` runs, and from `act` on
     original the version that the original deployer had left, which is live in the end when no other is
     stride   3: every third point will do, as the flow's parts are tried by themselves, too
+    spare    tried sparingly unless all points are: one point of each failpoint, and its recovery is not killed
     """
 
     prepare: Callable[[World], None]
@@ -78,6 +79,7 @@ class Flow:
     ingress: str = "nginx"
     original: str = ""
     stride: int = 1
+    spare: bool = False
 
 
 def host(namespace: str) -> str:
@@ -266,13 +268,23 @@ FLOWS: Mapping[str, Flow] = {
     "canary-gateway": Flow(live, deploying(**CANARY), (U, D), writes=10, before="gateway", ingress="gateway", stride=3),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
-    "rollback": Flow(warm, roll_back, (D, F), reason="RolledBack", again=roll_back, writes=5),
+    "rollback": Flow(warm, roll_back, (D, F), reason="RolledBack", again=roll_back, writes=5, spare=True),
     "rollback-gateway": Flow(
-        warm, roll_back, (D, F), reason="RolledBack", again=roll_back, before="gateway", ingress="gateway", writes=4
+        warm,
+        roll_back,
+        (D, F),
+        reason="RolledBack",
+        again=roll_back,
+        before="gateway",
+        ingress="gateway",
+        writes=4,
+        spare=True,
     ),
-    "rollback-fail-late": Flow(unwilling, in_vain, (U, U), stays=False, again=in_vain, writes=13),
-    "rollback-cold": Flow(cold, roll_back_cold, (U, U, D), writes=9, stride=3),
-    "rollback-itself": Flow(guarded, fall_ill, (D, F), reason="RolledBack", again=fall_ill, watch=1.0, writes=5),
+    "rollback-fail-late": Flow(unwilling, in_vain, (U, U), stays=False, again=in_vain, writes=13, stride=3, spare=True),
+    "rollback-cold": Flow(cold, roll_back_cold, (U, U, D), writes=9, stride=3, spare=True),
+    "rollback-itself": Flow(
+        guarded, fall_ill, (D, F), reason="RolledBack", again=fall_ill, watch=1.0, writes=5, spare=True
+    ),
     "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, timeout=60, writes=2),
     "cancel-late": Flow(waiting(late.WAITING, **WAITS), undeploy, (D, U), again=undeploy, timeout=60, writes=6),
 }
