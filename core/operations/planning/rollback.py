@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from deployer.core.commands.rollbacks import NOT_WARM
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import StepFailed
 from deployer.core.model.plan import Preview, Route
@@ -24,7 +25,7 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
     if running is None:
         raise StepFailed(
             f"version {pinned.version} has no controller any more, so it is not warm",
-            reason="NotWarm",
+            reason=NOT_WARM,
             hint="roll back once more: it is deployed anew then",
         )
     strategy = planner.registry.strategy(pinned.strategy.name)
