@@ -236,10 +236,14 @@ def test_a_version_that_is_being_undeployed_cannot_be_gone_back_from(warm: World
     warm.ended(again, Status.DEPLOYED)
 
 
-def test_a_version_that_is_not_there_any_more_is_deployed_anew_at_the_next_call(warm: World) -> None:
+@pytest.mark.parametrize("scaled", [False, True], ids=["deleted", "scaled to 0"])
+def test_a_version_that_is_not_there_any_more_is_deployed_anew_at_the_next_call(warm: World, scaled: bool) -> None:
     first, second = two_versions(warm)
-    uid = warm.eyes.get(CONTROLLER, "shop-1", warm.namespace)["metadata"]["uid"]
-    warm.eyes.delete(CONTROLLER, "shop-1", warm.namespace, uid=uid, propagation="Background")
+    if scaled:
+        warm.eyes.patch(CONTROLLER, "shop-1", {"spec": {"replicas": 0}}, warm.namespace)
+    else:
+        uid = warm.eyes.get(CONTROLLER, "shop-1", warm.namespace)["metadata"]["uid"]
+        warm.eyes.delete(CONTROLLER, "shop-1", warm.namespace, uid=uid, propagation="Background")
     rollbacks(warm).roll_back(warm.namespace, "shop")
     warm.ended(first, Status.UNDEPLOYED)
     assert record(warm, second.id).status is Status.DEPLOYED

@@ -14,6 +14,8 @@ from deployer.core.operations.planning import strategies
 from deployer.core.operations.planning.live_version import LiveVersion
 from deployer.core.operations.planning.planner import Planner
 
+_ONCE_MORE = "roll back once more: it is deployed anew then"
+
 
 def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, Plan], Sequence[Step]]) -> Plan:
     """The plan of the version that comes back. Raises StepFailed with the reason in one sentence."""
@@ -26,7 +28,7 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
         raise StepFailed(
             f"version {pinned.version} has no controller any more, so it is not warm",
             reason=NOT_WARM,
-            hint="roll back once more: it is deployed anew then",
+            hint=_ONCE_MORE,
         )
     strategy = planner.registry.strategy(pinned.strategy.name)
     plan = dataclasses.replace(
@@ -38,6 +40,10 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
         budgets=planner.budgets(pinned.descriptor),
         steps=(),
     )
+    if pinned.replicas and not running.replicas and strategy.rollback_steps(plan) is None:
+        raise StepFailed(
+            f"version {pinned.version} was scaled to 0, so it is not warm", reason=NOT_WARM, hint=_ONCE_MORE
+        )
     plan = dataclasses.replace(plan, settings=planner.pinned_settings(plan))
     plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
     found = strategies.check_steps(steps(strategy, plan), strategy.name)
