@@ -5,11 +5,23 @@ from __future__ import annotations
 import dataclasses
 
 from deployer.core.contract.store import Change, Create, Store, Update
-from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, new_id
+from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status, new_id
 from deployer.core.model.target import Target
 
 ROLLED_BACK = "RolledBack"
 """The reason of the failure of a version that was rolled back."""
+
+NOT_WARM = "NotWarm"
+"""The reason of the failure of a rollback to a version of which nothing is left that could be gone back to."""
+
+
+def is_warm(store: Store, deployment: Deployment) -> bool:
+    """Does a replaced version still run, and has nobody begun to remove it?"""
+    if deployment.status is not Status.UNDEPLOYING:
+        return False
+    waiting = store.find(Operation, tag="open", namespace=deployment.namespace, app=deployment.app)
+    retirements = [o for o in waiting if o.deployment == deployment.id and o.kind is OperationKind.RETIRE]
+    return not any(o.begun or o.steps or o.attempts for o in retirements if not o.target.drop)
 
 
 def back_to(store: Store, warm: Deployment, *, by: str = "", cause: str = "") -> list[Change]:
