@@ -10,6 +10,7 @@ from deployer.toolkit.health.step import VerifyHealth
 from deployer.toolkit.manifests import render as render_workload
 from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, in_time
 from deployer.toolkit.steps.removal import CheckUnused, RemoveWorkload, retire_steps, undeploy_steps
+from deployer.toolkit.steps.rollback import rollback_steps
 from deployer.toolkit.steps.route import (
     CheckPreview,
     ConfirmRoute,
@@ -69,6 +70,7 @@ __all__ = [
     "render_workload",
     "require_ready",
     "retire_steps",
+    "rollback_steps",
     "undeploy_steps",
     "workload_labels",
 ]

@@ -9,7 +9,7 @@ from deployer.core import descriptor as descriptors
 from deployer.core.commands.descriptor_commands import DescriptorCommands, unknown_text
 from deployer.core.commands.host_claims import purge_changes
 from deployer.core.commands.transactions import decide_again, expect
-from deployer.core.contract.store import Change, Create, Store, Update
+from deployer.core.contract.store import Change, Create, Expect, Store, Update
 from deployer.core.contract.validation import DescriptorDryRun, Remarks, no_remarks
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import NotFound, QueueFull
@@ -138,7 +138,10 @@ class DeploymentCommands:
             if status is not old.status:
                 new = dataclasses.replace(new, undeployed_by=by)
             changes: list[Change] = [Update(new)]
-            if not old.status.moving:
+            draining = self._draining(old)
+            if draining is not None:
+                changes.append(Expect(draining))
+            elif not old.status.moving:
                 # A deployment under way is finished by the operation that it has; any other needs one.
                 changes.append(
                     Create(
@@ -180,8 +183,19 @@ class DeploymentCommands:
 
     def _purge(self, id: str) -> None:
         deployment = self.store.get(Deployment, id)
-        if deployment is not None and not deployment.status.moving:
+        if deployment is None or deployment.status.moving:
+            return
+        if (draining := self._draining(deployment)) is not None:
+            self.store.commit(Update(dataclasses.replace(deployment, purge=True)), Expect(draining))
+        else:
             self.store.commit(*purge_changes(self.store, deployment))
+
+    def _draining(self, deployment: Deployment) -> Operation | None:
+        """What removes a version that was rolled back: its plan is needed for that, and its requests are under way."""
+        if deployment.status is not Status.FAILURE or not deployment.went_live:
+            return None
+        waiting = self.store.find(Operation, tag="open", namespace=deployment.namespace, app=deployment.app)
+        return next((o for o in waiting if o.deployment == deployment.id and o.kind is OperationKind.RETIRE), None)
 
     def health_data(self, namespace: str, id: str) -> list[Document]:
         """`[{"podName", "value"}]`, empty before the checks have ended."""

@@ -7,13 +7,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.commands.rollbacks import back_to
+from deployer.core.commands.rollbacks import back_to, is_warm
 from deployer.core.commands.transactions import decide_again, expect
 from deployer.core.contract.store import Change, Store, Update
 from deployer.core.errors import Conflict, NotFound
 from deployer.core.model.records import App, Deployment, Document, Operation, OperationKind, Plan, Release, Status
 
 _ENDED = (Status.UNDEPLOYED, Status.FAILURE)
+_UNDER_WAY = "a rollback of {app} is under way already"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,11 @@ class RollbackCommands:
         def attempt() -> Deployment | None:
             earlier = self._deployments.deployment(namespace, id)
             app = self._store.get(App, f"{namespace}/{earlier.app}")
-            if app is None or app.held != id or earlier.status is not Status.UNDEPLOYING or not app.live:
+            if app is None or app.held != id or not app.live or not is_warm(self._store, earlier):
                 return None
+            live = self._store.get(Deployment, app.live)
+            if live is not None and live.status is not Status.DEPLOYED:
+                return None  # it is being undeployed
             expect(f"deployment {id}", earlier.revision, if_match)
             return self._warm(app, earlier, [], by).deployment
 
@@ -80,6 +84,13 @@ class RollbackCommands:
             if app is None and not under_way:
                 raise NotFound("there is no app of this name in this namespace")
             raise Conflict(f"no version of {name} is live, so there is nothing to go back from")
+        live = self._store.get(Deployment, app.live)
+        if live is not None and live.status is not Status.DEPLOYED:
+            raise Conflict(
+                f"version {app.live_version} of {name} is being undeployed: wait until it is gone, then deploy"
+            )
+        if any(deployment.rollback_of for deployment in under_way):
+            raise Conflict(_UNDER_WAY.format(app=name))
         target = self._target(app, to, bool(under_way))
         cancelled = self._cancelled(under_way, by)
         if target.id == app.live:
@@ -87,8 +98,13 @@ class RollbackCommands:
                 raise Conflict(f"version {target.version} of {name} is live already")
             self._store.commit(*cancelled)
             return self._described(target, warm=True)
-        if target.id == app.held and target.status is Status.UNDEPLOYING:
+        if target.id == app.held and is_warm(self._store, target):
             return self._warm(app, target, cancelled, by)
+        if target.id == app.held and target.status is Status.FAILURE:
+            raise Conflict(
+                f"version {target.version} of {name} was rolled back and still drains: wait until it is removed, "
+                "then roll back to it"
+            )
         if target.status not in _ENDED or target.id == app.held:
             raise Conflict(
                 f"version {target.version} of {name} is being removed: wait until that is done, then roll back to it"
@@ -104,22 +120,30 @@ class RollbackCommands:
             found = self._deployments.deployment(app.namespace, to)
             if found.app != app.app:
                 raise NotFound(f"{app.app} has no deployment with this id")
-            if found.id not in (app.live, app.held) and not found.went_live and found.status is not Status.UNDEPLOYED:
+            if found.id not in (app.live, app.held) and not self._was_live(found):
                 raise Conflict("this deployment was never live, so there is nothing to go back to")
             return found
         if under_way:
             return self._deployments.deployment(app.namespace, app.live)
-        if app.held:
-            return self._deployments.deployment(app.namespace, app.held)
+        held = self._store.get(Deployment, app.held, namespace=app.namespace) if app.held else None
+        if held is not None and held.status is not Status.FAILURE:
+            return held
         for earlier in self._deployments.deployments(app.namespace, app.app):
             if earlier.id != app.live and earlier.went_live and earlier.status is Status.UNDEPLOYED:
                 return earlier
         raise Conflict(f"no earlier version of {app.app} is known that was live")
 
+    def _was_live(self, found: Deployment) -> bool:
+        """Releases before this one did not say so: of what they ended, everything but a failure counts."""
+        if found.went_live or found.status is not Status.UNDEPLOYED or not found.version:
+            return bool(found.went_live)
+        earlier = self._deployments.deployments(found.namespace, found.app)
+        return not any(other.went_live for other in earlier if other.created <= found.created)
+
     def _warm(self, app: App, target: Deployment, changes: list[Change], by: str) -> Rollback:
         waiting = self._store.find(Operation, tag="open", namespace=app.namespace, app=app.app)
         if any(operation.kind is OperationKind.ROLLBACK for operation in waiting):
-            raise Conflict(f"a rollback of {app.app} is under way already")
+            raise Conflict(_UNDER_WAY.format(app=app.app))
         asked = f", asked for by {by}" if by else ""
         said = self._deployments.deployment_log.line(target.id, f"queued: rollback to version {target.version}{asked}")
         # Touched, so that of two at once one comes too late.

@@ -32,7 +32,7 @@ class Target:
     awaits    of a deployment: id of the operation that must end before, `due` being how long that is waited for
     released  nothing but pods that end is left of the deployment
     cause     of a rollback: why, in a sentence; empty when somebody asked for it
-    until     of a watch: seconds since the epoch
+    until     of a watch, its end; of a rollback, when the version was to be removed: seconds since the epoch
     """
 
     by: str = ""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,14 @@ import pytest
 
 from deployer import sandbox
 from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.core.contract.store import Update
 from deployer.core.errors import Conflict, NotFound
-from deployer.core.model.records import Deployment, Operation, OperationKind, Status
-from support.world import HEALTHY, World
+from deployer.core.hookspecs import ENTRY_POINT_GROUP
+from deployer.core.model.kind import CONTROLLER, INGRESS, SERVICE
+from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
+from deployer.sandbox import Load
+from support import late
+from support.world import HEALTHY, NGINX, World
 
 HOST = "shop.example.com"
 
@@ -23,8 +31,10 @@ def make_world(cluster: sandbox.Sandbox, tmp_path: Path, namespace: str) -> Iter
     """A running Deployer with these settings in an empty namespace."""
     with contextlib.ExitStack() as made:
 
-        def make(**settings: Any) -> World:
-            world = World(cluster, tmp_path, namespace, **settings).start()
+        def make(entry_points: Sequence[importlib.metadata.EntryPoint] | None = None, **settings: Any) -> World:
+            world = World(cluster, tmp_path, namespace, **settings)
+            world.entry_points = entry_points
+            world.start()
             made.callback(world.close)
             return world
 
@@ -132,6 +142,106 @@ def test_a_rollback_survives_a_restart_at_every_write(warm: World) -> None:
     assert warm.answer(HOST)[1].startswith("version 1 ")
 
 
+# --- half-way -----------------------------------------------------------------------------------------------------
+
+STABLE = {**NGINX, "mode": "stable-service"}
+IN_VAIN = {"deploymentType": "late", "strategyOptions": {"end": "succeeds", "back": "fails"}}
+"""A version to which no rollback succeeds: everything leads to it again when that fails."""
+
+
+@pytest.mark.parametrize("table", [NGINX, STABLE], ids=["versioned", "stable"])
+def test_a_rollback_that_fails_is_undone_and_the_version_is_as_warm_as_before(
+    make_world: Any, table: dict[str, Any]
+) -> None:
+    late_too = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
+    world: World = make_world(entry_points=late_too, plugins={"ingress_nginx": table})
+    first = world.deployed(**HEALTHY, **IN_VAIN, frontend=HOST)
+    world.quiet()
+    second = world.deployed(**HEALTHY, frontend=HOST, keepWarm=600.0)
+    (retirement,) = retirements(world)
+    before, pods = leads_to(world), set(world.pods())
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.until(lambda: rolled_back(world), "the rollback to end")
+
+    assert (record(world, first.id).status, record(world, second.id).status) == (Status.UNDEPLOYING, Status.DEPLOYED)
+    for id in (first.id, second.id):
+        assert "the rollback to version 1 failed, and nothing has changed: the last step fails" in world.log(id)
+    assert (leads_to(world), world.live_version(), set(world.pods())) == (before, "2", pods)
+    assert world.answer(HOST)[1].startswith("version 2 ")
+    (again,) = retirements(world)
+    assert (again.deployment, again.target) == (retirement.deployment, retirement.target)
+    assert again.due == pytest.approx(retirement.due, abs=1.0)
+
+    world.service.undeploy(world.namespace, second.id)
+    world.quiet()
+    assert (world.names(), world.pods()) == ({}, {})
+    assert record(world, first.id).status is Status.UNDEPLOYED
+
+
+def test_with_a_stable_route_only_the_service_moves_back(make_world: Any) -> None:
+    world: World = make_world(proxysleep=120.0, plugins={"ingress_nginx": STABLE})
+    first, _ = two_versions(world)
+    before = world.objects(INGRESS)["shop"]
+    load = Load(world.cluster.ingress, host=HOST, rate=100).start()
+    load.wait_for(lambda report: report.by_version.get("2", 0) > 0, 20)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(first, Status.DEPLOYED)
+    load.wait_for(lambda report: report.by_version.get("1", 0) > 20, 20)
+    report = load.stop()
+    assert (report.failed, set(report.by_version)) == (0, {"1", "2"})
+    after = world.objects(INGRESS)["shop"]
+    assert (after["spec"], after["metadata"]["generation"]) == (before["spec"], before["metadata"]["generation"])
+    assert world.live_version() == "1"
+
+
+@pytest.mark.parametrize("ends", [Status.DEPLOYED, Status.UNDEPLOYING])
+def test_recreate_starts_the_version_once_more_from_its_objects(make_world: Any, ends: Status) -> None:
+    """Within its drain time, which is as long as what kept it warm; or the live one is started again when it fails."""
+    world: World = make_world(proxysleep=120.0, timeout=3.0)
+    fields = {**HEALTHY, "deploymentType": "recreate", "frontend": HOST}
+    first = world.deployed(**fields)
+    second = world.deployed(**fields)
+    assert {name.rsplit("-", 1)[0] for name in world.pods()} == {"shop-2"}
+    assert {o.deployment for o in retirements(world)} == {first.id}
+    if ends is not Status.DEPLOYED:
+        fault(world)
+    asked = rollbacks(world).roll_back(world.namespace, "shop")
+    assert asked.warm
+    world.until(lambda: rolled_back(world), "the rollback to end")
+    assert record(world, first.id).status is ends
+    serves = "1" if ends is Status.DEPLOYED else "2"
+    assert (world.live_version(), world.answer(HOST)[1].split()[:2]) == (serves, ["version", serves])
+    world.until(lambda: {name.rsplit("-", 1)[0] for name in world.pods()} == {f"shop-{serves}"}, "the others to end")
+    gone = record(world, second.id)
+    assert gone.status is (Status.FAILURE if ends is Status.DEPLOYED else Status.DEPLOYED)
+
+
+def rolled_back(world: World) -> bool:
+    """Is no rollback left to do?"""
+    return not any(o.kind is OperationKind.ROLLBACK for o in world.store.find(Operation, tag="open"))
+
+
+def retirements(world: World) -> list[Operation]:
+    """Those that are left to do, of versions."""
+    found = world.store.find(Operation, tag="open")
+    return [o for o in found if o.kind is OperationKind.RETIRE and o.target.previous is not None]
+
+
+def leads_to(world: World) -> list[Any]:
+    """What the Ingress leads to in public, and of which deployments it and the Service are."""
+    route, service = world.objects(INGRESS)["shop"], world.objects(SERVICE)["shop"]
+    rules = [rule for rule in route["spec"]["rules"] if not rule["host"].endswith(".hold.invalid")]
+    owners = [found["metadata"]["annotations"]["kube-deployer/deployment"] for found in (route, service)]
+    return [rules, service["spec"]["selector"], *owners]
+
+
+def fault(world: World) -> None:
+    """Version 1 would not be healthy any more: its image is one that crashes."""
+    controller = world.objects(CONTROLLER)["shop-1"]
+    controller["spec"]["template"]["spec"]["containers"][0]["image"] = "sample/web:crash"
+    world.eyes.replace(CONTROLLER, "shop-1", controller, world.namespace)
+
+
 # --- by itself ----------------------------------------------------------------------------------------------------
 
 
@@ -143,3 +253,136 @@ def test_a_version_that_crashes_after_the_switch_is_rolled_back(warm: World) -> 
     assert (gone.status, (gone.failure or {})["reason"]) == (Status.FAILURE, "RolledBack")
     assert warm.answer(HOST)[1].startswith("version 1 ")
     assert not [o for o in warm.store.find(Operation, tag="open") if o.kind is OperationKind.WATCH]
+
+
+# --- what comes after it, while the version that was rolled back still drains ---------------------------------------
+
+
+def test_what_was_rolled_back_leaves_nothing_when_its_record_is_deleted_meanwhile(make_world: Any) -> None:
+    world: World = make_world(proxysleep=3.0)
+    first, second = two_versions(world)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(first, Status.DEPLOYED)
+    world.service.delete_deployments(world.namespace, "shop")
+    assert any(name.startswith("shop-2-") for name in world.pods())
+    world.quiet()
+    assert world.names()["replicationcontrollers"] == {"shop-1"}
+    assert world.store.get(Deployment, second.id) is None
+    assert world.answer(HOST)[1].startswith("version 1 ")
+
+
+def test_what_was_rolled_back_drains_although_its_deletion_is_asked_for(warm: World) -> None:
+    first, second = two_versions(warm)
+    rollbacks(warm).roll_back(warm.namespace, "shop")
+    warm.ended(first, Status.DEPLOYED)
+    warm.service.undeploy(warm.namespace, second.id, purge=True)
+    opened = [o.kind for o in warm.store.find(Operation, tag="open") if o.deployment == second.id]
+    assert OperationKind.UNDEPLOY not in opened
+    assert record(warm, second.id).purge
+
+
+def test_a_named_version_is_deployed_again_after_its_rollback(make_world: Any) -> None:
+    world: World = make_world(proxysleep=3.0)
+    first = world.deployed(**HEALTHY, frontend=HOST, newVersion="1.0")
+    world.deployed(**HEALTHY, frontend=HOST, newVersion="2.0")
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(first, Status.DEPLOYED)
+    world.deployed(**HEALTHY, frontend=HOST, newVersion="2.0")
+    assert world.answer(HOST)[1].startswith("version 2-0 ")
+
+
+def test_asking_twice_for_a_version_that_is_gone_does_not_cancel_the_rollback(make_world: Any) -> None:
+    world: World = make_world(proxysleep=0.0)
+    first, second = two_versions(world)
+    world.quiet()
+    asked = rollbacks(world).roll_back(world.namespace, "shop")
+    with pytest.raises(Conflict, match="a rollback of shop is under way already"):
+        rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(asked.deployment, Status.DEPLOYED)
+    assert record(world, second.id).status is not Status.DEPLOYED
+    assert record(world, asked.deployment.id).rollback_of == first.id
+
+
+def test_a_second_rollback_goes_on_to_the_version_before(make_world: Any) -> None:
+    """Not to what was rolled back, whose pods still run."""
+    world: World = make_world(proxysleep=0.0, keep_warm=0.0)
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    second = world.deployed(**HEALTHY, frontend=HOST)
+    world.quiet()
+    third = world.deployed(**HEALTHY, frontend=HOST, keepWarm=120)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(second, Status.DEPLOYED)
+    with pytest.raises(Conflict, match="version 3 of shop was rolled back and still drains"):
+        rollbacks(world).roll_back(world.namespace, "shop", third.id)
+    asked = rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(asked.deployment, Status.DEPLOYED)
+    assert record(world, asked.deployment.id).rollback_of == first.id
+    assert world.answer(HOST)[1].startswith("version 1 ")
+
+
+def test_what_was_cancelled_before_it_was_live_is_refused(warm: World) -> None:
+    two_versions(warm)
+    cancelled = warm.deploy(**HEALTHY, frontend=HOST, env={"SLOW_START": "30"})
+    warm.service.undeploy(warm.namespace, cancelled.id)
+    warm.ended(cancelled, Status.UNDEPLOYED)
+    with pytest.raises(Conflict, match="never live"):
+        rollbacks(warm).roll_back(warm.namespace, "shop", cancelled.id)
+
+
+def test_a_version_that_is_being_undeployed_cannot_be_gone_back_from(warm: World) -> None:
+    first, second = two_versions(warm)
+    warm.kill(at=1)
+    warm.service.undeploy(warm.namespace, second.id)
+    for to in ("", first.id, second.id):
+        with pytest.raises(Conflict, match="version 2 of shop is being undeployed"):
+            rollbacks(warm).roll_back(warm.namespace, "shop", to)
+    again = rollbacks(warm).redeploy(warm.namespace, first.id)
+    assert again.id != first.id
+    warm.restart()
+    warm.ended(again, Status.DEPLOYED)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["deleted", "scaled to 0"])
+def test_a_version_that_is_not_there_any_more_is_deployed_anew_at_the_next_call(warm: World, scaled: bool) -> None:
+    first, second = two_versions(warm)
+    if scaled:
+        warm.eyes.patch(CONTROLLER, "shop-1", {"spec": {"replicas": 0}}, warm.namespace)
+    else:
+        uid = warm.eyes.get(CONTROLLER, "shop-1", warm.namespace)["metadata"]["uid"]
+        warm.eyes.delete(CONTROLLER, "shop-1", warm.namespace, uid=uid, propagation="Background")
+    rollbacks(warm).roll_back(warm.namespace, "shop")
+    warm.ended(first, Status.UNDEPLOYED)
+    assert record(warm, second.id).status is Status.DEPLOYED
+    asked = rollbacks(warm).roll_back(warm.namespace, "shop")
+    assert not asked.warm
+    warm.ended(asked.deployment, Status.DEPLOYED)
+    assert warm.answer(HOST)[1].startswith("version 1 ")
+
+
+def test_a_version_whose_removal_has_begun_is_not_gone_back_to(warm: World) -> None:
+    first, second = two_versions(warm)
+    warm.kill(at=1)
+    retirement = next(o for o in warm.store.find(Operation, tag="open") if o.deployment == first.id)
+    warm.store.commit(Update(dataclasses.replace(retirement, state=OperationState.RUNNING)))
+    with pytest.raises(Conflict, match="version 1 of shop is being removed"):
+        rollbacks(warm).roll_back(warm.namespace, "shop")
+    again = rollbacks(warm).redeploy(warm.namespace, first.id)
+    assert again.id != first.id
+    warm.restart()
+    warm.ended(again, Status.DEPLOYED)
+    assert record(warm, second.id).status is not Status.FAILURE
+
+
+def test_a_version_that_is_down_when_the_service_comes_back_late_is_rolled_back(make_world: Any) -> None:
+    """The old version's time is over by then, but nobody has looked since."""
+    world: World = make_world(proxysleep=4.0)
+    first, second = two_versions(world)
+    due = max(operation.due for operation in world.store.find(Operation, tag="open"))
+    world.kill(at=1)
+    world.eyes.patch(CONTROLLER, "shop-2", {"spec": {"replicas": 0}}, world.namespace)
+    world.until(world.died.is_set, "the service to die")
+    world.until(lambda: time.time() > due or None, "the time to be over")
+    world.restart()
+    world.ended(first, Status.DEPLOYED)
+    assert (record(world, second.id).failure or {})["reason"] == "RolledBack"
+    assert world.answer(HOST)[1].startswith("version 1 ")

@@ -8,6 +8,7 @@ sends a report of the store; asked for, it then undeploys everything and reports
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -19,6 +20,8 @@ from typing import Any, TypeVar
 
 from deployer import sandbox
 from deployer.core import failpoints
+from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.core.errors import Conflict
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import (
     App,
@@ -26,6 +29,7 @@ from deployer.core.model.records import (
     Event,
     HostClaim,
     Operation,
+    OperationKind,
     Plan,
     Status,
     StoredDescriptor,
@@ -40,6 +44,9 @@ from support.world import GATEWAY, HEALTHY, NGINX, World
 T = TypeVar("T")
 Tell = Callable[[str, str], None]
 
+ASKED = {"undeployment", "rollback"}
+"""What is acknowledged of requests that make no deployment: the one that they are about."""
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -50,10 +57,12 @@ class Flow:
     stays    the app, once there, is there until the end
     reason   of the failure of the last version
     timeout  the service's setting, in seconds
+    watch    its setting `watch_interval`, in seconds
     writes   the least number of writes to the cluster that a clean run makes
     before, ingress  the ingress provider in the settings while `prepare` runs, and from `act` on
     original the version that the original deployer had left, which is live in the end when no other is
     stride   3: every third point will do, as the flow's parts are tried by themselves, too
+    spare    tried sparingly unless all points are: one point of each failpoint, and its recovery is not killed
     """
 
     prepare: Callable[[World], None]
@@ -64,11 +73,13 @@ class Flow:
     reason: str = ""
     again: Callable[[World, Tell], None] = lambda world, tell: None
     timeout: float = 1.0
+    watch: float = 3600.0
     writes: int = 3
     before: str = "nginx"
     ingress: str = "nginx"
     original: str = ""
     stride: int = 1
+    spare: bool = False
 
 
 def host(namespace: str) -> str:
@@ -158,6 +169,73 @@ def again(world: World, tell: Tell) -> None:
     tell("undeployment", found[-1].id)
 
 
+def warm(world: World, **fields: Any) -> None:
+    """Version 2 has replaced version 1, which stays warm for as long as anything takes here."""
+    live(world)
+    replace_warm(world, **fields)
+
+
+def replace_warm(world: World, **fields: Any) -> None:
+    """Deploy version 2, which is then watched."""
+    world.deployed(**{"frontend": host(world.namespace), **HEALTHY, "keepWarm": 3600.0, **fields})
+    parked = lambda: all(operation.due for operation in world.store.find(Operation, tag="open"))  # noqa: E731
+    world.until(parked, "the watch of version 2")
+
+
+def roll_back(world: World, tell: Tell) -> None:
+    """Roll back to version 1, as far as that has not been asked for yet."""
+    first = world.service.deployments(world.namespace, "shop")[-1]
+    with contextlib.suppress(Conflict):  # it is under way, or done
+        RollbackCommands(world.service).roll_back(world.namespace, "shop", first.id)
+    tell("rollback", first.id)
+
+
+def unwilling(world: World) -> None:
+    """As `warm`, but no rollback to version 1 succeeds."""
+    world.deployed(frontend=host(world.namespace), **HEALTHY, **NO_WAY_BACK)
+    world.quiet()
+    replace_warm(world)
+
+
+def in_vain(world: World, tell: Tell) -> None:
+    """Roll back, which fails, and undeploy version 2, as far as that has not happened yet."""
+    newest, *_, first = world.service.deployments(world.namespace, "shop")
+    if newest.status is Status.DEPLOYED:
+        with contextlib.suppress(Conflict):  # it is under way
+            RollbackCommands(world.service).roll_back(world.namespace, "shop", first.id)
+        ended = lambda: all(o.kind is not OperationKind.ROLLBACK for o in world.store.find(Operation, tag="open"))  # noqa: E731
+        world.until(ended, "the rollback to end")
+    undeploy(world, tell)
+
+
+def cold(world: World) -> None:
+    """Version 2 has replaced version 1, which is gone."""
+    replaced(world)
+    world.quiet()
+
+
+def roll_back_cold(world: World, tell: Tell) -> None:
+    """Roll back to the version that is gone."""
+    queued = RollbackCommands(world.service).roll_back(world.namespace, "shop").deployment
+    tell("deployment", queued.id)
+    world.ended(queued)
+
+
+def guarded(world: World) -> None:
+    """Version 1 is warm, and version 2 is well, but may fall ill."""
+    warm(world, healthCheckType="late", healthCheckOptions={"sick": str(sickness(world))})
+
+
+def fall_ill(world: World, tell: Tell) -> None:
+    """Version 2 serves as before, but is not healthy any more."""
+    sickness(world).touch()
+
+
+def sickness(world: World) -> Path:
+    """The file that makes version 2 ill."""
+    return world.settings.data_dir / "sick"
+
+
 CANARY = {
     # Pods that join a version which has traffic get theirs as soon as they are ready.
     "probe": {"httpGet": {"path": "/health", "port": 9999}, "periodSeconds": 1},
@@ -169,6 +247,7 @@ UNHEALTHY = {"env": {"FAIL": "1"}}
 D, F, U = Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED
 
 FAILS, WAITS = ({"deploymentType": "late", "strategyOptions": {"end": end}} for end in ("fails", "waits"))
+NO_WAY_BACK = {"deploymentType": "late", "strategyOptions": {"end": "succeeds", "back": "fails"}}
 
 FLOWS: Mapping[str, Flow] = {
     "first": Flow(nothing, deploying(), (D,), live=False, writes=5),
@@ -189,6 +268,23 @@ FLOWS: Mapping[str, Flow] = {
     "canary-gateway": Flow(live, deploying(**CANARY), (U, D), writes=10, before="gateway", ingress="gateway", stride=3),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
+    "rollback": Flow(warm, roll_back, (D, F), reason="RolledBack", again=roll_back, writes=5, spare=True),
+    "rollback-gateway": Flow(
+        warm,
+        roll_back,
+        (D, F),
+        reason="RolledBack",
+        again=roll_back,
+        before="gateway",
+        ingress="gateway",
+        writes=4,
+        spare=True,
+    ),
+    "rollback-fail-late": Flow(unwilling, in_vain, (U, U), stays=False, again=in_vain, writes=13, stride=3, spare=True),
+    "rollback-cold": Flow(cold, roll_back_cold, (U, U, D), writes=9, stride=3, spare=True),
+    "rollback-itself": Flow(
+        guarded, fall_ill, (D, F), reason="RolledBack", again=fall_ill, watch=1.0, writes=5, spare=True
+    ),
     "cancel": Flow(waiting("not healthy yet", **UNHEALTHY), undeploy, (D, U), again=undeploy, timeout=60, writes=2),
     "cancel-late": Flow(waiting(late.WAITING, **WAITS), undeploy, (D, U), again=undeploy, timeout=60, writes=6),
 }
@@ -225,7 +321,7 @@ def run(channel: Channel) -> None:
         else:
             failpoints.configure(armed)
             world.start()
-            if "undeployment" not in job["acknowledged"]:
+            if not ASKED & job["acknowledged"].keys():
                 flow.again(world, tell)
         world.quiet()
         counts = between_commits(world, failpoints.counts)
@@ -251,7 +347,13 @@ def settings(flow: Flow, part: str) -> dict[str, Any]:
     """What the service has from the start."""
     ingress = flow.before if part == "act" else flow.ingress
     plugins = {"ingress_nginx": {**NGINX, "propagation_seconds": 0.3}, "ingress_gateway": GATEWAY}
-    return {"timeout": flow.timeout, "undo_timeout": 20.0, "plugins": plugins, "ingress": ingress}
+    return {
+        "timeout": flow.timeout,
+        "undo_timeout": 20.0,
+        "watch_interval": flow.watch,
+        "plugins": plugins,
+        "ingress": ingress,
+    }
 
 
 def report(world: World) -> dict[str, Any]:

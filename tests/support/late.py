@@ -1,8 +1,11 @@
-"""A strategy for tests, `late`: blue-green with one more step at the very end, which fails, or waits to be cancelled.
+"""Trouble that comes late, for tests: the strategy and the health checker `late`.
+
+The strategy is blue-green with one more step at the very end, which fails, or waits to be cancelled.
 
 With the option `makes`, it makes a ConfigMap of its own at the very beginning, which the core removes.
 
-By then everything leads to the new version: what follows is the whole way back.
+By then everything leads to the new version: what follows is the whole way back. To the health checker pods are healthy
+until there is a certain file.
 """
 
 from __future__ import annotations
@@ -10,14 +13,18 @@ from __future__ import annotations
 import importlib.metadata
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import StepFailed
+from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
 from deployer.sdk.kube import CONFIG_MAP
 from deployer.sdk.plugin import PluginSettings, hookimpl
-from deployer.sdk.strategy import Done, Outcome, Park, Phase, Plan, Step, Strategy, Work
+from deployer.sdk.strategy import Done, Outcome, Park, Phase, Plan, Step, Strategy, Work, rollback_steps
 
 WAITING = "waiting at the last step"
+
+ENDS = ["fails", "waits", "succeeds", "parks"]
 
 PARKED = 0.3
 """Seconds for which the last step parks."""
@@ -44,8 +51,11 @@ class Last(Step):
     id = "last"
     phase = Phase.CONFIRM
 
+    def __init__(self, option: str = "end") -> None:
+        self._option = option
+
     def run(self, work: Work) -> Outcome:
-        end = work.plan.descriptor["strategyOptions"]["end"]
+        end = work.plan.descriptor["strategyOptions"][self._option]
         if end == "fails":
             raise StepFailed("the last step fails", reason="Late")
         if end == "parks" and not work.recall("parked", False):
@@ -59,19 +69,45 @@ class Last(Step):
 
 
 class Late(Strategy):
-    """Options `end` (`fails`, `waits`, `succeeds`, or `parks` before it does) and `makes`."""
+    """Options `end` (`fails`, `waits`, `succeeds`, or `parks` before it does), `back`, the same for a rollback to the
+    version, and `makes`."""
 
     name = "late"
     options_schema: Mapping[str, object] = {
         "type": "object",
         "required": ["end"],
-        "properties": {"end": {"enum": ["fails", "waits", "succeeds", "parks"]}, "makes": {"type": "boolean"}},
+        "properties": {"end": {"enum": ENDS}, "back": {"enum": ENDS}, "makes": {"type": "boolean"}},
     }
 
     def deploy_steps(self, plan: Plan) -> Sequence[Step]:
         """The usual ones, and the last."""
         makes = plan.descriptor["strategyOptions"].get("makes")
         return [*([Make()] if makes else []), *deploy_steps(), Last()]
+
+    def rollback_steps(self, plan: Plan) -> Sequence[Step] | None:
+        """The usual ones, and the last where option `back` says how it ends."""
+        return [*rollback_steps(plan), Last("back")] if "back" in plan.descriptor["strategyOptions"] else None
+
+
+class Sick(HealthChecker):
+    """Option `sick`: the path of the file with which all pods fall ill; they serve as before."""
+
+    name = "late"
+    options_schema: Mapping[str, object] = {
+        "type": "object",
+        "required": ["sick"],
+        "properties": {"sick": {"type": "string"}},
+    }
+
+    def check(self, target: HealthTarget) -> Verdict:
+        sick = Path(str(target.options["sick"])).exists()
+        return Verdict(not sick, "it is ill" if sick else "it is well")
+
+
+@hookimpl
+def register_health_checkers() -> Sequence[HealthChecker]:
+    """The one checker."""
+    return [Sick()]
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.commands.rollbacks import NOT_WARM
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import Cancelled, Conflict, StaleRevision, StepFailed
 from deployer.core.model.records import App, Deployment, OperationKind, OperationState, Plan, Status
@@ -40,15 +41,12 @@ class Decision:
         switch. It has requests under way, and its name; so it starts once more when it has been removed."""
         if not deployment.version:
             return None  # a number that nobody has had
-        draining = Status.UNDEPLOYING.value
-        for other in self.dependencies.store.find(
-            Deployment, namespace=deployment.namespace, app=deployment.app, tag=draining
-        ):
-            if other.version != deployment.version:
+        for retire in self.transactions.others(OperationKind.RETIRE):
+            other = self.dependencies.store.get(Deployment, retire.deployment)
+            if other is None or other.version != deployment.version:
                 continue
-            retirements = self.transactions.others(OperationKind.RETIRE)
-            retire = next((o for o in retirements if o.deployment == other.id), None)
-            if retire is not None:
+            rolled_back = other.status is Status.FAILURE and retire.target.previous and not retire.target.drop
+            if other.status is Status.UNDEPLOYING or rolled_back:
                 plan = self.dependencies.store.get(Plan, other.id)
                 limit = self.budgets.removal(plan) if plan else machine.HOLD_INTERVAL
                 limit += max(0.0, retire.due - self.dependencies.clock())
@@ -88,7 +86,7 @@ class Decision:
         app = self.dependencies.store.get(App, f"{deployment.namespace}/{deployment.app}")
         pinned = self.dependencies.store.get(Plan, deployment.id)
         if app is None or pinned is None:
-            raise StepFailed(f"nothing is known of version {deployment.version} any more", reason="NotWarm")
+            raise StepFailed(f"nothing is known of version {deployment.version} any more", reason=NOT_WARM)
         plan = self.invoker.call(
             self.dependencies.settings.expose_timeout,
             lambda scope: rollback.decide(self._planner(scope), pinned, app, self.rollback_steps),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from deployer.core.commands.host_claims import claim_hosts, ended_changes, happened
-from deployer.core.commands.rollbacks import ROLLED_BACK, back_to
+from deployer.core.commands.rollbacks import NOT_WARM, ROLLED_BACK, back_to, is_warm
 from deployer.core.contract.store import Change, Create, Update
 from deployer.core.errors import Cancelled
 from deployer.core.model.occurrence import Occurrence
@@ -68,6 +68,8 @@ class Transactions:
             raise Cancelled("cancelled by request")
         rolls_back = self._operation.kind is OperationKind.ROLLBACK
         done = deployment.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
+        if rolls_back:
+            done = dataclasses.replace(done, purge=False)  # who wants it back wants its record, too
         taken = dataclasses.replace(
             app, live=plan.deployment, live_version=plan.version, held=app.live, held_version=app.live_version
         )
@@ -122,9 +124,11 @@ class Transactions:
         app, failing = self._app(), self._store.get(Deployment, self._operation.deployment)
         if app is None or failing is None or app.live != failing.id or failure is None:
             return []
+        if self.others(OperationKind.ROLLBACK):
+            return []  # somebody was quicker
         before = self._store.get(Deployment, app.held) if app.held else None
         wanted = failing.descriptor.get("autoRollback", self._dependencies.settings.auto_rollback)
-        if before is None or before.status is not Status.UNDEPLOYING or not wanted:
+        if before is None or not is_warm(self._store, before) or not wanted:
             why = "autoRollback is off" if before is not None and not wanted else "no version before it is warm"
             return [self._line(failing.id, f"version {failing.version} fails ({failure.message}); {why}")]
         said = f"version {failing.version} fails ({failure.message}); rolling back to version {before.version}"
@@ -190,7 +194,11 @@ class Transactions:
         target = self._operation.target
         if deployment.status is Status.UNDEPLOYING and target.previous is not None:
             again = Target(by=app.live if app else "", previous=target.previous)
-            changes.append(Create(self._retirement(deployment.id, again, hold=self._dependencies.settings.proxysleep)))
+            # As warm as before; requests that came to it meanwhile have the time that they always have.
+            hold = max(self._dependencies.settings.proxysleep, target.until - self._dependencies.clock())
+            if failure is not None and failure.reason == NOT_WARM:
+                hold = 0.0
+            changes.append(Create(self._retirement(deployment.id, again, hold=hold)))
         return changes
 
     def turned(self, occurrence: Occurrence | None, why: str) -> list[Change]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from deployer.core.commands.rollbacks import NOT_WARM
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import StepFailed
 from deployer.core.model.plan import Preview, Route
@@ -12,6 +13,8 @@ from deployer.core.model.records import App, Plan
 from deployer.core.operations.planning import strategies
 from deployer.core.operations.planning.live_version import LiveVersion
 from deployer.core.operations.planning.planner import Planner
+
+_ONCE_MORE = "roll back once more: it is deployed anew then"
 
 
 def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, Plan], Sequence[Step]]) -> Plan:
@@ -24,8 +27,8 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
     if running is None:
         raise StepFailed(
             f"version {pinned.version} has no controller any more, so it is not warm",
-            reason="NotWarm",
-            hint="roll back once more: it is deployed anew then",
+            reason=NOT_WARM,
+            hint=_ONCE_MORE,
         )
     strategy = planner.registry.strategy(pinned.strategy.name)
     plan = dataclasses.replace(
@@ -37,6 +40,10 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
         budgets=planner.budgets(pinned.descriptor),
         steps=(),
     )
+    if pinned.replicas and not running.replicas and strategy.rollback_steps(plan) is None:
+        raise StepFailed(
+            f"version {pinned.version} was scaled to 0, so it is not warm", reason=NOT_WARM, hint=_ONCE_MORE
+        )
     plan = dataclasses.replace(plan, settings=planner.pinned_settings(plan))
     plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
     found = strategies.check_steps(steps(strategy, plan), strategy.name)
