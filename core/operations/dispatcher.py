@@ -50,8 +50,8 @@ RETRY = 1.0
 AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
 
-LOOKS = 3
-"""How often a look at a version that has taken over may fail for reasons of its own until nothing waits for it."""
+LAST_LOOK = 5.0
+"""Seconds within which a version that has taken over must be looked at next for a retirement to wait for that."""
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class _Queue:
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        watched = {o.deployment for o in ordered if o.kind is OperationKind.WATCH and o.attempts < LOOKS}
+        watched = {o.deployment for o in ordered if o.kind is OperationKind.WATCH and self._due(o) <= now + LAST_LOOK}
         ordered = [o for o in ordered if not (o.kind is OperationKind.RETIRE and o.due and o.target.by in watched)]
         others = [o for o in ordered if not is_aside(o)]
         ordered = [*(o for o in ordered if is_aside(o)), *others[:1]]
