@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
 # Workers for two cores: most of a test is waiting. `loadgroup` keeps what shares a module's fixtures in one of them, and
-# hands out the largest such groups first. A cluster on the same cores needs its part of them, and the fast tests never wait.
+# hands out the largest such groups first. The fast tests never wait; those on a cluster, whose services are shared by the
+# tests of a module, run one at a time.
 WORKERS ?= 4
-test-cluster: WORKERS = 2
 test-fast: WORKERS = 2
 PARALLEL = -n $(WORKERS) --dist loadgroup
 
@@ -54,7 +54,7 @@ tests: $(VENV)/.dev
 	$(BIN)/pytest -m "not cluster" $(PARALLEL) $(PYTEST_ARGS)
 
 test-cluster: $(VENV)/.dev
-	$(BIN)/pytest -m cluster $(PARALLEL) $(PYTEST_ARGS)
+	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
 
 # Speed of REST and the log stream on this machine; BENCH_ARGS="get viewers --repeat 5" narrows it.
 bench-api: $(VENV)/.dev
