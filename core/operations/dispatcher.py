@@ -50,9 +50,6 @@ RETRY = 1.0
 AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
 
-LAST_LOOK = 5.0
-"""Seconds within which a version that has taken over must be looked at next for a retirement to wait for that."""
-
 
 @dataclass(slots=True)
 class _Queue:
@@ -69,8 +66,7 @@ class _Queue:
         """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
 
         So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way. Of
-        the others only the one that came first, which may wait for a retirement: nobody overtakes it. What may yet be
-        gone back to is retired after the last look at what took over, which may come late: at a start of the service.
+        the others only the one that came first, which may wait for a retirement: nobody overtakes it.
         """
         if self.busy or not self.operations:
             return None
@@ -81,8 +77,6 @@ class _Queue:
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        watched = {o.deployment for o in ordered if o.kind is OperationKind.WATCH and self._due(o) <= now + LAST_LOOK}
-        ordered = [o for o in ordered if not (o.kind is OperationKind.RETIRE and o.due and o.target.by in watched)]
         others = [o for o in ordered if not is_aside(o)]
         ordered = [*(o for o in ordered if is_aside(o)), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,18 +264,3 @@ def test_a_version_whose_removal_has_begun_is_not_gone_back_to(warm: World) -> N
     warm.restart()
     warm.ended(again, Status.DEPLOYED)
     assert record(warm, second.id).status is not Status.FAILURE
-
-
-def test_a_version_that_is_down_when_the_service_comes_back_late_is_rolled_back(make_world: Any) -> None:
-    """The old version's time is over by then, but nobody has looked since."""
-    world: World = make_world(proxysleep=4.0)
-    first, second = two_versions(world)
-    due = max(operation.due for operation in world.store.find(Operation, tag="open"))
-    world.kill(at=1)
-    world.eyes.patch(CONTROLLER, "shop-2", {"spec": {"replicas": 0}}, world.namespace)
-    world.until(world.died.is_set, "the service to die")
-    world.until(lambda: time.time() > due or None, "the time to be over")
-    world.restart()
-    world.ended(first, Status.DEPLOYED)
-    assert (record(world, second.id).failure or {})["reason"] == "RolledBack"
-    assert world.answer(HOST)[1].startswith("version 1 ")

@@ -39,6 +39,8 @@ class WatchVersion(Step):
         self._interval = interval
 
     def run(self, work: Work) -> Outcome:
+        if work.now() >= self._until:
+            return Done()
         labels = workload_labels(work.plan)
         controller = next(iter(work.kube.items(CONTROLLER, {"name": labels["name"]})), None)
         if controller is None or not work.kube.owned_by(controller, work.plan.deployment):
@@ -50,8 +52,6 @@ class WatchVersion(Step):
         down = self._down_for(work, pods, len(ready), wanted_pods(controller))
         if down is not None:
             return Park(work.now() + min(1.0, LASTING - down), event=None)
-        if work.now() >= self._until:
-            return Done()  # only now: it may be that nobody looked for a while
         self._check_health(work, ready)
         checks = work.health is not None and not work.plan.descriptor.get("ignoreHealthCheck")
         until = min(self._until, work.now() + self._interval) if checks else self._until
