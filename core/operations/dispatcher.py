@@ -50,9 +50,6 @@ RETRY = 1.0
 AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
 
-LOOKS = 3
-"""How often a look at a version that has taken over may fail for reasons of its own until nothing waits for it."""
-
 
 @dataclass(slots=True)
 class _Queue:
@@ -69,20 +66,18 @@ class _Queue:
         """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
 
         So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way. Of
-        the others only the one that came first, which may wait for a retirement: nobody overtakes it. What may yet be
-        gone back to is retired after the last look at what took over, which may come late: at a start of the service.
+        the others only the one that came first, which may wait for a retirement: nobody overtakes it.
         """
         if self.busy or not self.operations:
             return None
         ordered = sorted(
             self.operations.values(),
-            key=lambda o: (not is_aside(o), not o.target.drop, o.sequence, o.id),
+            # A last look at the new version comes before the old one is removed.
+            key=lambda o: (not is_aside(o), o.kind is not OperationKind.WATCH, not o.target.drop, o.sequence, o.id),
         )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        watched = {o.deployment for o in ordered if o.kind is OperationKind.WATCH and o.attempts < LOOKS}
-        ordered = [o for o in ordered if not (o.kind is OperationKind.RETIRE and o.due and o.target.by in watched)]
         others = [o for o in ordered if not is_aside(o)]
         ordered = [*(o for o in ordered if is_aside(o)), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
+from deployer.core.clock import SteadyClock
 from deployer.core.commands.rollback_commands import RollbackCommands
 from deployer.core.contract.store import Update
 from deployer.core.errors import Conflict, NotFound
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
-from deployer.core.model.kind import CONTROLLER, INGRESS, SERVICE
+from deployer.core.model.kind import CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
 from deployer.sandbox import Load
 from support import late
@@ -373,16 +374,24 @@ def test_a_version_whose_removal_has_begun_is_not_gone_back_to(warm: World) -> N
     assert record(warm, second.id).status is not Status.FAILURE
 
 
-def test_a_version_that_is_down_when_the_service_comes_back_late_is_rolled_back(make_world: Any) -> None:
-    """The old version's time is over by then, but nobody has looked since."""
+def test_a_service_that_comes_back_late_looks_before_it_removes_the_old_version(make_world: Any) -> None:
+    """The new version is down, and the time for which the old one was to be kept is over."""
     world: World = make_world(proxysleep=4.0)
-    first, second = two_versions(world)
-    due = max(operation.due for operation in world.store.find(Operation, tag="open"))
-    world.kill(at=1)
-    world.eyes.patch(CONTROLLER, "shop-2", {"spec": {"replicas": 0}}, world.namespace)
-    world.until(world.died.is_set, "the service to die")
-    world.until(lambda: time.time() > due or None, "the time to be over")
-    world.restart()
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    second = world.deployed(**HEALTHY, frontend=HOST, env={"CRASH_AFTER": "1"})
+    world.stop()
+    world.until(lambda: crashed(world) or None, "the new version to wait for its next restart")
+    world.clock = lambda: SteadyClock(wall=lambda: time.time() + 60.0)
+    world.start()
     world.ended(first, Status.DEPLOYED)
     assert (record(world, second.id).failure or {})["reason"] == "RolledBack"
     assert world.answer(HOST)[1].startswith("version 1 ")
+
+
+def crashed(world: World) -> bool:
+    """Does version 2 wait to be started again, not for the first time?"""
+    for pod in world.eyes.list(POD, world.namespace, {"version": "2"})[0]:
+        for status in (pod.get("status") or {}).get("containerStatuses") or ():
+            if "waiting" in (status.get("state") or {}) and status["restartCount"]:
+                return True
+    return False

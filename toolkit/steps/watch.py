@@ -44,14 +44,19 @@ class WatchVersion(Step):
         if controller is None or not work.kube.owned_by(controller, work.plan.deployment):
             return Done()  # somebody has removed it: there is nothing left to look after
         uid = controller["metadata"]["uid"]
-        pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
-        self._check_restarts(work, pods)
-        ready = [p for p in pods if is_ready(p)]
-        down = self._down_for(work, pods, len(ready), wanted_pods(controller))
-        if down is not None:
-            return Park(work.now() + min(1.0, LASTING - down), event=None)
+        while True:
+            pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
+            self._check_restarts(work, pods)
+            ready = [p for p in pods if is_ready(p)]
+            down = self._down_for(work, pods, len(ready), wanted_pods(controller))
+            if down is None:
+                break
+            again = min(1.0, LASTING - down)
+            if work.now() + LASTING < self._until:
+                return Park(work.now() + again)
+            work.scope.pause(again)  # not parked: the version before is removed when this is over
         if work.now() >= self._until:
-            return Done()  # only now: it may be that nobody looked for a while
+            return Done()
         self._check_health(work, ready)
         checks = work.health is not None and not work.plan.descriptor.get("ignoreHealthCheck")
         until = min(self._until, work.now() + self._interval) if checks else self._until
