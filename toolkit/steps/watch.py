@@ -44,17 +44,19 @@ class WatchVersion(Step):
         if controller is None or not work.kube.owned_by(controller, work.plan.deployment):
             return Done()  # somebody has removed it: there is nothing left to look after
         uid = controller["metadata"]["uid"]
+        was_down = -LASTING
         while True:
             pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
             self._check_restarts(work, pods)
             ready = [p for p in pods if is_ready(p)]
             down = self._down_for(work, pods, len(ready), wanted_pods(controller))
-            if down is None:
+            if down is None and work.now() >= was_down + LASTING:
                 break
-            again = min(1.0, LASTING - down)
-            if work.now() + LASTING < self._until:
-                return Park(work.now() + again)
-            work.scope.pause(again)  # not parked: the version before is removed when this is over
+            if down is not None:
+                was_down = work.now()
+                if was_down + LASTING < self._until:
+                    return Park(was_down + min(1.0, LASTING - down))
+            work.scope.pause(0.2)  # not parked: the version before is removed when this is over
         if work.now() >= self._until:
             return Done()
         self._check_health(work, ready)
