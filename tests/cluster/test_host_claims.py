@@ -53,7 +53,7 @@ def test_a_host_is_found_in_every_namespace_that_may_be_read(
 ) -> None:
     host = f"{namespace}.example.com"
     world = RealWorld(None, tmp_path, namespace, ingress="ingressroutes", plugins={})
-    world.providers = {"ingress_providers": [IngressRoutes(kind)]}
+    world.providers = [IngressRoutes(kind)]
     theirs = account.admin.create(kind, route(kind, "theirs", host, "web"), account.namespace)
     # Without rights of its own it sees all namespaces here.
     world.start()
