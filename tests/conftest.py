@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 STARTED = frozenset({"cluster", "sandbox", "world", "served", "deployer", "lab", "etcd"})
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as `fast` whatever needs neither sandbox nor service, and is not marked as slow.
 

@@ -56,7 +56,7 @@ def descriptor(namespace: str, **fields: Any) -> Document:
 
 
 def validate(world: RealWorld, document: Document, service: DeploymentCommands | None = None) -> Document:
-    found = (service or world.service).validate(world.namespace, json.dumps(document).encode())
+    found = (service or world.service).descriptors.validate(world.namespace, json.dumps(document).encode())
     return dict(found["validation"])
 
 
