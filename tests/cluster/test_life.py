@@ -209,7 +209,7 @@ def test_a_version_that_is_named(site: Site) -> None:
     refused = site.failed(site.app())
     assert refused["failure"]["reason"] == "VersionNotANumber"
     green = site.deployed(site.app(newVersion="green"))
-    back = Running(blue.descriptor, site.ended(site.redeploy(blue.deployment["id"]), "DEPLOYED"))
+    back = Running(blue.descriptor, site.ended(site.deploy(site.app(newVersion="blue")), "DEPLOYED"))
     assert back.version == "blue" and back.deployment["id"] != blue.deployment["id"]
     site.replaced(green, by=back)
     site.gone(back)
