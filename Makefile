@@ -3,12 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATE ?= .run
-# Workers for two cores: most of a test is waiting. `loadgroup` keeps what shares a module's fixtures in one of them, and
-# hands out the largest such groups first. The fast tests never wait; those on a cluster, whose services are shared by the
-# tests of a module, run one at a time.
+# Workers for two cores: most of a test is waiting. `loadfile` keeps the tests of a module in one of them, which share its
+# fixtures, and hands out the largest modules first. The fast tests never wait; those on a cluster run one at a time.
 WORKERS ?= 4
 test-fast: WORKERS = 2
-PARALLEL = -n $(WORKERS) --dist loadgroup
+PARALLEL = -n $(WORKERS) --dist loadfile
 
 .PHONY: help demo run test test-fast test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
 .DEFAULT_GOAL := help

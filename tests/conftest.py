@@ -38,16 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
 STARTED = frozenset({"cluster", "sandbox", "world", "served", "deployer", "lab", "etcd"})
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `fast` whatever needs neither sandbox nor service, and is not marked as slow.
-
-    What shares a fixture of its module stays in one worker, so that it is made once; see `--dist loadgroup` of xdist.
-    """
+    """Mark as `fast` whatever needs neither sandbox nor service, and is not marked as slow."""
     here = Path(__file__).parent
     for item in items:
-        if shares_fixture(item) and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(Path(item.path).relative_to(here))))
         room = Path(item.path).relative_to(here).parts[0]
         if (
             room not in ("cluster", "kill", "sandbox")
@@ -55,13 +49,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and not item.get_closest_marker("slow")
         ):
             item.add_marker(pytest.mark.fast)
-
-
-def shares_fixture(item: pytest.Item) -> bool:
-    """Does it use a fixture that is made once for its module?"""
-    # pytest has no public way to ask a test for the scopes of its fixtures.
-    found = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
-    return any(definition.scope == "module" for definitions in found for definition in definitions)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

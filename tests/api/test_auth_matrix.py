@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,17 +88,16 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
     if "{" not in route.path and not isinstance(route.methods[method], Permission):
         return route.path, None
     q = f"namespace={NS}"
-    deployment = served.deployment()
+    app = f"shop-{uuid.uuid4().hex[:8]}" if route.path == "/rollbacks" else "shop"
+    deployment = served.deployment(app)
     served.end(deployment.id)
     descriptor = deployment.descriptor_id
     if route.path == "/rollbacks":
-        earlier = served.deployment(version="0")
+        earlier = served.deployment(app, version="0")
         for status in (Status.DEPLOYED, Status.UNDEPLOYING, Status.UNDEPLOYED):
             gone = served.end(earlier.id, status)
         served.store.commit(Update(dataclasses.replace(gone, went_live=gone.created)))
-        app = served.store.get(App, f"{NS}/shop")
-        live = dataclasses.replace(app or App(namespace=NS, app="shop"), live=deployment.id, live_version="1")
-        served.store.commit(Create(live) if app is None else Update(live))
+        served.store.commit(Create(App(namespace=NS, app=app, live=deployment.id, live_version="1")))
     return {
         ("GET", "/descriptors"): (f"/descriptors?{q}", None),
         ("POST", "/descriptors"): (f"/descriptors?{q}", document()),
@@ -112,7 +112,7 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
         ("GET", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("PUT", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("DELETE", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
-        ("POST", "/rollbacks"): (f"/rollbacks?{q}&appname=shop", None),
+        ("POST", "/rollbacks"): (f"/rollbacks?{q}&appname={app}", None),
         ("GET", "/deployments/{id}/logs"): (f"/deployments/{deployment.id}/logs?{q}", None),
         ("GET", "/deployments/{id}/healthcheckdata"): (f"/deployments/{deployment.id}/healthcheckdata?{q}", None),
     }[method, route.path]

@@ -18,8 +18,6 @@ import yaml
 from deployer.api.routes import ROUTES, Permission
 from support.issuer import ISSUER, Issuer
 
-pytestmark = pytest.mark.xdist_group("the usual ports of `deployer sandbox`")
-
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "authentication.md"
 RBAC = GUIDE.parents[1] / "deploy" / "rbac"
 NOBODY = "http://127.0.0.1:1"

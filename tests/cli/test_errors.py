@@ -17,8 +17,6 @@ from deployer.cli.main import arrange, main
 from deployer.core.errors import SettingsError
 from deployer.core.settings import Settings
 
-pytestmark = pytest.mark.xdist_group("the usual ports of `deployer sandbox`")
-
 COMMAND = Path(sys.executable).with_name("deployer")
 NOBODY = "http://127.0.0.1:1"
 

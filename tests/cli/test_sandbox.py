@@ -24,8 +24,6 @@ from deployer.kube import client as kube_client
 from deployer.sandbox import Sandbox
 from support.world import describe
 
-pytestmark = pytest.mark.xdist_group("the usual ports of `deployer sandbox`")
-
 ROOT = Path(__file__).resolve().parents[2]
 needs_curl = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="needs bash and curl")
 

@@ -41,8 +41,8 @@ EXPORTS = {
         Park Phase PinnedSettings Plan PlannedStep PrepareRoute Previous ProviderRef ReleaseRoute RemoveRoute
         RemoveService RemoveWorkload StartWorkload Step Strategy SwitchRoute VerifyHealth Work Workload
         WorkloadContext await_endpoints await_pods_gone await_return controlled_by grace_of has_controller in_time
-        is_ready name_of own_controller remove_orphans render_workload require_ready retire_steps undeploy_steps
-        workload_labels
+        is_ready name_of own_controller remove_orphans render_workload require_ready retire_steps rollback_steps
+        undeploy_steps workload_labels
     """,
 }
 
