@@ -25,7 +25,7 @@ def plugin() -> IngressRoutes:
 @pytest.fixture
 def world(cluster: sandbox.Sandbox, tmp_path: Path, namespace: str, plugin: IngressRoutes) -> Iterator[World]:
     made = World(cluster, tmp_path, namespace, ingress="ingressroutes", plugins={})
-    made.providers = {"ingress_providers": [plugin]}
+    made.providers = [plugin]
     with defined(made.eyes, f"{namespace}.example") as kind:
         plugin.kind = kind
         made.start()

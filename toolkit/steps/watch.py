@@ -20,6 +20,9 @@ CONFIRMED = 2
 LASTING = 3.0
 """Seconds after which a version that is down counts as failing the first time."""
 
+LATE = 1.0
+"""Seconds after the end of the watch from which a look is not the one that was due then."""
+
 
 class WatchVersion(Step):
     """Park as long as the version is well; fail when it is not, confirmed.
@@ -44,7 +47,8 @@ class WatchVersion(Step):
         if controller is None or not work.kube.owned_by(controller, work.plan.deployment):
             return Done()  # somebody has removed it: there is nothing left to look after
         uid = controller["metadata"]["uid"]
-        was_down = -LASTING
+        # Nobody has looked for a while: one look may find it up between two crashes.
+        was_down = work.now() if work.now() > self._until + LATE else -LASTING
         while True:
             pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
             self._check_restarts(work, pods)
