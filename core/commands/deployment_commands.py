@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from deployer.core import descriptor as descriptors
 from deployer.core.commands.descriptor_commands import DescriptorCommands, unknown_text
@@ -61,12 +61,16 @@ class DeploymentCommands:
         expect(f"deployment {id}", earlier.revision, if_match)
         return self._queue(self.descriptors.check(namespace, earlier.descriptor, stored=True), earlier.descriptor, by)
 
-    def again(self, earlier: Deployment, by: str = "") -> Deployment:
-        """Queue a deployment of a version that was live once, as it was. Raises what `deploy` does."""
+    def again(self, earlier: Deployment, by: str = "", also: Sequence[Change] = ()) -> Deployment:
+        """Queue a deployment of a version that was live once, as it was, in one transaction with `also`. Raises what
+        `deploy` does."""
         document = self.descriptors.check(earlier.namespace, earlier.descriptor, stored=True)
-        return self._queue({**document, "newVersion": earlier.version}, earlier.descriptor, by, rollback_of=earlier.id)
+        document["newVersion"] = earlier.version
+        return self._queue(document, earlier.descriptor, by, rollback_of=earlier.id, also=also)
 
-    def _queue(self, document: Document, source: Document, by: str, rollback_of: str = "") -> Deployment:
+    def _queue(
+        self, document: Document, source: Document, by: str, *, rollback_of: str = "", also: Sequence[Change] = ()
+    ) -> Deployment:
         """`source` is the descriptor as it is shown, whose identity goes with the copy of it."""
         waiting = self.store.count(Deployment, tag=Status.DEPLOYING.value)
         if waiting >= self._queue_limit:
@@ -96,7 +100,7 @@ class DeploymentCommands:
         said = self.deployment_log.line(
             deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
         )
-        changes: list[Change] = [Create(deployment), Create(operation), said]
+        changes: list[Change] = [*also, Create(deployment), Create(operation), said]
         if unknown := list(podtypes.unknown_fields(document["podspec"])):
             changes.append(self.deployment_log.line(deployment.id, f"the podspec {unknown_text(unknown)}"))
         revision = self.store.commit(*changes)

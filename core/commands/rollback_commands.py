@@ -109,9 +109,7 @@ class RollbackCommands:
             raise Conflict(
                 f"version {target.version} of {name} is being removed: wait until that is done, then roll back to it"
             )
-        if cancelled:
-            self._store.commit(*cancelled)
-        queued = self._deployments.again(target, by)
+        queued = self._deployments.again(target, by, cancelled)
         return dataclasses.replace(self._described(target, warm=False), deployment=queued)
 
     def _target(self, app: App, to: str, under_way: bool) -> Deployment:

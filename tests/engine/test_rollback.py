@@ -16,7 +16,7 @@ from deployer import sandbox
 from deployer.core.clock import SteadyClock
 from deployer.core.commands.rollback_commands import RollbackCommands
 from deployer.core.contract.store import Update
-from deployer.core.errors import Conflict, NotFound
+from deployer.core.errors import Conflict, NotFound, QueueFull
 from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.kind import CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
@@ -395,3 +395,15 @@ def crashed(world: World) -> bool:
             if "waiting" in (status.get("state") or {}) and status["restartCount"]:
                 return True
     return False
+
+
+def test_a_rollback_that_cannot_be_queued_cancels_nothing(make_world: Any) -> None:
+    """To a version that is gone, while another one is being deployed and the queue is full."""
+    world: World = make_world(proxysleep=0.0, queue_limit=1)
+    first, _ = two_versions(world)
+    world.quiet()
+    third = world.deploy(**HEALTHY, frontend=HOST, env={"SLOW_START": "3"})
+    with pytest.raises(QueueFull):
+        rollbacks(world).roll_back(world.namespace, "shop", first.id)
+    assert record(world, third.id).status is Status.DEPLOYING
+    world.ended(third, Status.DEPLOYED)

@@ -72,13 +72,13 @@ class WatchVersion(Step):
         """Raise StepFailed for a container that was started again too often since the watch began."""
         counts = {f"{p['metadata']['uid']}/{s['name']}": int(s.get("restartCount", 0)) for p, s in _containers(pods)}
         known = work.recall("restarts", None)
-        if known is None or not counts.keys() <= known.keys():
-            # Of a pod that came later every restart counts.
-            known = {**dict.fromkeys(counts, 0), **(known or counts)}
+        if known is None:
+            # Of all others, and of a pod that comes later, every restart counts.
+            known = {container: count for container, count in counts.items() if count}
             work.remember("restarts", known)
         for pod, status in _containers(pods):
-            again = counts[f"{pod['metadata']['uid']}/{status['name']}"]
-            again -= known[f"{pod['metadata']['uid']}/{status['name']}"]
+            container = f"{pod['metadata']['uid']}/{status['name']}"
+            again = counts[container] - known.get(container, 0)
             if again >= CONFIRMED:
                 diagnose.tell_last_lines(work.kube, name_of(pod), status["name"], work.log, previous=True)
                 raise StepFailed(
