@@ -383,7 +383,7 @@ class Engine:
                 queue.operations[now.id] = now
                 # A cancellation that came while the step was parking found neither a executor nor a parked operation.
                 self._changed.add((Deployment.KIND, now.deployment))
-        if executor is None or executor.event is None:
+        if executor is None or not isinstance(executor.event, ClusterEvent):
             self._parked.pop(operation.id, None)
         elif time.monotonic() - self._parked.get(operation.id, float("-inf")) >= PARK_LEAST:
             self._parked[operation.id] = time.monotonic()

@@ -15,6 +15,7 @@ import pluggy
 
 from deployer.core import schema_errors
 from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.gate import Gate
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.observer import HOOKS, Notification, Observer
@@ -61,6 +62,7 @@ def load_plugins(
         plugins=tuple(loader.plugins),
         strategies=cast(Mapping[str, Entry[Strategy]], found["strategy"]),
         health_checkers=cast(Mapping[str, Entry[HealthChecker]], found["health"]),
+        gates=cast(Mapping[str, Entry[Gate]], found["gate"]),
         ingress_providers=cast(Mapping[str, Entry[IngressProvider]], found["ingress"]),
         env_injectors=cast(Mapping[str, Entry[EnvInjector]], found["env"]),
         ingress_name=settings.ingress,

@@ -17,6 +17,7 @@ import yaml
 from deployer.cli.reference import settings_page
 from deployer.cli.sandbox import sample
 from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.gate import Gate
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.strategy import Strategy
@@ -50,7 +51,7 @@ def test_every_hook_is_documented_with_its_exact_arguments() -> None:
 
 def test_every_method_of_a_provider_is_documented() -> None:
     text = (ROOT / "docs" / "plugins.md").read_text()
-    for kind in (Strategy, HealthChecker, IngressProvider, EnvInjector):
+    for kind in (Strategy, HealthChecker, Gate, IngressProvider, EnvInjector):
         methods = [name for name in vars(kind) if not name.startswith("_")]
         assert methods and [name for name in methods if f"`{name}" not in text] == []
 

@@ -16,6 +16,10 @@ EXPORTS = {
         KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable NotDelivered OperatorNeeded
         PluginError Revoked SettingsError StepFailed
     """,
+    "gate": """
+        Decision Failed Gate GateContext HealthTarget HttpAnswer Inconclusive Measurement Missing Outcome Passed
+        Pending Point Signal Verdict VersionAccess VersionUnreachable
+    """,
     "health": """
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
     """,

@@ -13,7 +13,7 @@ from functools import partial
 from deployer.core.backoff import Backoff
 from deployer.core.contract.kube import ClusterEvent, is_event
 from deployer.core.contract.store import Change, Lease
-from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
+from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Signal, Step
 from deployer.core.errors import (
     CHECK_API_SERVER,
     Cancelled,
@@ -110,7 +110,7 @@ class Executor:
         self._steps: dict[str, tuple[Step, Plan]] = {}
         self._deployment: Deployment | None = None
         self._plan: Plan | None = None
-        self.event: ClusterEvent | None = None
+        self.event: ClusterEvent | Signal | None = None
         """What the step that parked waits for, besides the time."""
 
     @property
@@ -471,7 +471,7 @@ def _checked(step: Step, outcome: object) -> Outcome:
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
     elif isinstance(outcome, Park) and not (isinstance(outcome.reason, str) and len(outcome.reason) <= MOST_SAID):
         wrong = f"parks for a reason that is no text of at most {MOST_SAID} characters"
-    elif isinstance(outcome, Park) and outcome.event is not None and not is_event(outcome.event):
+    elif isinstance(outcome, Park) and not (outcome.event in (None, Signal()) or is_event(outcome.event)):
         wrong = f"parks for {type(outcome.event).__name__}, which is no event to wait for"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
