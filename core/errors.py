@@ -78,6 +78,10 @@ class HostProblem(Problem):
     taken: HostTaken
 
 
+class NotPermitted(DeployerError):
+    """The caller has the right to do such a thing, but may not do this one."""
+
+
 class PreconditionFailed(DeployerError):
     """`If-Match` named a revision that is no longer current."""
 

@@ -131,9 +131,9 @@ class _Look:
         if not 0 < result.began <= now:  # never, or before the system's clock was set back
             result = dataclasses.replace(result, began=now, deadline=now + self._gate.timeout)
             self._record(result, f"{self._title} is asked, for at most {self._gate.timeout:g} s")
-        if now >= result.deadline:
-            return self._timed_out(result)
         decision = self._store.get(GateDecision, decision_key(self._work.plan.deployment, self._gate.step))
+        if now >= result.deadline and not decision:  # that came in time, or it would not be there
+            return self._timed_out(result)
         if result.verdict:  # inconclusive, or there is no evidence: a person decides
             return self._decided(result, decision) if decision else self._wait(result)
         try:
@@ -162,7 +162,8 @@ class _Look:
         if gate is None:
             return _Said(Missing, f"no plugin provides gates of type {self._gate.type} any more")
         given = None if decision is None else Decision(decision.approve, decision.by, decision.at, decision.comment)
-        seconds = max(0.01, min(self._seconds, result.deadline - self._work.now()))
+        left = self._seconds if decision else result.deadline - self._work.now()
+        seconds = max(0.01, min(self._seconds, left))
         try:
             return self._call(seconds, lambda scope: _said(gate.check(self._context(scope, result, given)), self._work))
         except (StoreError, *PASSING):
@@ -220,7 +221,8 @@ class _Look:
             result = dataclasses.replace(result, decision=self._words(decision))
         if said.kind is Failed:
             return self._end(result, Verdict.FAILED, said.reason, lines, code=said.code, hint=said.hint)
-        if self._work.now() >= result.deadline:  # what passes now has passed too late
+        in_time = bool(decision) and said.kind is not Pending
+        if self._work.now() >= result.deadline and not in_time:  # what passes now has passed too late
             return self._timed_out(result, lines)
         if said.kind is Passed:
             return self._end(result, Verdict.PASSED, said.reason, lines)
@@ -247,6 +249,8 @@ class _Look:
         return Park(min(said.until, result.deadline), waits, said.event)
 
     def _again(self, result: GateResult, error: Exception) -> StepOutcome:
+        if self._work.now() >= result.deadline:
+            return self._timed_out(result)
         why = f"it cannot look, and tries again: {self._short(str(error))}"
         if result.reason != why:
             self._record(dataclasses.replace(result, reason=why))
