@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
-from deployer.core.contract.kube import ClusterEvent, Owner
+from deployer.core.contract.kube import Changed, ClusterEvent, Gone, Owner
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -21,7 +21,7 @@ from deployer.core.errors import (
     PluginError,
     StepFailed,
 )
-from deployer.core.model.kind import CONTROLLER, Kind
+from deployer.core.model.kind import CONTROLLER, POD, Kind
 from deployer.core.model.plan import PlannedStep, Workload
 from deployer.core.model.records import Plan
 
@@ -87,11 +87,12 @@ class Trouble(Protocol):
         """Do the pods of a controller that was removed end at once?"""
 
 
-@dataclass(frozen=True, slots=True)
-class PodsGone(ClusterEvent):
-    """No pod of that controller is left."""
+UID = "controller-uid"
 
-    uid: str = ""
+
+def pods_gone(uid: str) -> Gone:
+    """The event that no pod of that controller is left."""
+    return Gone(POD, None, {UID: uid})
 
 
 class Kube:
@@ -235,7 +236,7 @@ class PlanStep(Step):
         if outcome == "late":
             raise FAILURES[outcome](self.id)
         if outcome.startswith("park"):
-            event = ClusterEvent(CONTROLLER, None, {}) if outcome.endswith("event") else None
+            event = Changed(CONTROLLER, None, {}, "some", "1") if outcome.endswith("event") else None
             return Park(work.now() + 5.0, f"step {self.id} waits", event)
         return Done()
 
@@ -387,7 +388,7 @@ class AwaitPodsEnd(RemovalStep):
 
 def _await_pods(work: Work, uid: str) -> Outcome:
     if remaining := work.left("began", PODS_GONE):
-        return Park(work.now() + remaining, event=PodsGone(CONTROLLER, None, {}, uid))
+        return Park(work.now() + remaining, event=pods_gone(uid))
     raise StepFailed("its pods do not end")
 
 
@@ -441,7 +442,7 @@ class SimulatedCluster:
         """Wake those whose event has come; with `all_events` all others, too."""
         for entry in list(self.waiting):
             event, wake = entry
-            come = event.uid not in self.state.ending if isinstance(event, PodsGone) else all_events
+            come = event.labels[UID] not in self.state.ending if isinstance(event, Gone) else all_events
             if come:
                 self.waiting.remove(entry)
                 wake()

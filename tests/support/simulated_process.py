@@ -13,7 +13,7 @@ from unittest import mock
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.store import Append, Change, Create, Lease, Store
-from deployer.core.contract.strategy import Phase, Step
+from deployer.core.contract.strategy import Park, Phase, Step
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -27,7 +27,7 @@ from deployer.core.model import records
 from deployer.core.model.plan import PinnedSettings, Previous, ProviderRef, Workload
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
 from deployer.core.operations import dispatcher, machine
-from deployer.core.operations.actions import Action
+from deployer.core.operations.actions import Action, Result
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.execution import decision, executor
@@ -350,11 +350,16 @@ def simulated(world: World) -> Iterator[None]:
     )  # fmt: skip
     ids = types.SimpleNamespace(uuid4=world.new_id)
     log = NoLogger(world)
-    decide = machine.next_action
+    decide, settle = machine.next_action, machine.settle
 
     def next_action(*known: Any) -> Action:
-        world.decisions += 1
-        return decide(*known)
+        action = decide(*known)
+        world.met[type(action).__name__] += 1
+        return action
+
+    def settled(operation: Operation, action: Action, result: Result, *known: Any) -> machine.Transition:
+        world.met["parked for an event" if isinstance(result, Park) and result.event else type(result).__name__] += 1
+        return settle(operation, action, result, *known)
 
     InlineInvoker.world = SimulatedPlanner.world = world
     Deferred.waiting.clear()
@@ -369,6 +374,7 @@ def simulated(world: World) -> Iterator[None]:
             (executor, "logger", log),
             (records, "uuid", ids),
             (machine, "next_action", next_action),
+            (machine, "settle", settled),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         yield

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -83,7 +84,8 @@ class World:
         self.specs: dict[str, list[StepSpec]] = {}
         self.trace: list[str] = []
         self.pumping: list[Process] = []
-        self.decisions = 0
+        self.met: Counter[str] = Counter()
+        """How often the state machine decided for each kind of action, and had each kind of result."""
         self.checks = Checks(self)
         self.store.subscribe(lambda *change: self.checks.changed.add(change))
         self.client = Client(self.store)

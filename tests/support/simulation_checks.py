@@ -63,6 +63,7 @@ class Checks:
         by the holder of the lease."""
         self._world.note(f"    {deployment}: {text}")
         before, self._said[deployment] = self._said.get(deployment), (text, self._disruptions if current else -1)
+        self.require("no event to wait for" not in text, f"the simulation itself is wrong: {text}")
         if current and before is not None and before[1] == self._disruptions:
             self.require(text not in (before[0], "resumed"), f"said without need: {text}")
 
