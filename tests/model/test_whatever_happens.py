@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from deployer.core.operations.actions import Action, Condemn
+from deployer.core.operations.actions import Action
 from support.simulation import World
 
-DECISIONS = 80
+DECISIONS = 150
 """Of the state machine, that a string of bytes makes on average, at least."""
 
 SAMPLE = 20_000
@@ -39,13 +39,14 @@ def test_whatever_happens_all_promises_hold(request: pytest.FixtureRequest) -> N
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.binary(min_size=200, max_size=200))
+    @given(st.binary(min_size=400, max_size=400))
     def play(data: bytes) -> None:
         world = World(data)
         world.play()
         met.update(world.met)
 
     play()
-    actions = {action.__name__ for action in typing.get_args(Action)} - {Condemn.__name__}  # here no watch fails
+    actions = {action.__name__ for action in typing.get_args(Action)}
     assert sum(met[name] for name in actions) > wanted // 2
-    assert {name for name in [*actions, "parked for an event", "Park", "Failed", "Succeeded"] if not met[name]} == set()
+    rare = {"Condemn", "Rest"} if wanted == SAMPLE else set()
+    assert {name for name in [*actions, "parked for an event", "Park", "Failed", "Succeeded"] if not met[name]} <= rare

@@ -83,9 +83,15 @@ class Trouble(Protocol):
     def outcome(self, step: Step, *, undo: bool) -> str:
         """How that goes: one of `OUTCOMES`, or `done`."""
 
+    def live_version_fails(self) -> bool:
+        """Does the version that is watched fail?"""
+
     def pods_end_at_once(self) -> bool:
         """Do the pods of a controller that was removed end at once?"""
 
+
+ANY_EVENT = Changed(CONTROLLER, None, {}, "some", "1")
+"""One that comes when the adversary wants it to."""
 
 UID = "controller-uid"
 
@@ -218,6 +224,14 @@ class StepSpec:
     silent: bool = False
 
 
+BACK = [
+    StepSpec("looks-back", Phase.VERIFY, LOOKS),
+    StepSpec("shares-back", Phase.EXPOSE, SHARES),
+    StepSpec("switches-back", Phase.EXPOSE, SWITCHES),
+]
+"""What brings traffic back to a version that is warm."""
+
+
 class PlanStep(Step):
     """Does what its spec says; how that goes is decided by others."""
 
@@ -236,7 +250,7 @@ class PlanStep(Step):
         if outcome == "late":
             raise FAILURES[outcome](self.id)
         if outcome.startswith("park"):
-            event = Changed(CONTROLLER, None, {}, "some", "1") if outcome.endswith("event") else None
+            event = ANY_EVENT if outcome.endswith("event") else None
             return Park(work.now() + 5.0, f"step {self.id} waits", event)
         return Done()
 
@@ -317,17 +331,19 @@ class RemovalStep(Step):
         raise NotImplementedError
 
 
-class Watch(Step):
-    """A version is well until then."""
+class Watch(RemovalStep):
+    """A version is well until then, unless it fails."""
 
     id = "watch"
-    phase = Phase.RETIRE
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, trouble: Trouble, until: float) -> None:
+        super().__init__(trouble)
         self._until = until
 
-    def run(self, work: Work) -> Outcome:
-        return Park(self._until) if work.now() < self._until else Done()
+    def _do(self, work: Work) -> Outcome:
+        if self._trouble.live_version_fails():
+            raise StepFailed("it crashed twice", reason="CrashLoop")
+        return Park(self._until, event=ANY_EVENT) if work.now() < self._until else Done()
 
 
 class CheckUnused(RemovalStep):
@@ -487,10 +503,10 @@ class SimulatedCluster:
         return {uid for uid, version in kube.state.ending.items() if version == plan.version}
 
     def rollback_steps(self, plan: Plan) -> list[Step]:
-        return []
+        return [make_step(spec, self._trouble) for spec in BACK]
 
     def watch_step(self, until: float) -> Step:
-        return Watch(until)
+        return Watch(self._trouble, until)
 
     def removal_steps(self) -> UsualRemoval:
         return UsualRemoval(self._trouble)

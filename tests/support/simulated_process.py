@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import threading
 import types
@@ -12,6 +13,7 @@ from unittest import mock
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.commands.rollbacks import NOT_WARM
 from deployer.core.contract.store import Append, Change, Create, Lease, Store
 from deployer.core.contract.strategy import Park, Phase, Step
 from deployer.core.deployment_log import DeploymentLog
@@ -35,7 +37,7 @@ from deployer.core.operations.execution.invocation import BoundedInvoker, StepCr
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
 from support.memory_store import MemoryStore
-from support.simulated_cluster import Kube, SimulatedCluster, make_step, planned
+from support.simulated_cluster import BACK, Kube, SimulatedCluster, make_step, planned
 
 if TYPE_CHECKING:
     from support.simulation import World
@@ -237,7 +239,7 @@ class Process:
     def retire_steps(self, plan: Plan) -> None:
         """The usual ones."""
 
-    undeploy_steps = retire_steps
+    undeploy_steps = rollback_steps = retire_steps
 
     # --- what its threads would do -------------------------------------------------------------------------------
 
@@ -285,11 +287,7 @@ class SimulatedPlanner:
     def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
         """Raises StepFailed for a version that is in use, as the real one does, and PluginError."""
         self._process.strategy("simulated")
-        led = self._kube.read().traffic.get("service", "")
-        if led != app.live_version:
-            wrong = f"{led} has traffic, but {app.live_version} is live"
-            self.world.checks.require(not self._process.works_under_lease(), wrong)
-            raise StepFailed(wrong)
+        self._require_live(app)
         for other in self._store.find(Deployment, namespace=NAMESPACE, app=APP):
             waits = other.status is Status.DEPLOYING and other.sequence > deployment.sequence
             if other.id == deployment.id or other.version != deployment.version or waits:
@@ -312,14 +310,42 @@ class SimulatedPlanner:
         )
         return plan, app
 
+    def decide_back(self, pinned: Plan, app: App, steps: Callable[[Process, Plan], Sequence[Step]]) -> Plan:
+        """Raises StepFailed for a version that is not warm, as the real one does, and PluginError."""
+        self._process.strategy("simulated")
+        self._require_live(app)
+        found = self._kube.read().controllers.get(pinned.version)
+        if not app.live or found is None or found.deployment != pinned.deployment or not found.up:
+            raise StepFailed(f"version {pinned.version} is not warm", reason=NOT_WARM)
+        plan = dataclasses.replace(pinned, previous=Previous(deployment=app.live, version=app.live_version))
+        return dataclasses.replace(plan, steps=tuple(planned(spec, self.world) for spec in BACK))
+
+    def _require_live(self, app: App) -> None:
+        led = self._kube.read().traffic.get("service", "")
+        if led != app.live_version:
+            wrong = f"{led} has traffic, but {app.live_version} is live"
+            self.world.checks.require(not self._process.works_under_lease(), wrong)
+            raise StepFailed(wrong)
+
+
+def decide_rollback(planner: SimulatedPlanner, pinned: Plan, app: App, steps: Callable[..., Sequence[Step]]) -> Plan:
+    """In the place of `planning.rollback.decide`."""
+    return planner.decide_back(pinned, app, steps)
+
 
 class Client(DeploymentCommands):
     """A user of REST, whose descriptors have been checked."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, queue: Callable[[str], Deployment]) -> None:
         self.store, self.deployment_log = store, QuickLog(store)
+        self._queue_again = queue
 
-    def queue(self, version: str, deployment: str, operation: str) -> None:
+    def again(self, earlier: Deployment, by: str = "", also: Sequence[Change] = ()) -> Deployment:
+        if also:
+            self.store.commit(*also)
+        return self._queue_again(earlier.version)
+
+    def queue(self, version: str, deployment: str, operation: str) -> Deployment:
         """Ask for a version."""
         made = Deployment(
             namespace=NAMESPACE,
@@ -335,6 +361,7 @@ class Client(DeploymentCommands):
             Create(made),
             Create(Operation(namespace=NAMESPACE, app=APP, id=operation, kind=kind, deployment=deployment)),
         )
+        return made
 
 
 # --- in the place of the real ones ----------------------------------------------------------------------------------
@@ -367,6 +394,7 @@ def simulated(world: World) -> Iterator[None]:
         for module, name, value in (
             (executor, "BoundedInvoker", InlineInvoker),
             (decision, "Planner", SimulatedPlanner),
+            (decision.rollback, "decide", decide_rollback),
             (executor, "time", time),
             (dispatcher, "time", time),
             (dispatcher, "threading", threads),
