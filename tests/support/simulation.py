@@ -14,11 +14,11 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from deployer.core.contract.store import Update
 from deployer.core.contract.strategy import Phase, Step, Work
 from deployer.core.errors import Conflict, KubeUnavailable, NotFound, StoreUnavailable
 from deployer.core.model.records import App, Deployment, Event, Operation, Status
 from deployer.core.operations import dispatcher
+from deployer.core.ports.store import Update
 from support.memory_store import MemoryStore
 from support.simulated_cluster import (
     DRAINS,
