@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
 from deployer.core.contract.kube import Changed, ClusterEvent, Gone, Owner
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import (
@@ -24,6 +23,7 @@ from deployer.core.errors import (
 from deployer.core.model.kind import CONTROLLER, POD, Kind
 from deployer.core.model.plan import PlannedStep, Workload
 from deployer.core.model.records import Plan
+from deployer.core.ports.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
 
 EXTRA = Kind("example.org", "v1", "extras", "Extra")
 """What steps make besides the workload."""

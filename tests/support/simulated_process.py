@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from unittest import mock
 
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.commands.rollbacks import NOT_WARM
-from deployer.core.contract.store import Append, Change, Create, Lease, Store
 from deployer.core.contract.strategy import Park, Phase, Step
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
@@ -34,8 +32,10 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.execution import decision, executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
-from deployer.core.redaction import Redactor
-from deployer.core.settings import Settings
+from deployer.core.operations.rollbacks import NOT_WARM
+from deployer.core.ports.store import Append, Change, Create, Lease, Store
+from deployer.redaction.redactor import Redactor
+from deployer.settings import Settings
 from support.memory_store import MemoryStore
 from support.simulated_cluster import BACK, Kube, SimulatedCluster, make_step, planned
 
@@ -204,6 +204,7 @@ class Process:
                 registry=self,  # type: ignore[arg-type]
                 settings=SETTINGS,
                 cluster=self.cluster,  # type: ignore[arg-type]
+                policy=lambda _: [],
                 versions=None,  # type: ignore[arg-type] # which the planner asks, and it is simulated
                 clock=world.clock,  # type: ignore[arg-type]
             )

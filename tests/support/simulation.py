@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from deployer.core.commands.rollback_commands import RollbackCommands
-from deployer.core.contract.store import Update
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.contract.strategy import Phase, Step, Work
 from deployer.core.errors import Conflict, KubeUnavailable, NotFound, StoreUnavailable
 from deployer.core.model.records import App, Deployment, Event, Operation, Status
 from deployer.core.operations import dispatcher
+from deployer.core.ports.store import Update
 from support.memory_store import MemoryStore
 from support.simulated_cluster import (
     DRAINS,

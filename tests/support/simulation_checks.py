@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from deployer.core.commands.rollbacks import ROLLED_BACK
 from deployer.core.model.records import (
     ROLLBACK_TRANSITIONS,
     TRANSITIONS,
@@ -19,6 +18,7 @@ from deployer.core.model.records import (
     Status,
 )
 from deployer.core.operations.machine import AWAITS, DONE, STARTED, SWITCHING
+from deployer.core.operations.rollbacks import ROLLED_BACK
 from support.simulated_cluster import BACK, DRAINS, LOOKS, MOVES, Kube, PlanStep, StepSpec
 
 if TYPE_CHECKING:
