@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.rollback_commands import RollbackCommands
-from deployer.core.contract.store import Create
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.errors import Conflict, DeployerError, NotFound, NotPermitted
 from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.records import Deployment, Operation, Plan, Status
 from deployer.core.operations import machine
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.ports.store import Create
+from deployer.core.registry import Entry
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import KubeUnavailable, StepFailed
 from deployer.sdk.gate import (

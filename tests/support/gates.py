@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from deployer.commands.approvals import ApprovalCommands
 from deployer.core.clock import SteadyClock
-from deployer.core.commands.approvals import ApprovalCommands
 from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.records import Deployment
 from deployer.sdk.gate import Gate, GateContext, Outcome, Point

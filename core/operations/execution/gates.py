@@ -26,7 +26,6 @@ from deployer.core.contract.gate import (
     wrong_outcome,
 )
 from deployer.core.contract.kube import ClusterEvent, is_event
-from deployer.core.contract.store import Update
 from deployer.core.contract.strategy import Done, Park, Phase, Signal, Step, Work
 from deployer.core.contract.strategy import Outcome as StepOutcome
 from deployer.core.errors import (
@@ -48,6 +47,7 @@ from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import GRACE, SETTLE, BoundedInvoker, Hung
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning.gates import MISSING
+from deployer.core.ports.store import Update
 
 T = TypeVar("T")
 
