@@ -18,6 +18,10 @@ import msgspec
 
 from deployer.core.errors import Conflict, StoreError
 from deployer.core.model import migrations
+from deployer.core.model.occurrence import ROLLBACK_TRANSITIONS, TRANSITIONS
+from deployer.core.model.occurrence import OperationKind as OperationKind  # noqa: PLC0414
+from deployer.core.model.occurrence import OperationState as OperationState  # noqa: PLC0414
+from deployer.core.model.occurrence import Status as Status  # noqa: PLC0414
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import (
     Made,
@@ -29,10 +33,6 @@ from deployer.core.model.plan import (
     Route,
     Workload,
 )
-from deployer.core.model.states import ROLLBACK_TRANSITIONS, TRANSITIONS
-from deployer.core.model.states import OperationKind as OperationKind  # noqa: PLC0414
-from deployer.core.model.states import OperationState as OperationState  # noqa: PLC0414
-from deployer.core.model.states import Status as Status  # noqa: PLC0414
 from deployer.core.model.target import NOTHING, Target
 
 Json = Any

@@ -1,4 +1,4 @@
-"""What became of a deployment's gates, and what people said of them."""
+"""What became of a deployment's gates."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ class GateResult:
         shown |= {"dryRun": self.dry_run, "verdict": self.verdict or None, "reason": self.reason}
         shown |= {"hint": self.hint} if self.hint else {}
         for name in ("began", "deadline", "ended"):
-            shown[name] = _shown_time(getattr(self, name))
+            shown[name] = shown_time(getattr(self, name))
         shown["waitsForApproval"] = self.asks
         if self.decision:
-            shown["decision"] = {**self.decision, "at": _shown_time(self.decision["at"])}
+            shown["decision"] = {**self.decision, "at": shown_time(self.decision["at"])}
         shown["measured"] = self.measured
-        shown["measurements"] = [{**found, "time": _shown_time(found["time"])} for found in self.measurements]
+        shown["measurements"] = [{**found, "time": shown_time(found["time"])} for found in self.measurements]
         return shown
 
 
@@ -106,7 +106,8 @@ def _kept(measurements: list[Document], *, first: int, most: int) -> list[Docume
     return kept
 
 
-def _shown_time(seconds: float) -> str | None:
+def shown_time(seconds: float) -> str | None:
+    """RFC 3339; None for what has not happened."""
     return timestamp_of(seconds) if seconds else None
 
 
@@ -148,46 +149,6 @@ class GateResults(Record):
     def from_document(cls, document: Mapping[str, Json], *, revision: int, sequence: int) -> Self:
         """The inverse of `to_document`."""
         return msgspec.convert({**document, "revision": revision, "sequence": sequence}, cls)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateDecision(Record):
-    """What a person said of a gate that waits for that. Written once.
-
-    by  who it was; empty where nobody proves who they are
-    at  seconds since the epoch
-    """
-
-    KIND: ClassVar[str] = "decision"
-    deployment: str
-    step: str
-    gate: str
-    approve: bool
-    by: str = ""
-    at: float = 0.0
-    comment: str = ""
-
-    @property
-    def key(self) -> str:
-        return decision_key(self.deployment, self.step)
-
-    @property
-    def tag(self) -> str:
-        return self.deployment
-
-    @property
-    def said(self) -> Document:
-        """What is kept of it with the result."""
-        return {"approve": self.approve, "by": self.by, "at": self.at, "comment": self.comment}
-
-    def public(self) -> Document:
-        """As REST shows it."""
-        return {"gate": self.gate, **self.said, "at": _shown_time(self.at)}
-
-
-def decision_key(deployment: str, step: str) -> str:
-    """The key of the decision about a gate."""
-    return f"{deployment}/{step}"
 
 
 def planned_results(namespace: str, app: str, deployment: str, gates: Iterable[PlannedGate]) -> GateResults | None:
