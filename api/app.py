@@ -20,6 +20,7 @@ from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
 from deployer.api.resources import deployments, descriptors, meta
+from deployer.commands.approvals import ApprovalCommands
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Document
@@ -86,6 +87,7 @@ def create_app(
         "/deployments/{id}": deployments.Deployment(service, rollbacks),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
+        "/deployments/{id}/approval": deployments.Approval(service, ApprovalCommands(service.store)),
         "/rollbacks": deployments.Rollbacks(service, rollbacks),
         "/stream/deployments/{id}/logs": meta.Stream(),
     }

@@ -24,7 +24,7 @@ class Permission:
     """A right in the namespace of the request, in the terms of Kubernetes: a verb on one of our virtual resources.
 
     resource   `descriptors` or `deployments`
-    verb       `get`, `list`, `create`, `update`, `delete` or `deletecollection`
+    verb       `get`, `list`, `create`, `update`, `delete`, `deletecollection` or `approve`
     """
 
     resource: str
@@ -82,6 +82,8 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/deployments/{id}", methods=_may("deployments", GET="get", PUT="create", DELETE="delete")),
     Route(path="/deployments/{id}/logs", methods=_may("deployments", GET="get")),
     Route(path="/deployments/{id}/healthcheckdata", methods=_may("deployments", GET="get")),
+    # Whoever may deploy may not therefore say that a deployment may go on.
+    Route(path="/deployments/{id}/approval", methods=_may("deployments", POST="approve")),
     # It makes another version live, as a deployment does.
     Route(path="/rollbacks", methods=_may("deployments", POST="create")),
     Route(path="/stream/deployments/{id}/logs", methods=_may("deployments", GET="get"), stream=True),

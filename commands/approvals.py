@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deployer.commands.transactions import decide_again
+from deployer.core.clock import SteadyClock
 from deployer.core.errors import Conflict, Invalid, NotFound, NotPermitted, Problem
 from deployer.core.model.gates import GateDecision, GateResult, GateResults
 from deployer.core.model.records import Deployment, Document, Plan, Status
@@ -40,10 +41,10 @@ class ApprovalCommands:
     """On the deployments of all namespaces. Authorisation is the caller's business, but for gates that want another
     person than whoever asked for the deployment."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] | None = None) -> None:
         """`clock`: seconds since the epoch."""
         self._store = store
-        self._clock = clock
+        self._clock = clock or SteadyClock()
 
     def decide(self, namespace: str, id: str, said: Any, by: str = "") -> GateDecision:
         """Record what somebody says of the gate that waits for it; the same once more is what was recorded.

@@ -10,6 +10,7 @@ from deployer.commands.transactions import decide_again, expect
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import NotFound, QueueFull
 from deployer.core.model.descriptors import version_of
+from deployer.core.model.gates import GateResults
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -206,6 +207,11 @@ class DeploymentCommands:
         self.deployment(namespace, id)
         found = self.store.get(HealthData, id)
         return found.entries if found else []
+
+    def gates(self, deployment: Deployment) -> list[Document]:
+        """What became of its gates, in their order; empty when it has none, or is not decided yet."""
+        found = self.store.get(GateResults, deployment.id)
+        return found.public() if found else []
 
     def log(self, namespace: str, id: str, after: int = 0) -> tuple[Iterator[str], int]:
         """The log so far as text, piece by piece, and the number of its last line. Raises NotFound at once."""

@@ -10,7 +10,10 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from deployer.commands.approvals import SCHEMA as SENT_DECISION
+from deployer.core.contract.gate import Point, Verdict
 from deployer.core.contract.health import BODY_LIMIT
+from deployer.core.model.gates.results import FIRST, LAST, MOST_BYTES
 from deployer.core.model.records import Document, Status
 from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 
@@ -191,6 +194,13 @@ def _object(description: str, required: Collection[str], **properties: Any) -> D
     return {"description": description, "type": "object", "required": list(required), "properties": properties}
 
 
+_TIME_OR_NULL = {"anyOf": [_TIME, {"type": "null"}]}
+_GATES = {
+    "type": "array",
+    "items": {"$ref": f"{REF}Gate"},
+    "description": "In their order; absent without gates, and in lists of deployments.",
+}
+
 _RECORDS: dict[str, Any] = {
     "Deployment": _object(
         "One deployment. `DEPLOYING` becomes `DEPLOYED` or `FAILURE`; `DEPLOYED`, or a cancelled one, becomes "
@@ -213,6 +223,7 @@ _RECORDS: dict[str, Any] = {
             "format": "uuid",
             "description": "The deployment that this one deploys once more, as it was.",
         },
+        gates=_GATES,
     ),
     "RollbackDeployment": {
         "description": "The deployment that will be live, and what is gone back to.",
@@ -250,6 +261,49 @@ _RECORDS: dict[str, Any] = {
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},
+        gates=_GATES,
+    ),
+    "Gate": _object(
+        "What became of a gate. Times are null as long as they have not come.",
+        ("point", "type", "name", "forced", "dryRun", "verdict", "reason", "measured", "measurements"),
+        point={"type": "string", "enum": list(Point)},
+        type={"type": "string"},
+        name={"type": "string"},
+        forced={"type": "boolean", "description": "The service's settings have it, not the descriptor."},
+        dryRun={"type": "boolean", "description": "It stops nothing."},
+        verdict={"enum": [*Verdict, None], "description": "null as long as nothing is known."},
+        reason={"type": "string", "description": "Why, or what it waits for."},
+        hint={"type": "string", "description": "What to do."},
+        began=_TIME_OR_NULL,
+        deadline=_TIME_OR_NULL,
+        ended=_TIME_OR_NULL,
+        waitsForApproval={"type": "boolean", "description": "A person is to decide about it now."},
+        decision={"$ref": f"{REF}GateDecision"},
+        measured={"type": "integer", "description": "How many measurements there were."},
+        measurements={
+            "type": "array",
+            "description": f"The first {FIRST}, the last {LAST} and every one that failed, as far as there is room: "
+            f"{MOST_BYTES >> 10} KiB for all gates of a deployment.",
+            "items": _object(
+                "One look at something.",
+                ("time", "name", "value", "threshold", "verdict"),
+                time=_TIME,
+                name={"type": "string"},
+                value={"type": ["number", "string", "null"]},
+                threshold={"type": "string"},
+                verdict={"type": "string", "enum": list(Verdict)},
+            ),
+        },
+    ),
+    "NewDecision": {**SENT_DECISION, "description": "What somebody says of a gate."},
+    "GateDecision": _object(
+        "What a person said of a gate.",
+        ("approve", "by", "at", "comment"),
+        gate={"type": "string"},
+        approve={"type": "boolean"},
+        by={"type": "string", "description": "Who; empty where nobody proves who they are."},
+        at=_TIME,
+        comment={"type": "string"},
     ),
     "DescriptorSummary": _object(
         "A descriptor for a caller who may not `get` descriptors.",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deployer.commands.approvals import ApprovalCommands
-from deployer.core.clock import SteadyClock
 from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.records import Deployment
 from deployer.sdk.gate import Gate, GateContext, Outcome, Point
@@ -74,7 +73,7 @@ def awaited(world: World, deployment: Deployment, name: str = "g") -> None:
 
 def decide(world: World, deployment: Deployment, approve: bool = True, by: str = "", **said: Any) -> GateDecision:
     """What REST does with a decision."""
-    commands = ApprovalCommands(world.store, SteadyClock())
+    commands = ApprovalCommands(world.store)
     return commands.decide(world.namespace, deployment.id, {"approve": approve, **said}, by)
 
 
