@@ -48,6 +48,9 @@ EXPORTS = {
         is_ready name_of own_controller remove_orphans render_workload require_ready retire_steps rollback_steps
         undeploy_steps workload_labels
     """,
+    "webhook": """
+        NoAnswer RECEIVER_SCHEMA Receiver parse_keys receiver_of signature
+    """,
 }
 
 TESTING = {

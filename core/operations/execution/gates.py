@@ -25,6 +25,7 @@ from deployer.core.contract.gate import (
     VersionUnreachable,
     wrong_outcome,
 )
+from deployer.core.contract.health import PodUnreachable
 from deployer.core.contract.kube import ClusterEvent, is_event
 from deployer.core.contract.strategy import Done, Park, Phase, Signal, Step, Work
 from deployer.core.contract.strategy import Outcome as StepOutcome
@@ -66,7 +67,7 @@ MOST_VALUE, MOST_WORDS = 500, 200
 FAILED, TIMED_OUT, BROKEN = "GateFailed", "GateTimedOut", "GateBroken"
 """Reasons of failures: the gate, or a person, says no; its time is up; it made a mistake of its own."""
 
-PASSING = (KubeUnavailable, KubeConflict, VersionUnreachable)
+PASSING = (KubeUnavailable, KubeConflict, VersionUnreachable, PodUnreachable)
 """Errors that pass."""
 
 
@@ -173,6 +174,8 @@ class _Look:
         except Interrupted as error:
             if (silent := unanswered(error)) is not None:
                 raise KubeUnavailable(str(silent)) from error
+            if seconds < self._seconds:  # it was the gate's own time that was up
+                return _Said(Pending, result.reason)
             return _Said(Failed, f"{self._type} did not come back from check() within {seconds:.3g} s", code=BROKEN)
         except DeployerError as error:  # StepCrashed, for what is none of ours
             return _Said(Failed, f"{self._type}: {error}", code=BROKEN)
