@@ -83,7 +83,7 @@ def test_every_option_can_be_given_in_every_way(toml):
     issuer = {"auth": "jwt", "jwt_issuer": "i", "jwt_audience": "a", "jwt_key_file": "k"}
     special |= {"preview_host": "{app}.{namespace}.preview.example", "preview_check": "/health?deep=1"}
     for option in OPTIONS:
-        if option.kind == "table":
+        if not option.flag:
             continue
         text = special.get(option.name, samples[option.kind])
         partner = {"kubernetes_username": "kubernetes_password", "kubernetes_password": "kubernetes_username"}
