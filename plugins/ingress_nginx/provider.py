@@ -258,11 +258,7 @@ class Nginx(IngressProvider):
         """Wait as long as the controller may take, as it answers the same whatever the weight; then report what it says
         against the canary. Raises StepFailed."""
         route, (_, new) = context.route, shares_of(context.route, shares)
-        context.log(
-            f"{route.host}: waiting {self._data_plane.propagation:g} s until {new.weight} % of the requests go to "
-            f"version {route.version}"
-        )
-        context.scope.pause(self._data_plane.propagation)
+        self._await_propagation(context, f"{new.weight} % of the requests go to version {route.version}")
         found = context.kube.get(INGRESS, render.canary_name(route.app))
         if found is not None and (said := objection(context.kube, [Watched(found)])):
             raise StepFailed(said, reason="RouteRejected")
@@ -271,6 +267,9 @@ class Nginx(IngressProvider):
     def confirm(self, context: RouteContext) -> bool:
         """Ask every controller; see `DataPlane.await_answers`. Raises StepFailed."""
         route = context.route
+        if route.stable and context.kube.get(INGRESS, render.canary_name(route.app)) is not None:
+            # One right answer proves nothing: the canary has given some of them all the time.
+            self._await_propagation(context, f"all requests go to version {route.version}")
         watched = self._watched_of(route)
         proven = self._data_plane.await_answers(
             context,
@@ -335,6 +334,10 @@ class Nginx(IngressProvider):
             context.kube.raise_fencing_token(INGRESS, name)
 
     # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _await_propagation(self, context: RouteContext, until: str) -> None:
+        context.log(f"{context.route.host}: waiting {self._data_plane.propagation:g} s until {until}")
+        context.scope.pause(self._data_plane.propagation)
 
     def _version_header(self, route: Route) -> str:
         return str(route.options.get(options.VERSION_HEADER, self._switching.version_header))

@@ -6,6 +6,7 @@ import dataclasses
 import socket
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from deployer.core.contract.ingress import IngressProvider
 from deployer.core.plugin_manager.loader import load_plugins
 from deployer.core.settings import Settings
 from deployer.sdk.ingress import PodAnswers
-from deployer.testing.ingress import CHECKS, Bench, open_bench, ownership, repeating, routing
+from deployer.testing.ingress import CHECKS, Bench, open_bench, ownership, repeating, routing, splits
 
 MODES: dict[str, dict[str, Any]] = {
     "versioned": {"revision_header": True},
@@ -69,3 +70,25 @@ def test_the_provider_conforms_when_the_pods_were_asked_instead(bench: Bench, ch
     if bench.provider().stable:
         pytest.skip("a stable route is not prepared")
     check(dataclasses.replace(bench, pods=PodAnswers(frozenset({200}), answered=True)))
+
+
+def test_the_end_of_a_split_is_awaited_although_the_canary_answers_at_once(tmp_path: Path) -> None:
+    """Of a controller that lags behind by 0.7 s."""
+    table = {
+        **MODES["stable-service"],
+        "controller": "ingress-nginx/ingress-nginx-controller",
+        "minimum_hold": 0.1,
+        "propagation_seconds": 1.5,
+    }
+    slow = sandbox.start(tmp_path, ingress_delay=0.7, options=("--probe-factor", "0.1"))
+    try:
+        with open_bench(
+            f"t-{uuid.uuid4().hex[:12]}",
+            provider=lambda: make(table),
+            ingress=slow.ingress.removeprefix("http://"),
+            image="sample/web:1",
+            kubernetes=slow.api,
+        ) as bench:
+            splits.a_switch_ends_a_split(bench)
+    finally:
+        slow.stop()
