@@ -173,7 +173,7 @@ class ClusterAuthorizer(Authorizer):
     def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
         if not isinstance(caller, ClusterPrincipal):
             return "the caller has no token"
-        everywhere = namespace == EVERYWHERE
+        everywhere = namespace == EVERYWHERE and permission.resource == "freezes"
         where = "in all namespaces" if everywhere else "in this namespace"
         said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} {where}"
         if not everywhere and not DNS_LABEL.fullmatch(namespace):

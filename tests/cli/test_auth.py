@@ -146,7 +146,7 @@ def test_the_example_of_rights_gives_exactly_what_the_routes_demand() -> None:
         "kube-deployer-freeze": freezes,
         "kube-deployer-override-freeze": override,
     }
-    assert granted("freezes.yaml", "ClusterRole") == {"kube-deployer-freeze": freezes}
+    assert granted("freezes-everywhere.yaml", "ClusterRole") == {"kube-deployer-freeze": freezes}
     table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", GUIDE.read_text(), re.MULTILINE))
     for route in ROUTES:
         for method, permission in route.methods.items():
