@@ -96,7 +96,7 @@ class AuditMiddleware:
             app=getattr(resp.context, "app", None) or _one(req, "appname"),
             id=getattr(resp.context, "id", None),
             reason=refusal,
-            override=_one(req, "override"),
+            override=_one(req, "override") if any(self._demands.besides(req)) else None,
             freeze=getattr(resp.context, "freeze", None),
         )
 
