@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deployer.core.descriptor import SCHEMA
 from deployer.core.model.records import Document
-from deployer.core.settings.freeze_windows import REASON_MOST
+from deployer.descriptor import SCHEMA
+from deployer.settings.freeze_windows import REASON_MOST
 
 JSON, TEXT, HTML, PROBLEM = "application/json", "text/plain", "text/html", "application/problem+json"
 

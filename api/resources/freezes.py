@@ -5,7 +5,7 @@ from __future__ import annotations
 import falcon
 
 from deployer.api import http
-from deployer.core.commands.freezes import Freezes as Commands
+from deployer.commands.freezes import Freezes as Commands
 from deployer.core.model.freeze import EVERYWHERE
 from deployer.core.model.freeze import Freeze as Record
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from deployer.api.auth.access import Access, open_access
-from deployer.core.commands.freezes import Freezes
+from deployer.commands.freezes import Freezes
 from deployer.core.model.freeze import Freeze
 from deployer.core.model.records import Deployment
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.settings import Settings
 from deployer.store.sqlite import SqliteStore
 from support.issuer import Issuer, bearer, jwt_settings
 
