@@ -14,8 +14,8 @@ import msgspec
 
 from deployer.api.auth.principal import Principal
 from deployer.api.routes import Permission
+from deployer.commands.freezes import EVERYWHERE
 from deployer.core.errors import DeployerError, Invalid, Problem
-from deployer.core.model.freeze import EVERYWHERE
 from deployer.descriptor import MAX_BODY, SCHEMA, fold, parse
 
 _TAG = re.compile(r'"?([0-9]{1,18})"?')

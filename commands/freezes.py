@@ -10,17 +10,19 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.clock import SteadyClock
 from deployer.core.errors import Frozen, Invalid, NotFound, Problem
-from deployer.core.model.freeze import EVERYWHERE, Freeze
-from deployer.core.model.records import Document, timestamp, timestamp_of
+from deployer.core.model.records import Document, Record, timestamp, timestamp_of
 from deployer.core.ports.store import Change, Create, Delete, Store, Update
 from deployer.descriptor import parse
 from deployer.descriptor.schema_errors import schema_problems
 from deployer.settings.freeze_windows import REASON_MOST, FreezeWindow, wrong_reason
+
+EVERYWHERE = "*"
+"""In the place of a namespace: all of them."""
 
 SCHEMA: Mapping[str, Any] = MappingProxyType(
     {
@@ -49,6 +51,31 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\
 _WITHOUT_ZONE = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?)?")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze(Record):
+    """A freeze as it is stored: of one namespace, or of all (`EVERYWHERE`); there is at most one of each.
+
+    reason   why, in a line
+    until    seconds since the epoch at which it ends; 0 for one that somebody has to lift
+    by       who asked for it; empty when that is not known
+    created  RFC 3339
+    """
+
+    KIND: ClassVar[str] = "freeze"
+    reason: str
+    created: str
+    until: float = 0.0
+    by: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.namespace
+
+    def ended(self, now: float) -> bool:
+        """Is it over at `now`, in seconds since the epoch?"""
+        return 0 < self.until <= now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,9 @@ from deployer.api.auth.principal import (
     check_name,
 )
 from deployer.api.routes import Permission
+from deployer.commands.freezes import EVERYWHERE
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden
-from deployer.core.model.freeze import EVERYWHERE
 from deployer.core.model.hosts import DNS_LABEL
 from deployer.kube import reviews
 from deployer.kube.client import KubeClient

@@ -5,9 +5,9 @@ from __future__ import annotations
 import falcon
 
 from deployer.api import http
+from deployer.commands.freezes import EVERYWHERE
+from deployer.commands.freezes import Freeze as Record
 from deployer.commands.freezes import Freezes as Commands
-from deployer.core.model.freeze import EVERYWHERE
-from deployer.core.model.freeze import Freeze as Record
 
 
 class Freezes(http.Resource):

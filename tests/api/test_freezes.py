@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from deployer.api.auth.access import Access, open_access
-from deployer.commands.freezes import Freezes
-from deployer.core.model.freeze import Freeze
+from deployer.commands.freezes import Freeze, Freezes
 from deployer.core.model.records import Deployment
 from deployer.kube.client import connect
 from deployer.settings import Settings

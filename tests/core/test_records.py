@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from deployer.commands.freezes import Freeze
 from deployer.core.errors import Conflict
-from deployer.core.model.freeze import Freeze
 from deployer.core.model.json_codec import dumps
 from deployer.core.model.records import (
     RECORDS,
