@@ -153,6 +153,8 @@ class Freezes:
         """
         if override and (wrong := wrong_reason(override)):
             raise Invalid([Problem("override", wrong)])
+        # Asked last before it is queued: a deployment that was asked for while a freeze was being put may still come
+        # before it, one that is asked for once the freeze was answered cannot.
         frozen = self.of(namespace)
         if not frozen:
             return None

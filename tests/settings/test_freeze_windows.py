@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -146,6 +149,14 @@ def test_a_week_of_every_window_is_what_it_says() -> None:
         made = window(**fields)
         begin = at("2026-12-01T00:00:00Z")
         assert sum(made.until(begin + 60 * n) is not None for n in range(7 * 24 * 60)) == minutes
+
+
+def test_time_zones_are_there_where_the_system_has_none() -> None:
+    """As in slim images."""
+    said = "from deployer.settings.freeze_windows import _zone; print(_zone('Europe/Amsterdam'))"
+    environment = {**os.environ, "PYTHONTZPATH": ""}
+    done = subprocess.run([sys.executable, "-c", said], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "Europe/Amsterdam", done.stderr
 
 
 # --- what they are of, and what is none -------------------------------------------------------------------------------
