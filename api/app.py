@@ -19,7 +19,7 @@ from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
-from deployer.api.resources import deployments, descriptors, meta
+from deployer.api.resources import deployments, descriptors, freezes, meta
 from deployer.commands.approvals import ApprovalCommands
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.rollback_commands import RollbackCommands
@@ -89,6 +89,8 @@ def create_app(
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
         "/deployments/{id}/approval": deployments.Approval(service, ApprovalCommands(service.store)),
         "/rollbacks": deployments.Rollbacks(service, rollbacks),
+        "/freezes": freezes.Freezes(service.freezes),
+        "/freezes/{namespace}": freezes.Freeze(service.freezes),
         "/stream/deployments/{id}/logs": meta.Stream(),
     }
     for route in routes.ROUTES:

@@ -7,20 +7,19 @@ booleans may be texts. So a descriptor has two schemas here, one as it is sent a
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deployer.commands.approvals import SCHEMA as SENT_DECISION
-from deployer.core.contract.gate import Point, Verdict
+from deployer.api.openapi import gates
+from deployer.api.openapi.parts import REF
+from deployer.api.openapi.parts import TIME as _TIME
+from deployer.api.openapi.parts import object_of as _object
+from deployer.commands.freezes import SCHEMA as SENT_FREEZE
 from deployer.core.contract.health import BODY_LIMIT
-from deployer.core.model.gates.results import FIRST, LAST, MOST_BYTES
 from deployer.core.model.records import Document, Status
 from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 
-REF = "#/components/schemas/"
-
 _ALWAYS_THERE = ("namespace", "appName", "newVersion", "deploymentType", "replicas", *BOOLEANS, "podspec")
-_TIME = {"type": "string", "format": "date-time"}
 _COUNT = {"type": "integer", "minimum": 0}
 
 EXAMPLE: Document = {
@@ -82,6 +81,7 @@ def components(rules: Rules) -> dict[str, Any]:
             "properties": {"validation": {"$ref": f"{REF}Validation"}},
         },
         **_RECORDS,
+        **gates.COMPONENTS,
     }
 
 
@@ -190,17 +190,6 @@ def _or_absent(field: Document, *, empty: bool = False) -> Document:
 # --- everything else --------------------------------------------------------------------------------------------------
 
 
-def _object(description: str, required: Collection[str], **properties: Any) -> Document:
-    return {"description": description, "type": "object", "required": list(required), "properties": properties}
-
-
-_TIME_OR_NULL = {"anyOf": [_TIME, {"type": "null"}]}
-_GATES = {
-    "type": "array",
-    "items": {"$ref": f"{REF}Gate"},
-    "description": "In their order; absent without gates, and in lists of deployments.",
-}
-
 _RECORDS: dict[str, Any] = {
     "Deployment": _object(
         "One deployment. `DEPLOYING` becomes `DEPLOYED` or `FAILURE`; `DEPLOYED`, or a cancelled one, becomes "
@@ -223,7 +212,8 @@ _RECORDS: dict[str, Any] = {
             "format": "uuid",
             "description": "The deployment that this one deploys once more, as it was.",
         },
-        gates=_GATES,
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
+        gates=gates.LIST,
     ),
     "RollbackDeployment": {
         "description": "The deployment that will be live, and what is gone back to.",
@@ -261,49 +251,32 @@ _RECORDS: dict[str, Any] = {
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},
-        gates=_GATES,
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
+        gates=gates.LIST,
     ),
-    "Gate": _object(
-        "What became of a gate. Times are null as long as they have not come.",
-        ("point", "type", "name", "forced", "dryRun", "verdict", "reason", "measured", "measurements"),
-        point={"type": "string", "enum": list(Point)},
-        type={"type": "string"},
-        name={"type": "string"},
-        forced={"type": "boolean", "description": "The service's settings have it, not the descriptor."},
-        dryRun={"type": "boolean", "description": "It stops nothing."},
-        verdict={"enum": [*Verdict, None], "description": "null as long as nothing is known."},
-        reason={"type": "string", "description": "Why, or what it waits for."},
-        hint={"type": "string", "description": "What to do."},
-        began=_TIME_OR_NULL,
-        deadline=_TIME_OR_NULL,
-        ended=_TIME_OR_NULL,
-        waitsForApproval={"type": "boolean", "description": "A person is to decide about it now."},
-        decision={"$ref": f"{REF}GateDecision"},
-        measured={"type": "integer", "description": "How many measurements there were."},
-        measurements={
-            "type": "array",
-            "description": f"The first {FIRST}, the last {LAST} and every one that failed, as far as there is room: "
-            f"{MOST_BYTES >> 10} KiB for all gates of a deployment.",
-            "items": _object(
-                "One look at something.",
-                ("time", "name", "value", "threshold", "verdict"),
-                time=_TIME,
-                name={"type": "string"},
-                value={"type": ["number", "string", "null"]},
-                threshold={"type": "string"},
-                verdict={"type": "string", "enum": list(Verdict)},
-            ),
+    "Freeze": _object(
+        "What keeps a namespace, or all, from new deployments.",
+        ("namespace", "reason", "source"),
+        namespace={
+            "type": "string",
+            "description": "The frozen namespace; `*` for all; of a window its names and patterns, with commas.",
         },
+        reason={"type": "string"},
+        source={
+            "type": "string",
+            "enum": ["request", "window"],
+            "description": "`request`: somebody put it. `window`: the settings have it.",
+        },
+        until={**_TIME, "description": "When it ends, when that is known."},
+        by={"type": "string", "description": "Who put it, when that is known."},
+        created={**_TIME, "description": "When it was put."},
     ),
-    "NewDecision": {**SENT_DECISION, "description": "What somebody says of a gate."},
-    "GateDecision": _object(
-        "What a person said of a gate.",
-        ("approve", "by", "at", "comment"),
-        gate={"type": "string"},
-        approve={"type": "boolean"},
-        by={"type": "string", "description": "Who; empty where nobody proves who they are."},
-        at=_TIME,
-        comment={"type": "string"},
+    "NewFreeze": {**SENT_FREEZE, "description": "A freeze as it is put."},
+    "FreezeOverride": _object(
+        "That this was deployed in spite of a freeze.",
+        ("reason", "freezes"),
+        reason={"type": "string", "description": "Why, in the words of whoever asked for it."},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}},
     ),
     "DescriptorSummary": _object(
         "A descriptor for a caller who may not `get` descriptors.",
@@ -343,6 +316,7 @@ _RECORDS: dict[str, Any] = {
         status={"type": "integer", "minimum": 400, "maximum": 599},
         detail={"type": "string", "description": "What is wrong, in a sentence."},
         validation={"$ref": f"{REF}Validation"},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}, "description": "What freezes the namespace."},
         errors={
             "description": "Everything that is wrong with a descriptor or a parameter.",
             "type": "array",
