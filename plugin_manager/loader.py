@@ -25,6 +25,7 @@ from deployer.core.registry import PROVIDER_KINDS, Entry, Listener, Plugin, Regi
 from deployer.descriptor import schema_errors
 from deployer.plugin_manager import checks
 from deployer.plugin_manager.checks import Broken, check_provider, check_schema, guarded
+from deployer.plugin_manager.gates import check_forced
 from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP, INTERFACE, PROJECT, PluginSettings, Specs
 from deployer.settings import Settings
 
@@ -200,7 +201,7 @@ class _Loader:
             raise PluginError(f"{who}: {error.sentence}") from None
 
     def check_tables(self) -> None:
-        """Raises SettingsError for a `[plugins.<name>]` table that nobody reads."""
+        """Raises SettingsError for a `[plugins.<name>]` table that nobody reads, and for `[[gates]]` that cannot be."""
         usable = {plugin.name for plugin in self.plugins if not plugin.error}
         for name in self._settings.plugins:
             if any(plugin.name == name and plugin.error for plugin in self.plugins) and name not in usable:
@@ -210,6 +211,7 @@ class _Loader:
                 raise SettingsError(f"[plugins.{name}]: there is no plugin of that name; with settings: {known}")
             elif not self._schemas.get(name):
                 raise SettingsError(f"[plugins.{name}]: that plugin takes no settings; remove the table")
+        check_forced(self._settings, self.entries["gate"], quarantined=any(plugin.error for plugin in self.plugins))
 
     def _register(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
         module = guarded(entry_point.load, "it cannot be imported", "its import")

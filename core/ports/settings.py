@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 
 class CoreSettings(Protocol):
@@ -83,6 +84,9 @@ class CoreSettings(Protocol):
     @property
     def lenient_podspec(self) -> bool:
         """Are unknown fields of podspecs dropped?"""
+
+    def forced_gates(self, namespace: str) -> Sequence[Mapping[str, Any]]:
+        """The gates of deployments in `namespace` besides those of descriptors: as these have them, with `point`."""
 
     # --- hosts -------------------------------------------------------------------------------------------------------
 

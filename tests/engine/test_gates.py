@@ -509,6 +509,68 @@ def test_nobody_decides_after_the_deadline(world: World) -> None:
         decide(world, deployment)
 
 
+# --- gates of the settings --------------------------------------------------------------------------------------------
+
+
+def forcing(world: World, *gates: Any, give: Any = lambda *_: Passed("fine")) -> Scripted:
+    """Start the service anew with these gates in its settings."""
+    gate = Scripted(give)
+    restart_with(world, gate, kind="gates")  # whose type is not installed when settings are checked
+    registry = world.registry
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, gates=gates)
+    world.start(registry)
+    return gate
+
+
+def test_forced_gates_come_first_whatever_a_descriptor_says(world: World) -> None:
+    order: list[tuple[str, Any]] = []
+
+    def look(context: Any, _: int) -> Passed:
+        order.append((context.name, context.options.get("whose")))
+        return Passed("fine")
+
+    forced = {"namespaces": ["t-*"], "point": "beforeSwitch", "type": "scripted"}
+    forcing(
+        world,
+        {**forced, "name": "g", "options": {"whose": "settings"}},
+        {**forced, "name": "other", "namespaces": ["prod-*"]},
+        give=look,
+    )
+    deployment = world.deployed(**gated("beforeSwitch", options={"whose": "team"}, dryRun=True))
+    assert order == [("g", "settings"), ("g", "team")]
+    assert [(f["forced"], f["dryRun"], f["verdict"]) for f in results(world, deployment)] == [
+        (True, False, "passed"),
+        (False, True, "passed"),
+    ]
+    world.deployed()
+    assert order[2:] == [("g", "settings")]
+
+
+def test_a_forced_gate_fails_a_descriptor_without_any(world: World) -> None:
+    forcing(world, {"point": "beforeStart", "type": "scripted", "name": "policy"}, give=lambda *_: Failed("no"))
+    found = world.ended(world.deploy(), Status.FAILURE)
+    assert found.failure and found.failure["message"] == "gate policy failed: no"
+    assert world.names() == {}
+
+
+@pytest.mark.parametrize("on_missing", ["fail", "inconclusive"])
+def test_a_forced_gate_whose_plugin_is_gone(world: World, on_missing: str) -> None:
+    forcing(world, {"point": "beforeStart", "type": "scripted", "name": "policy", "onMissing": on_missing})
+    registry = world.registry
+    world.stop()
+    world.start(dataclasses.replace(registry, gates={}))
+    deployment = world.deploy()
+    if on_missing == "fail":
+        found = world.ended(deployment, Status.FAILURE)
+        assert found.failure and found.failure["reason"] == "GateMissing"
+    else:
+        awaited(world, deployment, "policy")
+        decide(world, deployment, by="otto")
+        world.ended(deployment, Status.DEPLOYED)
+    assert world.names() == ({} if on_missing == "fail" else world.names())
+
+
 # --- what else there is -----------------------------------------------------------------------------------------------
 
 

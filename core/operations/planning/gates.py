@@ -25,7 +25,7 @@ MISSING = "GateMissing"
 _NO_PLUGIN_TIMEOUT = 86_400.0
 
 
-def planned(registry: Registry, forced: Iterable[Document], descriptor: Document) -> tuple[PlannedGate, ...]:
+def planned(registry: Registry, forced: Iterable[Mapping[str, Any]], descriptor: Document) -> tuple[PlannedGate, ...]:
     """The gates of a deployment, in the order in which they come: at each point those that the settings force on its
     namespace, then the descriptor's. Raises StepFailed for one that cannot be."""
     wanted = [(str(gate["point"]), gate, True) for gate in forced]

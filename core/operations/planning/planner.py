@@ -137,7 +137,7 @@ class Planner:
         """None for a rollback, which has to get through: that version passed its gates when it was deployed."""
         if deployment.rollback_of:
             return ()
-        return gates.planned(self.registry, (), deployment.descriptor)
+        return gates.planned(self.registry, self.settings.forced_gates(deployment.namespace), deployment.descriptor)
 
     # --- what comes next -----------------------------------------------------------------------------------------
 
