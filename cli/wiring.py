@@ -30,10 +30,10 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.ports.store import Store
 from deployer.core.registry import Registry
-from deployer.descriptor import policy
 from deployer.kube import client as kube_client
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
+from deployer.planning.decisions import Decisions
 from deployer.plugin_manager.loader import load_plugins
 from deployer.redaction.log_records import guard_logging
 from deployer.redaction.redactor import redactor_for
@@ -104,9 +104,8 @@ class Running:
                 redactor=redactor,
                 registry=self.registry,
                 settings=settings,
-                policy=partial(policy.problems, settings=settings),
                 cluster=cluster,
-                versions=KubernetesVersions(),
+                planning=Decisions(store, self.registry, settings, KubernetesVersions()),
             ),
             metrics.ended,
         )

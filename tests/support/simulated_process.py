@@ -7,7 +7,7 @@ import functools
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from unittest import mock
 
 from deployer.commands.deployment_commands import DeploymentCommands
@@ -29,8 +29,9 @@ from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.actions import Action
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.execution import decision, executor
+from deployer.core.operations.execution import executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
+from deployer.core.ports.planning import Handles, Planning
 from deployer.core.ports.store import Append, Change, Create, Lease, Store
 from deployer.redaction.redactor import Redactor
 from deployer.settings import Settings
@@ -202,8 +203,7 @@ class Process:
                 registry=self,  # type: ignore[arg-type]
                 settings=SETTINGS,
                 cluster=self.cluster,  # type: ignore[arg-type]
-                policy=lambda _: [],
-                versions=None,  # type: ignore[arg-type] # which the planner asks, and it is simulated
+                planning=SimulatedPlanning(self),
                 clock=world.clock,  # type: ignore[arg-type]
             )
         )
@@ -275,18 +275,16 @@ class Process:
             running.stop(Revoked("the lease is lost"))
 
 
-class SimulatedPlanner:
+class SimulatedPlanning(Planning):
     """Pins what the world generated for the deployment."""
 
-    world: World
+    def __init__(self, process: Process) -> None:
+        self.world, self._store, self._process = process.world, process.store, process
 
-    def __init__(self, *, store: MemoryStore, registry: Process, kube: Kube, **_: object) -> None:
-        self._store, self._process, self._kube = store, registry, kube
-
-    def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
+    def decide(self, deployment: Deployment, app: App, handles: Handles) -> tuple[Plan, App]:
         """Raises StepFailed for a version that is in use, as the real one does, and PluginError."""
         self._process.strategy("simulated")
-        led = self._kube.read().traffic.get("service", "")
+        led = cast(Kube, handles.kube).read().traffic.get("service", "")
         if led != app.live_version:
             wrong = f"{led} has traffic, but {app.live_version} is live"
             self.world.checks.require(not self._process.works_under_lease(), wrong)
@@ -357,12 +355,11 @@ def simulated(world: World) -> Iterator[None]:
         world.decisions += 1
         return decide(*known)
 
-    InlineInvoker.world = SimulatedPlanner.world = world
+    InlineInvoker.world = world
     Deferred.waiting.clear()
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (executor, "BoundedInvoker", InlineInvoker),
-            (decision, "Planner", SimulatedPlanner),
             (executor, "time", time),
             (dispatcher, "time", time),
             (dispatcher, "threading", threads),
