@@ -31,6 +31,7 @@ from deployer.kube.client import WATCH_SILENCE, KubeClient
 from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
 from deployer.planning.decisions import Decisions
+from deployer.plugin_manager.observers import Observers
 from deployer.redaction.redactor import Redactor
 from deployer.sdk.plugin import Provider
 from deployer.settings import Settings
@@ -130,7 +131,7 @@ class SandboxedService:
             planning=Decisions(self.store, self.registry, self.settings, KubernetesVersions()),
             clock=self.clock(),
         )
-        self.engine = Engine(dependencies)
+        self.engine = Engine(dependencies, Observers.of(dependencies))
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from deployer.core.clock import SteadyClock
 from deployer.core.deployment_log import DeploymentLog
+from deployer.core.operations.execution.invocation import Hung
 from deployer.core.ports.cluster import Cluster
 from deployer.core.ports.planning import Planning
 from deployer.core.ports.redactor import Redactor
@@ -26,3 +27,4 @@ class Dependencies:
     cluster: Cluster
     planning: Planning
     clock: SteadyClock = field(default_factory=SteadyClock)
+    hung: Hung = field(default_factory=Hung)

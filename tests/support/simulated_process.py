@@ -25,7 +25,7 @@ from deployer.core.errors import (
 )
 from deployer.core.model import records
 from deployer.core.model.plan import PinnedSettings, Previous, ProviderRef, Workload
-from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
+from deployer.core.model.records import App, Deployment, Document, Operation, OperationKind, Plan, Status
 from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.actions import Action, Result
 from deployer.core.operations.dependencies import Dependencies
@@ -33,6 +33,7 @@ from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.execution import executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
 from deployer.core.operations.rollbacks import NOT_WARM
+from deployer.core.ports.observers import Observers
 from deployer.core.ports.planning import Handles, Planning
 from deployer.core.ports.store import Append, Change, Create, Lease, Store
 from deployer.redaction.redactor import Redactor
@@ -119,6 +120,24 @@ class QuickLog(DeploymentLog):
         return Append(deployment_id, "2026-01-01T12:00:00.000Z", message)
 
 
+class NoObservers(Observers):
+    """Nobody is told anything."""
+
+    wanted = frozenset()
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> list[threading.Thread]:
+        return []
+
+    def wake(self) -> None:
+        pass
+
+    def changed(self, deployment: Document) -> None:
+        pass
+
+
 class NoLogger:
     """The service's own log, which nobody reads. An error that the engine does not know is a violation."""
 
@@ -197,19 +216,17 @@ class Process:
         self.dead = False
         self.store = ProcessStore(world, self)
         self.cluster = SimulatedCluster(world.state, world)
-        self.engine = Engine(
-            Dependencies(
-                store=self.store,
-                deployment_log=QuickLog(self.store),
-                redactor=Redactor(),
-                registry=self,  # type: ignore[arg-type]
-                settings=SETTINGS,
-                cluster=self.cluster,  # type: ignore[arg-type]
-                planning=SimulatedPlanning(self),
-                clock=world.clock,  # type: ignore[arg-type]
-            )
+        dependencies = Dependencies(
+            store=self.store,
+            deployment_log=QuickLog(self.store),
+            redactor=Redactor(),
+            registry=self,  # type: ignore[arg-type]
+            settings=SETTINGS,
+            cluster=self.cluster,  # type: ignore[arg-type]
+            planning=SimulatedPlanning(self),
+            clock=world.clock,
         )
-        self.engine.observers.start = lambda: None  # type: ignore[method-assign]
+        self.engine = Engine(dependencies, NoObservers())
         try:
             self.engine.start()
         except (Crash, StoreUnavailable):
