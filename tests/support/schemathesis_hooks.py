@@ -116,7 +116,8 @@ def _accept(podspec: dict[str, Any]) -> None:
     for kind in ("containers", "initContainers"):
         for n, container in enumerate(podspec.get(kind) or ()):
             for name in [name for name in container if any(type_problems({"containers": [{name: container[name]}]}))]:
-                del container[name]
+                if name not in ("ports", "env"):  # the schema has these
+                    del container[name]
             container["name"] = f"{kind.lower()}-{n}"
             container["image"] = container["image"].strip() or "image"
             container["imagePullPolicy"] = None
