@@ -8,6 +8,7 @@ import schemathesis
 from schemathesis.openapi.checks import UseAfterFree
 
 from deployer.descriptor.headers import refused
+from deployer.descriptor.podspec.types import type_problems
 
 
 @schemathesis.hook
@@ -113,8 +114,15 @@ def _accept(podspec: dict[str, Any]) -> None:
     """Names that a schema cannot hold apart, and what every Kubernetes refuses in a podspec."""
     for name in ("restartPolicy", "volumes"):
         podspec.pop(name, None)
+    # The schema names few of the fields that Kubernetes has; the types of the others are known to the service alone.
+    for name in [name for name in podspec if any(type_problems({name: podspec[name]}))]:
+        if name not in ("containers", "initContainers"):
+            del podspec[name]
     for kind in ("containers", "initContainers"):
         for n, container in enumerate(podspec.get(kind) or ()):
+            for name in [name for name in container if any(type_problems({"containers": [{name: container[name]}]}))]:
+                if name not in ("ports", "env"):  # the schema has these
+                    del container[name]
             container["name"] = f"{kind.lower()}-{n}"
             container["image"] = container["image"].strip() or "image"
             container["imagePullPolicy"] = None
