@@ -126,6 +126,7 @@ class Running:
             client=self.client,
             logs=logs,
             settings=settings,
+            freezes=service.freezes,
         )
         app = create_app(
             service,

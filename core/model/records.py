@@ -189,6 +189,7 @@ class Deployment(Record):
     purge        delete the record when it has ended
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
+    override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
 
     KIND: ClassVar[str] = "deployment"
@@ -206,6 +207,7 @@ class Deployment(Record):
     purge: bool = False
     went_live: str = ""
     rollback_of: str = ""
+    override: Document | None = None
 
     @property
     def key(self) -> str:
@@ -243,6 +245,8 @@ class Deployment(Record):
             out["undeployedBy"] = self.undeployed_by
         if self.rollback_of:
             out["rollbackOf"] = self.rollback_of
+        if self.override:
+            out["freezeOverride"] = self.override
         return out
 
 
