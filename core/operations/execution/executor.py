@@ -105,7 +105,7 @@ class Executor:
         self._decision = Decision(
             dependencies, self._journal, self._handles, self._invoker, self._budgets, self._transactions
         )
-        self._gates = GateSteps(dependencies, self._journal, self._handles, hung)
+        self._gates = GateSteps(dependencies, self._journal, self._handles)
         self._progress = Progress(fenced=fenced, resumed=operation.begun)
         self._steps: dict[str, tuple[Step, Plan]] = {}
         self._deployment: Deployment | None = None

@@ -45,7 +45,7 @@ from deployer.core.model.plan import PlannedGate, PlannedStep
 from deployer.core.model.records import Document, Json, Plan, timestamp_of
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.handles import Handles
-from deployer.core.operations.execution.invocation import GRACE, SETTLE, BoundedInvoker, Hung
+from deployer.core.operations.execution.invocation import GRACE, SETTLE, BoundedInvoker
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.steps import GATE_MISSING
 from deployer.core.ports.store import Update
@@ -78,7 +78,6 @@ class GateSteps:
     dependencies: Dependencies
     journal: Journal
     handles: Handles
-    hung: Hung
 
     def among(self, steps: Sequence[Step], plan: Plan) -> list[Step]:
         """The strategy's steps with those of the gates, in the order of the plan."""
@@ -183,7 +182,7 @@ class _Look:
     def _call(self, seconds: float, function: Callable[[CancelScope], T]) -> T:
         """The result of one of the gate's methods, in a thread that can be left behind. Raises what the step's scope
         raises, before anything else."""
-        invoker = BoundedInvoker(f"gate-{self._work.plan.app}", self._owner.hung)
+        invoker = BoundedInvoker(f"gate-{self._work.plan.app}", self._owner.dependencies.hung)
         forget = self._work.scope.on_close(lambda: invoker.stop(Revoked("the gate's step is over")))
         try:
             return invoker.call(seconds, function)
