@@ -21,6 +21,7 @@ from deployer.core.model import migrations
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Made, PinnedSettings, PlannedStep, Previous, ProviderRef, Route, Workload
 from deployer.core.model.target import NOTHING, Target
+from deployer.core.model.timeline import NO_TIMELINE, Timeline
 
 Json = Any
 
@@ -102,7 +103,7 @@ class Record:
 
     KIND: ClassVar[str]
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {}
-    PARTS: ClassVar[Mapping[str, type[Target]]] = {}
+    PARTS: ClassVar[Mapping[str, type[Target | Timeline]]] = {}
     namespace: str
     app: str
     revision: int = 0
@@ -189,6 +190,7 @@ class Deployment(Record):
     purge        delete the record when it has ended
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
+    steps        of its operations that have ended, as REST shows them
     """
 
     KIND: ClassVar[str] = "deployment"
@@ -206,6 +208,7 @@ class Deployment(Record):
     purge: bool = False
     went_live: str = ""
     rollback_of: str = ""
+    steps: list[Document] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -425,7 +428,7 @@ class Operation(Record):
 
     KIND: ClassVar[str] = "operation"
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"kind": OperationKind, "state": OperationState}
-    PARTS: ClassVar[Mapping[str, type[Target]]] = {"target": Target}
+    PARTS: ClassVar[Mapping[str, type[Target | Timeline]]] = {"target": Target, "timeline": Timeline}
     id: str
     kind: OperationKind
     deployment: str
@@ -439,6 +442,7 @@ class Operation(Record):
     failure: Document | None = None
     attempts: int = 0
     target: Target = NOTHING
+    timeline: Timeline = NO_TIMELINE
 
     @property
     def key(self) -> str:
@@ -446,7 +450,9 @@ class Operation(Record):
 
     @property
     def tag(self) -> str:
-        return "closed" if self.state is OperationState.DONE else "open"
+        if self.state is not OperationState.DONE:
+            return "open"
+        return "closed" if self.kind in (OperationKind.RETIRE, OperationKind.WATCH) else "ended"
 
     def progress(self) -> Document:
         """What observers are told of it."""

@@ -9,6 +9,7 @@ from deployer.core.contract.cluster import Cluster
 from deployer.core.contract.store import Store
 from deployer.core.contract.versions import Versions
 from deployer.core.deployment_log import DeploymentLog
+from deployer.core.model.activity import Activities
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import Redactor
 from deployer.core.settings import Settings
@@ -26,3 +27,4 @@ class Dependencies:
     cluster: Cluster
     versions: Versions
     clock: SteadyClock = field(default_factory=SteadyClock)
+    activities: Activities = field(default_factory=Activities)

@@ -17,6 +17,8 @@ from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Lease, Update
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
+from deployer.core.model import timeline
+from deployer.core.model.activity import Activity
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
@@ -273,7 +275,8 @@ class Engine:
 
     def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
         """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
-        closed = dataclasses.replace(operation, state=OperationState.DONE)
+        ended = timeline.over(operation.timeline, Occurrence.CANCELLED, self._dependencies.clock())
+        closed = dataclasses.replace(operation, state=OperationState.DONE, timeline=ended)
         said = self._dependencies.deployment_log.line(deployment.id, "UNDEPLOYED: cancelled before it began")
         try:
             self._store.commit(Update(closed), said, *ended_changes(self._store, deployment, Occurrence.CANCELLED))
@@ -361,6 +364,7 @@ class Engine:
         if not queue.failures and operation.deployment:
             with contextlib.suppress(StoreError), self._dependencies.redactor.about(operation.deployment, set()):
                 self._dependencies.deployment_log.append(operation.deployment, why)
+        self._dependencies.activities.put(Activity(operation=operation, held=why))
         return self._failed(queue)
 
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
@@ -379,6 +383,7 @@ class Engine:
             queue.busy = False
             if now is None or now.state is OperationState.DONE:
                 queue.operations.pop(operation.id, None)
+                self._dependencies.activities.drop(operation)
             else:
                 queue.operations[now.id] = now
                 # A cancellation that came while the step was parking found neither a executor nor a parked operation.

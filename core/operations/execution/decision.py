@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.commands.rollbacks import NOT_WARM
+from deployer.core.contract.store import Change
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import Cancelled, Conflict, StaleRevision, StepFailed
+from deployer.core.model import timeline
 from deployer.core.model.records import App, Deployment, OperationKind, OperationState, Plan, Status
-from deployer.core.model.target import NOTHING
+from deployer.core.model.target import NOTHING, Target
 from deployer.core.operations import actions, machine
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.budgets import Budgets
@@ -80,7 +83,7 @@ class Decision:
             cancellable=True,
         )
         changes = self.transactions.decided(deployment, app, counted, plan)
-        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0, target=NOTHING)
+        self._write(plan, changes, target=NOTHING)
 
     def _pin_rollback(self, deployment: Deployment) -> None:
         app = self.dependencies.store.get(App, f"{deployment.namespace}/{deployment.app}")
@@ -93,7 +96,12 @@ class Decision:
             cancellable=True,
         )
         changes = self.transactions.decided_back(deployment, app, plan)
-        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0)
+        self._write(plan, changes)
+
+    def _write(self, plan: Plan, changes: Sequence[Change], **fields: Target) -> None:
+        steps = timeline.planned((step.id, step.phase) for step in plan.steps)
+        known = dataclasses.replace(self.journal.operation.timeline, steps=steps, waits="")
+        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0, timeline=known, **fields)
 
     def _planner(self, scope: CancelScope) -> Planner:
         id = self.journal.operation.deployment

@@ -15,7 +15,7 @@ from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kube import KubeAccess, Owner
 from deployer.core.contract.store import Append, Lease
-from deployer.core.contract.strategy import Outcome, Step, Work
+from deployer.core.contract.strategy import Outcome, Step, Waiting, Work, unheard
 from deployer.core.errors import PluginError, StepFailed
 from deployer.core.model.json_codec import dumps
 from deployer.core.model.records import App, Deployment, Json, Operation, Plan, Status
@@ -52,6 +52,8 @@ class Handles:
         self._kept: frozenset[str] | None = None
         self.lines: list[str] = []
         """Digests of what the step that was begun last put into its log, whether that was said already or not."""
+        self.waiting: Waiting = unheard
+        """What `Work.waiting` is."""
 
     @property
     def _operation(self) -> Operation:
@@ -103,6 +105,7 @@ class Handles:
             now=self._dependencies.clock,
             displaced=displaced,
             ask_pods=self._dependencies.cluster.ask_pods if plan.route else None,
+            waiting=self.waiting,
         )
 
     def _remember(self, step: str, key: str, value: Json, scope: CancelScope) -> None:

@@ -12,6 +12,7 @@ from deployer.core.commands.host_claims import claim_hosts, ended_changes, happe
 from deployer.core.commands.rollbacks import NOT_WARM, ROLLED_BACK, back_to, is_warm
 from deployer.core.contract.store import Change, Create, Update
 from deployer.core.errors import Cancelled
+from deployer.core.model import timeline
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     App,
@@ -67,7 +68,8 @@ class Transactions:
         if deployment is None or app is None or deployment.status is not SWITCHING[self._operation.kind]:
             raise Cancelled("cancelled by request")
         rolls_back = self._operation.kind is OperationKind.ROLLBACK
-        done = deployment.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
+        done = self._with_steps(deployment)
+        done = done.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
         if rolls_back:
             done = dataclasses.replace(done, purge=False)  # who wants it back wants its record, too
         taken = dataclasses.replace(
@@ -161,6 +163,7 @@ class Transactions:
             return []
         if self._operation.kind is OperationKind.ROLLBACK:
             return self._not_back(deployment, failure)
+        deployment = self._with_steps(deployment)
         changes: list[Change] = []
         for uid in ending:
             assert plan is not None
@@ -181,6 +184,8 @@ class Transactions:
                 self._line(deployment.id, said),
                 *ended_changes(self._store, deployment, Occurrence.CANCELLED),
             ]
+        else:
+            changes.append(Update(deployment))
         return changes
 
     def _not_back(self, deployment: Deployment, failure: Failure | None) -> list[Change]:
@@ -225,7 +230,8 @@ class Transactions:
             cancelled = self._operation.target.ending is not None
             said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
             changes.append(self._line(deployment.id, f"UNDEPLOYED: {said}"))
-        return [*changes, *self.forgotten(), *ended_changes(self._store, deployment, self._end_of(deployment))]
+        end = self._end_of(deployment)
+        return [*changes, *self.forgotten(), *ended_changes(self._store, self._with_steps(deployment), end)]
 
     def _end_of(self, deployment: Deployment) -> Occurrence:
         """How what is being removed came to its end."""
@@ -268,6 +274,10 @@ class Transactions:
     def _operation_for(self, deployment: str, kind: OperationKind) -> Operation:
         namespace, app = self._operation.namespace, self._operation.app
         return Operation(namespace=namespace, app=app, id=new_id(), kind=kind, deployment=deployment)
+
+    def _with_steps(self, deployment: Deployment) -> Deployment:
+        """The deployment, which keeps what the steps of this operation did."""
+        return dataclasses.replace(deployment, steps=timeline.kept(deployment.steps, self._operation.timeline))
 
     def _line(self, deployment: str, text: str) -> Change:
         return self._dependencies.deployment_log.line(deployment, text)
