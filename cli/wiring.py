@@ -19,7 +19,9 @@ from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.cli import figures
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.commands.apps import AppViews
 from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.commands.progress import Progress
 from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.store import Store
 from deployer.core.deployment_log import DeploymentLog
@@ -39,6 +41,7 @@ from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
+from deployer.toolkit.replicas import ReplicaCounts
 from deployer.toolkit.versions import KubernetesVersions
 
 STORE_FILE = "deployer.db"
@@ -94,18 +97,17 @@ class Running:
         cluster = KubernetesCluster(self.client, informers, store, settings)
         opened.callback(cluster.close)
         metrics = Metrics()
-        engine = Engine(
-            Dependencies(
-                store=store,
-                deployment_log=deployment_log,
-                redactor=redactor,
-                registry=self.registry,
-                settings=settings,
-                cluster=cluster,
-                versions=KubernetesVersions(),
-            ),
-            metrics.ended,
+        dependencies = Dependencies(
+            store=store,
+            deployment_log=deployment_log,
+            redactor=redactor,
+            registry=self.registry,
+            settings=settings,
+            cluster=cluster,
+            versions=KubernetesVersions(),
         )
+        engine = Engine(dependencies, metrics.ended)
+        progress = Progress(store, dependencies.activities, dependencies.clock)
         service = DeploymentCommands(
             store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks
         )
@@ -133,6 +135,7 @@ class Running:
             allowed_origins=settings.allowed_origins,
             allowed_hosts=hosts,
             redactor=redactor,
+            apps=AppViews(store, progress, ReplicaCounts(informers)),
         )
         self._server = Server(app, logs, settings.deployhost, settings.deployport)
         opened.callback(self._let_go, engine)

@@ -8,8 +8,8 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 
-from deployer.core.contract.store import Append, Store
-from deployer.core.model.records import Deployment, LogLine, Plan
+from deployer.core.contract.store import Append, LogLine, Store
+from deployer.core.model.records import Deployment, Plan
 from deployer.core.redaction import Redactor, secrets_of
 
 MAX_MESSAGE = 64 * 1024  # bytes of UTF-8; the same cap as for the body of a health check

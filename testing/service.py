@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 
 from deployer import sandbox
 from deployer.core.clock import SteadyClock
+from deployer.core.commands.apps import AppViews
 from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.core.commands.progress import Progress
 from deployer.core.contract.store import Change, Lease
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
@@ -39,6 +41,7 @@ from deployer.testing.plugins import load
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
+from deployer.toolkit.replicas import ReplicaCounts
 from deployer.toolkit.versions import KubernetesVersions
 
 T = TypeVar("T")
@@ -130,6 +133,8 @@ class SandboxedService:
             clock=self.clock(),
         )
         self.engine = Engine(dependencies)
+        progress = Progress(self.store, dependencies.activities, dependencies.clock)
+        self.apps = AppViews(self.store, progress, ReplicaCounts(self.informers))
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(

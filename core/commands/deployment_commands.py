@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
 from deployer.core import descriptor as descriptors
+from deployer.core.clock import wall_clock
 from deployer.core.commands.descriptor_commands import DescriptorCommands, unknown_text
 from deployer.core.commands.host_claims import purge_changes
 from deployer.core.commands.transactions import decide_again, expect
@@ -23,6 +24,7 @@ from deployer.core.model.records import (
     new_id,
     timestamp,
 )
+from deployer.core.model.timeline import Timeline
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.podspec import types as podtypes
 from deployer.core.settings import Settings
@@ -96,6 +98,7 @@ class DeploymentCommands:
             id=new_id(),
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
+            timeline=Timeline(asked=wall_clock()),
         )
         said = self.deployment_log.line(
             deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
@@ -155,6 +158,7 @@ class DeploymentCommands:
                             id=new_id(),
                             kind=OperationKind.UNDEPLOY,
                             deployment=id,
+                            timeline=Timeline(asked=wall_clock()),
                         )
                     )
                 )

@@ -37,11 +37,6 @@ def timestamp(now: datetime.datetime | None = None) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def timestamp_of(seconds: float) -> str:
-    """The same for seconds since the epoch."""
-    return timestamp(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
-
-
 class Status(StrEnum):
     """Where a deployment is on its way. FAILURE and UNDEPLOYED are ends; DEPLOYED is one until it is replaced."""
 
@@ -82,6 +77,9 @@ class OperationKind(StrEnum):
     RETIRE = "retire"
     WATCH = "watch"
     ROLLBACK = "rollback"
+
+
+_ASIDE = frozenset({OperationKind.RETIRE, OperationKind.WATCH})
 
 
 class OperationState(StrEnum):
@@ -452,7 +450,7 @@ class Operation(Record):
     def tag(self) -> str:
         if self.state is not OperationState.DONE:
             return "open"
-        return "closed" if self.kind in (OperationKind.RETIRE, OperationKind.WATCH) else "ended"
+        return "closed" if self.kind in _ASIDE else "ended"
 
     def progress(self) -> Document:
         """What observers are told of it."""
@@ -464,14 +462,10 @@ class Operation(Record):
         """True once it may have changed something and must be brought to its end before another one starts."""
         return self.state in (OperationState.RUNNING, OperationState.UNDOING)
 
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a deployment's log. `number` counts from 1 without gaps; `time` is RFC 3339 with milliseconds."""
-
-    number: int
-    time: str
-    text: str
+    @property
+    def aside(self) -> bool:
+        """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
+        return self.kind in _ASIDE or self.target.released
 
 
 RECORDS: tuple[type[Record], ...] = (

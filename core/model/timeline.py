@@ -103,6 +103,11 @@ def written(seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def timestamp_of(seconds: float) -> str:
+    """The same in whole seconds."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _shown(step: StepTime, clock: Callable[[float], str]) -> dict[str, Any]:
     out: dict[str, Any] = {"id": step.id, "phase": step.phase, "state": step.state.value}
     times = {"began": step.began, "ended": step.ended}

@@ -34,7 +34,7 @@ from deployer.core.model.records import (
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.execution.invocation import Hung
-from deployer.core.operations.machine import PARK_LEAST, is_aside
+from deployer.core.operations.machine import PARK_LEAST
 from deployer.core.operations.observers import Observers
 from deployer.core.redaction import secrets_of
 
@@ -75,13 +75,13 @@ class _Queue:
         ordered = sorted(
             self.operations.values(),
             # A last look at the new version comes before the old one is removed.
-            key=lambda o: (not is_aside(o), o.kind is not OperationKind.WATCH, not o.target.drop, o.sequence, o.id),
+            key=lambda o: (not o.aside, o.kind is not OperationKind.WATCH, not o.target.drop, o.sequence, o.id),
         )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        others = [o for o in ordered if not is_aside(o)]
-        ordered = [*(o for o in ordered if is_aside(o)), *others[:1]]
+        others = [o for o in ordered if not o.aside]
+        ordered = [*(o for o in ordered if o.aside), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:

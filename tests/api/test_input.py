@@ -165,7 +165,7 @@ SCRIPT = """
     from deployer.api.server import Server
     from deployer.api.stream.server import LogStream
     logs = LogStream(None)
-    server = Server(create_app(types.SimpleNamespace(descriptors=None), list, list), logs, "127.0.0.1", 0)
+    server = Server(create_app(types.SimpleNamespace(descriptors=None, store=None), list, list), logs, "127.0.0.1", 0)
     server.start()
     print(server.port, flush=True)
     sys.stdin.read()

@@ -44,9 +44,9 @@ from deployer.core.model.records import (
     OperationKind,
     OperationState,
     Plan,
-    timestamp_of,
 )
 from deployer.core.model.target import Target
+from deployer.core.model.timeline import timestamp_of
 from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
 from deployer.core.operations.dependencies import Dependencies
@@ -58,12 +58,12 @@ from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import BoundedInvoker, Hung, StepCrashed, checked
 from deployer.core.operations.execution.outage import OutageNotice
 from deployer.core.operations.execution.removal import Removal, Todo
-from deployer.core.operations.execution.reporter import Reporter
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.execution.version_events import VersionEvents
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import check_steps
+from deployer.core.operations.reporter import Reporter
 
 logger = logging.getLogger(__name__)
 
