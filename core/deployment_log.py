@@ -52,7 +52,7 @@ class DeploymentLog:
         # Redact the whole first: a cut or an escape in the middle of a secret would hide it from the redactor.
         text = self.redactor.clean_of(deployment_id, message)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        return Append(deployment_id, now.replace("+00:00", "Z"), _printable(text))
+        return Append(deployment_id, now.replace("+00:00", "Z"), printable(text))
 
     def read(self, deployment_id: str, after: int = 0, limit: int = 1000, size: int | None = None) -> list[LogLine]:
         """Up to `limit` lines with a number above `after`, in order; fewer when they have `size` characters already.
@@ -122,7 +122,7 @@ class DeploymentLog:
                 _log.exception("a watcher of deployment %s failed", key)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text, safe for a terminal and at most MAX_MESSAGE bytes and a note long."""
     length = len(text)
     clean = text[: MAX_MESSAGE + 1].replace("\r\n", "\n").rstrip("\n")

@@ -173,7 +173,7 @@ class _Said:
             return operation.target.until
         if activity is not None and activity.step:
             return activity.deadline
-        return 0.0 if operation.attempts else operation.due
+        return 0.0 if operation.attempts else operation.timeline.until or operation.due
 
     @property
     def held(self) -> str:

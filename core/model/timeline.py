@@ -45,6 +45,7 @@ class Timeline:
     ended    when it ended; 0 before
     outcome  how it ended, an `Occurrence`; empty before
     waits    what it waits for, or why it is tried again, in words without secrets
+    until    the end of that wait, where a step has said it; 0: as the operation has it
     held     that is something about which only a person can decide
     steps    in order, those to come included as far as they are known
     """
@@ -53,6 +54,7 @@ class Timeline:
     ended: float = 0.0
     outcome: str = ""
     waits: str = ""
+    until: float = 0.0
     held: bool = False
     steps: tuple[StepTime, ...] = ()
 
@@ -97,9 +99,13 @@ def kept(before: list[dict[str, Any]], known: Timeline) -> list[dict[str, Any]]:
     return [*before, *begun.shown(written)][-MOST_KEPT:]
 
 
+_LAST = 253_402_300_799.0
+"""Seconds from the epoch to the last moment that RFC 3339 can write."""
+
+
 def written(seconds: float) -> str:
     """A moment in RFC 3339 with milliseconds, from seconds since the epoch."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = datetime.datetime.fromtimestamp(min(max(seconds, 0.0), _LAST), datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -163,4 +169,4 @@ def stopped(steps: tuple[StepTime, ...], state: StepState, now: float) -> tuple[
 
 def over(known: Timeline, outcome: str, now: float) -> Timeline:
     """The timeline of an operation that has ended."""
-    return dataclasses.replace(known, outcome=outcome, ended=max(known.began, now), waits="", held=False)
+    return dataclasses.replace(known, outcome=outcome, ended=max(known.began, now), waits="", until=0.0, held=False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from deployer.core.contract.store import Change, Create
+from deployer.core.deployment_log import printable
 from deployer.core.model import timeline
 from deployer.core.model.activity import Activity
 from deployer.core.model.occurrence import Occurrence
@@ -33,6 +35,7 @@ class Reporter:
         self._journal = journal
         self._clean = clean
         self._outage = ""
+        self._until = 0.0
         self._doing = Activity(operation=journal.operation)
 
     def __enter__(self) -> None:
@@ -56,14 +59,15 @@ class Reporter:
         new = dataclasses.replace(before.timeline, steps=steps)
         if transition.until is not None:
             held = transition.tells is Occurrence.HELD
-            return dataclasses.replace(new, waits=(told or self._doing.waits)[:MOST_SHOWN], held=held)
+            waits = _shown(told) or self._doing.waits
+            return dataclasses.replace(new, waits=waits, until=self._until, held=held)
         # What is only taken up again waits for the same as before.
         went_on = notes != before.steps or fields.get("state", before.state) is not before.state
-        return dataclasses.replace(new, waits="", held=False) if went_on else new
+        return dataclasses.replace(new, waits="", until=0.0, held=False) if went_on else new
 
     def waiting(self, reason: str) -> Timeline:
         """As it is once the operation waits for that."""
-        return dataclasses.replace(self._journal.operation.timeline, waits=reason[:MOST_SHOWN], held=False)
+        return dataclasses.replace(self._journal.operation.timeline, waits=_shown(reason), until=0.0, held=False)
 
     def ended(self, changes: Iterable[Change], *, failed: bool) -> Timeline:
         """As it is at the end, which these changes make. They tell observers how it ended, mostly; `failed`: or so."""
@@ -81,6 +85,7 @@ class Reporter:
         """A step is run, or undone, within that time."""
         now = self._clock()
         same = step == self._doing.step
+        self._until = self._until if same else 0.0
         since, waits = (self._doing.since, self._doing.waits) if same else (now, "")
         self._doing = dataclasses.replace(self._doing, step=step, since=since, deadline=now + seconds, waits=waits)
         self.publish()
@@ -90,7 +95,10 @@ class Reporter:
         known = self._doing
         if not isinstance(reason, str):
             raise TypeError(f"what a step waits for is a text, not {type(reason).__name__}")
-        said = self._clean(reason)[:MOST_SHOWN]
+        said = _shown(self._clean(reason))
+        self._until = 0.0 if until is None else float(until)
+        if not math.isfinite(self._until):
+            raise ValueError(f"{until} is no time in seconds since the epoch")
         deadline = known.deadline if until is None else float(until)
         if (said, deadline) != (known.waits, known.deadline):
             self._doing = dataclasses.replace(known, waits=said, deadline=deadline)
@@ -98,7 +106,7 @@ class Reporter:
 
     def outage(self, why: str) -> None:
         """The API server does not answer; empty: it does again."""
-        self._outage = f"the API server: {self._clean(why)}"[:MOST_SHOWN] if why else ""
+        self._outage = _shown(f"the API server: {self._clean(why)}") if why else ""
         self.publish()
 
     def publish(self) -> None:
@@ -106,3 +114,8 @@ class Reporter:
         doing = dataclasses.replace(self._doing, operation=self._journal.operation)
         self._doing = doing
         self._activities.put(dataclasses.replace(doing, waits=self._outage) if self._outage else doing)
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text, safe for a terminal."""
+    return printable(text[:MOST_SHOWN])
