@@ -21,12 +21,12 @@ from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
 from deployer.api.resources import apps as app_resources
 from deployer.api.resources import deployments, descriptors, meta
-from deployer.core.commands.apps import AppViews
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.commands.progress import Progress
-from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.commands.apps import AppViews
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.progress import Progress
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Document
-from deployer.core.redaction import Redactor
+from deployer.redaction.redactor import Redactor
 
 App = falcon.App[falcon.Request, falcon.Response]
 T = TypeVar("T")

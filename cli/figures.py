@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from deployer.api.metrics import Metrics
 from deployer.api.stream.server import LogStream
-from deployer.core.contract.store import Store
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
+from deployer.settings import Settings
 
 
 def show(

@@ -7,7 +7,6 @@ import time
 from collections.abc import Hashable, Mapping
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.apps import Count, Replicas
 from deployer.core.errors import Interrupted, KubeError
 from deployer.core.model.kind import CONTROLLER
 from deployer.core.model.records import Document
@@ -18,7 +17,7 @@ FIRST_LIST = 1.0
 """Seconds for which somebody who asks first waits for the first list of a namespace; nobody else does meanwhile."""
 
 
-class ReplicaCounts(Replicas):
+class ReplicaCounts:
     """As the ReplicationControllers say, of namespaces that somebody asks about."""
 
     def __init__(self, informers: Informers) -> None:
@@ -26,7 +25,8 @@ class ReplicaCounts(Replicas):
         self._asking = threading.Lock()
         self._asked: dict[str, Informer] = {}
 
-    def of(self, namespace: str) -> Mapping[str, Count] | str:
+    def of(self, namespace: str) -> Mapping[str, tuple[int, int]] | str:
+        """By name of the controller how many pods it wants, and how many are ready; or why nobody knows."""
         try:
             informer = self._asked[namespace] = self._informers.get(CONTROLLER, namespace)
             informer.known()
@@ -42,10 +42,11 @@ class ReplicaCounts(Replicas):
             return str(error)
 
     def moved(self, namespace: str) -> Hashable:
+        """What differs whenever the answer may."""
         informer = self._asked.get(namespace)
         return None if informer is None else informer.moved
 
 
-def _count(controller: Document) -> Count:
+def _count(controller: Document) -> tuple[int, int]:
     wanted = (controller.get("spec") or {}).get("replicas", 1)
-    return Count(int(wanted), int((controller.get("status") or {}).get("readyReplicas") or 0))
+    return int(wanted), int((controller.get("status") or {}).get("readyReplicas") or 0)

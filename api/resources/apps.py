@@ -10,9 +10,9 @@ import falcon
 from deployer.api import http
 from deployer.api.polling import Made, Polls
 from deployer.api.routes import Permission
-from deployer.core.commands.apps import HISTORY, LONGEST_HISTORY, AppViews
-from deployer.core.descriptor import fold
+from deployer.commands.apps import HISTORY, LONGEST_HISTORY, AppViews
 from deployer.core.model.records import Document
+from deployer.descriptor import fold
 
 _DESCRIPTORS = Permission("descriptors", "list")
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
-from deployer.core.contract.store import Change, Create
 from deployer.core.deployment_log import printable
 from deployer.core.model import timeline
 from deployer.core.model.activity import Activity
@@ -18,6 +17,7 @@ from deployer.core.operations.actions import Transition
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.machine import SWITCHING
+from deployer.core.ports.store import Change, Create
 
 MOST_SHOWN = 500
 """Characters of what an operation waits for."""

@@ -1,4 +1,4 @@
-"""How far deployments are, as REST shows it: what they wait for, since when, until when, and what became of each step."""
+"""How far deployments are, as REST shows it: what they wait for and until when, and what became of each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from falcon import testing
 
 from deployer import sandbox
 from deployer.api.app import create_app
-from deployer.core.commands.progress import Progress
+from deployer.commands.progress import Progress
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import OperatorNeeded, StepFailed
 from deployer.core.model.records import Deployment, Operation, Status
