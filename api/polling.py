@@ -64,12 +64,8 @@ class Polls:
             if told is not None:
                 self._told.move_to_end(key)
         fresh = told if told is not None and told.moved == moved else None
-        if fresh is not None and http.has(req, fresh.tag):
-            resp.status = 304
-            http.set_tag(resp, fresh.tag)
-            return
         body = fresh.body if fresh is not None else b""
-        if fresh is None or not body:
+        if fresh is None or not (body or http.has(req, fresh.tag)):
             made = make()
             body = made.body
             fresh = _Told(moved, made.tag, body if self._bodies and len(body) <= LARGEST_KEPT else b"", made.link)
@@ -78,8 +74,11 @@ class Polls:
                 self._told.move_to_end(key)
                 while len(self._told) > self._most:
                     self._told.popitem(last=False)
+        http.set_tag(resp, fresh.tag)
+        if http.has(req, fresh.tag):
+            resp.status = 304
+            return
         resp.content_type = falcon.MEDIA_JSON
         resp.data = body
-        http.set_tag(resp, fresh.tag)
         if fresh.link:
             resp.set_header("Link", fresh.link)

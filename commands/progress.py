@@ -115,6 +115,9 @@ class _Said:
         self._activity = activity
         self._of_app = of_app
         self._current = operation.timeline.current
+        doing = activity is not None and bool(activity.step) and activity.step == self.step
+        self._doing = activity if doing else None
+        """What is done for that very step."""
 
     @property
     def _retires(self) -> bool:
@@ -166,13 +169,13 @@ class _Said:
     @property
     def deadline(self) -> float:
         """When it ends, or is given up, at the latest."""
-        operation, activity = self._operation, self._activity
+        operation = self._operation
         if self.held:
             return 0.0
         if self.phase == WATCH:
             return operation.target.until
-        if activity is not None and activity.step:
-            return activity.deadline
+        if self._doing is not None:
+            return self._doing.deadline
         return 0.0 if operation.attempts else operation.timeline.until or operation.due
 
     @property
@@ -188,7 +191,7 @@ class _Said:
         operation, known = self._operation, self._operation.timeline.waits
         if operation.attempts and known:
             return f"the next attempt: {known}"
-        if said := (self._activity.waits if self._activity else "") or known:
+        if said := (self._doing.waits if self._doing else "") or known:
             return said
         if self.phase == DRAIN:
             return (

@@ -12,6 +12,7 @@ from typing import Any
 
 from deployer.core.contract.health import BODY_LIMIT
 from deployer.core.model.records import Document, Status
+from deployer.core.model.timeline import StepState
 from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 
 REF = "#/components/schemas/"
@@ -191,7 +192,116 @@ def _object(description: str, required: Collection[str], **properties: Any) -> D
     return {"description": description, "type": "object", "required": list(required), "properties": properties}
 
 
+_TEXT = {"type": "string"}
+_ID = {"type": "string", "format": "uuid"}
+_HOW_FAR: Document = {
+    "phase": {
+        "type": "string",
+        "description": "`QUEUED`, `DECIDE`, the phase of the step (`START`, `VERIFY`, `EXPOSE`, `CONFIRM`, `RETIRE`), "
+        "`UNDO`; `WATCH`: live, and looked after while the version before is warm; `DRAIN`: replaced, and still warm.",
+        "example": "START",
+    },
+    "step": {"type": "string", "description": "The id of the step that is run, undone or waited with."},
+    "deadline": {**_TIME, "description": "When that ends, or is given up, at the latest, as far as it is known."},
+    "waitingFor": {"type": "string", "description": "In words.", "example": "2 of 3 pods to be ready"},
+    "held": {"type": "string", "description": "Why nobody can go on: a person has to look."},
+}
+"""As far as there is something to say: what is not there is left out."""
+
+_PROGRESS: Document = {
+    **_HOW_FAR,
+    "since": {**_TIME, "description": "When that step, or wait, began."},
+    "steps": {
+        "type": "array",
+        "description": "Those of all its operations, in order; of many the newest.",
+        "items": _object(
+            "One step.",
+            ("id", "phase", "state"),
+            id=_TEXT,
+            phase=_TEXT,
+            state={"type": "string", "enum": [state.value for state in StepState]},
+            began=_TIME,
+            ended=_TIME,
+        ),
+    },
+}
+
+_MEMBER = _object(
+    "A version of an app, and how far it is.",
+    ("deployment", "version"),
+    deployment=_ID,
+    version={"type": "string", "description": "Empty until `#` has become a number."},
+    since={**_TIME, "description": "When it went live, was replaced, or was asked for."},
+    **_HOW_FAR,
+)
+
+_APP: Document = {
+    "namespace": _TEXT,
+    "appName": _TEXT,
+    "live": {"description": "Missing when nothing is live.", "$ref": f"{REF}AppVersion"},
+    "warm": {"description": "The version before, while its pods run.", "$ref": f"{REF}AppVersion"},
+    "upcoming": {"description": "What is deployed, or rolled back to, first.", "$ref": f"{REF}AppVersion"},
+    "replicas": {
+        "description": "Pods of the live version; `unknown` says why nobody can count them.",
+        "type": "object",
+        "properties": {"wanted": _COUNT, "ready": _COUNT, "unknown": _TEXT},
+    },
+    "hosts": {
+        "description": "Those that belong to the app; for callers who may list descriptors.",
+        "type": "array",
+        "items": _TEXT,
+    },
+    "lastFailure": _object(
+        "The newest deployment that failed.",
+        ("deployment", "version", "reason", "message", "at"),
+        deployment=_ID,
+        version=_TEXT,
+        reason=_TEXT,
+        message=_TEXT,
+        at=_TIME,
+    ),
+    "freeze": {"type": "object", "description": "What keeps the namespace from new deployments."},
+}
+
 _RECORDS: dict[str, Any] = {
+    "AppVersion": _MEMBER,
+    "App": _object("An app.", ("namespace", "appName"), **_APP),
+    "AppDetails": _object(
+        "An app with more.",
+        ("namespace", "appName", "queue"),
+        **_APP,
+        queue={
+            "description": "Everything that is to be live, in the order in which it is tried.",
+            "type": "array",
+            "items": {"$ref": f"{REF}AppVersion"},
+        },
+        highestVersion={"type": "integer", "description": "The highest number that a version ever had."},
+        previewHosts={"type": "array", "items": _TEXT},
+        descriptors={
+            "description": "For callers who may list descriptors.",
+            "type": "array",
+            "items": _object("One of them.", ("id", "lastModified"), id=_ID, lastModified=_TIME),
+        },
+    ),
+    "HistoryEntry": _object(
+        "What was done.",
+        ("what", "deployment", "version", "asked"),
+        what={"type": "string", "enum": ["deployment", "rollback", "undeployment"]},
+        deployment=_ID,
+        version={"type": "string", "description": "Empty when it was never decided."},
+        by={"type": "string", "description": "Who asked for it, when that is known."},
+        cause={"type": "string", "description": "Why it was done when nobody asked for it."},
+        asked=_TIME,
+        began={**_TIME, "description": "When its first step began."},
+        ended={**_TIME, "description": "Missing while it is under way."},
+        seconds={"type": "number", "minimum": 0, "description": "From the first step to the end."},
+        outcome={
+            "type": "string",
+            "enum": ["deployed", "upgraded", "rolledback", "failed", "cancelled", "removed", "replaced"],
+            "description": "How it ended; missing while it is under way.",
+        },
+        failure={"$ref": f"{REF}Failure"},
+    ),
     "Deployment": _object(
         "One deployment. `DEPLOYING` becomes `DEPLOYED` or `FAILURE`; `DEPLOYED`, or a cancelled one, becomes "
         "`UNDEPLOYING` and `UNDEPLOYED`.",
@@ -206,6 +316,7 @@ _RECORDS: dict[str, Any] = {
             "$ref": f"{REF}NormalDescriptor",
         },
         failure={"$ref": f"{REF}Failure"},
+        **_PROGRESS,
         createdBy={"type": "string", "description": "Who asked for it, when that is known."},
         undeployedBy={"type": "string", "description": "Who asked for its end, when that is known."},
         rollbackOf={
@@ -247,6 +358,7 @@ _RECORDS: dict[str, Any] = {
         version={"type": "string"},
         status={"type": "string", "enum": [status.value for status in Status]},
         failure={"$ref": f"{REF}Failure"},
+        **_PROGRESS,
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},

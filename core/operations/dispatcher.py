@@ -49,6 +49,9 @@ TOO_MANY_HUNG = 8
 RETRY = 1.0
 """Seconds until the store, or another process, is asked again."""
 
+LONGEST_PAUSE = 3600.0
+"""Seconds after which it is looked at again in any case: what is due later than any clock can say must end no thread."""
+
 AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
 
@@ -212,7 +215,7 @@ class Engine:
             except Exception:
                 logger.exception("dispatching failed; trying again")
                 pause = RETRY
-            self._wake.wait(pause)
+            self._wake.wait(None if pause is None else min(pause, LONGEST_PAUSE))
 
     def _take_in(self) -> None:
         """Look at what changed: operations that came or moved, deployments that somebody cancelled."""
