@@ -75,10 +75,10 @@ class Polls:
                 while len(self._told) > self._most:
                     self._told.popitem(last=False)
         http.set_tag(resp, fresh.tag)
+        if fresh.link:
+            resp.set_header("Link", fresh.link)
         if http.has(req, fresh.tag):
             resp.status = 304
             return
         resp.content_type = falcon.MEDIA_JSON
         resp.data = body
-        if fresh.link:
-            resp.set_header("Link", fresh.link)

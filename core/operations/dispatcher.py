@@ -50,7 +50,7 @@ RETRY = 1.0
 """Seconds until the store, or another process, is asked again."""
 
 LONGEST_PAUSE = 3600.0
-"""Seconds after which it is looked at again in any case: what is due later than any clock can say must end no thread."""
+"""Seconds after which it is looked at again in any case: what is due later than any clock can say ends no thread."""
 
 AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""

@@ -237,6 +237,7 @@ WATCHED = """
     from deployer.plugin_manager.loader import load_plugins
     from deployer.core.deployment_log import DeploymentLog
     from deployer.commands.deployment_commands import DeploymentCommands
+    from deployer.redaction.redactor import Redactor
     from deployer.settings import Settings
     from deployer.store.sqlite import SqliteStore
     settings = Settings(own_namespace="deployer", ingress="none")

@@ -16,4 +16,4 @@ from .test_schemathesis import judge, registry, settings  # noqa: F401
 @pytest.mark.timeout(300)
 def test_nobody_gets_by_without_credentials(served: Any, issuer: Issuer, tmp_path: Path) -> None:  # noqa: F811
     token = bearer(issuer.token(namespaces=["*"], roles=["deploy", "read"]))["Authorization"]
-    assert "Tested: 22" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")
+    assert "Tested: 25" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")
