@@ -18,6 +18,7 @@ from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     App,
     Deployment,
+    HostClaim,
     Operation,
     OperationKind,
     OperationState,
@@ -74,6 +75,15 @@ def operation(served: Served, deployment: Deployment, kind: OperationKind, n: in
     )
     served.store.commit(Create(made))
     return made
+
+
+def claim_hosts(served: Served) -> None:
+    """Two of the shop's and its preview host; and one of an app that has the same name elsewhere."""
+    for host, namespace in (("b", NS), ("a", NS), ("preview", NS), ("c", OTHER)):
+        preview = host == "preview"
+        served.store.commit(
+            Create(HostClaim(namespace=namespace, app="shop", host=f"{host}.example.com", preview=preview))
+        )
 
 
 # --- what is there --------------------------------------------------------------------------------------------------
@@ -147,9 +157,10 @@ def test_what_is_live_upcoming_and_failed(served: Served) -> None:
 
 
 def test_hosts_are_those_that_belong_to_the_app(served: Served) -> None:
-    served.call("POST", f"/descriptors/?namespace={NS}", document("a", frontend="b.example.com"))
-    served.call("POST", f"/descriptors/?namespace={NS}", document("a", frontend="a.example.com"))
+    served.deployment("shop")
+    claim_hosts(served)
     assert [shown["hosts"] for shown in apps(served)] == [["a.example.com", "b.example.com"]]
+    assert get(served, "/apps/shop/").json["previewHosts"] == ["preview.example.com"]
 
 
 def test_a_freeze_is_shown_where_there_is_one(served: Served) -> None:
@@ -379,7 +390,8 @@ class TestRights:
 
 
 def test_what_comes_from_descriptors_can_be_left_out(served: Served) -> None:
-    served.call("POST", f"/descriptors/?namespace={NS}", document("shop", frontend="a.example.com"))
+    served.deployment("shop")
+    claim_hosts(served)
     views = AppViews(served.store, Progress(served.store))
     for shown in (views.apps(NS, hosts=False)[0][0], views.app(NS, "shop", hosts=False)):
         assert not {"hosts", "previewHosts", "descriptors"} & shown.keys()
