@@ -11,8 +11,14 @@ import falcon
 
 from deployer.api import http
 
-LARGEST_KEPT = 256 * 1024
+LARGEST_KEPT = 1024 * 1024
 """Bytes of an answer that is kept for the next one who asks."""
+
+ALL_KEPT = 16 * LARGEST_KEPT
+"""Bytes that all of them have together."""
+
+STRIPES = 16
+"""Answers that are made at the same time: of one that many want now, it is once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +32,17 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
+    """What was told; its body is empty when it is not kept."""
+
     moved: Hashable
-    tag: str
-    body: bytes
-    link: str
+    made: Made
 
 
 class Polls:
     """Of one kind of answer. Thread-safe.
 
     most    answers that are remembered, those that were asked for last
-    bodies  they are kept, too, up to `LARGEST_KEPT` each
+    bodies  they are kept, too
     """
 
     def __init__(self, most: int, *, bodies: bool = False) -> None:
@@ -44,41 +50,55 @@ class Polls:
         self._bodies = bodies
         self._lock = threading.Lock()
         self._told: OrderedDict[Hashable, _Told] = OrderedDict()
+        self._size = 0
+        self._making = [threading.Lock() for _ in range(STRIPES)]
 
     def answer(
         self,
         req: falcon.Request,
         resp: falcon.Response,
         key: Hashable,
-        moved: Hashable,
+        moved: Callable[[], Hashable],
         make: Callable[[], Made],
     ) -> None:
         """Answer 200, or 304 to a client that has it.
 
         key    names the answer, with all that it depends on besides what is stored
-        moved  read before `make` is called: differs whenever the answer may
+        moved  gives what differs whenever the answer may; asked before `make` is
         make   makes it
         """
-        with self._lock:
-            told = self._told.get(key)
-            if told is not None:
-                self._told.move_to_end(key)
-        fresh = told if told is not None and told.moved == moved else None
-        body = fresh.body if fresh is not None else b""
-        if fresh is None or not (body or http.has(req, fresh.tag)):
-            made = make()
-            body = made.body
-            fresh = _Told(moved, made.tag, body if self._bodies and len(body) <= LARGEST_KEPT else b"", made.link)
-            with self._lock:
-                self._told[key] = fresh
-                self._told.move_to_end(key)
-                while len(self._told) > self._most:
-                    self._told.popitem(last=False)
-        http.set_tag(resp, fresh.tag)
-        if fresh.link:
-            resp.set_header("Link", fresh.link)
-        if http.has(req, fresh.tag):
+        made = self._known(req, key, moved())
+        if made is None:
+            with self._making[hash(key) % STRIPES]:
+                now = moved()
+                made = self._known(req, key, now)
+                if made is None:
+                    made = make()
+                    self._keep(key, _Told(now, made))
+        http.set_tag(resp, made.tag)
+        if made.link:
+            resp.set_header("Link", made.link)
+        if http.has(req, made.tag):
             resp.status = 304
             return
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = body
+        resp.data = made.body
+
+    def _known(self, req: falcon.Request, key: Hashable, moved: Hashable) -> Made | None:
+        """What is still true, and enough to answer with."""
+        with self._lock:
+            told = self._told.get(key)
+            if told is None or told.moved != moved:
+                return None
+            self._told.move_to_end(key)
+        return told.made if told.made.body or http.has(req, told.made.tag) else None
+
+    def _keep(self, key: Hashable, told: _Told) -> None:
+        if not self._bodies or len(told.made.body) > LARGEST_KEPT:
+            told = _Told(told.moved, Made(told.made.tag, b"", told.made.link))
+        with self._lock:
+            before = self._told.pop(key, None)
+            self._size += len(told.made.body) - (len(before.made.body) if before else 0)
+            self._told[key] = told
+            while len(self._told) > self._most or self._size > ALL_KEPT:
+                self._size -= len(self._told.popitem(last=False)[1].made.body)

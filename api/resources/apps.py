@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Hashable
+from functools import partial
 
 import falcon
 
@@ -44,7 +45,7 @@ class Apps(_Polled):
             link = f'</apps/?{query}>; rel="next"' if last else ""
             return Made(http.tag_of([shown, last]), http.render(shown), link)
 
-        self._polls.answer(req, resp, key, self._apps.moved(namespace), make)
+        self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)
 
 
 class App(_Polled):
@@ -58,7 +59,7 @@ class App(_Polled):
             shown: Document = self._apps.app(namespace, fold(appname), hosts=hosts)
             return Made(http.tag_of(shown), http.render(shown))
 
-        self._polls.answer(req, resp, key, self._apps.moved(namespace), make)
+        self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)
 
 
 class History(_Polled):
@@ -73,4 +74,4 @@ class History(_Polled):
             shown = self._apps.history(namespace, fold(appname), limit)
             return Made(http.tag_of(shown), http.render(shown))
 
-        self._polls.answer(req, resp, key, self._apps.moved(namespace), make)
+        self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 
 import falcon
 
@@ -74,7 +75,8 @@ class Deployment(http.Resource):
             shown = view.show(deployment, progress)
             return Made(_tag(deployment, progress), http.render_record(shown))
 
-        self._polls.answer(req, resp, (namespace, id, view.sort), self._progress.moved(namespace), make)
+        moved = partial(self._progress.moved, namespace)
+        self._polls.answer(req, resp, (namespace, id, view.sort), moved, make)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy; of a version that is still warm: switch back to it."""
