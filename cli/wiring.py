@@ -32,11 +32,12 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.ports.store import Store
 from deployer.core.registry import Registry
-from deployer.descriptor import policy
 from deployer.kube import client as kube_client
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
+from deployer.planning.decisions import Decisions
 from deployer.plugin_manager.loader import load_plugins
+from deployer.plugin_manager.observers import Observers
 from deployer.redaction.log_records import guard_logging
 from deployer.redaction.redactor import redactor_for
 from deployer.settings import Settings, check_exposure
@@ -106,11 +107,11 @@ class Running:
             redactor=redactor,
             registry=self.registry,
             settings=settings,
-            policy=partial(policy.problems, settings=settings),
             cluster=cluster,
-            versions=KubernetesVersions(),
+            planning=Decisions(store, self.registry, settings, KubernetesVersions()),
         )
-        engine = Engine(dependencies, metrics.ended)
+        observers = Observers.of(dependencies, metrics.ended)
+        engine = Engine(dependencies, observers)
         progress = Progress(store, dependencies.activities, dependencies.clock)
         service = DeploymentCommands(
             store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks
@@ -125,6 +126,7 @@ class Running:
             metrics,
             store=store,
             engine=engine,
+            observers=observers,
             client=self.client,
             logs=logs,
             settings=settings,
