@@ -9,9 +9,9 @@ from typing import Protocol, TypeVar
 
 from deployer.commands.progress import Progress
 from deployer.core.errors import NotFound
-from deployer.core.model import timeline
 from deployer.core.model.names import versioned_name
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation import timeline
 from deployer.core.model.records import (
     App,
     Deployment,

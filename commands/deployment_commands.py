@@ -11,6 +11,7 @@ from deployer.core.clock import wall_clock
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import NotFound, QueueFull
 from deployer.core.model.descriptors import version_of
+from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -21,7 +22,6 @@ from deployer.core.model.records import (
     new_id,
     timestamp,
 )
-from deployer.core.model.timeline import Timeline
 from deployer.core.operations.host_claims import purge_changes
 from deployer.core.ports.store import Change, Create, Expect, Store, Update
 from deployer.core.registry import Registry

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from deployer.core.clock import SteadyClock, wall_clock
-from deployer.core.model import timeline
-from deployer.core.model.activity import Activities, Activity
+from deployer.core.model.operation import timeline
 from deployer.core.model.records import Deployment, Document, Operation, OperationKind, OperationState
+from deployer.core.operations.activity import Activities, Activity
 from deployer.core.ports.store import Store
 
 QUEUED, DECIDE, UNDO, WATCH, DRAIN = "QUEUED", "DECIDE", "UNDO", "WATCH", "DRAIN"

@@ -18,10 +18,10 @@ import msgspec
 
 from deployer.core.errors import Conflict, StoreError
 from deployer.core.model import migrations
+from deployer.core.model.operation.target import NOTHING, Target
+from deployer.core.model.operation.timeline import NO_TIMELINE, Timeline
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Made, PinnedSettings, PlannedStep, Previous, ProviderRef, Route, Workload
-from deployer.core.model.target import NOTHING, Target
-from deployer.core.model.timeline import NO_TIMELINE, Timeline
 
 Json = Any
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from deployer.core.clock import SteadyClock
 from deployer.core.deployment_log import DeploymentLog
-from deployer.core.model.activity import Activities
+from deployer.core.operations.activity import Activities
 from deployer.core.operations.execution.invocation import Hung
 from deployer.core.ports.cluster import Cluster
 from deployer.core.ports.planning import Planning

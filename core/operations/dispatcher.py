@@ -15,9 +15,8 @@ from deployer.core.backoff import Backoff
 from deployer.core.clock import bounded
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
-from deployer.core.model import timeline
-from deployer.core.model.activity import Activity
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation import timeline
 from deployer.core.model.records import (
     Deployment,
     Event,
@@ -27,6 +26,7 @@ from deployer.core.model.records import (
     Status,
     new_id,
 )
+from deployer.core.operations.activity import Activity
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.host_claims import ended_changes

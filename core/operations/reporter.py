@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from deployer.core.deployment_log import printable
-from deployer.core.model import timeline
-from deployer.core.model.activity import Activity
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation import timeline
+from deployer.core.model.operation.timeline import StepState, Timeline
 from deployer.core.model.records import Event, OperationKind, OperationState
-from deployer.core.model.timeline import StepState, Timeline
 from deployer.core.operations.actions import Transition
+from deployer.core.operations.activity import Activity
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.machine import SWITCHING

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from deployer.core.clock import wall_clock
+from deployer.core.model.operation.target import Target
+from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status, new_id
-from deployer.core.model.target import Target
-from deployer.core.model.timeline import Timeline
 from deployer.core.ports.store import Change, Create, Store, Update
 
 ROLLED_BACK = "RolledBack"

@@ -15,6 +15,8 @@ from deployer.api.auth.access import Access, open_access
 from deployer.commands.apps import AppViews
 from deployer.commands.progress import Progress
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation.target import Target
+from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -26,8 +28,6 @@ from deployer.core.model.records import (
     new_id,
     timestamp,
 )
-from deployer.core.model.target import Target
-from deployer.core.model.timeline import Timeline
 from deployer.core.ports.store import Create, Update
 from support.issuer import Issuer, bearer, jwt_settings
 

@@ -17,6 +17,7 @@ import pytest
 
 from deployer.core.errors import Conflict
 from deployer.core.model.json_codec import dumps
+from deployer.core.model.operation.timeline import StepState
 from deployer.core.model.records import (
     RECORDS,
     TRANSITIONS,
@@ -31,7 +32,6 @@ from deployer.core.model.records import (
     StoredDescriptor,
     timestamp,
 )
-from deployer.core.model.timeline import StepState
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import Cancelled, Conflict, StaleRevision, StepFailed
-from deployer.core.model import timeline
+from deployer.core.model.operation import timeline
+from deployer.core.model.operation.target import NOTHING, Target
 from deployer.core.model.records import App, Deployment, OperationKind, OperationState, Plan, Status
-from deployer.core.model.target import NOTHING, Target
 from deployer.core.operations import actions, machine
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.budgets import Budgets

@@ -35,6 +35,8 @@ from deployer.core.errors import (
     require_answers,
     unanswered,
 )
+from deployer.core.model.operation.target import Target
+from deployer.core.model.operation.timeline import timestamp_of
 from deployer.core.model.records import (
     Deployment,
     Failure,
@@ -44,8 +46,6 @@ from deployer.core.model.records import (
     OperationState,
     Plan,
 )
-from deployer.core.model.target import Target
-from deployer.core.model.timeline import timestamp_of
 from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
 from deployer.core.operations.dependencies import Dependencies

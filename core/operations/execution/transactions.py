@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 from deployer.core.errors import Cancelled
-from deployer.core.model import timeline
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation import timeline
+from deployer.core.model.operation.target import Ending, Target
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -23,7 +24,6 @@ from deployer.core.model.records import (
     new_id,
     timestamp,
 )
-from deployer.core.model.target import Ending, Target
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.host_claims import claim_hosts, ended_changes, happened
 from deployer.core.operations.journal import Journal
