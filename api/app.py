@@ -20,7 +20,7 @@ from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
 from deployer.api.resources import apps as app_resources
-from deployer.api.resources import deployments, descriptors, meta
+from deployer.api.resources import deployments, descriptors, freezes, meta
 from deployer.commands.apps import AppViews
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.progress import Progress
@@ -76,7 +76,7 @@ def create_app(
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     errors.install(app, redactor.clean)
     rollbacks = RollbackCommands(service)
-    apps = apps or AppViews(service.store, Progress(service.store))
+    apps = apps or AppViews(service.store, Progress(service.store), frozen=service.freezes.shown_for)
     progress = apps.progress
     resources: dict[str, http.Resource] = {
         "/": meta.Start(secured=access is not None),
@@ -97,6 +97,8 @@ def create_app(
         "/apps": app_resources.Apps(apps),
         "/apps/{appname}": app_resources.App(apps),
         "/apps/{appname}/history": app_resources.History(apps),
+        "/freezes": freezes.Freezes(service.freezes),
+        "/freezes/{namespace}": freezes.Freeze(service.freezes),
         "/stream/deployments/{id}/logs": meta.Stream(),
     }
     for route in routes.ROUTES:

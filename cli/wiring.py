@@ -130,6 +130,7 @@ class Running:
             client=self.client,
             logs=logs,
             settings=settings,
+            freezes=service.freezes,
         )
         app = create_app(
             service,
@@ -141,7 +142,7 @@ class Running:
             allowed_origins=settings.allowed_origins,
             allowed_hosts=hosts,
             redactor=redactor,
-            apps=AppViews(store, progress, ReplicaCounts(informers)),
+            apps=AppViews(store, progress, ReplicaCounts(informers), service.freezes.shown_for),
         )
         self._server = Server(app, logs, settings.deployhost, settings.deployport)
         opened.callback(self._let_go, engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -63,62 +64,73 @@ class UnknownReplicas(Replicas):
         return 0
 
 
-Freeze = Callable[[str], Document | None]
+Freezing = Callable[[str], list[Document]]
 """What freezes a namespace at this moment, as REST shows it."""
 
 
-def no_freeze(_namespace: str) -> Document | None:
+def never(_namespace: str) -> list[Document]:
     """Nothing does."""
-    return None
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a caller gets to see besides deployments.
+
+    descriptors  hosts too, which come from them
+    """
+
+    descriptors: bool = True
+    freezes: bool = True
+
+
+_ALL = Shown()
 
 
 class AppViews:
     """Of all namespaces. Authorisation is the caller's business. Every method raises StoreUnavailable."""
 
     def __init__(
-        self, store: Store, progress: Progress, replicas: Replicas | None = None, freeze: Freeze = no_freeze
+        self, store: Store, progress: Progress, replicas: Replicas | None = None, frozen: Freezing = never
     ) -> None:
         self._store = store
         self._replicas = replicas or UnknownReplicas()
-        self._freeze = freeze
+        self._frozen = frozen
         self.progress = progress
 
     def moved(self, namespace: str) -> Hashable:
         """What differs whenever anything in the namespace may be shown differently."""
-        return self.progress.moved(namespace), self._replicas.moved(namespace), str(self._freeze(namespace))
+        return self.progress.moved(namespace), self._replicas.moved(namespace), str(self._frozen(namespace))
 
     def apps(
-        self, namespace: str, *, after: str = "", limit: int | None = None, hosts: bool = True
+        self, namespace: str, *, after: str = "", limit: int | None = None, shown: Shown = _ALL
     ) -> tuple[list[Document], str]:
-        """By name, those that come `after` a name; and the last one's name, when there are more than `limit`.
-
-        hosts  show what comes from descriptors
-        """
+        """By name, those that come `after` a name; and the last one's name, when there are more than `limit`."""
         most = None if limit is None else limit + 1
         kinds = (Deployment, StoredDescriptor)
-        found = heapq.merge(*(self._store.apps(kind, namespace, after=after, limit=most) for kind in kinds))
-        names = list(dict.fromkeys(found))
+        merged = heapq.merge(*(self._store.apps(kind, namespace, after=after, limit=most) for kind in kinds))
+        names = list(dict.fromkeys(merged))
         page = names if limit is None else names[:limit]
         known = _Known(self._store, namespace)
         counts = self._replicas.of(namespace) if known.any_live(page) else {}
-        shown = [self._app(known, name, counts, hosts=hosts) for name in page]
-        return shown, page[-1] if len(page) < len(names) else ""
+        found = [self._app(known, name, counts, shown) for name in page]
+        return found, page[-1] if len(page) < len(names) else ""
 
-    def app(self, namespace: str, name: str, *, hosts: bool = True) -> Document:
+    def app(self, namespace: str, name: str, *, shown: Shown = _ALL) -> Document:
         """One app, with its queue and more. Raises NotFound."""
         self._require(namespace, name)
         known = _Known(self._store, namespace, name)
         counts = self._replicas.of(namespace) if known.any_live([name]) else {}
-        shown = self._app(known, name, counts, hosts=hosts)
+        found = self._app(known, name, counts, shown)
         app = known.apps.get(name)
         if app is not None and app.highest:
-            shown["highestVersion"] = app.highest
-        shown["queue"] = [self._member(d, known, d.created) for d in known.upcoming(name)]
-        if hosts:
-            shown["previewHosts"] = sorted(claim.host for claim in known.claims.get(name, ()) if claim.preview)
+            found["highestVersion"] = app.highest
+        found["queue"] = [self._member(d, known, d.created) for d in known.upcoming(name)]
+        if shown.descriptors:
+            found["previewHosts"] = sorted(claim.host for claim in known.claims.get(name, ()) if claim.preview)
             stored = self._store.find(StoredDescriptor, namespace=namespace, app=name)
-            shown["descriptors"] = [{"id": d.id, "lastModified": d.last_modified} for d in stored]
-        return shown
+            found["descriptors"] = [{"id": d.id, "lastModified": d.last_modified} for d in stored]
+        return found
 
     def history(self, namespace: str, name: str, limit: int = HISTORY) -> list[Document]:
         """What was done to an app, newest first: deployments, rollbacks, undeployments. Raises NotFound.
@@ -164,7 +176,7 @@ class AppViews:
             deployments[id] = found
         return True
 
-    def _app(self, known: _Known, name: str, counts: Counts | str, *, hosts: bool) -> Document:
+    def _app(self, known: _Known, name: str, counts: Counts | str, shown: Shown) -> Document:
         out: Document = {"namespace": known.namespace, "appName": name}
         app = known.apps.get(name)
         if app is not None and app.live:
@@ -174,12 +186,12 @@ class AppViews:
             out["warm"] = self._held(known, app.held, app.held_version)
         if upcoming := known.upcoming(name)[:1]:
             out["upcoming"] = self._member(upcoming[0], known, upcoming[0].created)
-        if hosts:
+        if shown.descriptors:
             out["hosts"] = sorted(claim.host for claim in known.claims.get(name, ()) if not claim.preview)
         if (failed := known.failures.get(name)) is not None:
             out["lastFailure"] = _failure(failed)
-        if frozen := self._freeze(known.namespace):
-            out["freeze"] = frozen
+        if shown.freezes and (frozen := self._frozen(known.namespace)):
+            out["freezes"] = frozen
         return out
 
     def _held(self, known: _Known, id: str, version: str) -> Document:

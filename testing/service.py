@@ -124,6 +124,7 @@ class SandboxedService:
         self.client._transport = _MortalTransport(self.client._transport, life)  # type: ignore[assignment]
         self.informers = Informers(self.client, silence=self.silence)
         cluster = KubernetesCluster(self.client, self.informers, self.store, self.settings)
+        clock = self.clock()
         dependencies = Dependencies(
             store=self.store,
             deployment_log=self.deployment_log,
@@ -132,16 +133,16 @@ class SandboxedService:
             settings=self.settings,
             cluster=cluster,
             planning=Decisions(self.store, self.registry, self.settings, KubernetesVersions()),
-            clock=self.clock(),
+            clock=clock,
         )
         self.engine = Engine(dependencies, Observers.of(dependencies))
         progress = Progress(self.store, dependencies.activities, dependencies.clock)
-        self.apps = AppViews(self.store, progress, ReplicaCounts(self.informers))
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(
-            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks
+            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks, clock=clock
         )
+        self.apps = AppViews(self.store, progress, ReplicaCounts(self.informers), self.service.freezes.shown_for)
         self.engine.start()
         self._parts = [
             self.engine.stop,

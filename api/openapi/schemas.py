@@ -7,20 +7,20 @@ booleans may be texts. So a descriptor has two schemas here, one as it is sent a
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deployer.api.openapi.app_schemas import APPS, PROGRESS
+from deployer.api.openapi.shapes import COUNT as _COUNT
+from deployer.api.openapi.shapes import REF
+from deployer.api.openapi.shapes import TIME as _TIME
+from deployer.api.openapi.shapes import object_of as _object
+from deployer.commands.freezes import SCHEMA as SENT_FREEZE
 from deployer.core.contract.health import BODY_LIMIT
-from deployer.core.model.operation.timeline import StepState
 from deployer.core.model.records import Document, Status
 from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 
-REF = "#/components/schemas/"
-
 _ALWAYS_THERE = ("namespace", "appName", "newVersion", "deploymentType", "replicas", *BOOLEANS, "podspec")
-_TIME = {"type": "string", "format": "date-time"}
-_COUNT = {"type": "integer", "minimum": 0}
-
 EXAMPLE: Document = {
     "namespace": "default",
     "appName": "my-app",
@@ -188,120 +188,8 @@ def _or_absent(field: Document, *, empty: bool = False) -> Document:
 # --- everything else --------------------------------------------------------------------------------------------------
 
 
-def _object(description: str, required: Collection[str], **properties: Any) -> Document:
-    return {"description": description, "type": "object", "required": list(required), "properties": properties}
-
-
-_TEXT = {"type": "string"}
-_ID = {"type": "string", "format": "uuid"}
-_HOW_FAR: Document = {
-    "phase": {
-        "type": "string",
-        "description": "`QUEUED`, `DECIDE`, the phase of the step (`START`, `VERIFY`, `EXPOSE`, `CONFIRM`, `RETIRE`), "
-        "`UNDO`; `WATCH`: live, and looked after while the version before is warm; `DRAIN`: replaced, and still warm.",
-        "example": "START",
-    },
-    "step": {"type": "string", "description": "The id of the step that is run, undone or waited with."},
-    "deadline": {**_TIME, "description": "When that ends, or is given up, at the latest, as far as it is known."},
-    "waitingFor": {"type": "string", "description": "In words.", "example": "2 of 3 pods to be ready"},
-    "held": {"type": "string", "description": "Why nobody can go on: a person has to look."},
-}
-"""As far as there is something to say: what is not there is left out."""
-
-_PROGRESS: Document = {
-    **_HOW_FAR,
-    "since": {**_TIME, "description": "When that step, or wait, began."},
-    "steps": {
-        "type": "array",
-        "description": "Those of all its operations, in order; of many the newest.",
-        "items": _object(
-            "One step.",
-            ("id", "phase", "state"),
-            id=_TEXT,
-            phase=_TEXT,
-            state={"type": "string", "enum": [state.value for state in StepState]},
-            began=_TIME,
-            ended=_TIME,
-        ),
-    },
-}
-
-_MEMBER = _object(
-    "A version of an app, and how far it is.",
-    ("deployment", "version"),
-    deployment=_ID,
-    version={"type": "string", "description": "Empty until `#` has become a number."},
-    since={**_TIME, "description": "When it went live, was replaced, or was asked for."},
-    **_HOW_FAR,
-)
-
-_APP: Document = {
-    "namespace": _TEXT,
-    "appName": _TEXT,
-    "live": {"description": "Missing when nothing is live.", "$ref": f"{REF}AppVersion"},
-    "warm": {"description": "The version before, while its pods run.", "$ref": f"{REF}AppVersion"},
-    "upcoming": {"description": "What is deployed, or rolled back to, first.", "$ref": f"{REF}AppVersion"},
-    "replicas": {
-        "description": "Pods of the live version; `unknown` says why nobody can count them.",
-        "type": "object",
-        "properties": {"wanted": _COUNT, "ready": _COUNT, "unknown": _TEXT},
-    },
-    "hosts": {
-        "description": "Those that belong to the app; for callers who may list descriptors.",
-        "type": "array",
-        "items": _TEXT,
-    },
-    "lastFailure": _object(
-        "The newest deployment that failed.",
-        ("deployment", "version", "reason", "message", "at"),
-        deployment=_ID,
-        version=_TEXT,
-        reason=_TEXT,
-        message=_TEXT,
-        at=_TIME,
-    ),
-    "freeze": {"type": "object", "description": "What keeps the namespace from new deployments."},
-}
-
 _RECORDS: dict[str, Any] = {
-    "AppVersion": _MEMBER,
-    "App": _object("An app.", ("namespace", "appName"), **_APP),
-    "AppDetails": _object(
-        "An app with more.",
-        ("namespace", "appName", "queue"),
-        **_APP,
-        queue={
-            "description": "Everything that is to be live, in the order in which it is tried.",
-            "type": "array",
-            "items": {"$ref": f"{REF}AppVersion"},
-        },
-        highestVersion={"type": "integer", "description": "The highest number that a version ever had."},
-        previewHosts={"type": "array", "items": _TEXT},
-        descriptors={
-            "description": "For callers who may list descriptors.",
-            "type": "array",
-            "items": _object("One of them.", ("id", "lastModified"), id=_ID, lastModified=_TIME),
-        },
-    ),
-    "HistoryEntry": _object(
-        "What was done.",
-        ("what", "deployment", "version", "asked"),
-        what={"type": "string", "enum": ["deployment", "rollback", "undeployment"]},
-        deployment=_ID,
-        version={"type": "string", "description": "Empty when it was never decided."},
-        by={"type": "string", "description": "Who asked for it, when that is known."},
-        cause={"type": "string", "description": "Why it was done when nobody asked for it."},
-        asked=_TIME,
-        began={**_TIME, "description": "When its first step began."},
-        ended={**_TIME, "description": "Missing while it is under way."},
-        seconds={"type": "number", "minimum": 0, "description": "From the first step to the end."},
-        outcome={
-            "type": "string",
-            "enum": ["deployed", "upgraded", "rolledback", "failed", "cancelled", "removed", "replaced"],
-            "description": "How it ended; missing while it is under way.",
-        },
-        failure={"$ref": f"{REF}Failure"},
-    ),
+    **APPS,
     "Deployment": _object(
         "One deployment. `DEPLOYING` becomes `DEPLOYED` or `FAILURE`; `DEPLOYED`, or a cancelled one, becomes "
         "`UNDEPLOYING` and `UNDEPLOYED`.",
@@ -316,7 +204,7 @@ _RECORDS: dict[str, Any] = {
             "$ref": f"{REF}NormalDescriptor",
         },
         failure={"$ref": f"{REF}Failure"},
-        **_PROGRESS,
+        **PROGRESS,
         createdBy={"type": "string", "description": "Who asked for it, when that is known."},
         undeployedBy={"type": "string", "description": "Who asked for its end, when that is known."},
         rollbackOf={
@@ -324,6 +212,7 @@ _RECORDS: dict[str, Any] = {
             "format": "uuid",
             "description": "The deployment that this one deploys once more, as it was.",
         },
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
     ),
     "RollbackDeployment": {
         "description": "The deployment that will be live, and what is gone back to.",
@@ -358,10 +247,35 @@ _RECORDS: dict[str, Any] = {
         version={"type": "string"},
         status={"type": "string", "enum": [status.value for status in Status]},
         failure={"$ref": f"{REF}Failure"},
-        **_PROGRESS,
+        **PROGRESS,
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
+    ),
+    "Freeze": _object(
+        "What keeps a namespace, or all, from new deployments.",
+        ("namespace", "reason", "source"),
+        namespace={
+            "type": "string",
+            "description": "The frozen namespace; `*` for all; of a window its names and patterns, with commas.",
+        },
+        reason={"type": "string"},
+        source={
+            "type": "string",
+            "enum": ["request", "window"],
+            "description": "`request`: somebody put it. `window`: the settings have it.",
+        },
+        until={**_TIME, "description": "When it ends, when that is known."},
+        by={"type": "string", "description": "Who put it, when that is known."},
+        created={**_TIME, "description": "When it was put."},
+    ),
+    "NewFreeze": {**SENT_FREEZE, "description": "A freeze as it is put."},
+    "FreezeOverride": _object(
+        "That this was deployed in spite of a freeze.",
+        ("reason", "freezes"),
+        reason={"type": "string", "description": "Why, in the words of whoever asked for it."},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}},
     ),
     "DescriptorSummary": _object(
         "A descriptor for a caller who may not `get` descriptors.",
@@ -401,6 +315,7 @@ _RECORDS: dict[str, Any] = {
         status={"type": "integer", "minimum": 400, "maximum": 599},
         detail={"type": "string", "description": "What is wrong, in a sentence."},
         validation={"$ref": f"{REF}Validation"},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}, "description": "What freezes the namespace."},
         errors={
             "description": "Everything that is wrong with a descriptor or a parameter.",
             "type": "array",

@@ -11,11 +11,10 @@ import falcon
 from deployer.api import http
 from deployer.api.polling import Made, Polls
 from deployer.api.routes import Permission
-from deployer.commands.apps import HISTORY, LONGEST_HISTORY, AppViews
-from deployer.core.model.records import Document
+from deployer.commands.apps import HISTORY, LONGEST_HISTORY, AppViews, Shown
 from deployer.descriptor import fold
 
-_DESCRIPTORS = Permission("descriptors", "list")
+_DESCRIPTORS, _FREEZES = Permission("descriptors", "list"), Permission("freezes", "list")
 
 
 class _Polled(http.Resource):
@@ -25,10 +24,10 @@ class _Polled(http.Resource):
         self._apps = apps
         self._polls = Polls(256, bodies=True)
 
-    def _key(self, req: falcon.Request, *more: Hashable) -> tuple[str, bool, Hashable]:
-        """The namespace, whether the caller may see what comes from descriptors, and the key of the answer."""
-        namespace, hosts = http.namespace(req), http.may(req, _DESCRIPTORS)
-        return namespace, hosts, (namespace, hosts, *more)
+    def _key(self, req: falcon.Request, *more: Hashable) -> tuple[str, Shown, Hashable]:
+        """The namespace, what the caller gets to see, and the key of the answer."""
+        namespace, shown = http.namespace(req), Shown(http.may(req, _DESCRIPTORS), http.may(req, _FREEZES))
+        return namespace, shown, (namespace, shown, *more)
 
 
 class Apps(_Polled):
@@ -37,13 +36,13 @@ class Apps(_Polled):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """By name; with `limit` at most so many `after` a name, and a `Link` to the next ones."""
         limit, after = http.number(req, "limit", least=1), fold(http.text(req, "after") or "")
-        namespace, hosts, key = self._key(req, limit, after)
+        namespace, shown, key = self._key(req, limit, after)
 
         def make() -> Made:
-            shown, last = self._apps.apps(namespace, after=after, limit=limit, hosts=hosts)
+            found, last = self._apps.apps(namespace, after=after, limit=limit, shown=shown)
             query = urllib.parse.urlencode({"namespace": namespace, "limit": limit, "after": last})
             link = f'</apps/?{query}>; rel="next"' if last else ""
-            return Made(http.tag_of([shown, last]), http.render(shown), link)
+            return Made(http.tag_of([found, last]), http.render(found), link)
 
         self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)
 
@@ -53,11 +52,11 @@ class App(_Polled):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, appname: str) -> None:
         """Show it."""
-        namespace, hosts, key = self._key(req, fold(appname))
+        namespace, shown, key = self._key(req, fold(appname))
 
         def make() -> Made:
-            shown: Document = self._apps.app(namespace, fold(appname), hosts=hosts)
-            return Made(http.tag_of(shown), http.render(shown))
+            found = self._apps.app(namespace, fold(appname), shown=shown)
+            return Made(http.tag_of(found), http.render(found))
 
         self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)
 
@@ -71,7 +70,7 @@ class History(_Polled):
         namespace, _, key = self._key(req, fold(appname), limit)
 
         def make() -> Made:
-            shown = self._apps.history(namespace, fold(appname), limit)
-            return Made(http.tag_of(shown), http.render(shown))
+            found = self._apps.history(namespace, fold(appname), limit)
+            return Made(http.tag_of(found), http.render(found))
 
         self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)

@@ -189,6 +189,7 @@ class Deployment(Record):
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
     steps        of its operations that have ended, as REST shows them
+    override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
 
     KIND: ClassVar[str] = "deployment"
@@ -207,6 +208,7 @@ class Deployment(Record):
     went_live: str = ""
     rollback_of: str = ""
     steps: list[Document] = field(default_factory=list)
+    override: Document | None = None
 
     @property
     def key(self) -> str:
@@ -244,6 +246,8 @@ class Deployment(Record):
             out["undeployedBy"] = self.undeployed_by
         if self.rollback_of:
             out["rollbackOf"] = self.rollback_of
+        if self.override:
+            out["freezeOverride"] = self.override
         return out
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deployer.api.auth.access import Access, open_access
-from deployer.commands.apps import AppViews
+from deployer.commands.apps import AppViews, Shown
 from deployer.commands.progress import Progress
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.operation.target import Target
@@ -150,7 +150,7 @@ def test_what_is_live_upcoming_and_failed(served: Served) -> None:
     assert (shown["upcoming"]["phase"], shown["upcoming"]["waitingFor"]) == ("QUEUED", "its turn")
     assert shown["lastFailure"]["deployment"] == failed.id
     assert {name: shown["lastFailure"][name] for name in why} == why
-    assert "warm" not in shown and "freeze" not in shown
+    assert "warm" not in shown and "freezes" not in shown
     queue = get(served, "/apps/shop/").json["queue"]
     assert [entry["deployment"] for entry in queue] == [one.id for one in queued]
     assert queue[1]["waitingFor"] == f"the deployment {queued[0].id} of this app"
@@ -163,11 +163,18 @@ def test_hosts_are_those_that_belong_to_the_app(served: Served) -> None:
     assert get(served, "/apps/shop/").json["previewHosts"] == ["preview.example.com"]
 
 
-def test_a_freeze_is_shown_where_there_is_one(served: Served) -> None:
+def test_a_freeze_is_shown_as_long_as_there_is_one(served: Served) -> None:
     served.deployment("shop")
-    frozen = {"reason": "end of the year"}
-    views = AppViews(served.store, Progress(served.store), freeze=lambda ns: frozen if ns == NS else None)
-    assert views.apps(NS)[0][0]["freeze"] == views.app(NS, "shop")["freeze"] == frozen
+    tag = get(served, "/apps/").headers["ETag"]
+    for namespace in (NS, OTHER):
+        target = f"/freezes/{namespace}?namespace={namespace}"
+        assert served.call("PUT", target, {"reason": f"the end of {namespace}"}).status == 201
+    frozen = get(served, "/apps/", **{"If-None-Match": tag})
+    assert frozen.status == 200
+    assert [freeze["reason"] for freeze in frozen.json[0]["freezes"]] == [f"the end of {NS}"]
+    assert get(served, "/apps/shop/").json["freezes"] == frozen.json[0]["freezes"]
+    served.call("DELETE", f"/freezes/{NS}?namespace={NS}")
+    assert get(served, "/apps/").headers["ETag"] == tag
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -393,6 +400,7 @@ def test_what_comes_from_descriptors_can_be_left_out(served: Served) -> None:
     served.deployment("shop")
     claim_hosts(served)
     views = AppViews(served.store, Progress(served.store))
-    for shown in (views.apps(NS, hosts=False)[0][0], views.app(NS, "shop", hosts=False)):
+    less = Shown(descriptors=False, freezes=False)
+    for shown in (views.apps(NS, shown=less)[0][0], views.app(NS, "shop", shown=less)):
         assert not {"hosts", "previewHosts", "descriptors"} & shown.keys()
         assert "example.com" not in str(shown)

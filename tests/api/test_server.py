@@ -139,8 +139,8 @@ def test_without_file_descriptors_the_port_recovers() -> None:
         from deployer.api.server import Server
         from deployer.api.stream.server import LogStream
         logs = LogStream(None)
-        app = create_app(types.SimpleNamespace(descriptors=None, store=None), list, list)
-        server = Server(app, logs, "127.0.0.1", 0)
+        service = types.SimpleNamespace(descriptors=None, freezes=None, store=None)
+        server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)
         server._connections = 1000  # so that they do run out
         server.start()
         print(server.port, flush=True)
