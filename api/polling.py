@@ -14,7 +14,7 @@ from deployer.api import http
 LARGEST_KEPT = 1024 * 1024
 """Bytes of an answer that is kept for the next one who asks."""
 
-ALL_KEPT = 16 * LARGEST_KEPT
+ALL_KEPT = 8 * LARGEST_KEPT
 """Bytes that all of them have together."""
 
 STRIPES = 16

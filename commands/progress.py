@@ -7,7 +7,6 @@ what only the process knew (how long a step may still take, what it waits for wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 
 from deployer.core.clock import SteadyClock, wall_clock
 from deployer.core.model.operation import timeline
@@ -85,8 +84,9 @@ class Progress:
         said = _Said(deployment, operation, activity, of_app)
         document: Document = {"phase": said.phase}
         document |= {"step": said.step} if said.step else {}
-        for name, moment in (("since", said.since), ("deadline", said.deadline)):
-            document |= {name: self._written(moment)} if moment else {}
+        since = said.since if isinstance(said.since, str) else self._written(said.since) if said.since else ""
+        document |= {"since": since} if since else {}
+        document |= {"deadline": self._written(said.deadline)} if said.deadline else {}
         document |= {"held": said.held} if said.held else {}
         waits = "" if said.held else said.waits
         document |= {"waitingFor": waits} if waits else {}
@@ -151,19 +151,20 @@ class _Said:
         return self._current.id if self._current else ""
 
     @property
-    def since(self) -> float:
-        """When that began."""
+    def since(self) -> float | str:
+        """When that began; as text what a record has by the system's clock."""
         operation = self._operation
         if operation.state is OperationState.UNDOING:
             return max((step.ended for step in operation.timeline.steps), default=0.0)
         if self.phase == WATCH:
-            return _seconds(self._deployment.went_live)
+            return self._deployment.went_live
         if self.phase == DRAIN:
-            return _seconds(self._deployment.last_modified)
+            return self._deployment.last_modified
         if self._current is not None:
             return self._current.began
         if self.phase in (QUEUED, DECIDE):
-            return operation.timeline.asked or _seconds(self._deployment.created)
+            asked = operation.timeline.asked
+            return timeline.written(asked) if asked else self._deployment.created
         return max((step.ended for step in operation.timeline.steps), default=0.0)
 
     @property
@@ -226,8 +227,3 @@ class _Said:
         first, more = ahead[0], len(ahead) - 1
         said = f"{WHAT[first.kind]} {first.deployment} of this app".replace("  ", " ")
         return f"{said}, and {more} more that came before it" if more else said
-
-
-def _seconds(written: str) -> float:
-    """The moment that a record has in RFC 3339; 0 for none."""
-    return datetime.fromisoformat(written).timestamp() if written else 0.0

@@ -471,6 +471,80 @@ def test_times_are_shown_by_the_clock_as_it_is_now(rest: Rest, stage: Stage, jum
     )
 
 
+# --- the log says each thing once -----------------------------------------------------------------------------------
+
+
+def said_once(world: World, deployment: Deployment) -> list[str]:
+    """What the log says, none of it twice."""
+    said = [line.partition(" ")[2] for line in world.log(deployment.id).splitlines()]
+    assert sorted(said) == sorted(set(said))
+    return said
+
+
+def test_a_parked_poll_stands_in_the_log_once(rest: Rest, stage: Stage) -> None:
+    calls: list[float] = []
+    enough = threading.Event()
+
+    def run(work: Work) -> Outcome:
+        work.log("the answer is no")
+        calls.append(work.now())
+        if len(calls) >= 4:
+            enough.set()
+        return Done() if stage.go.is_set() else Park(work.now() + 1, "a better answer")
+
+    stage.run = run
+    deployment = rest.world.deploy(**STAGED)
+    assert enough.wait(PATIENCE)
+    shown = rest.until(deployment, waitingFor="a better answer")
+    rest.world.restart()
+    enough.clear()
+    assert enough.wait(PATIENCE)
+    assert rest.until(deployment, waitingFor="a better answer")["since"] == shown["since"]
+    stage.go.set()
+    rest.world.ended(deployment, Status.DEPLOYED)
+    said = said_once(rest.world, deployment)
+    assert {"a better answer", "the answer is no"} <= set(said)
+
+
+def test_what_waits_for_its_own_version_to_drain_says_so_once(kept: Rest) -> None:
+    first = kept.world.deployed(newVersion="1", **HEALTHY)
+    kept.world.deployed(newVersion="2", **HEALTHY)
+    again = kept.world.deploy(newVersion="1", **HEALTHY)
+    waits = f"version 1 to be removed, which is still draining (deployment {first.id})"
+    shown = kept.until(again, phase="QUEUED", waitingFor=waits)
+    assert 590 < moment(shown["deadline"]) - time.time() < 900
+    for _ in range(2):
+        kept.world.restart()
+        kept.until(again, phase="QUEUED", waitingFor=waits)
+        kept.world.engine._wake.set()
+    said = said_once(kept.world, again)
+    assert sum("still draining" in line for line in said) == 1
+
+
+def test_a_held_undoing_stands_in_the_log_once(rest: Rest, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployer.core.operations.machine.HOLD_INTERVAL", 0.2)
+    looks: list[int] = []
+
+    def undo(work: Work) -> None:
+        looks.append(1)
+        if not stage.go.is_set():
+            raise OperatorNeeded("nothing is ready to go back to")
+
+    stage.run = lambda _: (_ for _ in ()).throw(StepFailed("it does not fit"))
+    stage.undo = undo
+    deployment = rest.world.deploy(**STAGED)
+    shown = rest.until(deployment, phase="UNDO", held="nothing is ready to go back to")
+    assert states(shown)["second"] == "failed"
+    for _ in range(2):
+        before = len(looks)
+        rest.world.until(lambda before=before: len(looks) > before + 3 or None, "it to be looked at again")
+        rest.world.restart()
+    rest.until(deployment, held="nothing is ready to go back to")
+    stage.go.set()
+    rest.world.ended(deployment, Status.FAILURE)
+    said_once(rest.world, deployment)
+
+
 # --- costs ----------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -90,7 +91,7 @@ msgspec.json.Decoder(Timeline)
 
 
 MOST_KEPT = 100
-"""Steps that a deployment keeps of its operations, the newest."""
+"""Steps that an operation tells of, and that a deployment keeps of all of them: the newest."""
 
 
 def kept(before: list[dict[str, Any]], known: Timeline) -> list[dict[str, Any]]:
@@ -121,8 +122,8 @@ def _shown(step: StepTime, clock: Callable[[float], str]) -> dict[str, Any]:
 
 
 def planned(steps: Iterable[tuple[str, str]]) -> tuple[StepTime, ...]:
-    """Steps that are still to come, each an id and the name of its phase."""
-    return tuple(StepTime(id=id, phase=phase) for id, phase in steps)
+    """Steps that are still to come, each an id and the name of its phase; the first `MOST_KEPT`."""
+    return tuple(StepTime(id=id, phase=phase) for id, phase in itertools.islice(steps, MOST_KEPT))
 
 
 def noted(
@@ -140,7 +141,7 @@ def noted(
     if not moved:
         return steps
     known = {step.id for step in steps}
-    steps += planned((id, phase(id)) for id in moved if id not in known)
+    steps = (steps + planned((id, phase(id)) for id in moved if id not in known))[-MOST_KEPT:]
     return tuple(_moved(step, moved[step.id], now) if step.id in moved else step for step in steps)
 
 
