@@ -17,7 +17,7 @@ from deployer.api.app import create_app
 from deployer.commands.progress import Progress
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
-from deployer.core.errors import OperatorNeeded, StepFailed
+from deployer.core.errors import OperatorNeeded, Revoked, StepFailed
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.store.sqlite import SqliteStore
 from support.strategies import Steps
@@ -204,6 +204,22 @@ def test_a_step_that_parks_without_a_word_waits_for_what_it_said_last(rest: Rest
 def parked(world: World, deployment: Deployment) -> bool:
     found = [o for o in world.store.find(Operation, tag="open") if o.deployment == deployment.id]
     return bool(found) and found[0].due > 0 and world.engine.running == 0
+
+
+def test_a_step_that_is_over_has_nothing_to_say(rest: Rest, stage: Stage) -> None:
+    kept: list[Work] = []
+
+    def run(work: Work) -> Outcome:
+        kept.append(work)
+        return Park(work.now() + 500, "approval by a person")
+
+    stage.run = run
+    deployment = rest.world.deploy(**STAGED)
+    rest.until(deployment, waitingFor="approval by a person")
+    rest.world.until(lambda: parked(rest.world, deployment), "it to be parked")
+    with pytest.raises(Revoked):
+        kept[0].waiting("something else")
+    assert rest.deployment(deployment)["waitingFor"] == "approval by a person"
 
 
 @pytest.mark.parametrize("wrong", [(3,), ("x", float("nan")), ("x", "soon"), (None,)])

@@ -93,6 +93,11 @@ class Handles:
             displaced = self.provider(plan.displaced) if plan.displaced else None
         with contextlib.suppress(PluginError):
             health = self.health(plan)
+
+        def waiting(reason: str, until: float | None = None) -> None:
+            scope.check()
+            self.waiting(reason, until)
+
         return Work(
             plan=plan,
             kube=self.kube(plan.deployment, scope),
@@ -105,7 +110,7 @@ class Handles:
             now=self._dependencies.clock,
             displaced=displaced,
             ask_pods=self._dependencies.cluster.ask_pods if plan.route else None,
-            waiting=self.waiting,
+            waiting=waiting,
         )
 
     def _remember(self, step: str, key: str, value: Json, scope: CancelScope) -> None:
