@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.clock import SteadyClock, wall_clock
 from deployer.core.model.operation import timeline
-from deployer.core.model.records import Deployment, Document, Operation, OperationKind, OperationState
+from deployer.core.model.records import Deployment, Document, Operation, OperationKind, OperationState, Status
 from deployer.core.operations.activity import Activities, Activity
 from deployer.core.ports.store import Store
 
@@ -141,7 +141,9 @@ class _Said:
             return DECIDE if decides and operation.kind is not OperationKind.UNDEPLOY else QUEUED
         steps = operation.timeline.steps
         comes = self._current or next((step for step in steps if not step.began), None) or next(iter(steps[-1:]), None)
-        return comes.phase if comes and comes.phase else "RETIRE"
+        if comes and comes.phase:
+            return comes.phase
+        return "START" if operation.kind in (OperationKind.DEPLOY, OperationKind.ROLLBACK) else "RETIRE"
 
     @property
     def step(self) -> str:
@@ -195,10 +197,9 @@ class _Said:
         if said := (self._doing.waits if self._doing else "") or known:
             return said
         if self.phase == DRAIN:
-            return (
-                f"the end of the time for which version {self._deployment.version} is kept; "
-                "until then a rollback to it is one switch"
-            )
+            kept = f"the end of the time for which version {self._deployment.version} is kept"
+            goes = self._deployment.status is Status.FAILURE  # it was rolled back
+            return kept if goes else f"{kept}; until then a rollback to it is one switch"
         if self.phase == WATCH:
             return self._watched()
         if self.phase == QUEUED:
@@ -207,14 +208,13 @@ class _Said:
         return f"the time for which step {self.step} waits" if parked else ""
 
     def _watched(self) -> str:
-        before = next((o for o in self._of_app if o.target.by == self._deployment.id and o.target.previous), None)
-        if before is None or before.target.previous is None:
-            return f"version {self._deployment.version} to prove itself"
-        version = before.target.previous.version
-        return (
-            f"version {self._deployment.version} to prove itself; until then version {version} is kept warm, "
-            "and a rollback to it is one switch"
-        )
+        waits = f"version {self._deployment.version} to prove itself"
+        for o in self._of_app:
+            begun = o.begun or o.steps or o.attempts
+            if o.target.by == self._deployment.id and (before := o.target.previous) and not o.target.drop and not begun:
+                warm = f"until then version {before.version} is kept warm, and a rollback to it is one switch"
+                return f"{waits}; {warm}"
+        return waits
 
     def _behind(self) -> str:
         """What must end before its turn comes; all of it is of the same app."""

@@ -231,8 +231,11 @@ class FakeWork:
             recall=self.memory.get,
             scope=self.kube.scope,
             now=lambda: self.now,
-            waiting=lambda reason, until=None: self.waits.append(reason),
+            waiting=self._waiting,
         )
+
+    def _waiting(self, reason: str, until: float | None = None) -> None:
+        self.waits.append(reason)
 
 
 class FakeEnvironment:

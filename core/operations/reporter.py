@@ -50,10 +50,13 @@ class Reporter:
         """As it is after a transition, of which `told` may be shown."""
         before, fields, now = self._journal.operation, transition.fields, self._clock()
         steps = before.timeline.steps
+        facts = transition.progress.steps or ()
+        if before.steps and not steps:
+            steps = timeline.found(((step.id, step.phase) for step in facts), before.steps, now)
         if fields.get("state") is OperationState.UNDOING and before.state is not OperationState.UNDOING:
             failed = StepState.FAILED if fields.get("failure") else StepState.CANCELLED
             steps = timeline.stopped(steps, failed, now)
-        phases = {facts.id: facts.phase for facts in transition.progress.steps or ()}
+        phases = {step.id: step.phase for step in facts}
         notes = fields.get("steps", before.steps)
         steps = timeline.noted(steps, before.steps, notes, lambda id: phases.get(id, ""), now)
         new = dataclasses.replace(before.timeline, steps=steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ from deployer.commands.progress import Progress
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import OperatorNeeded, Revoked, StepFailed
+from deployer.core.model.operation.timeline import NO_TIMELINE
 from deployer.core.model.records import Deployment, Operation, Status
+from deployer.core.ports.store import Update
 from deployer.store.sqlite import SqliteStore
 from support.strategies import Steps
 from support.world import HEALTHY, PATIENCE, World
@@ -316,6 +319,23 @@ def rest_without_engine(rest: Rest, deployment: Deployment) -> dict[str, Any]:
         store.close()
 
 
+def test_what_an_earlier_release_began_is_told_of_as_far_as_it_is_known(rest: Rest, stage: Stage) -> None:
+    stage.run = lambda work: Park(work.now() + 500, "approval by a person")
+    deployment = rest.world.deploy(**STAGED)
+    rest.until(deployment, waitingFor="approval by a person")
+    rest.world.until(lambda: parked(rest.world, deployment), "it to be parked")
+    (operation,) = rest.world.store.find(Operation, tag="open")
+    rest.world.stop()
+    store = SqliteStore(rest.world.settings.data_dir / "deployer.db")
+    store.commit(Update(dataclasses.replace(operation, timeline=NO_TIMELINE, due=0.0, period=0.0)))
+    store.close()
+    assert rest_without_engine(rest, deployment)["phase"] == "START"
+    rest.world.start()
+    shown = rest.until(deployment, step="second", phase="EXPOSE", waitingFor="approval by a person")
+    assert states(shown) == {"first": "done", "second": "running", "third": "pending"}
+    assert "began" not in shown["steps"][0]
+
+
 # --- queues ---------------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +418,7 @@ def test_a_live_version_says_until_when_the_one_before_is_warm(kept: Rest) -> No
     )
     assert abs(moment(watched["deadline"]) - moment(drained["deadline"])) < 2
     assert 590 < moment(watched["deadline"]) - time.time() < 610
+    kept.until(second, step="watch")
     listed = {shown["id"]: shown for shown in kept.get("/deployments/").json}
     assert listed[first.id] == kept.deployment(first) and listed[second.id] == kept.deployment(second)
     RollbackCommands(kept.world.service).roll_back(kept.world.namespace, "shop")
@@ -407,6 +428,7 @@ def test_a_live_version_says_until_when_the_one_before_is_warm(kept: Rest) -> No
     assert [step["id"] for step in back["steps"]].count("move-service") == 2
     going = kept.until(second, phase="DRAIN")
     assert going["failure"]["reason"] == "RolledBack"
+    assert going["waitingFor"] == "the end of the time for which version 2 is kept"
 
 
 # --- entity tags ----------------------------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ def _agree(case: Any, body: dict[str, Any]) -> None:
     if headers:
         body["additionHttpHeaders"] = [header for name, header in headers.items() if not refused(name)]
         body.pop("frontend", None)  # ingress providers refuse more than the schema does
+    if (body.get("ingressOptions") or {}).get("whitelist-source-range"):
+        body["ingressOptions"]["whitelist-source-range"] = "10.0.0.0/8"
     if body.get("deploymentType") == "canary" and (not body.get("frontend") or body.get("strategyOptions")):
         body["deploymentType"] = "blue-green"  # a canary needs a host, and steps that grow
     if body.get("deploymentType") != "canary":

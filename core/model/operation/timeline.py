@@ -126,6 +126,14 @@ def planned(steps: Iterable[tuple[str, str]]) -> tuple[StepTime, ...]:
     return tuple(StepTime(id=id, phase=phase) for id, phase in itertools.islice(steps, MOST_KEPT))
 
 
+def found(steps: Iterable[tuple[str, str]], notes: Mapping[str, str], now: float) -> tuple[StepTime, ...]:
+    """The steps of an operation that an earlier release began: nobody knows when what was done."""
+    states = {"started": StepState.RUNNING, "done": StepState.DONE, "undone": StepState.UNDONE}
+    at = {StepState.RUNNING: now}
+    known = ((step, states.get(notes.get(step.id, ""), StepState.PENDING)) for step in planned(steps))
+    return tuple(dataclasses.replace(step, state=state, began=at.get(state, 0.0)) for step, state in known)
+
+
 def noted(
     steps: tuple[StepTime, ...],
     before: Mapping[str, str],
