@@ -73,7 +73,8 @@ class Reporter:
         return dataclasses.replace(self._journal.operation.timeline, waits=_shown(reason), until=0.0, held=False)
 
     def ended(self, changes: Iterable[Change], *, failed: bool) -> Timeline:
-        """As it is at the end, which these changes make. Mostly they tell observers how it ended; `failed` counts where not."""
+        """As it is at the end, which these changes make. Most tell observers how it ended; `failed`: for those that do
+        not."""
         operation = self._journal.operation
         told = (c.record for c in changes if isinstance(c, Create) and isinstance(c.record, Event))
         outcome = next((event.occurrence for event in told if event.deployment["id"] == operation.deployment), "")
