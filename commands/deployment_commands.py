@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from deployer.commands.descriptor_commands import DescriptorCommands, unknown_text
 from deployer.commands.freezes import Freezes
 from deployer.commands.transactions import decide_again, expect
+from deployer.core.clock import wall_clock
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import NotFound, QueueFull
 from deployer.core.model.descriptors import version_of
 from deployer.core.model.gates import GateResults
+from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -117,6 +119,7 @@ class DeploymentCommands:
             id=new_id(),
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
+            timeline=Timeline(asked=wall_clock()),
         )
         said = self.deployment_log.line(
             deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
@@ -178,6 +181,7 @@ class DeploymentCommands:
                             id=new_id(),
                             kind=OperationKind.UNDEPLOY,
                             deployment=id,
+                            timeline=Timeline(asked=wall_clock()),
                         )
                     )
                 )
@@ -230,10 +234,10 @@ class DeploymentCommands:
         found = self.store.get(HealthData, id)
         return found.entries if found else []
 
-    def gates(self, deployment: Deployment) -> list[Document]:
-        """What became of its gates, in their order; empty when it has none, or is not decided yet."""
+    def gates(self, deployment: Deployment) -> Document:
+        """`gates`: what became of its gates, in their order; nothing when it has none, or is not decided yet."""
         found = self.store.get(GateResults, deployment.id)
-        return found.public() if found else []
+        return {"gates": found.public()} if found else {}
 
     def log(self, namespace: str, id: str, after: int = 0) -> tuple[Iterator[str], int]:
         """The log so far as text, piece by piece, and the number of its last line. Raises NotFound at once."""

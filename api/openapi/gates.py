@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployer.api.openapi.parts import REF, TIME, object_of
+from deployer.api.openapi.shapes import REF, TIME, object_of
 from deployer.commands.approvals import SCHEMA
 from deployer.core.contract.gate import Point, Verdict
 from deployer.core.model.gates.results import FIRST, LAST, MOST_BYTES

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployer.api.openapi.shapes import REF
 from deployer.core.model.records import Document
 from deployer.descriptor import SCHEMA
 from deployer.settings.freeze_windows import REASON_MOST
-
-REF = "#/components/schemas/"
-TIME: Mapping[str, str] = {"type": "string", "format": "date-time"}
 
 JSON, TEXT, HTML, PROBLEM = "application/json", "text/plain", "text/html", "application/problem+json"
 
@@ -154,11 +152,6 @@ def flag(name: str, description: str, default: bool = False) -> Parameter:
 def json_of(description: str, schema: str | Mapping[str, Any], *headers: str, reduced: str = "") -> Reply:
     """An answer in JSON; `schema` is the name of a component, or a schema."""
     return Reply(description=description, content={JSON: schema}, headers=headers, reduced=reduced)
-
-
-def object_of(description: str, required: Collection[str], **properties: Any) -> Document:
-    """The schema of an object."""
-    return {"description": description, "type": "object", "required": list(required), "properties": properties}
 
 
 def list_of(schema: str) -> Mapping[str, Any]:

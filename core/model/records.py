@@ -22,6 +22,8 @@ from deployer.core.model.occurrence import ROLLBACK_TRANSITIONS, TRANSITIONS
 from deployer.core.model.occurrence import OperationKind as OperationKind  # noqa: PLC0414
 from deployer.core.model.occurrence import OperationState as OperationState  # noqa: PLC0414
 from deployer.core.model.occurrence import Status as Status  # noqa: PLC0414
+from deployer.core.model.operation.target import NOTHING, Target
+from deployer.core.model.operation.timeline import NO_TIMELINE, Timeline
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import (
     Made,
@@ -33,7 +35,6 @@ from deployer.core.model.plan import (
     Route,
     Workload,
 )
-from deployer.core.model.target import NOTHING, Target
 
 Json = Any
 
@@ -54,6 +55,9 @@ def timestamp_of(seconds: float) -> str:
     return timestamp(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
 
 
+_ASIDE = frozenset({OperationKind.RETIRE, OperationKind.WATCH})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Base of all records. `KIND` and `key` name it in the store; namespace, app and tag are what lists filter by.
@@ -64,7 +68,7 @@ class Record:
 
     KIND: ClassVar[str]
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {}
-    PARTS: ClassVar[Mapping[str, type[Target]]] = {}
+    PARTS: ClassVar[Mapping[str, type[Target | Timeline]]] = {}
     namespace: str
     app: str
     revision: int = 0
@@ -151,6 +155,7 @@ class Deployment(Record):
     purge        delete the record when it has ended
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
+    steps        of its operations that have ended, as REST shows them
     override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
 
@@ -169,6 +174,7 @@ class Deployment(Record):
     purge: bool = False
     went_live: str = ""
     rollback_of: str = ""
+    steps: list[Document] = field(default_factory=list)
     override: Document | None = None
 
     @property
@@ -403,7 +409,7 @@ class Operation(Record):
 
     KIND: ClassVar[str] = "operation"
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"kind": OperationKind, "state": OperationState}
-    PARTS: ClassVar[Mapping[str, type[Target]]] = {"target": Target}
+    PARTS: ClassVar[Mapping[str, type[Target | Timeline]]] = {"target": Target, "timeline": Timeline}
     id: str
     kind: OperationKind
     deployment: str
@@ -417,6 +423,7 @@ class Operation(Record):
     failure: Document | None = None
     attempts: int = 0
     target: Target = NOTHING
+    timeline: Timeline = NO_TIMELINE
 
     @property
     def key(self) -> str:
@@ -424,7 +431,9 @@ class Operation(Record):
 
     @property
     def tag(self) -> str:
-        return "closed" if self.state is OperationState.DONE else "open"
+        if self.state is not OperationState.DONE:
+            return "open"
+        return "closed" if self.kind in _ASIDE else "ended"
 
     def progress(self) -> Document:
         """What observers are told of it."""
@@ -436,14 +445,10 @@ class Operation(Record):
         """True once it may have changed something and must be brought to its end before another one starts."""
         return self.state in (OperationState.RUNNING, OperationState.UNDOING)
 
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a deployment's log. `number` counts from 1 without gaps; `time` is RFC 3339 with milliseconds."""
-
-    number: int
-    time: str
-    text: str
+    @property
+    def aside(self) -> bool:
+        """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
+        return self.kind in _ASIDE or self.target.released
 
 
 RECORDS: tuple[type[Record], ...] = (

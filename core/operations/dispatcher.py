@@ -17,6 +17,7 @@ from deployer.core.contract.kube import ClusterEvent
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
 from deployer.core.model.gates import GateDecision
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation import timeline
 from deployer.core.model.records import (
     Deployment,
     Event,
@@ -26,10 +27,11 @@ from deployer.core.model.records import (
     Status,
     new_id,
 )
+from deployer.core.operations.activity import Activity
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.host_claims import ended_changes
-from deployer.core.operations.machine import PARK_LEAST, is_aside
+from deployer.core.operations.machine import PARK_LEAST
 from deployer.core.ports.observers import Observers
 from deployer.core.ports.store import Lease, Update
 
@@ -43,6 +45,9 @@ TOO_MANY_HUNG = 8
 
 RETRY = 1.0
 """Seconds until the store, or another process, is asked again."""
+
+LONGEST_PAUSE = 3600.0
+"""Seconds after which it is looked at again in any case: what is due later than any clock can say ends no thread."""
 
 AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
@@ -70,13 +75,13 @@ class _Queue:
         ordered = sorted(
             self.operations.values(),
             # A last look at the new version comes before the old one is removed.
-            key=lambda o: (not is_aside(o), o.kind is not OperationKind.WATCH, not o.target.drop, o.sequence, o.id),
+            key=lambda o: (not o.aside, o.kind is not OperationKind.WATCH, not o.target.drop, o.sequence, o.id),
         )
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        others = [o for o in ordered if not is_aside(o)]
-        ordered = [*(o for o in ordered if is_aside(o)), *others[:1]]
+        others = [o for o in ordered if not o.aside]
+        ordered = [*(o for o in ordered if o.aside), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:
@@ -198,7 +203,7 @@ class Engine:
             except Exception:
                 logger.exception("dispatching failed; trying again")
                 pause = RETRY
-            self._wake.wait(pause)
+            self._wake.wait(None if pause is None else min(pause, LONGEST_PAUSE))
 
     def _take_in(self) -> None:
         """Look at what changed: operations that came or moved, deployments that somebody cancelled."""
@@ -271,7 +276,8 @@ class Engine:
 
     def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
         """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
-        closed = dataclasses.replace(operation, state=OperationState.DONE)
+        ended = timeline.over(operation.timeline, Occurrence.CANCELLED, self._dependencies.clock())
+        closed = dataclasses.replace(operation, state=OperationState.DONE, timeline=ended)
         said = self._dependencies.deployment_log.line(deployment.id, "UNDEPLOYED: cancelled before it began")
         try:
             self._store.commit(Update(closed), said, *ended_changes(self._store, deployment, Occurrence.CANCELLED))
@@ -349,6 +355,7 @@ class Engine:
         if not queue.failures and operation.deployment:
             with contextlib.suppress(StoreError), self._dependencies.redactor.about(operation.deployment, set()):
                 self._dependencies.deployment_log.append(operation.deployment, why)
+        self._dependencies.activities.put(Activity(operation=operation, held=why))
         return self._failed(queue)
 
     def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
@@ -367,6 +374,7 @@ class Engine:
             queue.busy = False
             if now is None or now.state is OperationState.DONE:
                 queue.operations.pop(operation.id, None)
+                self._dependencies.activities.drop(operation)
             else:
                 queue.operations[now.id] = now
                 # A cancellation that came while the step was parking found neither a executor nor a parked operation.

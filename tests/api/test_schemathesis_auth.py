@@ -18,4 +18,4 @@ def test_nobody_gets_by_without_credentials(served: Any, issuer: Issuer, tmp_pat
     token = bearer(issuer.token(namespaces=["*"], roles=["deploy", "read", "freeze", "override-freeze", "approve"]))[
         "Authorization"
     ]
-    assert "Tested: 27" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")
+    assert "Tested: 30" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")

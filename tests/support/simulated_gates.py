@@ -75,10 +75,10 @@ def generate(world: World) -> tuple[PlannedGate, ...]:
     points = [point for bit, point in enumerate(Point) if drawn >> bit & 1]
     return tuple(
         PlannedGate(
-            step=f"gate:{point}:g",
+            step=f"gate:{point}:g-{point.lower()}",
             point=point,
             type="simulated",
-            name="g",
+            name=f"g-{point.lower()}",
             provider=ProviderRef("simulated", "a:b", "1"),
             timeout=(60.0, 600.0)[drawn >> 3 & 1],
             on_missing=("fail", "inconclusive")[drawn >> 4 & 1],
