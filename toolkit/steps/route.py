@@ -7,7 +7,7 @@ import time
 
 from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
 from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
-from deployer.core.errors import OperatorNeeded
+from deployer.core.errors import PLUGIN_MISSING, OperatorNeeded
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
@@ -176,7 +176,8 @@ def _displaced(work: Work) -> IngressProvider:
         host = work.plan.route.host if work.plan.route else ""
         raise OperatorNeeded(
             f"ingress provider {work.plan.displaced}, which led {host} to the version "
-            "before, is not installed any more: everything is kept as it is until it is there again"
+            "before, is not installed any more: everything is kept as it is until it is there again",
+            reason=PLUGIN_MISSING,
         )
     return work.displaced
 

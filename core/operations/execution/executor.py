@@ -16,6 +16,7 @@ from deployer.core.contract.store import Change, Lease
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
 from deployer.core.errors import (
     CHECK_API_SERVER,
+    PLUGIN_MISSING,
     Cancelled,
     Conflict,
     DeadlineExceeded,
@@ -52,6 +53,7 @@ from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution import clearing
+from deployer.core.operations.execution.automatic_rollback import AutomaticRollback
 from deployer.core.operations.execution.budgets import Budgets
 from deployer.core.operations.execution.clearing import Clearing
 from deployer.core.operations.execution.decision import Decision
@@ -141,7 +143,8 @@ class Executor:
                 return
             if isinstance(action, actions.Hold):
                 why = self._kept(action)
-                transition = machine.held(self.operation, why, self._progress, self._dependencies.clock())
+                held = Failed(Cause.OPERATOR, why, Failure(reason=PLUGIN_MISSING, message=why))
+                transition = machine.held(self.operation, held, self._progress, self._dependencies.clock())
             else:
                 now = self._dependencies.clock()
                 transition = machine.settle(self.operation, action, result, self._progress, now)
@@ -233,6 +236,8 @@ class Executor:
                 self._give_up_undo(action)
             case actions.Clear():
                 return self._clear()
+            case actions.Condemn(failure):
+                return self._condemn(failure)
             case actions.Close():
                 self._journal.write(state=OperationState.DONE)
             case _:
@@ -250,8 +255,6 @@ class Executor:
                 ends = partial(changes.ended, failure, ending, self._plan)
             case actions.Conclude():
                 ends = partial(changes.concluded, ends=self._ends)
-            case actions.Condemn(failure):
-                ends = partial(changes.condemned, failure)
             case _:
                 return
         self._transact(ends, state=OperationState.DONE, spent=self._budgets.spent)
@@ -279,6 +282,16 @@ class Executor:
             target=Target(awaits=blocker.retirement),
             **machine.wait(self._dependencies.clock(), blocker.limit, least=blocker.limit),
         )
+
+    def _condemn(self, failure: Failure) -> Result:
+        """The version that is watched fails."""
+        rollback = AutomaticRollback(
+            self._dependencies, self._journal, self._handles, self._invoker, self._transactions
+        )
+        result = rollback.begin(failure)
+        self.event = rollback.event
+        self._handles.keep_lines()
+        return result
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
@@ -376,7 +389,7 @@ class Executor:
             budget = self._dependencies.settings.undo_timeout
             if self._invoker.call(budget, lambda scope: self._clearing.is_exposed(plan, scope)):
                 what = f"version {plan.version} may have traffic already, and nobody can move it back"
-                raise OperatorNeeded(self._kept(actions.Hold(what, action.why)))
+                raise OperatorNeeded(self._kept(actions.Hold(what, action.why)), reason=PLUGIN_MISSING)
         if action.step:
             self._handles.log(f"{action.why}; the core removes the objects itself")
         else:
@@ -447,6 +460,8 @@ class Executor:
             hint = next((hint for kind, hint in HINTS if isinstance(error, kind)), "")
             return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)), hint=hint)
         message = str(error)
+        if isinstance(error, OperatorNeeded):
+            return Failure(reason=error.reason, message=clean(message))
         if isinstance(error, HostTaken) and error.namespace == self.operation.namespace:
             message = error.told  # whoever reads a deployment knows its namespace, but perhaps no other one
         return Failure(reason=type(error).__name__, message=clean(message))

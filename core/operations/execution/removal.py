@@ -38,8 +38,11 @@ class Removal:
     def _watch(self, operation: Operation) -> Todo | None:
         app = self._store.get(App, f"{operation.namespace}/{operation.app}")
         plan = self._store.get(Plan, operation.deployment)
+        deployment = self._store.get(Deployment, operation.deployment)
         if app is None or plan is None or app.live != operation.deployment:
             return None  # another version is live by now, or none
+        if deployment is None or deployment.status is not Status.DEPLOYED:
+            return None  # it is being undeployed
         return _on(plan, [self._dependencies.cluster.watch_step(operation.target.until)])
 
     def _retirement(self, operation: Operation) -> Todo:
