@@ -368,7 +368,9 @@ def _undo_failed(operation: Operation, action: Action, failed: Failed, progress:
 def held(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     """Look again a little later, as long as it takes; said once."""
     memory = {**operation.memory, SAID: failed.why, HELD: reason_of(failed)}
-    fields = {**wait(now, HOLD_INTERVAL), "state": parked_state(operation), "memory": memory}
+    fields = {**wait(now, HOLD_INTERVAL), "memory": memory}
+    if operation.kind not in SWITCHING:
+        fields["state"] = parked_state(operation)
     return Transition(
         progress=progress,
         fields=fields,
