@@ -20,10 +20,10 @@ from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
 from deployer.api.resources import deployments, descriptors, meta
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Document
-from deployer.core.redaction import Redactor
+from deployer.redaction.redactor import Redactor
 
 App = falcon.App[falcon.Request, falcon.Response]
 T = TypeVar("T")

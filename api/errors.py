@@ -34,7 +34,7 @@ from deployer.core.errors import (
     StoreUnavailable,
     UnknownFormat,
 )
-from deployer.core.redaction import clean_credentials
+from deployer.redaction.redactor import clean_credentials
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -14,8 +14,8 @@ import msgspec
 
 from deployer.api.auth.principal import Principal
 from deployer.api.routes import Permission
-from deployer.core.descriptor import MAX_BODY, SCHEMA, fold, parse
 from deployer.core.errors import DeployerError, Invalid, Problem
+from deployer.descriptor import MAX_BODY, SCHEMA, fold, parse
 
 _TAG = re.compile(r'"?([0-9]{1,18})"?')
 _NUMBER = re.compile(r"[0-9]{1,18}")

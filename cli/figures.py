@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from deployer.api.metrics import Metrics
 from deployer.api.stream.server import LogStream
-from deployer.core.contract.store import Store
 from deployer.core.errors import NO_WAY_BACK, OPERATOR_NEEDED, PLUGIN_MISSING, ROLLBACK_FAILED
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.machine import HELD
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
+from deployer.settings import Settings
 
 
 def held(store: Store) -> dict[str, float]:

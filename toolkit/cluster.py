@@ -6,23 +6,23 @@ import os
 from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, Unready, VersionEvent
 from deployer.core.contract.health import HealthChecker, HealthRounds, Way
 from deployer.core.contract.ingress import ProbeResponse
 from deployer.core.contract.kube import Changed, ClusterEvent, EnoughReady, KubeAccess, Owner, is_ready
-from deployer.core.contract.store import Store
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import OperatorNeeded, StepFailed
 from deployer.core.model.kind import CONTROLLER, POD, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
-from deployer.core.settings import Settings
+from deployer.core.ports.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, Unready, VersionEvent
+from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
 from deployer.kube.event_recorder import EventRecorder
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, find_owned
 from deployer.kube.pods import controlled_by, controller_uid, pods_left
+from deployer.settings import Settings
 from deployer.toolkit import service_links
 from deployer.toolkit.dataplane import pods as backend
 from deployer.toolkit.health import transport as health_via

@@ -31,9 +31,10 @@ from deployer.api.auth.principal import (
 from deployer.api.routes import Permission
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden
-from deployer.core.settings import DNS_LABEL, Settings
+from deployer.core.model.hosts import DNS_LABEL
 from deployer.kube import reviews
 from deployer.kube.client import KubeClient
+from deployer.settings import Settings
 
 GROUP = "kube-deployer"
 """API group of the virtual resources."""

@@ -10,8 +10,8 @@ import deployer
 from deployer.api.openapi.operations import OPERATIONS, PROBLEM, Operation, Parameter, Reply
 from deployer.api.openapi.schemas import REF, components
 from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
-from deployer.core.descriptor import MAX_BODY, MAX_NESTING, Rules
 from deployer.core.model.records import Document
+from deployer.descriptor import MAX_BODY, MAX_NESTING, Rules
 
 _DESCRIPTION = f"""\
 Blue-green deployments for Kubernetes: store a descriptor of an app, deploy it, follow its log.

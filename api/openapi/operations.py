@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.api.stream.feed import SEND_TIMEOUT
-from deployer.core.descriptor import SCHEMA
 from deployer.core.model.records import Document, Status
+from deployer.descriptor import SCHEMA
 
 JSON, TEXT, HTML, PROBLEM = "application/json", "text/plain", "text/html", "application/problem+json"
 

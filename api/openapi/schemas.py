@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from deployer.core.contract.health import BODY_LIMIT
-from deployer.core.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 from deployer.core.model.records import Document, Status
+from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 
 REF = "#/components/schemas/"
 

@@ -9,8 +9,8 @@ import falcon
 
 from deployer.api import http
 from deployer.api.views import DeploymentView
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Deployment as Record
 from deployer.core.model.records import Status
 

@@ -17,8 +17,8 @@ from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
-from deployer.core.contract.store import Create, Update
 from deployer.core.model.records import App, Deployment, Operation, Status, StoredDescriptor
+from deployer.core.ports.store import Create, Update
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, Served, document

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from deployer.core.model.records import Deployment
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Registry
-from deployer.core.settings import Settings
+from deployer.core.registry import Registry
+from deployer.plugin_manager.loader import load_plugins
+from deployer.settings import Settings
 
 SUPPORT = Path(__file__).parents[1]
 SEED = 20

@@ -20,8 +20,8 @@ from deployer.core.contract.environment import EnvInjector
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.strategy import Strategy
-from deployer.core.hookspecs import Specs
-from deployer.core.schema_errors import schema_problems
+from deployer.descriptor.schema_errors import schema_problems
+from deployer.plugin_manager.hookspecs import Specs
 from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
 from deployer.testing import environment, health, strategies
@@ -110,7 +110,11 @@ def test_the_options_of_ingress_nginx_are_documented() -> None:
 def test_every_reason_of_a_failure_is_documented() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     reasons: set[str] = set()
-    for file in (f for room in ("core", "kube", "toolkit", "plugins") for f in ROOT.glob(f"{room}/**/*.py")):
+    for file in (
+        f
+        for room in ("core", "commands", "descriptor", "kube", "toolkit", "plugins")
+        for f in ROOT.glob(f"{room}/**/*.py")
+    ):
         source = file.read_text()
         reasons |= set(re.findall(r'reason(?:: str)? ?= ?"([A-Z][A-Za-z]+)"', source))
         reasons |= set(re.findall(r'Obstacle\(.*?, "([A-Z][A-Za-z]+)"', source))

@@ -20,8 +20,8 @@ from cluster.conftest import IMAGE
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.model.kind import SECRET, Kind
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 from support.command import PATIENCE, Deployer, Process, Rest, of_a_new_user, running
 from support.rights import BINDING, FILES, ROLE, SERVICE_ACCOUNT, Account
 from support.world import describe

@@ -12,10 +12,10 @@ import pytest
 
 from deployer import sandbox
 from deployer.cli import figures
-from deployer.core.contract.store import Update
 from deployer.core.model.kind import CONTROLLER, EVENT, POD
 from deployer.core.model.records import Deployment, HostClaim, Operation, OperationKind, Status
 from deployer.core.operations.machine import HELD, SAID
+from deployer.core.ports.store import Update
 from support.strategies import Stop, VisitedBlueGreen, restart_with
 from support.world import HEALTHY, World
 

@@ -20,11 +20,11 @@ import jsonschema
 import pytest
 
 from deployer.core.errors import NotDelivered, SettingsError
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.notify_webhook import delivery, register_observers, settings_schema
 from deployer.sdk.observer import Notification, Observer, Occurrence
 from deployer.sdk.plugin import PluginSettings
+from deployer.settings import Settings
 from support.issuer import server_context
 from support.receiver import Proxy, Receiver, reply
 

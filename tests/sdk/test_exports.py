@@ -78,6 +78,6 @@ def test_every_module_of_the_door_is_listed() -> None:
 
 
 def test_settings_load_neither_kubernetes_nor_falcon() -> None:
-    code = "import sys, deployer.core.settings; print(*sorted(m for m in ('kubernetes', 'falcon') if m in sys.modules))"
+    code = "import sys, deployer.settings; print(*sorted(m for m in ('kubernetes', 'falcon') if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -7,7 +7,7 @@ from typing import Any
 import schemathesis
 from schemathesis.openapi.checks import UseAfterFree
 
-from deployer.core.descriptor.headers import refused
+from deployer.descriptor.headers import refused
 
 
 @schemathesis.hook
@@ -15,7 +15,7 @@ def before_load_schema(_context: Any, raw_schema: dict[str, Any]) -> None:
     """Forget the greatest length of what has a pattern, too.
 
     Schemathesis looks for strings of exactly that length, character by character, for minutes and in vain.
-    `tests/core/test_descriptor.py` has one of each.
+    `tests/descriptor/test_descriptor.py` has one of each.
     """
     _forget_lengths(raw_schema)
 

@@ -16,7 +16,7 @@ from deployer.api.auth.jwt.jwks import KeySet
 from deployer.api.auth.jwt.keys import KeySource, PemFile, PublicKey
 from deployer.api.auth.principal import Authenticator, Authorizer, Principal, Unauthenticated, check_name
 from deployer.api.routes import Permission
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 
 ANY = "*"
 """In the claim with the namespaces: all of them."""

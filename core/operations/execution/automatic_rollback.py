@@ -6,10 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.rollbacks import back_to, is_warm
-from deployer.core.contract.cluster import Unready
 from deployer.core.contract.kube import ClusterEvent
-from deployer.core.contract.store import Change, Create, Expect, Update
 from deployer.core.errors import NO_WAY_BACK, ROLLBACK_FAILED, DeployerError, StaleRevision
 from deployer.core.model.records import (
     App,
@@ -29,6 +26,9 @@ from deployer.core.operations.execution.invocation import BoundedInvoker
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.machine import CONDEMNED, SAID
+from deployer.core.operations.rollbacks import back_to, is_warm
+from deployer.core.ports.cluster import Unready
+from deployer.core.ports.store import Change, Create, Expect, Update
 
 ADVICE = "everything is kept as it is: repair one of the two versions, or deploy another one"
 

@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from deployer.core.contract.strategy import Phase, Step, Strategy
-from deployer.core.contract.versions import Versions, WorkloadContext
+from deployer.core.contract.strategy import Phase, Step, Strategy, WorkloadContext
 from deployer.core.errors import DeployerError, StepFailed
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Workload
 from deployer.core.model.records import Plan
+from deployer.core.ports.versions import Versions
 
 T = TypeVar("T")
 
