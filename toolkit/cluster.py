@@ -32,7 +32,7 @@ from deployer.toolkit.steps.removal import AwaitPodsEnd, RemoveWorkload, retire_
 from deployer.toolkit.steps.rollback import rollback_steps
 from deployer.toolkit.steps.route import ReleaseRoute, RemoveRoute
 from deployer.toolkit.steps.service import RemoveService
-from deployer.toolkit.steps.watch import WatchVersion
+from deployer.toolkit.steps.watch import SoakVersion, WatchVersion
 from deployer.toolkit.workload import delete_orphans, workload_labels
 
 
@@ -135,6 +135,9 @@ class KubernetesCluster(Cluster):
         if sum(is_ready(p) for p in kube.items(POD, labels) if controlled_by(p, uid)) >= wanted:
             return None
         return Unready("not all of its pods are ready", EnoughReady(POD, plan.namespace, labels, wanted))
+
+    def soak_step(self, seconds: float) -> Step:
+        return SoakVersion(seconds, self._settings.watch_interval)
 
     def watch_step(self, until: float) -> Step:
         return WatchVersion(until, self._settings.watch_interval)

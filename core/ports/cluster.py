@@ -124,6 +124,9 @@ class Cluster(Protocol):
         """None when every pod that this version wants is ready, so that it can take over at once; `stopped`: or when it
         wants none, as its strategy stopped it and starts it again."""
 
+    def soak_step(self, seconds: float) -> Step:
+        """The same before the deployment is committed, for so many seconds from when it begins."""
+
     def watch_step(self, until: float) -> Step:
         """Parks until then (seconds since the epoch) as long as the version is well. It fails, saying why, when the
         version does not serve as it should, confirmed."""

@@ -276,3 +276,52 @@ def test_half_of_the_pods_are_enough(world: World, bad: int, fails: bool) -> Non
     looked(world, 2)  # which takes longer than it may be down
     assert world.record(second.id).status is Status.DEPLOYED
     assert world.record(first.id).status is Status.UNDEPLOYING
+
+
+# --- before the commit ----------------------------------------------------------------------------------------------
+
+SERVES = "has to serve for"
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "blue-green": {},
+    "recreate": {"deploymentType": "recreate"},
+    "canary": {"deploymentType": "canary", "strategyOptions": {"steps": [{"weight": 50, "pause": 0.1}]}},
+}
+
+
+def test_a_version_soaks_before_it_is_committed_over_a_restart(world: World) -> None:
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    second = world.deploy(**HEALTHY, frontend=HOST, soakSeconds=4)
+    world.until(lambda: SERVES in world.log(second.id), "version 2 to serve")
+    began = world.engine._dependencies.clock()
+    assert world.answer(HOST)[1].startswith("version 2 ")
+    assert (world.record(first.id).status, world.record(second.id).status) == (Status.DEPLOYED, Status.DEPLOYING)
+    world.restart()
+    world.ended(second, Status.DEPLOYED)
+    assert world.engine._dependencies.clock() - began >= 3.0
+    assert world.log(second.id).count(SERVES) == 1
+    assert world.record(first.id).status is Status.UNDEPLOYING
+    assert watch(world) is not None  # which goes on
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_version_that_fails_while_it_soaks_gives_its_traffic_back(world: World, strategy: str) -> None:
+    fields = {**HEALTHY, **READY, **STRATEGIES[strategy], "frontend": HOST, "replicas": 2}
+    first = world.deployed(**fields)
+    second = world.deploy(**fields, soakSeconds=3600)
+    world.until(lambda: SERVES in world.log(second.id), "version 2 to serve")
+    breaks(world, "2")
+    ended = world.ended(second, Status.FAILURE)
+    assert (ended.failure or {})["reason"] in ("CrashLoop", "NotReady")
+    assert world.record(first.id).status is Status.DEPLOYED
+    assert world.live_version() == "1"
+    assert world.answer(HOST)[1].startswith("version 1 ")
+
+
+def test_a_soak_is_cancelled_at_once(world: World) -> None:
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    second = world.deploy(**HEALTHY, frontend=HOST, soakSeconds=3600)
+    world.until(lambda: SERVES in world.log(second.id), "version 2 to serve")
+    world.service.undeploy(world.namespace, second.id)
+    world.ended(second, Status.UNDEPLOYED)
+    assert world.record(first.id).status is Status.DEPLOYED
+    assert world.answer(HOST)[1].startswith("version 1 ")

@@ -33,10 +33,6 @@ RECOVERED = 60.0
 again: for a version that nobody could roll back."""
 
 
-SPARE = 60.0
-"""Seconds that looking after a version may take, beyond the time that this lasts."""
-
-
 class WatchVersion(Step):
     """Park as long as the version is well; fail when it is not, confirmed.
 
@@ -155,7 +151,6 @@ class SoakVersion(WatchVersion):
         """`seconds`: for which it must serve, from when this step begins."""
         super().__init__(0.0, interval)
         self._seconds = seconds
-        self.budget = seconds + SPARE
 
     def run(self, work: Work) -> Outcome:
         work.left("serving", self._seconds)

@@ -19,6 +19,7 @@ from deployer.core.operations.execution.invocation import BoundedInvoker
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import Planner, rollback
+from deployer.core.operations.planning.strategies import SOAK
 from deployer.core.operations.rollbacks import NOT_WARM
 
 DECISIONS = 5
@@ -108,6 +109,11 @@ class Decision:
             conceal=lambda values: self.dependencies.redactor.register(id, values),
             scope=scope,
         )
+
+    def own_steps(self, plan: Plan) -> Sequence[Step]:
+        """The core's, after those of the strategy."""
+        soak = float(plan.descriptor.get("soakSeconds", 0))
+        return [self.dependencies.cluster.soak_step(soak)] if plan.planned(SOAK) else []
 
     def rollback_steps(self, strategy: Strategy, plan: Plan) -> Sequence[Step]:
         """The strategy's own steps back to a version that is warm, or the usual ones."""

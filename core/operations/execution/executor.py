@@ -313,6 +313,7 @@ class Executor:
         rolls_back = self.operation.kind is OperationKind.ROLLBACK
         ask = partial(self._decision.rollback_steps, strategy) if rolls_back else strategy.deploy_steps
         found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(ask(plan), name))
+        found += self._decision.own_steps(plan)
         if [step.id for step in found] != [step.id for step in plan.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:

@@ -19,7 +19,7 @@ from deployer.core.errors import Problem, StepFailed
 from deployer.core.model.descriptors import AUTOINCREMENT, frontend_port
 from deployer.core.model.hosts import DNS_SUBDOMAIN
 from deployer.core.model.names import versioned_name
-from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
+from deployer.core.model.plan import Backend, PinnedSettings, PlannedStep, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Release, Status
 from deployer.core.model.secrets import public_names, secrets_of, values_of
 from deployer.core.operations.host_claims import released
@@ -101,7 +101,7 @@ class Planner:
         steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)
         duties.require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
-        plan = dataclasses.replace(plan, steps=tuple(map(strategies.planned, steps)))
+        plan = dataclasses.replace(plan, steps=(*map(strategies.planned, steps), *self._soak(deployment)))
         return plan, dataclasses.replace(app, highest=highest)
 
     def live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
@@ -129,6 +129,13 @@ class Planner:
             return None
         checker = self.registry.health_checker(descriptor["healthCheckType"])
         return self.reference("health", checker.name)
+
+    def _soak(self, deployment: Deployment) -> list[PlannedStep]:
+        """The core's own last step, after gates: see `soakSeconds`. A rollback has to get through."""
+        seconds = float(deployment.descriptor.get("soakSeconds", 0))
+        if not seconds or deployment.rollback_of:
+            return []
+        return [PlannedStep(id=strategies.SOAK, phase=Phase.CONFIRM.name, budget=seconds + strategies.SOAK_SPARE)]
 
     # --- what comes next -----------------------------------------------------------------------------------------
 
