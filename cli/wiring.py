@@ -108,7 +108,7 @@ class Running:
                 cluster=cluster,
                 versions=KubernetesVersions(),
             ),
-            metrics.ended,
+            metrics.told,
         )
         service = DeploymentCommands(
             store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks

@@ -32,7 +32,7 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.execution.invocation import Hung
 from deployer.core.operations.host_claims import ended_changes
-from deployer.core.operations.machine import PARK_LEAST, is_aside
+from deployer.core.operations.machine import PARK_LEAST, SWITCHING, is_aside, is_cancelled
 from deployer.core.operations.observers import Observers
 from deployer.core.ports.store import Lease, Update
 
@@ -118,8 +118,9 @@ def _is_kept(operation: Operation, watched: Collection[str]) -> bool:
 class Engine:
     """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
 
-    def __init__(self, dependencies: Dependencies, watch: Callable[[str, Document], None] | None = None) -> None:
-        """`watch` is told what observers are told: the name of the event, and the deployment as REST shows it."""
+    def __init__(self, dependencies: Dependencies, watch: Callable[[str, str, Document], None] | None = None) -> None:
+        """`watch` is told what observers are told: the name of the event, what happened, and the deployment as REST
+        shows it."""
         self._dependencies = dependencies
         self._store = dependencies.store
         self.holder = new_id()
@@ -280,14 +281,14 @@ class Engine:
             found = [
                 o
                 for o in (queue.operations.values() if queue else ())
-                if o.deployment == deployment.id and o.kind is OperationKind.DEPLOY
+                if o.deployment == deployment.id and is_cancelled(o, deployment)
             ]
         if executor is not None and executor.operation.deployment == deployment.id:
-            if executor.operation.kind is OperationKind.DEPLOY:
+            if is_cancelled(executor.operation, deployment):
                 executor.cancel()
             return
         for operation in found:
-            if operation.state is OperationState.QUEUED:
+            if operation.state is OperationState.QUEUED and operation.kind is OperationKind.DEPLOY:
                 self._end_queued(operation, deployment)
             elif queue is not None and operation.state is OperationState.RUNNING and not operation.attempts:
                 # It is parked; what waits between two attempts waits for a reason.
@@ -462,10 +463,8 @@ class Engine:
 
     def _check_cancelled(self, executor: Executor) -> None:
         operation = executor.operation
-        deployment = (
-            self._store.get(Deployment, operation.deployment) if operation.kind is OperationKind.DEPLOY else None
-        )
-        if deployment is not None and deployment.status is Status.UNDEPLOYING:
+        deployment = self._store.get(Deployment, operation.deployment) if operation.kind in SWITCHING else None
+        if deployment is not None and is_cancelled(operation, deployment):
             executor.cancel()
 
     # --- leases --------------------------------------------------------------------------------------------------

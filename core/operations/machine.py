@@ -123,7 +123,7 @@ def next_action(
 
 
 def _queued(operation: Operation, deployment: Deployment, progress: Progress, now: float) -> Action:
-    if operation.kind is OperationKind.DEPLOY and deployment.status is Status.UNDEPLOYING:
+    if is_cancelled(operation, deployment):
         return End(None)
     if progress.verdict is not None:
         return End(progress.verdict.failure)
@@ -135,10 +135,17 @@ def _queued(operation: Operation, deployment: Deployment, progress: Progress, no
     return Decide() if progress.fenced else Fence()
 
 
+def is_cancelled(operation: Operation, deployment: Deployment) -> bool:
+    """Does somebody want to be rid of the deployment that it makes the live one?"""
+    if operation.kind is OperationKind.ROLLBACK:
+        return deployment.unwanted
+    return operation.kind is OperationKind.DEPLOY and deployment.status is Status.UNDEPLOYING
+
+
 def _going_on(operation: Operation, deployment: Deployment, progress: Progress, now: float) -> Action:
     if progress.steps is None:
         return LoadSteps()
-    if progress.cancelled or deployment.status is not SWITCHING[operation.kind]:
+    if progress.cancelled or deployment.status is not SWITCHING[operation.kind] or deployment.unwanted:
         return TurnBack()
     if operation.due > now and not operation.memory.get(AWAITS):
         return Rest(operation.due)  # only looked at early: parked, and everything that it needs is still there

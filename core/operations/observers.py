@@ -67,7 +67,7 @@ class Observers:
         secrets: Callable[[Document], set[str]],
         clock: SteadyClock,
         hung: Callable[[threading.Thread], None],
-        watch: Callable[[str, Document], None] | None = None,
+        watch: Callable[[str, str, Document], None] | None = None,
     ) -> None:
         """
         secrets   what must not be said of a deployment; may raise StoreError
@@ -143,7 +143,7 @@ class Observers:
                 if queue.waits_for(event):
                     queue.put(event)
             if self._watch is not None:
-                self._watch(event.name, event.deployment)
+                self._watch(event.name, event.occurrence, event.deployment)
             if not self._pending(event):
                 self._settle(event)
 

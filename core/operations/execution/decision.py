@@ -61,7 +61,9 @@ class Decision:
             self.handles.log(f"deploying {self.journal.operation.app} in namespace {self.journal.operation.namespace}")
         for _ in range(DECISIONS):
             deployment = self.dependencies.store.get(Deployment, self.journal.operation.deployment)
-            if deployment is None or deployment.status is not machine.SWITCHING[self.journal.operation.kind]:
+            if deployment is None or machine.is_cancelled(self.journal.operation, deployment):
+                raise Cancelled("cancelled by request")
+            if deployment.status is not machine.SWITCHING[self.journal.operation.kind]:
                 raise Cancelled("cancelled by request")
             with contextlib.suppress(StaleRevision):
                 if rolls_back:

@@ -263,6 +263,8 @@ class Executor:
             (self._events.switched if deploys else self._events.rolled_back)(self._pinned)
         elif isinstance(action, actions.End) and deploys:
             self._events.ended(self._plan, action.failure)
+        elif isinstance(action, actions.End) and action.failure is not None:
+            self._events.not_rolled_back(self._deployment, action.failure)
 
     @property
     def _pinned(self) -> Plan:

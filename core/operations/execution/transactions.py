@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from deployer.core.errors import Cancelled
+from deployer.core.errors import ROLLBACK_FAILED, Cancelled
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     App,
@@ -66,10 +66,12 @@ class Transactions:
         deployment, app = self._store.get(Deployment, plan.deployment), self._app()
         if deployment is None or app is None or deployment.status is not SWITCHING[self._operation.kind]:
             raise Cancelled("cancelled by request")
+        if deployment.unwanted:
+            raise Cancelled("cancelled by request")
         rolls_back = self._operation.kind is OperationKind.ROLLBACK
         done = deployment.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
         if rolls_back:
-            done = dataclasses.replace(done, purge=False)  # who wants it back wants its record, too
+            done = dataclasses.replace(done, purge=False, failure=None)  # who wants it back wants its record, too
         taken = dataclasses.replace(
             app, live=plan.deployment, live_version=plan.version, held=app.live, held_version=app.live_version
         )
@@ -169,11 +171,20 @@ class Transactions:
         return changes
 
     def _not_back(self, deployment: Deployment, failure: Failure | None) -> list[Change]:
-        """A rollback that failed: what was live still is, and the other version drains again."""
+        """A rollback that failed (None: it was cancelled): what was live still is, and the other version drains again.
+        That it failed is in its record, as nobody may be there who reads the log."""
         app = self._app()
-        why = failure or "the version is not there any more"
-        said = f"the rollback to version {deployment.version} failed, and nothing has changed: {why}"
-        changes: list[Change] = [self.line(deployment.id, said)]
+        live = app.live_version if app else ""
+        if failure is None:
+            said = f"the rollback to version {deployment.version} was cancelled, and nothing has changed"
+            back, told = dataclasses.replace(deployment, unwanted=False), None
+        else:
+            said = f"the rollback to version {deployment.version} failed, and nothing has changed: {failure}"
+            message = f"the rollback to version {deployment.version} failed, and nothing has changed: {failure.message}"
+            known = dataclasses.replace(failure, reason=ROLLBACK_FAILED, message=message)
+            back = dataclasses.replace(deployment, unwanted=False, failure=known.to_document())
+            told = happened(back, Occurrence.ROLLBACK_FAILED, live)
+        changes: list[Change] = [self.line(deployment.id, said), Update(back), *([told] if told else [])]
         if app is not None and app.live:
             changes.append(self.line(app.live, said))
         target = self._operation.target
