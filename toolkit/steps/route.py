@@ -12,6 +12,7 @@ from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
 from deployer.toolkit.host_ownership import require_free
+from deployer.toolkit.steps.guard import while_it_serves
 from deployer.toolkit.workload import await_serving, leads_to, require_ready, route_back
 
 SERVICE_HOLD = 10.0
@@ -214,7 +215,9 @@ def confirm(work: Work) -> None:
     assert work.ingress and work.plan.route
     host, version = work.plan.route.host, work.plan.version
     began = time.monotonic()
-    asked = work.ingress.confirm(with_answers(work, work.route()))
+    with while_it_serves(work) as scope:
+        context = with_answers(work, work.route())
+        asked = work.ingress.confirm(dataclasses.replace(context, kube=work.kube.with_scope(scope), scope=scope))
     taken = time.monotonic() - began
     if asked:
         work.log(f"{host} answers with version {version} after {taken:.2f} s")

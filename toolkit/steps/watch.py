@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
 
 from deployer.core.contract.kube import Changed, Unsteady, is_active, is_ready
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
@@ -15,7 +16,7 @@ from deployer.toolkit.readiness.explain import container_state, how_ended, times
 from deployer.toolkit.workload import own_controller, workload_labels
 
 CONFIRMED = 2
-"""How often a version goes down, a container is started again, or a round of health checks fails, until it counts."""
+"""How often a version goes down, a container crashes, or a round of health checks fails, until it counts."""
 
 LASTING = 3.0
 """Seconds after which a version that is down counts as failing the first time."""
@@ -24,9 +25,15 @@ LATE = 1.0
 """Seconds after the end of the watch from which a look is not the one that was due then."""
 
 FORGIVEN = 600.0
-"""Seconds without another one after which a restart, or having been down, does not count any more. After so long the
+"""Seconds without another one after which a crash, or having been down, does not count any more. After so long the
 kubelet starts a container without a pause again, too: twice its `MaxContainerBackOff`, as `flowcontrol.Backoff` has
 it."""
+
+RECENT = 10.0
+"""Seconds before the watch began of which it knows nothing, as the switch was being confirmed."""
+
+SHORT = 10.0
+"""Seconds after its start within which a container that crashes is not likely to stay up the next time."""
 
 RECOVERED = 60.0
 """Seconds without a restart, and with every pod ready, after which a container that was restarted too often is well
@@ -66,7 +73,7 @@ class WatchVersion(Step):
         was_down = work.now() if work.now() > until + LATE else -LASTING
         while True:
             pods = [p for p in work.kube.items(POD, labels) if controlled_by(p, uid) and is_active(p)]
-            self._check_restarts(work, pods)
+            self._check_crashes(work, pods)
             ready = [p for p in pods if is_ready(p)]
             down = self._down_for(work, pods, len(ready), _expected(work, wanted, len(ready)))
             if down is None and work.now() >= was_down + LASTING:
@@ -85,19 +92,20 @@ class WatchVersion(Step):
         next_look = min(until, work.now() + self._interval) if checks else until
         return Park(next_look, reason, event=Unsteady.among(ready, work.plan.namespace, labels))
 
-    def _check_restarts(self, work: Work, pods: Sequence[Document]) -> None:
-        """Raise StepFailed for a container that was started again too often since the watch began."""
-        counted = _restarts(work, pods)
+    def _check_crashes(self, work: Work, pods: Sequence[Document]) -> None:
+        """Raise StepFailed for a container that crashed too often since the switch, or when all pods did together."""
+        counted = _crashes(work, pods)
         for pod, status in _containers(pods):
-            again = counted.get(_container(pod, status), 0)
-            if again >= CONFIRMED:
-                diagnose.tell_last_lines(work.kube, name_of(pod), status["name"], work.log, previous=True)
-                raise StepFailed(
-                    f"container {status['name']} was restarted {times(again)} since the switch, it ended "
-                    f"{how_ended(last_end(status))}",
-                    reason="CrashLoop",
-                    pod=name_of(pod),
-                )
+            if (often := counted.get(container_key(pod, status), 0)) >= CONFIRMED:
+                raise self._crashed(work, pod, status, f"container {status['name']} crashed {times(often)}")
+        if (last := all_crashed(pods, counted)) is not None:
+            raise self._crashed(work, *last, all_crashed_text(pods))
+
+    def _crashed(self, work: Work, pod: Document, status: Document, what: str) -> StepFailed:
+        up = "terminated" not in (status.get("state") or {})
+        diagnose.tell_last_lines(work.kube, name_of(pod), status["name"], work.log, previous=up)
+        message = f"{what} since the switch, the last one ended {how_ended(last_end(status))}"
+        return StepFailed(message, reason="CrashLoop", pod=name_of(pod))
 
     def _down_for(self, work: Work, pods: Sequence[Document], ready: int, expected: int) -> float | None:
         """Seconds since the version is down; None when it is not. Raises StepFailed when that is confirmed."""
@@ -159,25 +167,72 @@ class SoakVersion(WatchVersion):
         return self.look(work, own_controller(work), until, reason)
 
 
-def _restarts(work: Work, pods: Sequence[Document]) -> dict[str, int]:
-    """How often each container was started again, as far as that counts."""
-    known: dict[str, list[float]] | None = work.recall("restarted", None)
+def _crashes(work: Work, pods: Sequence[Document]) -> dict[str, int]:
+    """How often each container crashed, or was started again, as far as that counts."""
+    known: dict[str, list[float]] | None = work.recall("crashes", None)
     all_ready, now = all(map(is_ready, pods)), work.now()
     seen: dict[str, list[float]] = {}
     for pod, status in _containers(pods):
-        count, container = int(status.get("restartCount", 0)), _container(pod, status)
-        # Of a pod that comes later every restart counts.
-        ignored, before, when = (known or {}).get(container, [0, 0, now] if known is not None else [count, count, now])
+        count, container = crashes(status), container_key(pod, status)
+        if known is None:
+            # The one that came before the watch began counts, when that was after the switch.
+            ignored, before, when = float(count - _is_recent(status, now)), float(count), now
+        else:
+            ignored, before, when = known.get(container, [0.0, 0.0, now])  # of a pod that comes later every one counts
         if count > before:
             ignored = before if now - when > FORGIVEN else ignored
-            before, when = count, now
+            before, when = float(count), now
         elif before - ignored >= CONFIRMED and all_ready and now - when > RECOVERED:
             ignored = before
         if count:
             seen[container] = [ignored, before, when]
     if seen != known:
-        work.remember("restarted", seen)
-    return {container: int(count - ignored) for container, (ignored, count, _) in seen.items()}
+        work.remember("crashes", seen)
+    return {container: int(before - ignored) for container, (ignored, before, _) in seen.items()}
+
+
+def all_crashed(pods: Sequence[Document], counted: Mapping[str, int]) -> tuple[Document, Document] | None:
+    """A container that crashed, with its pod, when no pod is ready and each has one. Of a version with one pod only
+    when that was soon after it began: it does not look as if it would ever stay up."""
+    crashed = {name_of(p): (p, s) for p, s in _containers(pods) if counted.get(container_key(p, s))}
+    if not crashed or len(crashed) < len(pods) or any(map(is_ready, pods)):
+        return None
+    last = next(iter(crashed.values()))
+    return last if len(pods) >= CONFIRMED or _was_short(last[1]) else None
+
+
+def all_crashed_text(pods: Sequence[Document]) -> str:
+    """What that is, as the beginning of a sentence."""
+    return f"all {len(pods)} pods crashed" if len(pods) > 1 else "its only pod crashed right after it began"
+
+
+def crashes(status: Document) -> int:
+    """How often the container of that status was started again, and whether it has just ended badly, too: the kubelet
+    counts it when it starts it again."""
+    state = status.get("state") or {}
+    ended = (state.get("terminated") or {}).get("exitCode", 0) != 0
+    waits = (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff"
+    return int(status.get("restartCount", 0)) + (ended or waits)
+
+
+def _was_short(status: Document) -> bool:
+    """Did its last run last only for a moment?"""
+    began, ended = (_seconds(last_end(status).get(name)) for name in ("startedAt", "finishedAt"))
+    return began is not None and ended is not None and ended - began <= SHORT
+
+
+def _is_recent(status: Document, now: float) -> bool:
+    """Did it end within the last seconds? By the node's clock."""
+    ended = _seconds(last_end(status).get("finishedAt"))
+    return ended is not None and abs(now - ended) <= RECENT
+
+
+def _seconds(time: object) -> float | None:
+    """Since the epoch, as Kubernetes has it; None when there is none."""
+    try:
+        return datetime.datetime.fromisoformat(str(time)).timestamp()
+    except ValueError:
+        return None
 
 
 def _expected(work: Work, wanted: int, ready: int) -> int:
@@ -198,7 +253,7 @@ def _why(work: Work, pods: Sequence[Document]) -> str:
     return ""
 
 
-def _container(pod: Document, status: Document) -> str:
+def container_key(pod: Document, status: Document) -> str:
     return f"{pod['metadata']['uid']}/{status['name']}"
 
 
