@@ -19,7 +19,7 @@ from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
-from deployer.api.resources import deployments, descriptors, meta
+from deployer.api.resources import deployments, descriptors, freezes, meta
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Document
@@ -87,6 +87,8 @@ def create_app(
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
         "/rollbacks": deployments.Rollbacks(service, rollbacks),
+        "/freezes": freezes.Freezes(service.freezes),
+        "/freezes/{namespace}": freezes.Freeze(service.freezes),
         "/stream/deployments/{id}/logs": meta.Stream(),
     }
     for route in routes.ROUTES:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from deployer.api.metrics import Metrics
 from deployer.api.stream.server import LogStream
+from deployer.commands.freezes import Freezes
 from deployer.core.errors import NO_WAY_BACK, OPERATOR_NEEDED, PLUGIN_MISSING, ROLLBACK_FAILED
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.machine import HELD
 from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
+from deployer.plugin_manager.observers import Observers
 from deployer.settings import Settings
 
 
@@ -27,9 +29,11 @@ def show(
     *,
     store: Store,
     engine: Engine,
+    observers: Observers,
     client: KubeClient,
     logs: LogStream,
     settings: Settings,
+    freezes: Freezes,
 ) -> None:
     """Tell `metrics` whom to ask for what."""
 
@@ -60,6 +64,12 @@ def show(
         lambda: held(store),
         "reason",
     )
+    metrics.gauge(
+        "deployer_freezes",
+        "What keeps namespaces from new deployments now: freezes of one namespace, of the whole service, and windows.",
+        freezes.count,
+        "scope",
+    )
     metrics.gauge("deployer_hung_threads", "Steps that hang past their deadline.", engine.hung.count)
     metrics.gauge("deployer_log_viewers", "WebSockets that follow a log.", lambda: logs.viewers)
     metrics.counter(
@@ -71,12 +81,12 @@ def show(
     metrics.counter(
         "deployer_observer_errors",
         "Errors of plugins that were told of a deployment, hanging calls included.",
-        lambda: engine.observers.errors,
+        lambda: observers.errors,
         "plugin",
     )
     metrics.counter(
         "deployer_observer_events_dropped",
         "What plugins were not told of deployments, because they failed for an hour.",
-        lambda: engine.observers.dropped,
+        lambda: observers.dropped,
         "plugin",
     )

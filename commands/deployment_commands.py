@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from deployer.commands.descriptor_commands import DescriptorCommands, unknown_text
+from deployer.commands.freezes import Freezes
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import NotFound, QueueFull
@@ -32,6 +33,7 @@ class DeploymentCommands:
     """Deployments of all namespaces. Authorisation is the caller's business; existence is ours.
 
     descriptors   the commands for what is deployed
+    freezes       what keeps namespaces from new deployments
     """
 
     def __init__(
@@ -43,23 +45,32 @@ class DeploymentCommands:
         *,
         dry_run: DescriptorDryRun | None = None,
         remarks: Remarks = no_remarks,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """`dry_run` and `remarks` are asked about descriptors."""
+        """`dry_run` and `remarks` are asked about descriptors; `clock` says when freezes end."""
         self.store = store
         self.deployment_log = deployment_log
         self.descriptors = DescriptorCommands(store, registry, settings, dry_run=dry_run, remarks=remarks)
+        self.freezes = Freezes(store, settings.freeze_windows, clock)
         self._queue_limit = settings.queue_limit
 
-    def deploy(self, namespace: str, descriptor_id: str, by: str = "") -> Deployment:
-        """Queue a deployment of a stored descriptor. Raises NotFound, Invalid, QueueFull, StoreUnavailable."""
-        stored = self.descriptors.get(namespace, descriptor_id)
-        return self._queue(self.descriptors.check(namespace, stored.document, stored=True), stored.public(), by)
+    def deploy(self, namespace: str, descriptor_id: str, by: str = "", *, override: str = "") -> Deployment:
+        """Queue a deployment of a stored descriptor; `override` is why it may pass a freeze.
 
-    def redeploy(self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None) -> Deployment:
+        Raises NotFound, Invalid, Frozen, QueueFull, StoreUnavailable.
+        """
+        stored = self.descriptors.get(namespace, descriptor_id)
+        document = self.descriptors.check(namespace, stored.document, stored=True)
+        return self._queue(document, stored.public(), by, overridden=self.freezes.admit(namespace, override))
+
+    def redeploy(
+        self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None, override: str = ""
+    ) -> Deployment:
         """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does."""
         earlier = self.deployment(namespace, id)
         expect(f"deployment {id}", earlier.revision, if_match)
-        return self._queue(self.descriptors.check(namespace, earlier.descriptor, stored=True), earlier.descriptor, by)
+        document = self.descriptors.check(namespace, earlier.descriptor, stored=True)
+        return self._queue(document, earlier.descriptor, by, overridden=self.freezes.admit(namespace, override))
 
     def again(self, earlier: Deployment, by: str = "", also: Sequence[Change] = ()) -> Deployment:
         """Queue a deployment of a version that was live once, as it was, in one transaction with `also`. Raises what
@@ -69,9 +80,17 @@ class DeploymentCommands:
         return self._queue(document, earlier.descriptor, by, rollback_of=earlier.id, also=also)
 
     def _queue(
-        self, document: Document, source: Document, by: str, *, rollback_of: str = "", also: Sequence[Change] = ()
+        self,
+        document: Document,
+        source: Document,
+        by: str,
+        *,
+        rollback_of: str = "",
+        overridden: Document | None = None,
+        also: Sequence[Change] = (),
     ) -> Deployment:
-        """`source` is the descriptor as it is shown, whose identity goes with the copy of it."""
+        """`source` is the descriptor as it is shown, whose identity goes with the copy of it; `overridden` what it was
+        let through in spite of."""
         waiting = self.store.count(Deployment, tag=Status.DEPLOYING.value)
         if waiting >= self._queue_limit:
             raise QueueFull(f"{waiting} deployments are waiting or running already; try again in a while", 5)
@@ -89,6 +108,7 @@ class DeploymentCommands:
             descriptor_id=str(source.get("id", "")),
             created_by=by,
             rollback_of=rollback_of,
+            override=overridden,
         )
         operation = Operation(
             namespace=namespace,
@@ -103,6 +123,8 @@ class DeploymentCommands:
         changes: list[Change] = [*also, Create(deployment), Create(operation), said]
         if unknown := list(podtypes.unknown_fields(document["podspec"])):
             changes.append(self.deployment_log.line(deployment.id, f"the podspec {unknown_text(unknown)}"))
+        if overridden:
+            changes.append(self.deployment_log.line(deployment.id, _in_spite(overridden) + _by(by)))
         revision = self.store.commit(*changes)
         return dataclasses.replace(deployment, revision=revision, sequence=revision)
 
@@ -222,6 +244,11 @@ class DeploymentCommands:
         self.deployment(namespace, id)
         last = self.deployment_log.last(id)
         return self.deployment_log.text(id, after, last), last
+
+
+def _in_spite(overridden: Document) -> str:
+    frozen = "; ".join(f"{freeze['namespace']} ({freeze['reason']})" for freeze in overridden["freezes"])
+    return f"deploys in spite of a freeze of {frozen}: {overridden['reason']}"
 
 
 def _by(name: str) -> str:

@@ -66,8 +66,13 @@ class RollbackCommands:
     def _store(self) -> Store:
         return self._deployments.store
 
-    def redeploy(self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None) -> Deployment:
-        """Deploy once more what an earlier deployment deployed, or go back to it when it is still warm."""
+    def redeploy(
+        self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None, override: str = ""
+    ) -> Deployment:
+        """Deploy once more what an earlier deployment deployed, or go back to it when it is still warm.
+
+        `override` is why a deployment may pass a freeze; a rollback passes any.
+        """
 
         def attempt() -> Deployment | None:
             earlier = self._deployments.deployment(namespace, id)
@@ -81,7 +86,7 @@ class RollbackCommands:
             return self._warm(app, earlier, [], by).deployment
 
         found = decide_again(attempt)
-        return found or self._deployments.redeploy(namespace, id, by, if_match=if_match)
+        return found or self._deployments.redeploy(namespace, id, by, if_match=if_match, override=override)
 
     def roll_back(self, namespace: str, name: str, to: str = "", by: str = "") -> Rollback:
         """Queue it. Raises NotFound, Conflict, Invalid, QueueFull, StoreUnavailable."""

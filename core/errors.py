@@ -82,6 +82,14 @@ class PreconditionFailed(DeployerError):
     """`If-Match` named a revision that is no longer current."""
 
 
+class Frozen(DeployerError):
+    """Nothing new may be deployed in this namespace now. `freezes` has what keeps it from that, as REST shows it."""
+
+    def __init__(self, message: str, freezes: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(message)
+        self.freezes = tuple(freezes)
+
+
 class QueueFull(DeployerError):
     """Too much is waiting; try again after `retry_after` seconds."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deployer.core.model.hosts import DNS_LABEL, DNS_SUBDOMAIN, PATH, canonical_host, is_address
+from deployer.settings import freeze_windows as windows
 from deployer.settings.options import ENV_PREFIX, Check, plain
 from deployer.settings.spelling import similar
 
@@ -134,6 +135,15 @@ def secret_names(value: Mapping[str, Any]) -> str:
             return f"{host!r} is not a host or domain"
         if not isinstance(name, str) or not DNS_SUBDOMAIN.fullmatch(name):
             return f"{host}: {name!r} is not the name of a Secret"
+    return ""
+
+
+def freeze_windows(value: Iterable[Mapping[str, Any]]) -> str:
+    for number, table in enumerate(value, 1):
+        try:
+            windows.parse(table)
+        except ValueError as error:
+            return f"window {number}: {error}"
     return ""
 
 

@@ -45,7 +45,15 @@ def _check_jwt(settings: Settings) -> None:
     missing = [flag for flag, value in needed.items() if not value]
     if not (settings.jwt_key_file or settings.jwt_jwks_url):
         missing.append("--jwt-jwks-url or --jwt-key-file")
-    for name in ("name_claim", "namespaces_claim", "roles_claim", "read_role", "deploy_role"):
+    for name in (
+        "name_claim",
+        "namespaces_claim",
+        "roles_claim",
+        "read_role",
+        "deploy_role",
+        "freeze_role",
+        "override_role",
+    ):
         if not getattr(settings, f"jwt_{name}"):
             missing.append(f"--jwt-{name.replace('_', '-')}")
     if missing:
@@ -56,6 +64,8 @@ def _check_jwt(settings: Settings) -> None:
         raise SettingsError("--jwt-jwks-ca-file has no effect without --jwt-jwks-url")
     if settings.jwt_read_role == settings.jwt_deploy_role:
         raise SettingsError("--jwt-read-role and --jwt-deploy-role are the same, so that reading would be deploying")
+    if settings.jwt_read_role in (settings.jwt_freeze_role, settings.jwt_override_role):
+        raise SettingsError("--jwt-read-role is also the role for freezes, so that reading would be freezing")
 
 
 def check_exposure(settings: Settings) -> None:

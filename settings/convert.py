@@ -95,6 +95,12 @@ def _to_table(value: object) -> dict[str, Any]:
     raise ValueError("a table")
 
 
+def _to_tables(value: object) -> tuple[dict[str, Any], ...]:
+    if isinstance(value, list | tuple):
+        return tuple(map(_to_table, value))
+    raise ValueError("a list of tables, each under a line [[...]]")
+
+
 _CONVERTERS: Mapping[str, Callable[[object], Any]] = {
     "text": _to_text,
     "integer": _to_integer,
@@ -103,4 +109,5 @@ _CONVERTERS: Mapping[str, Callable[[object], Any]] = {
     "path": _to_path,
     "names": _to_names,
     "table": _to_table,
+    "tables": _to_tables,
 }

@@ -10,6 +10,9 @@ from typing import Any
 
 ENV_PREFIX = "DEPLOYER_"
 
+TABLES = ("table", "tables")
+"""Kinds that only a TOML file can express: `[name]`, and `[[name]]` as often as one likes."""
+
 Check = Callable[[Any], str]
 """Given a value, what is wrong with it; an empty text when nothing is."""
 
@@ -18,7 +21,8 @@ Check = Callable[[Any], str]
 class Option:
     """One row of the table of settings.
 
-    kind      "text", "path", "integer", "seconds", "switch", "names" (several texts) or "table" (TOML file only)
+    kind      "text", "path", "integer", "seconds", "switch", "names" (several texts), "table" or
+              "tables" (both in the TOML file only)
     default   the value when nothing is said; for computed defaults what they are without an environment
     shown     the default in words, for help and documentation
     original  the flag of the original that means the same, without dashes; empty when there was none
@@ -38,12 +42,12 @@ class Option:
     @property
     def flag(self) -> str:
         """The canonical flag, empty for tables; a switch also has `--no-...`."""
-        return "" if self.kind == "table" else "--" + self.name.replace("_", "-")
+        return "" if self.kind in TABLES else "--" + self.name.replace("_", "-")
 
     @property
     def env(self) -> str:
         """The variable, empty for tables."""
-        return "" if self.kind == "table" else ENV_PREFIX + self.name.upper()
+        return "" if self.kind in TABLES else ENV_PREFIX + self.name.upper()
 
 
 def setting(
@@ -61,7 +65,7 @@ def setting(
     meta = {"kind": kind, "help": text, "original": original, "choices": choices, "secret": secret, "check": check}
     computed = callable(default)
     if shown is None:
-        shown = {"switch": "false", "table": "none"}.get(kind, "") if not default else plain(default)
+        shown = {"switch": "false", "table": "none", "tables": "none"}.get(kind, "") if not default else plain(default)
     meta |= {"shown": shown, "computed": default if computed else None}
     if computed:
         return field(default_factory=lambda: default(os.environ), metadata=meta, repr=not secret)

@@ -14,6 +14,7 @@ from typing import Any
 
 from deployer.core.model.hosts import canonical_host, www_twin
 from deployer.settings import checks, defaults
+from deployer.settings.freeze_windows import FreezeWindow, parse
 from deployer.settings.options import Option, setting
 
 # Where durations end to make sense: a day, in seconds.
@@ -130,7 +131,11 @@ class Settings:
     )
     jwt_roles_claim: str = setting("text", "roles", "Claim with the caller's roles; dots lead into objects.")
     jwt_read_role: str = setting("text", "read", "The role that may read.")
-    jwt_deploy_role: str = setting("text", "deploy", "The role that may do everything.")
+    jwt_deploy_role: str = setting("text", "deploy", "The role that may read and deploy.")
+    jwt_freeze_role: str = setting("text", "freeze", "The role that may put and lift freezes.")
+    jwt_override_role: str = setting(
+        "text", "override-freeze", "The role that may deploy in spite of a freeze, together with the one for deploying."
+    )
     jwt_leeway: float = setting(
         "seconds", 30.0, "How far the issuer's clock may be from this one.", check=checks.between(0, 300)
     )
@@ -349,6 +354,14 @@ class Settings:
         "table", {}, "The TLS Secret of a host or of a domain with everything below it.", check=checks.secret_names
     )
 
+    freeze_windows: tuple[FreezeWindow, ...] = setting(
+        "tables",
+        (),
+        "[[freeze_windows]]: times in which nothing new is deployed, every week, as `from` and `to` on the clock of "
+        "`time_zone`; see docs/freezes.md.",
+        check=checks.freeze_windows,
+    )
+
     def __post_init__(self) -> None:
         for table in (f.name for f in dataclasses.fields(self) if f.metadata["kind"] == "table"):
             value = getattr(self, table)
@@ -356,6 +369,8 @@ class Settings:
                 object.__setattr__(self, table, MappingProxyType(copy.deepcopy(dict(value))))
         lists = {name: tuple(map(canonical_host, hosts)) for name, hosts in self.namespace_hosts.items()}
         object.__setattr__(self, "namespace_hosts", MappingProxyType(lists))
+        windows = tuple(parse(window) if isinstance(window, Mapping) else window for window in self.freeze_windows)
+        object.__setattr__(self, "freeze_windows", windows)
 
     def protects(self, namespace: str) -> bool:
         """True when nobody may deploy in `namespace`."""

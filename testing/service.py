@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,11 +26,12 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.ports.store import Change, Lease
 from deployer.core.registry import Registry
-from deployer.descriptor import policy
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
 from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
+from deployer.planning.decisions import Decisions
+from deployer.plugin_manager.observers import Observers
 from deployer.redaction.redactor import Redactor
 from deployer.sdk.plugin import Provider
 from deployer.settings import Settings
@@ -121,22 +121,22 @@ class SandboxedService:
         self.client._transport = _MortalTransport(self.client._transport, life)  # type: ignore[assignment]
         self.informers = Informers(self.client, silence=self.silence)
         cluster = KubernetesCluster(self.client, self.informers, self.store, self.settings)
+        clock = self.clock()
         dependencies = Dependencies(
             store=self.store,
             deployment_log=self.deployment_log,
             redactor=redactor,
             registry=self.registry,
             settings=self.settings,
-            policy=partial(policy.problems, settings=self.settings),
             cluster=cluster,
-            versions=KubernetesVersions(),
-            clock=self.clock(),
+            planning=Decisions(self.store, self.registry, self.settings, KubernetesVersions()),
+            clock=clock,
         )
-        self.engine = Engine(dependencies)
+        self.engine = Engine(dependencies, Observers.of(dependencies))
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(
-            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks
+            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks, clock=clock
         )
         self.engine.start()
         self._parts = [

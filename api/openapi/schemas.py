@@ -10,6 +10,7 @@ import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from deployer.commands.freezes import SCHEMA as SENT_FREEZE
 from deployer.core.contract.health import BODY_LIMIT
 from deployer.core.model.records import Document, Status
 from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
@@ -213,6 +214,7 @@ _RECORDS: dict[str, Any] = {
             "format": "uuid",
             "description": "The deployment that this one deploys once more, as it was.",
         },
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
     ),
     "RollbackDeployment": {
         "description": "The deployment that will be live, and what is gone back to.",
@@ -250,6 +252,31 @@ _RECORDS: dict[str, Any] = {
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
+    ),
+    "Freeze": _object(
+        "What keeps a namespace, or all, from new deployments.",
+        ("namespace", "reason", "source"),
+        namespace={
+            "type": "string",
+            "description": "The frozen namespace; `*` for all; of a window its names and patterns, with commas.",
+        },
+        reason={"type": "string"},
+        source={
+            "type": "string",
+            "enum": ["request", "window"],
+            "description": "`request`: somebody put it. `window`: the settings have it.",
+        },
+        until={**_TIME, "description": "When it ends, when that is known."},
+        by={"type": "string", "description": "Who put it, when that is known."},
+        created={**_TIME, "description": "When it was put."},
+    ),
+    "NewFreeze": {**SENT_FREEZE, "description": "A freeze as it is put."},
+    "FreezeOverride": _object(
+        "That this was deployed in spite of a freeze.",
+        ("reason", "freezes"),
+        reason={"type": "string", "description": "Why, in the words of whoever asked for it."},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}},
     ),
     "DescriptorSummary": _object(
         "A descriptor for a caller who may not `get` descriptors.",
@@ -289,6 +316,7 @@ _RECORDS: dict[str, Any] = {
         status={"type": "integer", "minimum": 400, "maximum": 599},
         detail={"type": "string", "description": "What is wrong, in a sentence."},
         validation={"$ref": f"{REF}Validation"},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}, "description": "What freezes the namespace."},
         errors={
             "description": "Everything that is wrong with a descriptor or a parameter.",
             "type": "array",

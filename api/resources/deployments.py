@@ -40,7 +40,7 @@ class Deployments(http.Resource):
         namespace, descriptor = http.namespace(req), http.required(req, "descriptorId")
         view = DeploymentView(req)
         with view.checking():
-            deployment = self._service.deploy(namespace, descriptor, http.by(req))
+            deployment = self._service.deploy(namespace, descriptor, http.by(req), override=_override(req))
         _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -69,7 +69,9 @@ class Deployment(http.Resource):
         """Queue a new deployment of the same descriptor copy; of a version that is still warm: switch back to it."""
         namespace, view = http.namespace(req), DeploymentView(req)
         with view.checking():
-            deployment = self._rollbacks.redeploy(namespace, id, http.by(req), if_match=http.if_match(req))
+            deployment = self._rollbacks.redeploy(
+                namespace, id, http.by(req), if_match=http.if_match(req), override=_override(req)
+            )
         _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
@@ -148,6 +150,11 @@ def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
             block.clear()
             size = 0
     yield "".join(block).encode()
+
+
+def _override(req: falcon.Request) -> str:
+    """Why it is to be deployed in spite of a freeze; empty when it is not. `routes.py` says who may."""
+    return http.text(req, "override") or ""
 
 
 def _locate(resp: falcon.Response, deployment: Record) -> None:

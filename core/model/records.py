@@ -190,6 +190,7 @@ class Deployment(Record):
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
     unwanted     somebody wants to be rid of it while it is being rolled back to
+    override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
 
     KIND: ClassVar[str] = "deployment"
@@ -208,6 +209,7 @@ class Deployment(Record):
     went_live: str = ""
     rollback_of: str = ""
     unwanted: bool = False
+    override: Document | None = None
 
     @property
     def key(self) -> str:
@@ -245,6 +247,8 @@ class Deployment(Record):
             out["undeployedBy"] = self.undeployed_by
         if self.rollback_of:
             out["rollbackOf"] = self.rollback_of
+        if self.override:
+            out["freezeOverride"] = self.override
         return out
 
 

@@ -83,7 +83,7 @@ def test_every_option_can_be_given_in_every_way(toml):
     issuer = {"auth": "jwt", "jwt_issuer": "i", "jwt_audience": "a", "jwt_key_file": "k"}
     special |= {"preview_host": "{app}.{namespace}.preview.example", "preview_check": "/health?deep=1"}
     for option in OPTIONS:
-        if option.kind == "table":
+        if not option.flag:
             continue
         text = special.get(option.name, samples[option.kind])
         partner = {"kubernetes_username": "kubernetes_password", "kubernetes_password": "kubernetes_username"}
@@ -292,6 +292,9 @@ JWT = {"auth": "jwt", "jwt_issuer": "https://idp.example", "jwt_audience": "depl
         ({**JWT, "jwt_jwks_url": "http://k"}, "flag --jwt-jwks-url: 'http://k' does not begin with https://"),
         ({**JWT, "jwt_jwks_url": "https://u:p@k"}, "may not contain credentials"),
         ({**JWT, "jwt_read_role": "deploy"}, "--jwt-read-role and --jwt-deploy-role are the same"),
+        ({**JWT, "jwt_override_role": ""}, "also needs --jwt-override-role"),
+        ({**JWT, "jwt_freeze_role": "read"}, "--jwt-read-role is also the role for freezes"),
+        ({**JWT, "jwt_override_role": "read"}, "--jwt-read-role is also the role for freezes"),
         ({**JWT, "jwt_algorithm": "HS256"}, "flag --jwt-algorithm: 'HS256' is not one of RS256"),
         ({**JWT, "jwt_algorithm": "none"}, "flag --jwt-algorithm: 'none' is not one of RS256"),
         ({"allowed_origins": "https://a.example/"}, "'https://a.example/' is not an origin like"),

@@ -8,6 +8,7 @@ import schemathesis
 from schemathesis.openapi.checks import UseAfterFree
 
 from deployer.descriptor.headers import refused
+from deployer.descriptor.podspec.types import type_problems
 
 
 @schemathesis.hook
@@ -39,8 +40,12 @@ def filter_failure(_context: Any, failure: Any, case: Any, _response: Any) -> bo
 
 @schemathesis.hook
 def filter_case(_context: Any, case: Any) -> bool:
-    """`/descriptors/validate` is a route of its own, whose name Schemathesis finds in the links of `/`."""
-    return (case.path_parameters or {}).get("id") != "validate"
+    """`/descriptors/validate` is a route of its own, whose name Schemathesis finds in the links of `/`.
+
+    Where others deploy nothing is frozen: then good requests would be refused.
+    """
+    path = case.path_parameters or {}
+    return path.get("id") != "validate" and not (case.method == "PUT" and path.get("namespace") in ("*", "default"))
 
 
 @schemathesis.hook
@@ -50,8 +55,24 @@ def map_case(_context: Any, case: Any) -> Any:
         return case
     if "If-Match" in (case.headers or {}):
         case.headers["If-Match"] = "*"
+    if "override" in (case.query or {}):
+        case.query["override"] = "an urgent fix"
+    if case.path.startswith("/freezes/"):
+        return _frozen(case)
     if isinstance(case.body, dict):
         _agree(case, case.body)
+    return case
+
+
+def _frozen(case: Any) -> Any:
+    """A namespace of its own, a printable reason, and an end that has not passed."""
+    case.path_parameters = {**case.path_parameters, "namespace": "frozen"}
+    if "namespace" in (case.query or {}):
+        case.query["namespace"] = "frozen"
+    if isinstance(case.body, dict):
+        case.body["reason"] = "an audit"
+        if case.body.get("until"):
+            case.body["until"] = "2999-01-01T00:00:00Z"
     return case
 
 
@@ -88,8 +109,15 @@ def _accept(podspec: dict[str, Any]) -> None:
     """Names that a schema cannot hold apart, and what every Kubernetes refuses in a podspec."""
     for name in ("restartPolicy", "volumes"):
         podspec.pop(name, None)
+    # The schema names few of the fields that Kubernetes has; the types of the others are known to the service alone.
+    for name in [name for name in podspec if any(type_problems({name: podspec[name]}))]:
+        if name not in ("containers", "initContainers"):
+            del podspec[name]
     for kind in ("containers", "initContainers"):
         for n, container in enumerate(podspec.get(kind) or ()):
+            for name in [name for name in container if any(type_problems({"containers": [{name: container[name]}]}))]:
+                if name not in ("ports", "env"):  # the schema has these
+                    del container[name]
             container["name"] = f"{kind.lower()}-{n}"
             container["image"] = container["image"].strip() or "image"
             container["imagePullPolicy"] = None
