@@ -531,3 +531,20 @@ def test_health_that_turns_bad_while_nothing_restarts_is_enough(make_world: Any)
     sick.touch()
     world.ended(first, Status.DEPLOYED)
     assert "1 of 1 pods are not healthy any more: it is ill" in (record(world, second.id).failure or {})["message"]
+
+
+def test_what_was_rolled_back_leaves_the_route_before_its_service_goes(make_world: Any) -> None:
+    """Also when the version that came back has been replaced, and come back again, since."""
+    plugins = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
+    world: World = make_world(proxysleep=4.0, ingress="gateway", plugins=plugins)
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    for _ in range(2):
+        second = world.deployed(**HEALTHY, frontend=HOST)
+        rollbacks(world).roll_back(world.namespace, "shop")
+        world.ended(first, Status.DEPLOYED)
+    assert second.version == "3"
+    world.deployed(**HEALTHY, frontend=HOST)  # while both drain
+    for service in ("shop-2", "shop-3"):
+        world.until(lambda name=service: name not in world.objects(SERVICE) or None, f"{service} to go")
+        rules = world.objects(HTTP_ROUTE)["shop"]["spec"]["rules"]
+        assert service not in {backend["name"] for rule in rules for backend in rule["backendRefs"]}

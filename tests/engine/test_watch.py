@@ -27,7 +27,7 @@ CRASHES = "sample/web:crash"
 @pytest.fixture
 def world(cluster: sandbox.Sandbox, tmp_path: Path, namespace: str) -> Iterator[World]:
     """A Deployer that keeps the old version for a long time."""
-    made = World(cluster, tmp_path, namespace, proxysleep=120.0)
+    made = World(cluster, tmp_path, namespace, proxysleep=120.0, watch_interval=1.0)
     made.start()
     yield made
     made.close()
@@ -235,7 +235,7 @@ def test_undeploying_it_is_no_failure(world: World) -> None:
 
 def test_a_version_that_is_scaled_to_none_by_hand_is_no_failure_nor_is_scaling_it_up_again(world: World) -> None:
     first, second = two_versions(world)
-    template(world, "2", SLOW_START="5")
+    template(world, "2", SLOW_START="4")
     scale(world, "2", 0)
     world.until(lambda: not pods_of(world, "2"), "no pods")
     looked(world, 1)
@@ -248,7 +248,7 @@ def test_a_version_that_is_scaled_to_none_by_hand_is_no_failure_nor_is_scaling_i
 
 def test_pods_that_come_later_and_are_slow_are_no_failure(world: World) -> None:
     _, second = two_versions(world, **READY)
-    template(world, "2", SLOW_START="5")
+    template(world, "2", SLOW_START="4")
     scale(world, "2", 5)
     ready(world, "2", 5)
     assert world.record(second.id).status is Status.DEPLOYED
@@ -273,7 +273,7 @@ def test_half_of_the_pods_are_enough(world: World, bad: int, fails: bool) -> Non
         world.ended(first, Status.DEPLOYED)
         assert f"{4 - bad} of 4 pods are ready" in (world.record(second.id).failure or {})["message"]
         return
-    looked(world, 2)  # which takes longer than it may be down
+    looked(world, 5)  # which takes longer than it may be down
     assert world.record(second.id).status is Status.DEPLOYED
     assert world.record(first.id).status is Status.UNDEPLOYING
 
@@ -290,7 +290,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 def test_a_version_soaks_before_it_is_committed_over_a_restart(world: World) -> None:
     first = world.deployed(**HEALTHY, frontend=HOST)
-    second = world.deploy(**HEALTHY, frontend=HOST, soakSeconds=4)
+    second = world.deploy(**HEALTHY, frontend=HOST, soakSeconds=3)
     world.until(lambda: SERVES in world.log(second.id), "version 2 to serve")
     began = world.engine._dependencies.clock()
     assert world.answer(HOST)[1].startswith("version 2 ")
