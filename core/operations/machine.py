@@ -313,7 +313,7 @@ def _parked(operation: Operation, step: str, park: Park, progress: Progress, now
 def _condemned(operation: Operation, result: Result, progress: Progress, now: float) -> Transition:
     """It is rolled back by an operation of its own, or once something else has ended; until then it is watched."""
     if isinstance(result, Failed) and result.cause is Cause.OPERATOR:
-        return held(operation, result, progress, now)
+        return _held(operation, result, progress, now)
     fields = {**wait(now, CONDEMNED_INTERVAL), "state": parked_state(operation), "attempts": 0}
     return Transition(progress=progress, fields=fields, durable=True, until=float(fields["due"]))
 
@@ -327,7 +327,7 @@ def _removing_failed(operation: Operation, failed: Failed, progress: Progress, n
     again = _again(operation, f"{what}{failed.why}", parked_state(operation), progress, now, steps={})
     if not needs_operator:
         return again
-    memory = {**again.fields["memory"], HELD: reason_of(failed)}
+    memory = {**again.fields["memory"], HELD: _reason_of(failed)}
     return dataclasses.replace(again, fields={**again.fields, "memory": memory}, tells=Occurrence.HELD)
 
 
@@ -348,7 +348,7 @@ def _deploying_failed(
 
 def _turning_back(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     if failed.cause is Cause.OPERATOR:
-        return held(operation, failed, progress, now)
+        return _held(operation, failed, progress, now)
     if failed.failure is None:  # cancelled
         return _succeeded(operation, TurnBack(), Succeeded(), progress)
     fields: dict[str, Json] = {"state": OperationState.UNDOING, "failure": failed.failure.to_document(), "attempts": 0}
@@ -363,7 +363,7 @@ def _turning_back(operation: Operation, failed: Failed, progress: Progress, now:
 
 def _undo_failed(operation: Operation, action: Action, failed: Failed, progress: Progress, now: float) -> Transition:
     if failed.cause is Cause.OPERATOR:
-        return held(operation, failed, progress, now)
+        return _held(operation, failed, progress, now)
     why = failed.why
     if isinstance(action, Undo) and failed.cause is not Cause.CLUSTER:
         if operation.attempts >= UNDO_ATTEMPTS:
@@ -372,9 +372,9 @@ def _undo_failed(operation: Operation, action: Action, failed: Failed, progress:
     return _again(operation, f"undoing is not finished: {why}", OperationState.UNDOING, progress, now)
 
 
-def held(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
+def _held(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     """Look again a little later, as long as it takes; said once."""
-    memory = {**operation.memory, SAID: failed.why, HELD: reason_of(failed)}
+    memory = {**operation.memory, SAID: failed.why, HELD: _reason_of(failed)}
     fields = {**wait(now, HOLD_INTERVAL), "memory": memory}
     if operation.kind not in SWITCHING:
         fields["state"] = parked_state(operation)
@@ -388,7 +388,7 @@ def held(operation: Operation, failed: Failed, progress: Progress, now: float) -
     )
 
 
-def reason_of(failed: Failed) -> str:
+def _reason_of(failed: Failed) -> str:
     """By which what is held is counted."""
     return failed.failure.reason if failed.failure else OPERATOR_NEEDED
 
