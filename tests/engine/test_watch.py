@@ -14,6 +14,7 @@ from deployer import sandbox
 from deployer.cli import figures
 from deployer.core.model.kind import CONTROLLER, EVENT, POD
 from deployer.core.model.records import Deployment, HostClaim, Operation, OperationKind, Status
+from deployer.core.operations import machine
 from deployer.core.operations.machine import HELD, SAID
 from deployer.core.ports.store import Update
 from support.strategies import Stop, VisitedBlueGreen, restart_with
@@ -25,8 +26,9 @@ CRASHES = "sample/web:crash"
 
 
 @pytest.fixture
-def world(cluster: sandbox.Sandbox, tmp_path: Path, namespace: str) -> Iterator[World]:
-    """A Deployer that keeps the old version for a long time."""
+def world(cluster: sandbox.Sandbox, tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A Deployer that keeps the old version for a long time, and looks more often at what is held."""
+    monkeypatch.setattr(machine, "HOLD_INTERVAL", 2.0)
     made = World(cluster, tmp_path, namespace, proxysleep=120.0, watch_interval=1.0)
     made.start()
     yield made
@@ -288,6 +290,12 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 
+def hasty(world: World) -> None:
+    """On the way back nobody waits for those who are still led to the failed version."""
+    world.settings = dataclasses.replace(world.settings, proxysleep=1.0)
+    world.restart()
+
+
 def test_a_version_soaks_before_it_is_committed_over_a_restart(world: World) -> None:
     first = world.deployed(**HEALTHY, frontend=HOST)
     second = world.deploy(**HEALTHY, frontend=HOST, soakSeconds=3)
@@ -305,6 +313,7 @@ def test_a_version_soaks_before_it_is_committed_over_a_restart(world: World) -> 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_version_that_fails_while_it_soaks_gives_its_traffic_back(world: World, strategy: str) -> None:
+    hasty(world)
     fields = {**HEALTHY, **READY, **STRATEGIES[strategy], "frontend": HOST, "replicas": 2}
     first = world.deployed(**fields)
     second = world.deploy(**fields, soakSeconds=3600)
@@ -318,6 +327,7 @@ def test_a_version_that_fails_while_it_soaks_gives_its_traffic_back(world: World
 
 
 def test_a_soak_is_cancelled_at_once(world: World) -> None:
+    hasty(world)
     first = world.deployed(**HEALTHY, frontend=HOST)
     second = world.deploy(**HEALTHY, frontend=HOST, soakSeconds=3600)
     world.until(lambda: SERVES in world.log(second.id), "version 2 to serve")
