@@ -19,8 +19,11 @@ from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
+from deployer.api.resources import apps as app_resources
 from deployer.api.resources import deployments, descriptors, freezes, meta
+from deployer.commands.apps import AppViews
 from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.progress import Progress
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Document
 from deployer.redaction.redactor import Redactor
@@ -40,6 +43,7 @@ def create_app(
     allowed_origins: Collection[str] = (),
     allowed_hosts: AllowedHosts | None = None,
     redactor: Redactor | None = None,
+    apps: AppViews | None = None,
 ) -> App:
     """The WSGI application.
 
@@ -50,6 +54,7 @@ def create_app(
     audit                  where who did what is noted
     allowed_hosts          what `Host` may be; loopback names only where nobody says
     allowed_origins        of web pages that may use the service beside its own
+    apps                   what `/apps/` shows, and how far deployments are; without it what the store knows of that
     redactor               takes secrets out of all that is not a record: problems, reasons, plugins' errors
     """
     redactor = redactor or Redactor()
@@ -71,6 +76,8 @@ def create_app(
     app.resp_options.default_media_type = None  # type: ignore[assignment]
     errors.install(app, redactor.clean)
     rollbacks = RollbackCommands(service)
+    apps = apps or AppViews(service.store, Progress(service.store), frozen=service.freezes.shown_for)
+    progress = apps.progress
     resources: dict[str, http.Resource] = {
         "/": meta.Start(secured=access is not None),
         "/healthz": meta.Healthz(),
@@ -82,11 +89,14 @@ def create_app(
         "/descriptors": descriptors.Descriptors(service.descriptors),
         "/descriptors/validate": descriptors.Validation(service.descriptors),
         "/descriptors/{id}": descriptors.Descriptor(service.descriptors),
-        "/deployments": deployments.Deployments(service),
-        "/deployments/{id}": deployments.Deployment(service, rollbacks),
+        "/deployments": deployments.Deployments(service, progress),
+        "/deployments/{id}": deployments.Deployment(service, rollbacks, progress),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
-        "/rollbacks": deployments.Rollbacks(service, rollbacks),
+        "/rollbacks": deployments.Rollbacks(rollbacks, progress),
+        "/apps": app_resources.Apps(apps),
+        "/apps/{appname}": app_resources.App(apps),
+        "/apps/{appname}/history": app_resources.History(apps),
         "/freezes": freezes.Freezes(service.freezes),
         "/freezes/{namespace}": freezes.Freeze(service.freezes),
         "/stream/deployments/{id}/logs": meta.Stream(),

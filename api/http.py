@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import urllib.parse
@@ -18,7 +19,7 @@ from deployer.commands.freezes import EVERYWHERE
 from deployer.core.errors import DeployerError, Invalid, Problem
 from deployer.descriptor import MAX_BODY, SCHEMA, fold, parse
 
-_TAG = re.compile(r'"?([0-9]{1,18})"?')
+_TAG = re.compile(r'"?([0-9]{1,18})(?:\.[0-9a-f]{1,32})?"?')
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _TRUE, _FALSE = frozenset({"true", "t", "1"}), frozenset({"false", "f", "0"})
 # The `status` of a deployment, alone or in a list, stands out of what else may hold the word: see `send_record`.
@@ -84,10 +85,16 @@ def send_record(resp: falcon.Response, document: Any, status: int = 200) -> None
     it in a message, a path or a variable's name: its first letter is written as JSON also has it, `\\u0073tatus`. Who
     reads JSON finds the same text.
     """
-    send(resp, document, status)
-    data = resp.data or b""
-    if data.count(b"status") > 1 or b"Location" in data:  # one is the record's own
-        resp.data = _GREPPED.sub(_spell, data)
+    resp.status = status
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = render_record(document)
+
+
+def render_record(document: Any) -> bytes:
+    """What `send_record` sends."""
+    data = render(document)
+    found = data.count(b"status") > 1 or b"Location" in data  # one is the record's own
+    return _GREPPED.sub(_spell, data) if found else data
 
 
 def _spell(match: re.Match[bytes]) -> bytes:
@@ -235,24 +242,36 @@ def _wrong(name: str, message: str) -> Invalid:
     return Invalid([Problem(name, message)])
 
 
-# --- entity tags: the revision in quotes ------------------------------------------------------------------------------
+# --- entity tags: a revision in quotes, perhaps with a digest of what is shown besides -------------------------------
 
 
-def set_revision(resp: falcon.Response, revision: int) -> None:
-    """Name the revision that the answer shows."""
-    resp.set_header("ETag", f'"{revision}"')
+def tag_of(document: Any, revision: int | None = None) -> str:
+    """The entity tag of an answer: the record's revision, if it shows one, and a digest of `document`."""
+    digest = hashlib.blake2b(msgspec.json.encode(document), digest_size=8).hexdigest()
+    return digest if revision is None else f"{revision}.{digest}"
+
+
+def set_tag(resp: falcon.Response, tag: int | str) -> None:
+    """Name what the answer shows: a revision, or what `tag_of` gives."""
+    resp.set_header("ETag", f'"{tag}"')
 
 
 def known(req: falcon.Request, resp: falcon.Response) -> bool:
     """True when the client has what the answer would show (`If-None-Match`, RFC 9110, 13.1.2)."""
-    header, tag = req.get_header("If-None-Match"), resp.get_header("ETag")
-    if header is None or tag is None or req.method not in ("GET", "HEAD") or resp.status_code != 200:
+    tag = resp.get_header("ETag")
+    return tag is not None and resp.status_code == 200 and has(req, tag.strip('"'))
+
+
+def has(req: falcon.Request, tag: str) -> bool:
+    """True when the client has what goes by this tag already. Quotes may be left out, since shells eat them."""
+    header = req.get_header("If-None-Match")
+    if header is None or req.method not in ("GET", "HEAD"):
         return False
-    return header.strip() == "*" or bool(_revisions(header.replace("W/", "")) & _revisions(tag))
+    return header.strip() == "*" or tag in (one.strip().removeprefix("W/").strip('"') for one in header.split(","))
 
 
 def if_match(req: falcon.Request) -> frozenset[int] | None:
-    """The revisions that `If-Match` names; None for `*` or no such header.
+    """The revisions that `If-Match` names; None for `*` or no such header. How far an operation is does not count.
 
     What cannot be a tag of ours matches nothing (RFC 9110, 13.1.1). Quotes may be left out, since shells eat them.
     """

@@ -95,6 +95,10 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(path="/deployments/{id}/logs", methods=_may("deployments", GET="get")),
     Route(path="/deployments/{id}/healthcheckdata", methods=_may("deployments", GET="get")),
+    # They are about deployments, of all of an app; what comes from descriptors is for those who may list these.
+    Route(path="/apps", methods=_may("deployments", GET="list")),
+    Route(path="/apps/{appname}", methods=_may("deployments", GET="list")),
+    Route(path="/apps/{appname}/history", methods=_may("deployments", GET="list")),
     # It makes another version live, as a deployment does.
     Route(path="/rollbacks", methods=_may("deployments", POST="create")),
     Route(path="/freezes", methods=_may("freezes", GET="list"), freezes=True),

@@ -44,14 +44,20 @@ class DeploymentView:
         self._record = http.may(req, Permission("deployments", verb), id)
         self._descriptor = self._record and http.may(req, Permission("descriptors", verb))
 
-    def show(self, deployment: Deployment) -> Document:
-        """The document to answer with."""
+    def show(self, deployment: Deployment, progress: Document) -> Document:
+        """The document to answer with. `progress`: how far it is."""
         if self._descriptor:
-            return deployment.public()
+            return deployment.public() | progress
         what = {"id": deployment.id, "namespace": deployment.namespace, "appName": deployment.app}
         if not self._record:
             return {**what, "status": deployment.status.value}
-        return {**what, **{name: value for name, value in deployment.public().items() if name != "descriptor"}}
+        public = {name: value for name, value in deployment.public().items() if name != "descriptor"}
+        return {**what, **public, **progress}
+
+    @property
+    def sort(self) -> tuple[bool, bool]:
+        """Differs for callers who get to see different things."""
+        return self._record, self._descriptor
 
     def details(self, more: Document) -> Document:
         """The same, for those who may read descriptors; nothing for others."""

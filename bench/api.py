@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import resource
 import subprocess
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,8 @@ from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.deployment_log import DeploymentLog
-from deployer.core.model.records import Deployment, Status, new_id, timestamp
-from deployer.core.ports.store import Create
+from deployer.core.model.records import App, Deployment, HostClaim, Record, Status, new_id, timestamp
+from deployer.core.ports.store import Create, Update
 from deployer.plugin_manager.loader import load_plugins
 from deployer.redaction.redactor import Redactor
 from deployer.settings import Settings
@@ -86,6 +88,21 @@ def deployment(app: str) -> Deployment:
         status=Status.UNDEPLOYED,
         descriptor=document,
     )
+
+
+def touch(store: SqliteStore, count: int, gap: float) -> None:
+    """Write to an app, again and again."""
+    for _ in range(count):
+        (app,) = store.find(App, namespace=NS, app="live-0")
+        store.commit(Update(app))
+        time.sleep(gap)
+
+
+def live_app(name: str) -> list[Record]:
+    """An app with a live version and a host."""
+    live = dataclasses.replace(deployment(name), status=Status.DEPLOYED)
+    app = App(namespace=NS, app=name, live=live.id, live_version="1")
+    return [live, app, HostClaim(namespace=NS, app=name, host=f"{name}.example.com")]
 
 
 # --- the server's process -------------------------------------------------------------------------------------------
@@ -138,6 +155,12 @@ def serve(directory: Path, options: argparse.Namespace) -> None:
                 for start in range(0, len(records), 1000):
                     store.commit(*(Create(record) for record in records[start : start + 1000]))
                 answer = {"id": records[len(records) // 2].id if records else ""}
+            case ["apps", number]:
+                for n in range(int(number)):
+                    store.commit(*map(Create, live_app(f"live-{n}")))
+            case ["touch", count, gap]:
+                writer = threading.Thread(target=touch, args=(store, int(count), float(gap)))
+                writer.start()
             case ["moving"]:
                 watched = new_id()
                 now = timestamp()
@@ -218,9 +241,16 @@ def once(remote: Remote, requests: list[str], options: argparse.Namespace) -> di
     return result
 
 
-def get(path: str) -> list[str]:
+def get(path: str, **headers: str) -> list[str]:
     """A request of `load.py`."""
-    return [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+    more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n"]
+
+
+def tag_of(remote: Remote, path: str) -> str:
+    """The entity tag of an answer."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{remote.port}{path}", timeout=60) as answer:
+        return str(answer.headers["ETag"])
 
 
 def posts() -> list[str]:
@@ -324,6 +354,33 @@ def shared(options: argparse.Namespace) -> None:
                 show("  the lines meanwhile", arrived(processes))
 
 
+def polls(options: argparse.Namespace) -> None:
+    """What it costs to ask whether anything is new."""
+    print(f"polling, {options.connections} connections")
+    apps = f"/apps/?namespace={NS}"
+    with running() as remote:
+        id = remote.ask("fill 1000")["id"]
+        path = f"/deployments/{id}/?namespace={NS}"
+        show("a deployment, 200", load(remote, get(path), options))
+        show("a deployment, 304", load(remote, get(path, If_None_Match=tag_of(remote, path)), options))
+        before = remote.ask("cpu")["rss"]
+        remote.ask("apps 1000")
+        show("1,000 apps, 200", load(remote, get(apps), options))
+        show("1,000 apps, 304", load(remote, get(apps, If_None_Match=tag_of(remote, apps)), options))
+        page = f"{apps}&limit=50"
+        show("50 of 1,000 apps, 200", load(remote, get(page), options))
+        show("50 of 1,000 apps, 304", load(remote, get(page, If_None_Match=tag_of(remote, page)), options))
+        for name, asked in (("1,000 apps", apps), ("50 of 1,000 apps", page)):
+            remote.ask(f"touch {int(options.seconds * options.repeat * 10) + 40} 0.1")
+            show(f"{name}, one changes 10 times a second", load(remote, get(asked), options))
+            remote.ask("written")
+        one = f"/apps/live-7/?namespace={NS}"
+        show("one app, 200", load(remote, get(one), options))
+        show("one app, 304", load(remote, get(one, If_None_Match=tag_of(remote, one)), options))
+        after = remote.ask("cpu")["rss"]
+        print(f"  resident at most: {before / 1024:.0f} MB before there were apps, {after / 1024:.0f} MB after")
+
+
 def wsgi_server(options: argparse.Namespace) -> None:
     """The ceiling: nothing that an application does makes these figures better."""
     print(f"the server, {options.connections} connections")
@@ -342,6 +399,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "post": post,
     "viewers": viewers,
     "shared": shared,
+    "polls": polls,
     "server": wsgi_server,
 }
 

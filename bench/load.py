@@ -55,13 +55,15 @@ def rest(port: int, connections: int, seconds: float, requests: list[bytes]) -> 
             if parts[fd]:
                 data = parts[fd] + data
             head = data.find(b"\r\n\r\n")
+            unchanged = data[9:12] == b"304"  # which has no body, and no length
             length = _LENGTH.search(data, 0, head + 2) if head >= 0 else None
-            if length is None or len(data) < head + 4 + int(length[1]):
+            complete = length is not None and len(data) >= head + 4 + int(length[1])
+            if head < 0 or not (complete or unchanged):
                 parts[fd] = data
                 continue
             parts[fd] = b""
             size = len(data)
-            refused += data[9:10] != b"2"
+            refused += data[9:10] != b"2" and not unchanged
             now = time.perf_counter()
             latencies.append(now - asked[fd])
             asked[fd] = now

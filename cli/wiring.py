@@ -18,7 +18,9 @@ from deployer.api.metrics import Metrics
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.cli import figures
+from deployer.commands.apps import AppViews
 from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.progress import Progress
 from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.environment import EnvInjector
@@ -43,6 +45,7 @@ from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
+from deployer.toolkit.replicas import ReplicaCounts
 from deployer.toolkit.versions import KubernetesVersions
 
 STORE_FILE = "deployer.db"
@@ -109,6 +112,7 @@ class Running:
         )
         observers = Observers.of(dependencies, metrics.told)
         engine = Engine(dependencies, observers)
+        progress = Progress(store, dependencies.activities, dependencies.clock)
         service = DeploymentCommands(
             store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks
         )
@@ -138,6 +142,7 @@ class Running:
             allowed_origins=settings.allowed_origins,
             allowed_hosts=hosts,
             redactor=redactor,
+            apps=AppViews(store, progress, ReplicaCounts(informers), service.freezes.shown_for),
         )
         self._server = Server(app, logs, settings.deployhost, settings.deployport)
         opened.callback(self._let_go, engine)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from deployer.commands.descriptor_commands import DescriptorCommands, unknown_text
 from deployer.commands.freezes import Freezes
 from deployer.commands.transactions import decide_again, expect
+from deployer.core.clock import wall_clock
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import NotFound, QueueFull
 from deployer.core.model.descriptors import version_of
+from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import (
     Deployment,
     Document,
@@ -116,6 +118,7 @@ class DeploymentCommands:
             id=new_id(),
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
+            timeline=Timeline(asked=wall_clock()),
         )
         said = self.deployment_log.line(
             deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
@@ -177,6 +180,7 @@ class DeploymentCommands:
                             id=new_id(),
                             kind=OperationKind.UNDEPLOY,
                             deployment=id,
+                            timeline=Timeline(asked=wall_clock()),
                         )
                     )
                 )

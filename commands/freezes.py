@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.clock import SteadyClock
 from deployer.core.errors import Frozen, Invalid, NotFound, Problem
-from deployer.core.model.records import Document, Record, timestamp, timestamp_of
+from deployer.core.model.operation.timeline import timestamp_of
+from deployer.core.model.records import Document, Record, timestamp
 from deployer.core.ports.store import Change, Create, Delete, Store, Update
 from deployer.descriptor import parse
 from deployer.descriptor.schema_errors import schema_problems
@@ -131,6 +132,10 @@ class Freezes:
         now = self._clock()
         put = [self.shown(freeze) for freeze in found if freeze is not None and not freeze.ended(now)]
         return [*put, *self._in_windows(now, namespace)]
+
+    def shown_for(self, namespace: str) -> list[Document]:
+        """The same as REST shows it."""
+        return [freeze.document() for freeze in self.of(namespace)]
 
     def everywhere(self) -> list[FreezeInForce]:
         """All that are in force now, whatever they freeze. Raises StoreUnavailable."""

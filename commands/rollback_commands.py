@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.errors import Conflict, NotFound
+from deployer.core.model.operation.timeline import timestamp_of
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -18,7 +19,6 @@ from deployer.core.model.records import (
     Plan,
     Release,
     Status,
-    timestamp_of,
 )
 from deployer.core.operations.rollbacks import back_to, is_warm
 from deployer.core.ports.store import Change, Store, Update

@@ -6,6 +6,11 @@ import time
 from collections.abc import Callable
 
 
+def wall_clock() -> float:
+    """The system's clock, in seconds since the epoch: for people to read, never to wait by."""
+    return time.time()
+
+
 class SteadyClock:
     """Calling it gives seconds since the epoch as they were when it was made, counted on by the monotonic clock.
 

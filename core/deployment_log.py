@@ -8,10 +8,10 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 
-from deployer.core.model.records import Deployment, LogLine, Plan
+from deployer.core.model.records import Deployment, Plan
 from deployer.core.model.secrets import secrets_of
 from deployer.core.ports.redactor import Redactor
-from deployer.core.ports.store import Append, Store
+from deployer.core.ports.store import Append, LogLine, Store
 
 MAX_MESSAGE = 64 * 1024  # bytes of UTF-8; the same cap as for the body of a health check
 _PAGE = 1000  # lines that are read at once, and after how many characters that is enough
@@ -53,7 +53,7 @@ class DeploymentLog:
         # Redact the whole first: a cut or an escape in the middle of a secret would hide it from the redactor.
         text = self.redactor.clean_of(deployment_id, message)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        return Append(deployment_id, now.replace("+00:00", "Z"), _printable(text))
+        return Append(deployment_id, now.replace("+00:00", "Z"), printable(text))
 
     def read(self, deployment_id: str, after: int = 0, limit: int = 1000, size: int | None = None) -> list[LogLine]:
         """Up to `limit` lines with a number above `after`, in order; fewer when they have `size` characters already.
@@ -123,7 +123,7 @@ class DeploymentLog:
                 _log.exception("a watcher of deployment %s failed", key)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text, safe for a terminal and at most MAX_MESSAGE bytes and a note long."""
     length = len(text)
     clean = text[: MAX_MESSAGE + 1].replace("\r\n", "\n").rstrip("\n")

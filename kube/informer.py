@@ -107,6 +107,7 @@ class Informer:
         self._used = 0.0
         self._waiting = 0
         self._synced = False
+        self._moves = 0
         self._failed: tuple[float, KubeError] | None = None
         self._version = ""
         self._objects: dict[Key, Document] = {}
@@ -128,6 +129,17 @@ class Informer:
                 raise self._failed[1]
             self._start()
             return self._select(labels or {}) if self._synced else []
+
+    @property
+    def listed(self) -> bool:
+        """Is the first list there?"""
+        return self._synced
+
+    @property
+    def moved(self) -> tuple[int, bool, str]:
+        """What differs whenever what is known does. Asking counts as use."""
+        self._used = time.monotonic()
+        return self._moves, self._synced, self.problem
 
     def synced(self, scope: CancelScope) -> None:
         """Wait for the first list."""
@@ -233,6 +245,7 @@ class Informer:
 
     def _put(self, key: Key, found: Document | None) -> None:
         """Store the object (None: it is gone) and wake who waits for what it was or has become. Raises _Undecodable."""
+        self._moves += 1
         after = _pairs(found) if found is not None else frozenset()
         old = self._objects.pop(key, None)
         before = _pairs(old) if old is not None else frozenset()

@@ -19,8 +19,8 @@ from typing import Any
 from deployer.core.clock import SteadyClock
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.model import json_codec
-from deployer.core.model.records import Deployment, LogLine, Record
-from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
+from deployer.core.model.records import Deployment, Record
+from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, LogLine, R, Store, Update
 from deployer.store.writer import (
     LAST_LINE,
     WAIT,
@@ -54,8 +54,19 @@ _SCHEMA = (
          expires REAL NOT NULL, PRIMARY KEY (namespace, app)) WITHOUT ROWID""",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+# What is open of an app, or what state its deployments are in, is found without reading all that ever was. Earlier
+# releases, which know nothing of it, keep it up to date all the same.
+_LATER = ("CREATE INDEX IF NOT EXISTS records_state ON records (kind, namespace, tag, app, sequence, key)",)
 _GET = "SELECT document, revision, sequence FROM records WHERE kind = ? AND key = ?"
 _GET_IN = f"{_GET} AND namespace = ?"
+# By one seek in the index for each app.
+_APPS = """
+    WITH RECURSIVE names(app) AS (
+      SELECT min(app) FROM records WHERE kind = ? AND namespace = ? AND app > ?
+      UNION ALL
+      SELECT (SELECT min(app) FROM records WHERE kind = ? AND namespace = ? AND app > names.app)
+      FROM names WHERE names.app IS NOT NULL)
+    SELECT app FROM names WHERE app IS NOT NULL LIMIT ?"""
 # Deployments that have a log, found by one seek each rather than by reading every line.
 _LOGS_WITHOUT_DEPLOYMENT = """
     WITH RECURSIVE logged(deployment) AS (
@@ -117,12 +128,19 @@ class SqliteStore(Store):
         sql, values = _find_query(filters, newest_first, limit_per_app)
         return [_record(kind, row) for row in self._readers.fetch(sql, values)]
 
+    def apps(self, kind: type[Record], namespace: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        place = (kind.KIND, namespace)
+        return [row[0] for row in self._readers.fetch(_APPS, (*place, after, *place, -1 if limit is None else limit))]
+
     def count(self, kind: type[Record], *, tag: str | None = None) -> int:
         sql, values = "SELECT count(*) FROM records WHERE kind = ?", [kind.KIND]
         if tag is not None:
             sql, values = sql + " AND tag = ?", [kind.KIND, tag]
         number: int = self._readers.fetch(sql, values)[0][0]
         return number
+
+    def changed(self, namespace: str) -> int:
+        return self._writer.changed.get(namespace, 0)
 
     def commit(self, *changes: Change, fence: Lease | None = None) -> int:
         # JSON is made here, in the caller's thread: the writer's time is everybody's.
@@ -135,6 +153,9 @@ class SqliteStore(Store):
             for change, document in prepared:
                 _apply(tx.connection, change, document, revision)
             tx.revision = revision
+            tx.changed |= {
+                change.record.namespace: revision for change, _ in prepared if not isinstance(change, Append)
+            }
             tx.notices.update(dict.fromkeys(_notice(change) for change in changes if not isinstance(change, Expect)))
             return revision
 
@@ -281,6 +302,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             raise SettingsError(f"{path} is a database of another program; name another file")
         for statement in _SCHEMA:
             connection.execute(statement)
+    for statement in _LATER:
+        connection.execute(statement)
     connection.execute("UPDATE leases SET expires = 0 WHERE expires > 0")
     orphans = connection.execute(_LOGS_WITHOUT_DEPLOYMENT, (Deployment.KIND,)).fetchall()
     connection.executemany("DELETE FROM log WHERE deployment = ?", orphans)

@@ -34,11 +34,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Transaction:
-    """What a member of a batch works on: the revision before it, and what subscribers will be told."""
+    """What a member of a batch works on: the revision before it, and what subscribers will be told.
+
+    changed   the revision of the last write in each namespace that was written to
+    """
 
     connection: sqlite3.Connection
     revision: int
     notices: dict[tuple[str, str], None] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +121,8 @@ class Writer:
         self._closing = False
         self._failed = False
         self._subscribers: tuple[Subscriber, ...] = ()
+        self.changed: dict[str, int] = {}
+        """The revision of the last commit in each namespace, for those of this process."""
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
@@ -244,6 +250,8 @@ class Writer:
         if commits:
             failpoints.hit("store.before")
         connection.execute("COMMIT")
+        # Once it can be read, and before anybody hears of it.
+        self.changed |= tx.changed
         if commits:
             failpoints.hit("store.after")
         return tx.notices

@@ -202,6 +202,7 @@ class FakeWork:
     run again as after a crash.
 
     plan     what was pinned
+    waits    what `work.waiting` was told
     seconds  for each call, until its scope closes
     """
 
@@ -209,6 +210,7 @@ class FakeWork:
         self.plan = plan
         self.log: list[str] = []
         self.memory: dict[str, Json] = {}
+        self.waits: list[str] = []
         self.now = 1_000_000.0
         self.seconds = seconds
         self.ingress = ingress
@@ -229,7 +231,11 @@ class FakeWork:
             recall=self.memory.get,
             scope=self.kube.scope,
             now=lambda: self.now,
+            waiting=self._waiting,
         )
+
+    def _waiting(self, reason: str, until: float | None = None) -> None:
+        self.waits.append(reason)
 
 
 class FakeEnvironment:

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from deployer import sandbox
+from deployer.commands.apps import AppViews
 from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.progress import Progress
 from deployer.core.clock import SteadyClock
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
@@ -41,6 +43,7 @@ from deployer.testing.plugins import load
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
+from deployer.toolkit.replicas import ReplicaCounts
 from deployer.toolkit.versions import KubernetesVersions
 
 T = TypeVar("T")
@@ -133,11 +136,13 @@ class SandboxedService:
             clock=clock,
         )
         self.engine = Engine(dependencies, Observers.of(dependencies))
+        progress = Progress(self.store, dependencies.activities, dependencies.clock)
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(
             self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks, clock=clock
         )
+        self.apps = AppViews(self.store, progress, ReplicaCounts(self.informers), self.service.freezes.shown_for)
         self.engine.start()
         self._parts = [
             self.engine.stop,

@@ -74,6 +74,8 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
     def enough(pods: list[Document]) -> list[str] | None:
         seen[:] = [p for p in pods if controlled_by(p, uid)]
         ready = [p["metadata"]["uid"] for p in seen if is_ready(p)]
+        if len(ready) < wanted:
+            work.waiting(f"{wanted - len(ready)} of {wanted} pods to be ready")
         return ready if len(ready) >= wanted else None
 
     try:
@@ -85,7 +87,7 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
             reason="NotReady",
             hint="see why the containers end, or a readiness probe fails, soon after they start",
         ) from over
-    diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None))
+    diagnose.await_endpoints(work.kube, name_of(service), uids, log or (lambda _: None), work.waiting)
 
 
 def require_selector(found: Document, *allowed: Mapping[str, str]) -> None:

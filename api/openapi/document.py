@@ -9,7 +9,8 @@ from typing import Any
 import deployer
 from deployer.api.openapi.operations import OPERATIONS
 from deployer.api.openapi.parts import PROBLEM, Operation, Parameter, Reply
-from deployer.api.openapi.schemas import REF, components
+from deployer.api.openapi.schemas import components
+from deployer.api.openapi.shapes import REF
 from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
 from deployer.core.model.records import Document
 from deployer.descriptor import MAX_BODY, MAX_NESTING, Rules
@@ -47,9 +48,10 @@ _EVERYWHERE = (403, 406, 421, 500)
 
 HEADERS: Mapping[str, Document] = {
     "ETag": {
-        "description": "The revision.",
+        "description": "Of a record its revision, while it is under way with a digest of how far it is; of other "
+        "answers a digest.",
         "required": True,
-        "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
+        "schema": {"type": "string", "pattern": '^"[0-9a-f]+([.][0-9a-f]+)?"$'},
         "example": '"42"',
     },
     "Location": {
@@ -57,6 +59,11 @@ HEADERS: Mapping[str, Document] = {
         "required": True,
         "schema": {"type": "string"},
         "example": "/deployments/3f2b8c1e-6d0a-4c57-9b43-5f1f0c9a7e21/?namespace=default",
+    },
+    "Link": {
+        "description": 'Where the next ones are (RFC 8288, `rel="next"`); missing with the last.',
+        "schema": {"type": "string"},
+        "example": '</apps/?namespace=default&limit=20&after=my-app>; rel="next"',
     },
     "WWW-Authenticate": {
         "description": "How to authenticate (RFC 6750).",
@@ -79,6 +86,7 @@ HEADERS: Mapping[str, Document] = {
 _TAGS = (
     ("Descriptors", "What teams want to have deployed."),
     ("Deployments", "Past, current and queued deployments, with their logs and health data."),
+    ("Apps", "What is live, warm and to come, and what was done."),
     ("Freezes", "What keeps namespaces from new deployments."),
     ("Service", "The service itself."),
 )

@@ -35,9 +35,23 @@ from deployer.api.openapi.parts import flag as _flag
 from deployer.api.openapi.parts import json_of as _json
 from deployer.api.openapi.parts import list_of as _list
 from deployer.api.stream.feed import SEND_TIMEOUT
+from deployer.commands.apps import HISTORY, LONGEST_HISTORY
 from deployer.core.model.records import Document, Status
 
-_UNCHANGED = _empty("Unchanged: `If-None-Match` names the current revision.", "ETag")
+PATH_APPNAME = dataclasses.replace(
+    ONE_APPNAME,
+    where="path",
+    description="An app's name, normalised like `appName`; an unknown one is a 404.",
+)
+
+
+def _limit(description: str, default: int | None = None) -> Parameter:
+    schema: Document = {"type": "integer", "minimum": 1, "maximum": LARGEST}
+    schema |= {} if default is None else {"default": default}
+    return Parameter(name="limit", description=description, schema=schema, example=20)
+
+
+_UNCHANGED = _empty("Unchanged: `If-None-Match` names what would be shown.", "ETag")
 _QUEUED = _json("Queued.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")
 _DEPLOYMENT_LINKS: Mapping[int, Document] = {
     202: {
@@ -300,6 +314,49 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             )
         },
         problems=(400, 404, 409, 429, 503),
+    ),
+    ("/apps", "GET"): Operation(
+        id="listApps",
+        tag="Apps",
+        summary="What is live, warm and to come of the apps of a namespace, by name",
+        description="An app is there once it has a descriptor or a deployment. With `limit` the answer has a `Link` to "
+        "the next ones, as long as there are some.",
+        parameters=(
+            NAMESPACE,
+            _limit("Maximum number of apps."),
+            Parameter(
+                name="after",
+                description="Only apps whose names come after this one.",
+                schema={"type": "string"},
+                example="my-app",
+            ),
+            IF_NONE_MATCH,
+        ),
+        replies={200: _json("`[]` when there are none.", _list("App"), "ETag", "Link"), 304: _UNCHANGED},
+        problems=(400, 503),
+    ),
+    ("/apps/{appname}", "GET"): Operation(
+        id="readApp",
+        tag="Apps",
+        summary="One app, with all that is queued",
+        parameters=(PATH_APPNAME, NAMESPACE, IF_NONE_MATCH),
+        replies={200: _json("The app.", "AppDetails", "ETag"), 304: _UNCHANGED},
+        problems=(400, 404, 503),
+    ),
+    ("/apps/{appname}/history", "GET"): Operation(
+        id="readHistory",
+        tag="Apps",
+        summary="What was done to an app, newest first",
+        description="Deployments, rollbacks and undeployments, those under way included. What was done to a deployment "
+        "whose record is deleted is not in it.",
+        parameters=(
+            PATH_APPNAME,
+            NAMESPACE,
+            _limit(f"Maximum number of entries; {LONGEST_HISTORY} at most.", HISTORY),
+            IF_NONE_MATCH,
+        ),
+        replies={200: _json("The entries.", _list("HistoryEntry"), "ETag"), 304: _UNCHANGED},
+        problems=(400, 404, 503),
     ),
     ("/freezes", "GET"): Operation(
         id="listFreezes",

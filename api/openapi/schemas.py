@@ -7,20 +7,20 @@ booleans may be texts. So a descriptor has two schemas here, one as it is sent a
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deployer.api.openapi.app_schemas import APPS, PROGRESS
+from deployer.api.openapi.shapes import COUNT as _COUNT
+from deployer.api.openapi.shapes import REF
+from deployer.api.openapi.shapes import TIME as _TIME
+from deployer.api.openapi.shapes import object_of as _object
 from deployer.commands.freezes import SCHEMA as SENT_FREEZE
 from deployer.core.contract.health import BODY_LIMIT
 from deployer.core.model.records import Document, Status
 from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 
-REF = "#/components/schemas/"
-
 _ALWAYS_THERE = ("namespace", "appName", "newVersion", "deploymentType", "replicas", *BOOLEANS, "podspec")
-_TIME = {"type": "string", "format": "date-time"}
-_COUNT = {"type": "integer", "minimum": 0}
-
 EXAMPLE: Document = {
     "namespace": "default",
     "appName": "my-app",
@@ -188,11 +188,8 @@ def _or_absent(field: Document, *, empty: bool = False) -> Document:
 # --- everything else --------------------------------------------------------------------------------------------------
 
 
-def _object(description: str, required: Collection[str], **properties: Any) -> Document:
-    return {"description": description, "type": "object", "required": list(required), "properties": properties}
-
-
 _RECORDS: dict[str, Any] = {
+    **APPS,
     "Deployment": _object(
         "One deployment. `DEPLOYING` becomes `DEPLOYED` or `FAILURE`; `DEPLOYED`, or a cancelled one, becomes "
         "`UNDEPLOYING` and `UNDEPLOYED`.",
@@ -207,6 +204,7 @@ _RECORDS: dict[str, Any] = {
             "$ref": f"{REF}NormalDescriptor",
         },
         failure={"$ref": f"{REF}Failure"},
+        **PROGRESS,
         createdBy={"type": "string", "description": "Who asked for it, when that is known."},
         undeployedBy={"type": "string", "description": "Who asked for its end, when that is known."},
         rollbackOf={
@@ -249,6 +247,7 @@ _RECORDS: dict[str, Any] = {
         version={"type": "string"},
         status={"type": "string", "enum": [status.value for status in Status]},
         failure={"$ref": f"{REF}Failure"},
+        **PROGRESS,
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 
 import falcon
 
 from deployer.api import http
+from deployer.api.polling import Made, Polls
 from deployer.api.views import DeploymentView
 from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.progress import Progress
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Deployment as Record
-from deployer.core.model.records import Status
+from deployer.core.model.records import Document, Status
 
 # Characters up to which a log is answered in one piece, with its length; a longer one is streamed.
 _WHOLE = 256 * 1024
@@ -21,19 +24,19 @@ _WHOLE = 256 * 1024
 class Deployments(http.Resource):
     """The collection."""
 
-    def __init__(self, service: DeploymentCommands) -> None:
+    def __init__(self, service: DeploymentCommands, progress: Progress) -> None:
         self._service = service
+        self._progress = progress
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Newest first, narrowed to `appname` and `status`; at most `limit` of each app."""
         view = DeploymentView(req, verb="list")
+        namespace, app = http.namespace(req), http.app(req)
         found = self._service.deployments(
-            http.namespace(req),
-            http.app(req),
-            http.number(req, "limit", least=1),
-            http.choice(req, "status", Status),
+            namespace, app, http.number(req, "limit", least=1), http.choice(req, "status", Status)
         )
-        http.send_record(resp, [view.show(deployment) for deployment in found])
+        waiting = self._progress.open(namespace, app)
+        http.send_record(resp, [view.show(one, self._progress.among(one, waiting)) for one in found])
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Queue a deployment of the descriptor `descriptorId`."""
@@ -41,7 +44,7 @@ class Deployments(http.Resource):
         view = DeploymentView(req)
         with view.checking():
             deployment = self._service.deploy(namespace, descriptor, http.by(req), override=_override(req))
-        _accepted(resp, deployment, view)
+        _accepted(resp, deployment, view, self._progress)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Delete the ended ones of `appname`; with `undeploy=true` also what is running."""
@@ -56,14 +59,24 @@ class Deployments(http.Resource):
 class Deployment(http.Resource):
     """One deployment."""
 
-    def __init__(self, service: DeploymentCommands, rollbacks: RollbackCommands) -> None:
+    def __init__(self, service: DeploymentCommands, rollbacks: RollbackCommands, progress: Progress) -> None:
         self._service = service
         self._rollbacks = rollbacks
+        self._progress = progress
+        self._polls = Polls(4096)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
-        view = DeploymentView(req, id)
-        _show(resp, self._service.deployment(http.namespace(req), id), view)
+        view, namespace = DeploymentView(req, id), http.namespace(req)
+
+        def make() -> Made:
+            deployment = self._service.deployment(namespace, id)
+            progress = self._progress.of(deployment)
+            shown = view.show(deployment, progress)
+            return Made(_tag(deployment, progress), http.render_record(shown))
+
+        moved = partial(self._progress.moved, namespace)
+        self._polls.answer(req, resp, (namespace, id, view.sort), moved, make)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy; of a version that is still warm: switch back to it."""
@@ -72,22 +85,22 @@ class Deployment(http.Resource):
             deployment = self._rollbacks.redeploy(
                 namespace, id, http.by(req), if_match=http.if_match(req), override=_override(req)
             )
-        _accepted(resp, deployment, view)
+        _accepted(resp, deployment, view, self._progress)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Undeploy or cancel it; with `deleteDeployment=true` delete the record afterwards."""
         namespace, purge = http.namespace(req), http.flag(req, "deleteDeployment", default=False)
         view = DeploymentView(req, id)
         deployment = self._service.undeploy(namespace, id, purge, http.by(req), if_match=http.if_match(req))
-        _accepted(resp, deployment, view)
+        _accepted(resp, deployment, view, self._progress)
 
 
 class Rollbacks(http.Resource):
     """What is asked for when the live version is not wanted any more."""
 
-    def __init__(self, service: DeploymentCommands, rollbacks: RollbackCommands) -> None:
-        self._service = service
+    def __init__(self, rollbacks: RollbackCommands, progress: Progress) -> None:
         self._rollbacks = rollbacks
+        self._progress = progress
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Go back to `to`, or to the version before the live one; 202 with the deployment that will be live."""
@@ -97,9 +110,10 @@ class Rollbacks(http.Resource):
             rollback = self._rollbacks.roll_back(namespace, app, http.text(req, "to") or "", http.by(req))
         _locate(resp, rollback.deployment)
         http.about(resp, app, rollback.deployment.id)
-        shown = {**view.show(rollback.deployment), **view.details({"rollback": rollback.document()})}
+        progress = self._progress.of(rollback.deployment)
+        shown = {**view.show(rollback.deployment, progress), **view.details({"rollback": rollback.document()})}
         http.send_record(resp, shown, 202)
-        http.set_revision(resp, rollback.deployment.revision)
+        http.set_tag(resp, _tag(rollback.deployment, progress))
 
 
 class Logs(http.Resource):
@@ -161,12 +175,14 @@ def _locate(resp: falcon.Response, deployment: Record) -> None:
     resp.set_header("Location", http.location("deployments", deployment.id, deployment.namespace))
 
 
-def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -> None:
+def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView, progress: Progress) -> None:
     _locate(resp, deployment)
-    _show(resp, deployment, view, 202)
-
-
-def _show(resp: falcon.Response, deployment: Record, view: DeploymentView, status: int = 200) -> None:
     http.about(resp, deployment.app, deployment.id)
-    http.send_record(resp, view.show(deployment), status)
-    http.set_revision(resp, deployment.revision)
+    how_far = progress.of(deployment)
+    http.send_record(resp, view.show(deployment, how_far), 202)
+    http.set_tag(resp, _tag(deployment, how_far))
+
+
+def _tag(deployment: Record, progress: Document) -> str:
+    """The revision; of one that is under way with how far it is."""
+    return http.tag_of(progress, deployment.revision) if "phase" in progress else str(deployment.revision)

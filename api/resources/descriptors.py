@@ -54,7 +54,7 @@ class Descriptor(http.Resource):
         descriptor = self._descriptors.update(namespace, id, http.body(req), revision)
         resp.status = 204
         http.about(resp, descriptor.app, id)
-        http.set_revision(resp, descriptor.revision)
+        http.set_tag(resp, descriptor.revision)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete it, if it still has the revision that `If-Match` names; what was deployed from it stays."""
@@ -77,4 +77,4 @@ class Validation(http.Resource):
 def _show(resp: falcon.Response, descriptor: StoredDescriptor, document: Document, status: int = 200) -> None:
     http.about(resp, descriptor.app, descriptor.id)
     http.send(resp, document, status)
-    http.set_revision(resp, descriptor.revision)
+    http.set_tag(resp, descriptor.revision)

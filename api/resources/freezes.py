@@ -48,4 +48,4 @@ class Freeze(http.Resource):
 
 def _show(resp: falcon.Response, freeze: Record, status: int = 200) -> None:
     http.send(resp, Commands.shown(freeze).document(), status)
-    http.set_revision(resp, freeze.revision)
+    http.set_tag(resp, freeze.revision)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
+from typing import Protocol
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthRounds
@@ -51,7 +52,8 @@ class Done:
 class Park:
     """Nothing to do before `until` (by `work.now()`): the thread and the lease are freed, then `run` is called
     again; with an `event` (`work.kube.gone(...)`, `Changed`, `NotReady`) as soon as that has come, and after a restart.
-    A time that is over, or less than a second away, counts as a second. `reason` goes to the log, once."""
+    A time that is over, or less than a second away, counts as a second. `reason` goes to the log, once, and is shown as
+    `waitingFor`; without one that is what `work.waiting` said last."""
 
     until: float
     reason: str = ""
@@ -59,6 +61,17 @@ class Park:
 
 
 Outcome = Done | Park
+
+
+class Waiting(Protocol):
+    """Says what a step waits for, for people to read: `waitingFor` in REST. It costs nothing that is durable."""
+
+    def __call__(self, reason: str, until: float | None = None) -> None:
+        """`reason` as it follows "waiting for", empty: nothing any more; `until`: the end of that, by `work.now()`."""
+
+
+def unheard(reason: str, until: float | None = None) -> None:
+    """Where nobody shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,7 @@ class Work:
     ingress      the pinned ingress provider, None when there is none
     ask_pods     asks some of these pods for the route's path on its port, without the data plane; None: nobody can
     displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
+    waiting      `work.waiting("approval by a person", until)`: what the step waits for, until it says otherwise or ends
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
     scope        `scope.check()`, `scope.pause(seconds)`, `scope.remaining()`: cancellation and the deadline
@@ -89,6 +103,7 @@ class Work:
     now: Callable[[], float]
     displaced: IngressProvider | None = None
     ask_pods: Callable[[Sequence[Document], Route, CancelScope], Sequence[ProbeResponse]] | None = None
+    waiting: Waiting = unheard
 
     def left(self, key: str, seconds: float) -> float:
         """How much is left of a period that begins when the step first asks under `key`; 0 when it is over.

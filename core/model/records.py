@@ -18,9 +18,10 @@ import msgspec
 
 from deployer.core.errors import Conflict, StoreError
 from deployer.core.model import migrations
+from deployer.core.model.operation.target import NOTHING, Target
+from deployer.core.model.operation.timeline import NO_TIMELINE, Timeline
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import Made, PinnedSettings, PlannedStep, Previous, ProviderRef, Route, Workload
-from deployer.core.model.target import NOTHING, Target
 
 Json = Any
 
@@ -34,11 +35,6 @@ def timestamp(now: datetime.datetime | None = None) -> str:
     """RFC 3339 in UTC with `Z`, whole seconds, as the original wrote it."""
     moment = now or datetime.datetime.now(datetime.UTC)
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def timestamp_of(seconds: float) -> str:
-    """The same for seconds since the epoch."""
-    return timestamp(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
 
 
 class Status(StrEnum):
@@ -83,6 +79,9 @@ class OperationKind(StrEnum):
     ROLLBACK = "rollback"
 
 
+_ASIDE = frozenset({OperationKind.RETIRE, OperationKind.WATCH})
+
+
 class OperationState(StrEnum):
     """QUEUED: not begun (or a retire between two attempts). RUNNING: begun. UNDOING: going back. DONE: closed."""
 
@@ -102,7 +101,7 @@ class Record:
 
     KIND: ClassVar[str]
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {}
-    PARTS: ClassVar[Mapping[str, type[Target]]] = {}
+    PARTS: ClassVar[Mapping[str, type[Target | Timeline]]] = {}
     namespace: str
     app: str
     revision: int = 0
@@ -190,6 +189,7 @@ class Deployment(Record):
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
     unwanted     somebody wants to be rid of it while it is being rolled back to
+    steps        of its operations that have ended, as REST shows them
     override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
 
@@ -209,6 +209,7 @@ class Deployment(Record):
     went_live: str = ""
     rollback_of: str = ""
     unwanted: bool = False
+    steps: list[Document] = field(default_factory=list)
     override: Document | None = None
 
     @property
@@ -431,7 +432,7 @@ class Operation(Record):
 
     KIND: ClassVar[str] = "operation"
     ENUMS: ClassVar[Mapping[str, type[StrEnum]]] = {"kind": OperationKind, "state": OperationState}
-    PARTS: ClassVar[Mapping[str, type[Target]]] = {"target": Target}
+    PARTS: ClassVar[Mapping[str, type[Target | Timeline]]] = {"target": Target, "timeline": Timeline}
     id: str
     kind: OperationKind
     deployment: str
@@ -445,6 +446,7 @@ class Operation(Record):
     failure: Document | None = None
     attempts: int = 0
     target: Target = NOTHING
+    timeline: Timeline = NO_TIMELINE
 
     @property
     def key(self) -> str:
@@ -452,7 +454,9 @@ class Operation(Record):
 
     @property
     def tag(self) -> str:
-        return "closed" if self.state is OperationState.DONE else "open"
+        if self.state is not OperationState.DONE:
+            return "open"
+        return "closed" if self.kind in _ASIDE else "ended"
 
     def progress(self) -> Document:
         """What observers are told of it."""
@@ -464,14 +468,10 @@ class Operation(Record):
         """True once it may have changed something and must be brought to its end before another one starts."""
         return self.state in (OperationState.RUNNING, OperationState.UNDOING)
 
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a deployment's log. `number` counts from 1 without gaps; `time` is RFC 3339 with milliseconds."""
-
-    number: int
-    time: str
-    text: str
+    @property
+    def aside(self) -> bool:
+        """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
+        return self.kind in _ASIDE or self.target.released
 
 
 RECORDS: tuple[type[Record], ...] = (

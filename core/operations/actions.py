@@ -19,11 +19,13 @@ class StepFacts:
 
     only_looks  it changes nothing, so nothing of it need be undone
     frees_app   while it is parked, nothing is left of the deployment but pods that end
+    phase       name of its `Phase`
     """
 
     id: str
     only_looks: bool = False
     frees_app: bool = False
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)

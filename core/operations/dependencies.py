@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from deployer.core.clock import SteadyClock
 from deployer.core.deployment_log import DeploymentLog
+from deployer.core.operations.activity import Activities
 from deployer.core.operations.execution.invocation import Hung
 from deployer.core.ports.cluster import Cluster
 from deployer.core.ports.planning import Planning
@@ -27,4 +28,5 @@ class Dependencies:
     cluster: Cluster
     planning: Planning
     clock: SteadyClock = field(default_factory=SteadyClock)
+    activities: Activities = field(default_factory=Activities)
     hung: Hung = field(default_factory=Hung)

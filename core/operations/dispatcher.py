@@ -16,6 +16,7 @@ from deployer.core.clock import bounded
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation import timeline
 from deployer.core.model.records import (
     Deployment,
     Event,
@@ -25,10 +26,11 @@ from deployer.core.model.records import (
     Status,
     new_id,
 )
+from deployer.core.operations.activity import Activity
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.host_claims import ended_changes
-from deployer.core.operations.machine import PARK_LEAST, SWITCHING, is_aside, is_cancelled
+from deployer.core.operations.machine import PARK_LEAST, SWITCHING, is_cancelled
 from deployer.core.ports.observers import Observers
 from deployer.core.ports.store import Lease, Update
 
@@ -42,6 +44,9 @@ TOO_MANY_HUNG = 8
 
 RETRY = 1.0
 """Seconds until the store, or another process, is asked again."""
+
+LONGEST_PAUSE = 3600.0
+"""Seconds after which it is looked at again in any case: what is due later than any clock can say ends no thread."""
 
 AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
@@ -82,15 +87,15 @@ class _Queue:
             return None
         ordered = sorted(
             (o for o in self.operations.values() if not _is_kept(o, watched)),
-            key=lambda o: (not is_aside(o), not o.target.drop, o.kind is not OperationKind.ROLLBACK, o.sequence, o.id),
+            key=lambda o: (not o.aside, not o.target.drop, o.kind is not OperationKind.ROLLBACK, o.sequence, o.id),
         )
         if not ordered:
             return None
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
-        others = [o for o in ordered if not is_aside(o)]
-        ordered = [*(o for o in ordered if is_aside(o)), *others[:1]]
+        others = [o for o in ordered if not o.aside]
+        ordered = [*(o for o in ordered if o.aside), *others[:1]]
         return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
 
     def due(self, operation: Operation) -> float:
@@ -220,7 +225,7 @@ class Engine:
             except Exception:
                 logger.exception("dispatching failed; trying again")
                 pause = RETRY
-            self._wake.wait(pause)
+            self._wake.wait(None if pause is None else min(pause, LONGEST_PAUSE))
 
     def _take_in(self) -> None:
         """Look at what changed: operations that came or moved, deployments that somebody cancelled."""
@@ -283,7 +288,8 @@ class Engine:
 
     def _end_queued(self, operation: Operation, deployment: Deployment) -> None:
         """Nothing was begun, so nothing has to wait for its turn. Whoever begins it at this moment wins."""
-        closed = dataclasses.replace(operation, state=OperationState.DONE)
+        ended = timeline.over(operation.timeline, Occurrence.CANCELLED, self._dependencies.clock())
+        closed = dataclasses.replace(operation, state=OperationState.DONE, timeline=ended)
         said = self._dependencies.deployment_log.line(deployment.id, "UNDEPLOYED: cancelled before it began")
         try:
             self._store.commit(Update(closed), said, *ended_changes(self._store, deployment, Occurrence.CANCELLED))
@@ -362,6 +368,7 @@ class Engine:
         if not queue.failures and operation.deployment:
             with contextlib.suppress(StoreError), self._dependencies.redactor.about(operation.deployment, set()):
                 self._dependencies.deployment_log.append(operation.deployment, why)
+        self._dependencies.activities.put(Activity(operation=operation, held=why))
         return self._failed(queue)
 
     def _done(self, app: Lane, queue: _Queue, operation: Operation, pause: float) -> None:
@@ -380,6 +387,7 @@ class Engine:
             queue.busy = False
             if now is None or now.state is OperationState.DONE:
                 queue.operations.pop(operation.id, None)
+                self._dependencies.activities.drop(operation)
             else:
                 queue.operations[now.id] = now
                 # A cancellation that came while the step was parking found neither a executor nor a parked operation.

@@ -408,12 +408,7 @@ def parked_state(operation: Operation) -> OperationState:
     what comes after it, until nothing is left of it but pods that end."""
     if operation.kind in SWITCHING:
         return operation.state
-    return OperationState.QUEUED if is_aside(operation) else OperationState.RUNNING
-
-
-def is_aside(operation: Operation) -> bool:
-    """Does it stand in nobody's way while it waits? An undeployment does not once only pods are left that end."""
-    return operation.kind in (OperationKind.RETIRE, OperationKind.WATCH) or operation.target.released
+    return OperationState.QUEUED if operation.aside else OperationState.RUNNING
 
 
 def wait(now: float, seconds: float, least: float = 0.0) -> dict[str, Json]:

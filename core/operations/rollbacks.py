@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from deployer.core.clock import wall_clock
+from deployer.core.model.operation.target import Target
+from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status, new_id
-from deployer.core.model.target import Target
 from deployer.core.ports.store import Change, Create, Store, Update
 
 ROLLED_BACK = "RolledBack"
@@ -47,6 +49,7 @@ def back_to(store: Store, warm: Deployment, *, by: str = "", cause: str = "") ->
                 kind=OperationKind.ROLLBACK,
                 deployment=warm.id,
                 target=Target(by=by, cause=cause, previous=previous, until=until),
+                timeline=Timeline(asked=wall_clock()),
             )
         ),
     ]

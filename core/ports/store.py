@@ -7,9 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deployer.core.model.records import LogLine, Record
+from deployer.core.model.records import Record
 
 R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a deployment's log. `number` counts from 1 without gaps; `time` is RFC 3339 with milliseconds."""
+
+    number: int
+    time: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +101,18 @@ class Store(ABC):
         """Records in order of arrival. `app` goes with `namespace`. Indexed by (namespace, app) and by tag."""
 
     @abstractmethod
+    def apps(self, kind: type[Record], namespace: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        """The names of the apps that have such records, sorted, from behind `after` on, at most `limit`. The cost
+        depends on how many apps there are, not on how many records."""
+
+    @abstractmethod
     def count(self, kind: type[Record], *, tag: str | None = None) -> int:
         """How many records of a kind (and tag) there are."""
+
+    @abstractmethod
+    def changed(self, namespace: str) -> int:
+        """A number that grows with each commit that writes a record of the namespace; it costs nothing. Of use to one
+        process only: another one, or a restart, may begin with any number."""
 
     @abstractmethod
     def commit(self, *changes: Change, fence: Lease | None = None) -> int:

@@ -132,6 +132,7 @@ class Pause(Step):
         if not left:
             return Done()
         until = work.now() + min(left, LOOK)
+        work.waiting(f"the end of {self.id}, in which the new version gets a part of the requests", work.now() + left)
         said = f"next step in {left:g} s" if began is None else ""
         return Park(until, said, NotReady.among(pods, {"name": _versioned(work)}))
 

@@ -71,6 +71,7 @@ class StopOthers(Step):
             work.log(f"waiting for {versions.listed(left)} to end")
         patience = versions.patience(left) + PODS_GONE
         if remaining := work.left("stopping", patience):
+            work.waiting(f"{versions.listed(left) or 'another version'} to end", work.now() + remaining)
             gone = work.kube.gone(POD, versions.labels_of(left[0])) if left else None
             return Park(work.now() + min(remaining, LOOK_AGAIN), event=gone)
         raise StepFailed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -126,6 +127,9 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
         ("PUT", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("DELETE", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("POST", "/rollbacks"): (f"/rollbacks?{q}&appname={app}", None),
+        ("GET", "/apps"): (f"/apps?{q}", None),
+        ("GET", "/apps/{appname}"): (f"/apps/shop?{q}", None),
+        ("GET", "/apps/{appname}/history"): (f"/apps/shop/history?{q}", None),
         ("GET", "/freezes"): (f"/freezes?{q}", None),
         ("GET", "/freezes/{namespace}"): (f"/freezes/{NS}?{q}", None),
         ("PUT", "/freezes/{namespace}"): (f"/freezes/{NS}?{q}", FREEZE),
@@ -198,13 +202,13 @@ def test_unknown_paths_are_for_those_who_are_known(served: Served, issuer: Issue
 def test_methods_that_no_route_has_are_for_those_who_are_known(
     served: Served, issuer: Issuer, route: Route, kind: str
 ) -> None:
-    answer = served.call("PATCH", route.path.replace("{id}", "x"), headers=headers(issuer, kind))
+    answer = served.call("PATCH", re.sub(r"{\w+}", "x", route.path), headers=headers(issuer, kind))
     assert answer.problem["status"] == (401 if kind in NOBODY else 405)
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.stream], ids=lambda route: route.path)
 def test_options_needs_no_credentials(served: Served, route: Route) -> None:
-    answer = served.call("OPTIONS", route.path.replace("{id}", "x"))
+    answer = served.call("OPTIONS", re.sub(r"{\w+}", "x", route.path))
     assert answer.status == 200
     assert set(route.methods) <= set(answer.headers["Allow"].split(", "))
 

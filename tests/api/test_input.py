@@ -165,7 +165,8 @@ SCRIPT = """
     from deployer.api.server import Server
     from deployer.api.stream.server import LogStream
     logs = LogStream(None)
-    server = Server(create_app(types.SimpleNamespace(descriptors=None, freezes=None), list, list), logs, "127.0.0.1", 0)
+    service = types.SimpleNamespace(descriptors=None, freezes=types.SimpleNamespace(shown_for=list), store=None)
+    server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)
     server.start()
     print(server.port, flush=True)
     sys.stdin.read()

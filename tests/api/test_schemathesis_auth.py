@@ -18,4 +18,4 @@ def test_nobody_gets_by_without_credentials(served: Any, issuer: Issuer, tmp_pat
     token = bearer(issuer.token(namespaces=["*"], roles=["deploy", "read", "freeze", "override-freeze"]))[
         "Authorization"
     ]
-    assert "Tested: 26" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")
+    assert "Tested: 29" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")

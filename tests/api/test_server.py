@@ -139,7 +139,7 @@ def test_without_file_descriptors_the_port_recovers() -> None:
         from deployer.api.server import Server
         from deployer.api.stream.server import LogStream
         logs = LogStream(None)
-        service = types.SimpleNamespace(descriptors=None, freezes=None)
+        service = types.SimpleNamespace(descriptors=None, freezes=types.SimpleNamespace(shown_for=list), store=None)
         server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)
         server._connections = 1000  # so that they do run out
         server.start()

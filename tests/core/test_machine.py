@@ -11,9 +11,9 @@ from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.strategy import Park
 from deployer.core.errors import StoreError
 from deployer.core.model.kind import POD
+from deployer.core.model.operation.target import Target
 from deployer.core.model.plan import PlannedStep
 from deployer.core.model.records import Deployment, Failure, Operation, OperationKind, OperationState, Plan, Status
-from deployer.core.model.target import Target
 from deployer.core.operations import machine
 from deployer.core.operations.actions import (
     Action,

@@ -11,9 +11,9 @@ import pytest
 from deployer.core.errors import StoreError, UnknownFormat
 from deployer.core.model import migrations
 from deployer.core.model.kind import CONFIG_MAP
+from deployer.core.model.operation.target import Target
 from deployer.core.model.plan import Backend, Made, PlannedStep, Previous, ProviderRef, Route
 from deployer.core.model.records import Plan
-from deployer.core.model.target import Target
 
 OWN = {"name": "nginx", "source": "deployer:ingress_nginx", "version": "1.0"}
 

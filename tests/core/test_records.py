@@ -18,6 +18,7 @@ import pytest
 from deployer.commands.freezes import Freeze
 from deployer.core.errors import Conflict
 from deployer.core.model.json_codec import dumps
+from deployer.core.model.operation.timeline import StepState
 from deployer.core.model.records import (
     RECORDS,
     TRANSITIONS,
@@ -79,6 +80,7 @@ def sample(annotation: object, name: str) -> Any:
         Status: Status.UNDEPLOYING,
         OperationKind: OperationKind.RETIRE,
         OperationState: OperationState.UNDOING,
+        StepState: StepState.UNDONE,
     }
     if isinstance(annotation, UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
@@ -182,7 +184,15 @@ def test_tags_narrow_lists_to_what_is_still_to_do() -> None:
         OperationState.QUEUED: "open",
         OperationState.RUNNING: "open",
         OperationState.UNDOING: "open",
-        OperationState.DONE: "closed",
+        OperationState.DONE: "ended",
+    }
+    done = an_operation(OperationState.DONE)
+    assert {kind: dataclasses.replace(done, kind=kind).tag for kind in OperationKind} == {
+        OperationKind.DEPLOY: "ended",
+        OperationKind.UNDEPLOY: "ended",
+        OperationKind.ROLLBACK: "ended",
+        OperationKind.RETIRE: "closed",
+        OperationKind.WATCH: "closed",
     }
     assert {s for s in OperationState if an_operation(s).begun} == {OperationState.RUNNING, OperationState.UNDOING}
 

@@ -332,6 +332,7 @@ def test_a_plan_of_a_newer_release_is_held_and_others_go_on(world: World) -> Non
     restart_with(world, steps)
     held = "has format 99 and this release reads formats up to 2, so its objects are kept as they are: install"
     world.until(lambda: held in world.log(second.id), "the hold")
+    world.until(lambda: held in world.apps.progress.of(second).get("held", "") or None, "it to be shown")
     assert world.deployed("other").version == "1"
     assert set(world.objects(CONTROLLER)) == {"shop-1", "other-1"}
     world.stop()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.errors import Fenced, StaleRevision, StoreUnavailable
 from deployer.core.model import json_codec
-from deployer.core.model.records import Deployment, LogLine, Record
-from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
+from deployer.core.model.records import Deployment, Record
+from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, LogLine, R, Store, Update
 
 
 class MemoryStore(Store):
@@ -57,9 +57,18 @@ class MemoryStore(Store):
             found = _newest_of_each(found, limit_per_app)
         return found[::-1] if newest_first else found  # type: ignore[return-value]
 
+    def apps(self, kind: type[Record], namespace: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        self._open()
+        records = list(self._records[kind.KIND].values())
+        names = sorted({record.app for record in records if record.namespace == namespace and record.app > after})
+        return names if limit is None else names[:limit]
+
     def count(self, kind: type[Record], *, tag: str | None = None) -> int:
         self._open()
         return sum(tag in (None, record.tag) for record in list(self._records[kind.KIND].values()))
+
+    def changed(self, namespace: str) -> int:
+        return self._revision
 
     def commit(self, *changes: Change, fence: Lease | None = None) -> int:
         self._open()

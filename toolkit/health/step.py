@@ -81,6 +81,8 @@ class VerifyHealth(Step):
             passed = {uid: passed.get(uid, 0) + 1 if v.healthy else 0 for uid, v in asked.verdicts.items()}
             if pods and all(passed.get(uid_of(p), 0) >= HEALTH_PASSES for p in pods):
                 return
+            failing = sum(passed.get(uid_of(p), 0) < HEALTH_PASSES for p in pods)
+            work.waiting(f"{failing} of {len(pods)} pods to pass {HEALTH_PASSES} rounds of health checks")
             if pods and not asked.unhealthy():
                 continue
             if new := asked.kinds().keys() - said:

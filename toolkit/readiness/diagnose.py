@@ -57,6 +57,10 @@ TROUBLES_SAID = 50
 """Troubles that one wait puts into the log at most; the explanation at its end comes on top."""
 
 
+def _nobody(_: str) -> None:
+    """Where nobody shows what is waited for."""
+
+
 def await_ready(
     kube: KubeAccess,
     controller_name: str,
@@ -68,15 +72,17 @@ def await_ready(
     unschedulable_grace: float,
     admission_grace: float,
     min_ready: float = 0.0,
+    waiting: Log = _nobody,
 ) -> list[Document]:
     """Wait until all pods that the ReplicationController with that uid wants are ready, and return them.
 
     Raises StepFailed as soon as waiting cannot help, and with reason `NotReady` and an explanation shortly before the
-    gate's deadline. Costs no request of its own: pods, controller and (once there is trouble) Events are mirrored.
+    gate's deadline. `waiting` is told what is missing. Costs no request of its own: pods, controller and (once there is
+    trouble) Events are mirrored.
     """
     judge = ReadyJudge(max_restarts, image_pull_attempts, unschedulable_grace, admission_grace, min_ready)
     with in_time(kube.scope) as early:
-        watcher = _Watcher(kube.with_scope(early), controller_name, controller_uid, log, judge)
+        watcher = _Watcher(kube.with_scope(early), controller_name, controller_uid, judge, log=log, waiting=waiting)
         try:
             end = watcher.wait()
         except DeadlineExceeded as over:
@@ -96,7 +102,8 @@ def in_time(scope: CancelScope) -> contextlib.AbstractContextManager[CancelScope
 class _Watcher:
     """What `await_ready` waits for; says what changes."""
 
-    def __init__(self, kube: KubeAccess, name: str, uid: str, log: Log, judge: ReadyJudge) -> None:
+    def __init__(self, kube: KubeAccess, name: str, uid: str, judge: ReadyJudge, *, log: Log, waiting: Log) -> None:
+        self._waiting = waiting
         self.controller: Document | None = None
         self.pods: list[Document] = []
         self.name = name
@@ -174,6 +181,9 @@ class _Watcher:
     def _say(self, judgement: Waiting) -> None:
         """What was said once is not said again when it comes and goes, as a failed pull and its back-off do; nor is it
         said of every pod that it befalls."""
+        missing, wanted = judgement.missing
+        trouble = next(iter(judgement.troubles.values()), "")
+        self._waiting(f"{missing} of {wanted} pods to be ready{': ' if trouble else ''}{trouble}")
         if judgement.progress != self._progress:
             self._log(judgement.progress)
         self._progress = judgement.progress
@@ -271,7 +281,9 @@ def tell_last_lines(kube: KubeAccess, pod: str, container: str, log: Log, *, pre
 # --- more waits ---------------------------------------------------------------------------------------------------
 
 
-def await_endpoints(kube: KubeAccess, service_name: str, pod_uids: Iterable[str], log: Log) -> None:
+def await_endpoints(
+    kube: KubeAccess, service_name: str, pod_uids: Iterable[str], log: Log, waiting: Log = _nobody
+) -> None:
     """Wait until the Service's EndpointSlices hold every one of these pods, ready.
 
     Raises StepFailed with reason `EndpointsNotReady` when the scope's deadline passes.
@@ -282,6 +294,8 @@ def await_endpoints(kube: KubeAccess, service_name: str, pod_uids: Iterable[str]
     def complete(slices: list[Document]) -> bool:
         nonlocal missing
         missing = wanted - frozenset(ready_endpoints(slices))
+        if missing:
+            waiting(f"{len(missing)} of {len(wanted)} pods to be ready endpoints of Service {service_name}")
         return not missing
 
     try:

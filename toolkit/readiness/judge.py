@@ -79,11 +79,12 @@ class Ready(Judgement):
 @dataclass(frozen=True)
 class Waiting(Judgement):
     """Not yet. `progress` says how far it is, `troubles` one sentence for each thing that stands in the way, by a key
-    that stays while it is the same thing."""
+    that stays while it is the same thing; `missing`: how many pods of how many are not ready."""
 
     progress: str
     troubles: Mapping[str, str] = field(default_factory=dict)
     wants_events: frozenset[str] = frozenset()
+    missing: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class ReadyJudge:
         # What has passed starts again at nothing when it comes back.
         self.since = {key: value for key, value in self.since.items() if key in look.present}
         self.tries = {key: value for key, value in self.tries.items() if key in look.present}
-        return Waiting(f"{len(ready)} of {wanted} pods ready", troubles, frozenset(look.asked))
+        missing = (wanted - len(ready), wanted)
+        return Waiting(f"{len(ready)} of {wanted} pods ready", troubles, frozenset(look.asked), missing)
 
 
 class _Hopeless(Exception):

@@ -109,6 +109,7 @@ def _park(work: Work, uid: str, left: Sequence[Document], event: Gone, grace: fl
         work.log(f"waiting for its pods to end, {len(left)} left")
     patience = grace + PODS_GONE
     if remaining := work.left("began", patience):
+        work.waiting(f"{len(left)} pods to end")
         return Park(work.now() + remaining, event=event)
     raise StepFailed(
         f"its pods were asked to end more than {patience:g} s ago and {len(left)} have not, like "

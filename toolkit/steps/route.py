@@ -214,6 +214,7 @@ class ConfirmRoute(Step):
 def confirm(work: Work) -> None:
     assert work.ingress and work.plan.route
     host, version = work.plan.route.host, work.plan.version
+    work.waiting(f"{host} to answer with version {version}")
     began = time.monotonic()
     with while_it_serves(work) as scope:
         context = with_answers(work, work.route())

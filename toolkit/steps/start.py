@@ -60,6 +60,7 @@ class StartWorkload(Step):
             work.log(f"waiting for the pods of an earlier version {work.plan.version} to end, {len(left)} left")
         patience = max(grace_of(pod.get("spec", {})) for pod in left) + PODS_GONE
         if remaining := work.left("began", patience):
+            work.waiting(f"{len(left)} pods of an earlier version {work.plan.version} to end")
             return Park(work.now() + remaining, event=work.kube.gone(POD, labels))
         raise StepFailed(
             f"{len(left)} pods of an earlier deployment of version {work.plan.version} have not ended, like "
@@ -114,6 +115,7 @@ class AwaitReady(Step):
             admission_grace=settings.admission_grace,
             # A health check that counts is the better proof that the app works, and comes next.
             min_ready=0.0 if checked else settings.min_ready,
+            waiting=work.waiting,
         )
         work.log(f"{len(pods)} of {len(pods)} pods ready")
         return Done()

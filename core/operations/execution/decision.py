@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import Cancelled, Conflict, StaleRevision, StepFailed
+from deployer.core.model.operation import timeline
+from deployer.core.model.operation.target import NOTHING, Target
 from deployer.core.model.records import App, Deployment, OperationKind, OperationState, Plan, Status
-from deployer.core.model.target import NOTHING
 from deployer.core.operations import actions, machine
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.budgets import Budgets
@@ -21,6 +23,7 @@ from deployer.core.operations.journal import Journal
 from deployer.core.operations.rollbacks import NOT_WARM
 from deployer.core.operations.steps import SOAK
 from deployer.core.ports import planning
+from deployer.core.ports.store import Change
 
 DECISIONS = 5
 """How often a deployment is decided again because a record that it depends on changed in the meantime."""
@@ -83,7 +86,7 @@ class Decision:
             cancellable=True,
         )
         changes = self.transactions.decided(deployment, app, counted, plan)
-        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0, target=NOTHING)
+        self._write(plan, changes, target=NOTHING)
 
     def _pin_rollback(self, deployment: Deployment) -> None:
         app = self.dependencies.store.get(App, f"{deployment.namespace}/{deployment.app}")
@@ -96,7 +99,12 @@ class Decision:
             cancellable=True,
         )
         changes = self.transactions.decided_back(deployment, app, plan)
-        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0)
+        self._write(plan, changes)
+
+    def _write(self, plan: Plan, changes: Sequence[Change], **fields: Target) -> None:
+        steps = timeline.planned((step.id, step.phase) for step in plan.steps)
+        known = dataclasses.replace(self.journal.operation.timeline, steps=steps, waits="")
+        self.journal.write(*changes, state=OperationState.RUNNING, due=0.0, timeline=known, **fields)
 
     def _lent(self, scope: CancelScope) -> planning.Handles:
         id = self.journal.operation.deployment

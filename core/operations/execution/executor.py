@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from deployer.core.backoff import Backoff
-from deployer.core.contract.kube import ClusterEvent, is_event
-from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step
+from deployer.core.contract.kube import ClusterEvent
+from deployer.core.contract.strategy import Outcome, Park, Phase, Step
 from deployer.core.errors import (
     CHECK_API_SERVER,
     PLUGIN_MISSING,
@@ -37,6 +36,8 @@ from deployer.core.errors import (
     require_answers,
     unanswered,
 )
+from deployer.core.model.operation.target import Target
+from deployer.core.model.operation.timeline import timestamp_of
 from deployer.core.model.records import (
     Deployment,
     Failure,
@@ -45,9 +46,7 @@ from deployer.core.model.records import (
     OperationKind,
     OperationState,
     Plan,
-    timestamp_of,
 )
-from deployer.core.model.target import Target
 from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
 from deployer.core.operations.dependencies import Dependencies
@@ -57,13 +56,14 @@ from deployer.core.operations.execution.budgets import Budgets
 from deployer.core.operations.execution.clearing import Clearing
 from deployer.core.operations.execution.decision import Decision
 from deployer.core.operations.execution.handles import Handles
-from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, StepCrashed
+from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed, checked
 from deployer.core.operations.execution.outage import OutageNotice
 from deployer.core.operations.execution.removal import Removal, Todo
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.execution.version_events import VersionEvents
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
+from deployer.core.operations.reporter import Reporter
 from deployer.core.operations.steps import check_steps
 from deployer.core.ports.store import Change, Lease
 
@@ -97,7 +97,10 @@ class Executor:
         self._journal = Journal(dependencies.store, operation, lease)
         inventory = PlanInventory(dependencies.store, self._journal, dependencies.cluster.pinned)
         self._handles = Handles(dependencies, self._journal, lease, inventory)
-        self._invoker = BoundedInvoker(operation.app, dependencies.hung, OutageNotice(self._handles.log).report)
+        self._reporter = Reporter(dependencies, self._journal, self._handles.clean)
+        self._handles.waiting = self._reporter.waits
+        outage = OutageNotice(self._handles.log, self._reporter.outage)
+        self._invoker = BoundedInvoker(operation.app, dependencies.hung, outage.report)
         self._clearing = Clearing(dependencies, self._handles, inventory)
         self._transactions = Transactions(dependencies, self._journal)
         undo_timeout = dependencies.settings.undo_timeout
@@ -128,6 +131,10 @@ class Executor:
 
     def run(self) -> None:
         """Go on from where the journal says. Raises Interrupted or StoreError when it was left as it is."""
+        with self._reporter:
+            self._run_on()
+
+    def _run_on(self) -> None:
         self._read()
         while not self._is_done():
             action = machine.next_action(
@@ -166,25 +173,32 @@ class Executor:
         if is_news and transition.say:
             self._handles.log(transition.say)
         self._progress = transition.progress
+        told = self._handles.clean(transition.say or (transition.fields.get("failure") or {}).get("message", ""))
+        fields = {**transition.fields, "timeline": self._reporter.timeline(transition, told)}
         if not transition.durable:
-            self._journal.operation = dataclasses.replace(self.operation, **transition.fields)
+            self._journal.operation = dataclasses.replace(self.operation, **fields)
+            self._reporter.publish()
             return
         tells = transition.tells if is_news or transition.line else None
-        told = self._handles.clean(transition.say or (transition.fields.get("failure") or {}).get("message", ""))
         line = [self._handles.line(transition.line)] if transition.line else []
 
         def changes() -> list[Change]:
             freed = self._transactions.forgotten() if transition.frees else []
             return [*line, *freed, *self._transactions.turned(tells, told)]
 
-        self._transact(changes, **{"spent": self._budgets.spent, **transition.fields})
+        self._transact(changes, **{"spent": self._budgets.spent, **fields})
+        self._reporter.publish()
         self._events.turned(tells, self._deployment, self._plan, told)
 
-    def _transact(self, changes: Callable[[], Sequence[Change]], **fields: Json) -> None:
-        """Write the changes, made anew when one of their records has moved."""
+    def _transact(self, changes: Callable[[], Sequence[Change]], *, ended: bool = False, **fields: Json) -> None:
+        """Write the changes, made anew when one of their records has moved; `ended`: the operation has."""
         while True:
             try:
-                self._journal.write(*changes(), **fields)
+                made = changes()
+                if ended:
+                    failed = bool(fields.get("failure"))
+                    fields |= {"timeline": self._reporter.ended(made, failed=failed), "state": OperationState.DONE}
+                self._journal.write(*made, **fields)
             except StaleRevision:
                 continue
             return
@@ -252,7 +266,9 @@ class Executor:
                 ends = partial(changes.concluded, ends=self._ends)
             case _:
                 return
-        self._transact(ends, state=OperationState.DONE, spent=self._budgets.spent)
+        why = action.failure.to_document() if isinstance(action, actions.End) and action.failure else None
+        # What its steps remembered serves nobody any more.
+        self._transact(ends, ended=True, spent=self._budgets.spent, failure=why, memory={})
         deploys = self.operation.kind is OperationKind.DEPLOY
         if isinstance(action, actions.Commit):
             (self._events.switched if deploys else self._events.rolled_back)(self._pinned)
@@ -277,6 +293,9 @@ class Executor:
                 f"it has been removed, from {timestamp_of(blocker.due)} on"
             ),
             target=Target(awaits=blocker.retirement),
+            timeline=self._reporter.waiting(
+                f"version {blocker.version} to be removed, which is still draining (deployment {blocker.deployment})"
+            ),
             **machine.wait(self._dependencies.clock(), blocker.limit, least=blocker.limit),
         )
 
@@ -344,12 +363,13 @@ class Executor:
         while True:
             left, budget = self._budgets.left(account, counted, self._budgets.undo(step, plan))
             began = time.monotonic()
+            self._reporter.doing(step.id, left)
             try:
                 if left <= 0:
                     raise DeadlineExceeded(f"step {step.id} did not finish in time") from last
                 run = functools.partial(self._handles.run, step, plan, frozenset(said))
                 outcome = self._invoker.call(left, run, cancellable=cancellable)
-                return _checked(step, outcome)
+                return checked(step, outcome)
             except StepCrashed as error:
                 raise StepCrashed(f"step {step.id} of strategy {plan.strategy.name}: {error}") from None
             except (KubeUnavailable, KubeConflict) as error:
@@ -376,6 +396,7 @@ class Executor:
     def _undo(self, id: str) -> None:
         step, plan = self._steps[id]
         budget = self._budgets.undo(step, plan)
+        self._reporter.doing(step.id, budget)
         try:
             self._invoker.call(budget, lambda scope: step.undo(self._handles.work(step, plan, scope)))
         except DeadlineExceeded as error:
@@ -472,22 +493,7 @@ def _facts(step: Step, *, watches: bool) -> StepFacts:
         looks = (
             type(step).undo is Step.undo and not about_traffic and (watches or Phase(step.phase) is not Phase.RETIRE)
         )
-        return StepFacts(step.id, only_looks=looks, frees_app=bool(step.frees_app))
+        return StepFacts(step.id, only_looks=looks, frees_app=bool(step.frees_app), phase=Phase(step.phase).name)
     except Exception as error:
         logger.error("a step raised %s when it was asked what it does", type(error).__name__, exc_info=error)
         raise StepCrashed(f"a step raised {type(error).__name__} when it was asked what it does") from error
-
-
-def _checked(step: Step, outcome: object) -> Outcome:
-    """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
-    if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
-        wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
-    elif isinstance(outcome, Park) and not (isinstance(outcome.reason, str) and len(outcome.reason) <= MOST_SAID):
-        wrong = f"parks for a reason that is no text of at most {MOST_SAID} characters"
-    elif isinstance(outcome, Park) and outcome.event is not None and not is_event(outcome.event):
-        wrong = f"parks for {type(outcome.event).__name__}, which is no event to wait for"
-    elif not isinstance(outcome, Done | Park):
-        wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
-    else:
-        return outcome
-    raise StepFailed(f"step {step.id} {wrong}", reason="BadStrategy", hint="ask the plugin's author")

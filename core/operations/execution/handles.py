@@ -13,7 +13,7 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kube import KubeAccess, Owner
-from deployer.core.contract.strategy import Outcome, Step, Work
+from deployer.core.contract.strategy import Outcome, Step, Waiting, Work, unheard
 from deployer.core.errors import PluginError, StepFailed
 from deployer.core.model.json_codec import dumps
 from deployer.core.model.plan import blank_route
@@ -52,6 +52,8 @@ class Handles:
         self._kept: frozenset[str] | None = None
         self.lines: list[str] = []
         """Digests of what the step that was begun last put into its log, whether that was said already or not."""
+        self.waiting: Waiting = unheard
+        """What `Work.waiting` is."""
 
     @property
     def _operation(self) -> Operation:
@@ -91,6 +93,11 @@ class Handles:
             displaced = self.provider(plan.displaced) if plan.displaced else None
         with contextlib.suppress(PluginError):
             health = self.health(plan)
+
+        def waiting(reason: str, until: float | None = None) -> None:
+            scope.check()
+            self.waiting(reason, until)
+
         return Work(
             plan=plan,
             kube=self.kube(plan.deployment, scope),
@@ -103,6 +110,7 @@ class Handles:
             now=self._dependencies.clock,
             displaced=displaced,
             ask_pods=self._dependencies.cluster.ask_pods if plan.route else None,
+            waiting=waiting,
         )
 
     def _remember(self, step: str, key: str, value: Json, scope: CancelScope) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import TypeVar
 
 from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope, Notice
+from deployer.core.contract.kube import is_event
+from deployer.core.contract.strategy import Done, Outcome, Park, Step
 from deployer.core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -180,3 +183,18 @@ def _crashed(error: BaseException) -> StepCrashed:
     """A mistake in the plugin; also an interruption that nobody asked for, as by a handle kept from an earlier call."""
     logger.error("a step raised %s", type(error).__name__, exc_info=error)
     return StepCrashed(f"it raised {type(error).__name__}; the service's log has the details")
+
+
+def checked(step: Step, outcome: object) -> Outcome:
+    """What a step returned, when it is an outcome. Raises StepFailed: nobody guesses whether it reached its goal."""
+    if isinstance(outcome, Park) and not (isinstance(outcome.until, int | float) and math.isfinite(outcome.until)):
+        wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
+    elif isinstance(outcome, Park) and not (isinstance(outcome.reason, str) and len(outcome.reason) <= MOST_SAID):
+        wrong = f"parks for a reason that is no text of at most {MOST_SAID} characters"
+    elif isinstance(outcome, Park) and outcome.event is not None and not is_event(outcome.event):
+        wrong = f"parks for {type(outcome.event).__name__}, which is no event to wait for"
+    elif not isinstance(outcome, Done | Park):
+        wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"
+    else:
+        return outcome
+    raise StepFailed(f"step {step.id} {wrong}", reason="BadStrategy", hint="ask the plugin's author")

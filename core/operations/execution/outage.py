@@ -20,8 +20,10 @@ STALE = 3.0
 class OutageNotice:
     """Of one operation: says once that the API server does not answer, and once that it does again."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Callable[[str], None], shown: Callable[[str], None] = lambda _: None) -> None:
+        """`shown` is told why it does not answer, and an empty text when it does again."""
         self._log = log
+        self._shown = shown
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[float, float]] = {}
         self._said: float | None = None
@@ -32,6 +34,7 @@ class OutageNotice:
         with self._lock:
             line = self._line(source, why, since, left)
         if line:
+            self._shown(why)
             # A store that cannot take it must not fail the request that it is about, which may have been sent.
             with contextlib.suppress(StoreError):
                 self._log(line)

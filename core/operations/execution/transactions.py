@@ -10,6 +10,8 @@ import dataclasses
 
 from deployer.core.errors import ROLLBACK_FAILED, Cancelled
 from deployer.core.model.occurrence import Occurrence
+from deployer.core.model.operation import timeline
+from deployer.core.model.operation.target import Ending, Target
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -22,7 +24,6 @@ from deployer.core.model.records import (
     new_id,
     timestamp,
 )
-from deployer.core.model.target import Ending, Target
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.host_claims import claim_hosts, ended_changes, happened
 from deployer.core.operations.journal import Journal
@@ -69,7 +70,8 @@ class Transactions:
         if deployment.unwanted:
             raise Cancelled("cancelled by request")
         rolls_back = self._operation.kind is OperationKind.ROLLBACK
-        done = deployment.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
+        done = self._with_steps(deployment)
+        done = done.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
         if rolls_back:
             done = dataclasses.replace(done, purge=False, failure=None)  # who wants it back wants its record, too
         taken = dataclasses.replace(
@@ -147,7 +149,8 @@ class Transactions:
         if deployment is None:
             return []
         if self._operation.kind is OperationKind.ROLLBACK:
-            return self._not_back(deployment, failure)
+            return self._not_back(self._with_steps(deployment), failure)
+        deployment = self._with_steps(deployment)
         changes: list[Change] = []
         for uid in ending:
             assert plan is not None
@@ -168,6 +171,8 @@ class Transactions:
                 self.line(deployment.id, said),
                 *ended_changes(self._store, deployment, Occurrence.CANCELLED),
             ]
+        else:
+            changes.append(Update(deployment))
         return changes
 
     def _not_back(self, deployment: Deployment, failure: Failure | None) -> list[Change]:
@@ -221,7 +226,8 @@ class Transactions:
             cancelled = self._operation.target.ending is not None
             said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
             changes.append(self.line(deployment.id, f"UNDEPLOYED: {said}"))
-        return [*changes, *self.forgotten(), *ended_changes(self._store, deployment, self._end_of(deployment))]
+        end = self._end_of(deployment)
+        return [*changes, *self.forgotten(), *ended_changes(self._store, self._with_steps(deployment), end)]
 
     def _end_of(self, deployment: Deployment) -> Occurrence:
         """How what is being removed came to its end."""
@@ -269,6 +275,10 @@ class Transactions:
     def _operation_for(self, deployment: str, kind: OperationKind) -> Operation:
         namespace, app = self._operation.namespace, self._operation.app
         return Operation(namespace=namespace, app=app, id=new_id(), kind=kind, deployment=deployment)
+
+    def _with_steps(self, deployment: Deployment) -> Deployment:
+        """The deployment, which keeps what the steps of this operation did."""
+        return dataclasses.replace(deployment, steps=timeline.kept(deployment.steps, self._operation.timeline))
 
     def line(self, deployment: str, text: str) -> Change:
         return self._dependencies.deployment_log.line(deployment, text)

@@ -13,6 +13,7 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import Owner
+from deployer.core.contract.strategy import unheard
 from deployer.core.errors import Cancelled, StepFailed
 from deployer.core.model.kind import CONTROLLER, NAMESPACE, POD, SERVICE
 from deployer.core.model.plan import Workload
@@ -721,7 +722,7 @@ def test_pods_that_do_not_stay_ready(kube: OwnedKube) -> None:
         objects=Workload(versioned_service=service, controller={"metadata": {"name": "shop-1"}}), deployment="d1"
     )
     with pytest.raises(StepFailed, match="did not stay ready: 0 of 1 pods are ready; pod shop-1-") as caught:
-        await_serving(SimpleNamespace(kube=late, plan=plan))  # type: ignore[arg-type]
+        await_serving(SimpleNamespace(kube=late, plan=plan, waiting=unheard))  # type: ignore[arg-type]
     assert caught.value.reason == "NotReady" and caught.value.hint
 
 

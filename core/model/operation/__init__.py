@@ -1,0 +1,1 @@
+"""The parts of an operation's record."""
