@@ -109,6 +109,7 @@ def held_with_no_way_back(world: World) -> tuple[Deployment, Deployment]:
     operation = world.until(lambda: held(world), "the watch to be held")
     assert operation.memory[HELD] == "NoWayBack"
     assert figures.held(world.store)["NoWayBack"] == 1
+    assert (operation.timeline.held, operation.timeline.waits) == (True, operation.memory[SAID])
     return first, second
 
 
