@@ -17,11 +17,11 @@ from deployer.core.errors import StepFailed
 from deployer.core.model.descriptors import AUTOINCREMENT, frontend_port
 from deployer.core.model.hosts import DNS_SUBDOMAIN
 from deployer.core.model.names import versioned_name
-from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
+from deployer.core.model.plan import Backend, PinnedSettings, PlannedStep, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Release, Status
 from deployer.core.model.secrets import public_names, secrets_of, values_of
 from deployer.core.operations.host_claims import released
-from deployer.core.operations.steps import check_steps, planned
+from deployer.core.operations.steps import check_steps, planned, planned_soak
 from deployer.core.ports.planning import Handles
 from deployer.core.ports.store import Store
 from deployer.core.registry import Registry
@@ -94,7 +94,7 @@ class Planner:
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         duties.require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
-        plan = dataclasses.replace(plan, steps=tuple(map(planned, steps)))
+        plan = dataclasses.replace(plan, steps=(*map(planned, steps), *self._soak(deployment)))
         return plan, dataclasses.replace(app, highest=highest)
 
     def live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
@@ -124,6 +124,11 @@ class Planner:
             return None
         checker = self.registry.health_checker(descriptor["healthCheckType"])
         return self.reference("health", checker.name)
+
+    def _soak(self, deployment: Deployment) -> list[PlannedStep]:
+        """The core's own last step, after gates: see `soakSeconds`. A rollback has to get through."""
+        seconds = float(deployment.descriptor.get("soakSeconds", 0))
+        return [planned_soak(seconds)] if seconds and not deployment.rollback_of else []
 
     # --- what comes next -----------------------------------------------------------------------------------------
 

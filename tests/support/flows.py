@@ -236,6 +236,15 @@ def sickness(world: World) -> Path:
     return world.settings.data_dir / "sick"
 
 
+def soak_and_fall_ill(world: World, tell: Tell) -> None:
+    """Version 2 has traffic, but falls ill before it is committed."""
+    options = {"sick": str(sickness(world))}
+    id = deploy(world, tell, soakSeconds=3600, healthCheckType="late", healthCheckOptions=options)
+    world.until(lambda: "has to serve for 3600 s" in world.log(id), "version 2 to serve")
+    fall_ill(world, tell)
+    world.ended(id)
+
+
 CANARY = {
     # Pods that join a version which has traffic get theirs as soon as they are ready.
     "probe": {"httpGet": {"path": "/health", "port": 9999}, "periodSeconds": 1},
@@ -266,6 +275,18 @@ FLOWS: Mapping[str, Flow] = {
     ),
     "canary": Flow(live, deploying(**CANARY), (U, D), writes=14, stride=3),
     "canary-gateway": Flow(live, deploying(**CANARY), (U, D), writes=10, before="gateway", ingress="gateway", stride=3),
+    "soak": Flow(live, deploying(soakSeconds=1), (U, D), writes=9, stride=3, spare=True),
+    "soak-fail": Flow(
+        live,
+        soak_and_fall_ill,
+        (D, F),
+        reason="Unhealthy",
+        again=fall_ill,
+        watch=1.0,
+        writes=9,
+        stride=3,
+        spare=True,
+    ),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
     "rollback": Flow(warm, roll_back, (D, F), reason="RolledBack", again=roll_back, writes=5, spare=True),
