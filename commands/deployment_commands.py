@@ -186,6 +186,9 @@ class DeploymentCommands:
                     )
                 )
             said = {Status.DEPLOYING: "cancelled by request", Status.DEPLOYED: "queued: undeployment"}.get(old.status)
+            if self._comes_back(old):
+                changes[0] = Update(new := dataclasses.replace(new, unwanted=True))
+                said = "the rollback to it is cancelled by request"
             if said:
                 changes.append(self.deployment_log.line(id, said + _by(by)))
             revision = self.store.commit(*changes)
@@ -220,6 +223,13 @@ class DeploymentCommands:
             self.store.commit(Update(dataclasses.replace(deployment, purge=True)), Expect(draining))
         else:
             self.store.commit(*purge_changes(self.store, deployment))
+
+    def _comes_back(self, deployment: Deployment) -> bool:
+        """Is a rollback to it under way?"""
+        if deployment.status is not Status.UNDEPLOYING or deployment.unwanted:
+            return False
+        waiting = self.store.find(Operation, tag="open", namespace=deployment.namespace, app=deployment.app)
+        return any(o.deployment == deployment.id and o.kind is OperationKind.ROLLBACK for o in waiting)
 
     def _draining(self, deployment: Deployment) -> Operation | None:
         """What removes a version that was rolled back: its plan is needed for that, and its requests are under way."""

@@ -132,6 +132,17 @@ class Unsteady(ClusterEvent):
         return not self.known <= {(str(p["metadata"]["uid"]), restarts(p)) for p in found if is_ready(p)}
 
 
+@dataclass(frozen=True, slots=True)
+class EnoughReady(ClusterEvent):
+    """The event that so many pods with these labels are ready. For the core, which waits for a version by it."""
+
+    count: int
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        """There are as many, or more."""
+        return sum(map(is_ready, found)) >= self.count
+
+
 EVENTS = (Gone, Changed, NotReady, Unsteady)
 """All events that a step may park for."""
 

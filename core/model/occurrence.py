@@ -71,6 +71,8 @@ class Occurrence(StrEnum):
     """It is live instead of another version."""
     ROLLED_BACK = "rolledback"
     """It is live again, instead of a version that came after it."""
+    ROLLBACK_FAILED = "rollbackfailed"
+    """It should have been live again, but what came after it still is."""
     FAILED = "failed"
     """It did not come to be live, or does not stay it."""
     CANCELLED = "cancelled"
@@ -87,4 +89,5 @@ class Occurrence(StrEnum):
         """The hook that tells observers of it."""
         if self is Occurrence.STARTED:
             return "deployment_started"
-        return "deployment_changed" if self is Occurrence.HELD else "deployment_finished"
+        goes_on = self in (Occurrence.HELD, Occurrence.ROLLBACK_FAILED)
+        return "deployment_changed" if goes_on else "deployment_finished"

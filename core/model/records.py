@@ -155,6 +155,7 @@ class Deployment(Record):
     purge        delete the record when it has ended
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
+    unwanted     somebody wants to be rid of it while it is being rolled back to
     steps        of its operations that have ended, as REST shows them
     override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
@@ -174,6 +175,7 @@ class Deployment(Record):
     purge: bool = False
     went_live: str = ""
     rollback_of: str = ""
+    unwanted: bool = False
     steps: list[Document] = field(default_factory=list)
     override: Document | None = None
 

@@ -44,6 +44,14 @@ class VersionEvent:
     warning: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Unready:
+    """Why a version that is kept cannot take over, as the rest of a sentence, and the event that changes that."""
+
+    why: str
+    event: ClusterEvent | None = None
+
+
 class Inventory(Protocol):
     """Keeps account of what each deployment makes, so that whatever happens it can be removed again."""
 
@@ -115,6 +123,13 @@ class Cluster(Protocol):
 
     def rollback_steps(self, plan: Plan) -> list[Step]:
         """The usual way back to a version that is still warm: as in a deployment, but that nothing is started."""
+
+    def unready(self, kube: KubeAccess, plan: Plan, *, stopped: bool) -> Unready | None:
+        """None when every pod that this version wants is ready, so that it can take over at once; `stopped`: or when it
+        wants none, as its strategy stopped it and starts it again."""
+
+    def soak_step(self, seconds: float) -> Step:
+        """The same before the deployment is committed, for so many seconds from when it begins."""
 
     def watch_step(self, until: float) -> Step:
         """Parks until then (seconds since the epoch) as long as the version is well. It fails, saying why, when the

@@ -159,7 +159,9 @@ class Gateway(IngressProvider):
         def change(found: dict[str, Any] | None) -> dict[str, Any]:
             if found is not None:
                 _require_expected(found, route)
-            held = [b for b in render.backends_of(render.public_rule_of(found)) if b.service != route.backend.service]
+            others = [b for b in render.backends_of(render.public_rule_of(found)) if b.service != route.backend.service]
+            # Some controllers refuse a route that refers to what is gone.
+            held = [b for b in others if kube.get(SERVICE, b.service) is not None]
             backends = [*(dataclasses.replace(b, weight=0) for b in held), dataclasses.replace(route.backend, weight=1)]
             rules = [rule for rule in render.rules_of(found) if render.is_preview(rule)]
             rules.append(render.public_rule(route, self._config, backends))

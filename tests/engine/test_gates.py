@@ -274,7 +274,7 @@ def test_waiting_ends_with_the_gates_own_time(world: World) -> None:
 
 @pytest.mark.parametrize("error", [KubeUnavailable("the API server is away"), VersionUnreachable("no pod answers")])
 def test_errors_that_pass_are_tried_again(world: World, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployer.core.operations.execution.gates.AGAIN", 0.1)
+    monkeypatch.setattr("deployer.core.operations.gates.step.AGAIN", 0.1)
 
     def give(_: Any, n: int) -> Passed:
         if n == 1:
@@ -668,7 +668,7 @@ def test_times_that_cannot_be_are_shown_as_now(world: World, moment: float) -> N
 
 
 def test_an_end_that_hangs_does_not_keep_traffic_from_going_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployer.core.operations.execution.gates.END_SECONDS", 0.3)
+    monkeypatch.setattr("deployer.core.operations.gates.step.END_SECONDS", 0.3)
     go = threading.Event()
     world.deployed(frontend=HOST)
     restart_with(world, Scripted(lambda *_: Failed("red"), end=lambda _: go.wait(30) and None), kind="gates")

@@ -34,7 +34,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture(autouse=True)
 def again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors that pass are tried again sooner."""
-    monkeypatch.setattr("deployer.core.operations.execution.gates.AGAIN", 0.2)
+    monkeypatch.setattr("deployer.core.operations.gates.step.AGAIN", 0.2)
 
 
 def served(world: World, **targets: Any) -> World:

@@ -238,6 +238,15 @@ def sickness(world: World) -> Path:
     return world.settings.data_dir / "sick"
 
 
+def soak_and_fall_ill(world: World, tell: Tell) -> None:
+    """Version 2 has traffic, but falls ill before it is committed."""
+    options = {"sick": str(sickness(world))}
+    id = deploy(world, tell, soakSeconds=3600, healthCheckType="late", healthCheckOptions=options)
+    world.until(lambda: "has to serve for 3600 s" in world.log(id), "version 2 to serve")
+    fall_ill(world, tell)
+    world.ended(id)
+
+
 def approving(world: World, tell: Tell) -> None:
     """Deploy behind gates at every point, and approve the one that waits for that."""
     world_id = deploy(world, tell, gates={point: [*gates] for point, gates in GATES.items()})
@@ -301,6 +310,18 @@ FLOWS: Mapping[str, Flow] = {
     "canary-gateway": Flow(live, deploying(**CANARY), (U, D), writes=10, before="gateway", ingress="gateway", stride=3),
     "gates": Flow(live, approving, (U, D), again=approve, writes=11, stride=2, spare=True),
     "gates-fail-late": Flow(live, deploying(**NOT_AFTER), (D, F), reason="GateFailed", writes=11, stride=3, spare=True),
+    "soak": Flow(live, deploying(soakSeconds=1), (U, D), writes=9, stride=3, spare=True),
+    "soak-fail": Flow(
+        live,
+        soak_and_fall_ill,
+        (D, F),
+        reason="Unhealthy",
+        again=fall_ill,
+        watch=1.0,
+        writes=9,
+        stride=3,
+        spare=True,
+    ),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
     "rollback": Flow(warm, roll_back, (D, F), reason="RolledBack", again=roll_back, writes=5, spare=True),

@@ -23,7 +23,7 @@ from deployer.core.errors import (
 from deployer.core.model.kind import CONTROLLER, POD, Kind
 from deployer.core.model.plan import PlannedStep, Workload
 from deployer.core.model.records import Plan
-from deployer.core.ports.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
+from deployer.core.ports.cluster import PODS_GONE, Inventory, Log, Thing, Unready, VersionEvent
 
 EXTRA = Kind("example.org", "v1", "extras", "Extra")
 """What steps make besides the workload."""
@@ -85,6 +85,9 @@ class Trouble(Protocol):
 
     def live_version_fails(self) -> bool:
         """Does the version that is watched fail?"""
+
+    def version_before_is_unready(self) -> bool:
+        """Can the version that is kept not take over?"""
 
     def pods_end_at_once(self) -> bool:
         """Do the pods of a controller that was removed end at once?"""
@@ -511,6 +514,11 @@ class SimulatedCluster:
 
     def rollback_steps(self, plan: Plan) -> list[Step]:
         return [make_step(spec, self._trouble) for spec in BACK]
+
+    def unready(self, kube: Kube, plan: Plan, *, stopped: bool) -> Unready | None:
+        found = kube.read().controllers.get(plan.version)
+        up = found is not None and found.deployment == plan.deployment and found.up
+        return None if up and not self._trouble.version_before_is_unready() else Unready("it is not up", ANY_EVENT)
 
     def watch_step(self, until: float) -> Step:
         return Watch(self._trouble, until)

@@ -30,8 +30,9 @@ from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.actions import Action, Result
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.execution import executor, gates
+from deployer.core.operations.execution import executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
+from deployer.core.operations.gates import step as gates
 from deployer.core.operations.rollbacks import NOT_WARM
 from deployer.core.ports.observers import Observers
 from deployer.core.ports.planning import Handles, Planning

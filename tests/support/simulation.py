@@ -387,6 +387,10 @@ class World:
         """See `Trouble`."""
         return self.troubled_steps and self.choices.rare(2)
 
+    def version_before_is_unready(self) -> bool:
+        """See `Trouble`."""
+        return self.troubled_steps and self.choices.rare(3)
+
     def pods_end_at_once(self) -> bool:
         """See `Trouble`."""
         return not self.choices.rare(3)

@@ -15,7 +15,15 @@ from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope, Notice
 from deployer.core.contract.kube import is_event
 from deployer.core.contract.strategy import Done, Outcome, Park, Signal, Step
-from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked, StepFailed
+from deployer.core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DeployerError,
+    Interrupted,
+    OperatorNeeded,
+    Revoked,
+    StepFailed,
+)
 
 T = TypeVar("T")
 
@@ -160,9 +168,12 @@ def _sayable(error: DeployerError) -> DeployerError:
         return _crashed(wrong)
     if not isinstance(message, str) or not all(isinstance(text, str) for text in said.values()):
         return _crashed(error)
+    named = _REASON.fullmatch(said.get("reason", "")) is not None
+    if isinstance(error, OperatorNeeded) and not named:
+        return OperatorNeeded(message)
     if not isinstance(error, StepFailed):
         return error
-    reason = said["reason"] if _REASON.fullmatch(said["reason"]) else "StepFailed"
+    reason = said["reason"] if named else "StepFailed"
     cut = {name: text[:MOST_SAID] for name, text in said.items()} | {"reason": reason}
     ours = type(error).__module__ == StepFailed.__module__  # another class may say something else the next time
     return error if ours and (cut, message[:MOST_SAID]) == (said, message) else StepFailed(message[:MOST_SAID], **cut)
