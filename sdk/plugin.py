@@ -5,7 +5,7 @@ from deployer.core.contract.provider import PluginSettings, Provider, Schema
 from deployer.core.errors import Problem
 from deployer.core.hookspecs import INTERFACE, hookimpl
 from deployer.core.model.records import Document
-from deployer.toolkit import http_exchange
+from deployer.toolkit import http_exchange, outgoing
 
 __all__ = [
     "INTERFACE",
@@ -17,4 +17,5 @@ __all__ = [
     "Schema",
     "hookimpl",
     "http_exchange",
+    "outgoing",
 ]

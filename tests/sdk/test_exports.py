@@ -38,7 +38,7 @@ EXPORTS = {
         HOOKS Notification Observer Occurrence
     """,
     "plugin": """
-        CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange
+        CancelScope Document INTERFACE PluginSettings Problem Provider Schema hookimpl http_exchange outgoing
     """,
     "strategy": """
         AwaitEndpoints AwaitReady CheckPreview CheckUnused ConfirmRoute DisplaceRoute Done Duty MoveService Outcome
