@@ -124,6 +124,9 @@ class OwnedKube(KubeAccess):
     def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
         return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, scope=self.scope)
 
+    def pod_lines(self, pod: str, container: str, since: str = "") -> list[str]:
+        return self._client.pod_lines(self.owner.namespace, pod, container, since, scope=self.scope)
+
     def events(self, about: str) -> Documents:
         kind, slash, name = about.partition("/")
         selector = f"involvedObject.kind={kind},involvedObject.name={name}" if slash else f"involvedObject.uid={about}"

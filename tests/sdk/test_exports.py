@@ -31,7 +31,7 @@ EXPORTS = {
         shares_of www_twin www_twin_is_free
     """,
     "kube": """
-        CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS Kind KubeAccess
+        CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS JOB Kind KubeAccess
         NAMESPACE NotReady POD SECRET SERVICE annotation_of deployment_of objects_of_app role_of
     """,
     "observer": """
