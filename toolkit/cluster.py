@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, VersionEvent
+from deployer.core.contract.gate import VersionAccess
 from deployer.core.contract.health import HealthChecker, HealthRounds, Way
-from deployer.core.contract.ingress import ProbeResponse
+from deployer.core.contract.ingress import IngressProvider, ProbeResponse
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.store import Store
 from deployer.core.contract.strategy import Step
@@ -25,6 +26,7 @@ from deployer.kube.owned import OwnedKube, find_owned
 from deployer.kube.pods import controller_uid, pods_left
 from deployer.toolkit import service_links
 from deployer.toolkit.dataplane import pods as backend
+from deployer.toolkit.dataplane.version import Version
 from deployer.toolkit.health import transport as health_via
 from deployer.toolkit.health.runner import Rounds
 from deployer.toolkit.readiness import diagnose
@@ -67,6 +69,9 @@ class KubernetesCluster(Cluster):
 
     def ask_pods(self, pods: Sequence[Document], route: Route, scope: CancelScope) -> Sequence[ProbeResponse]:
         return backend.probe(self._way, loopback=self._settings.loopback_pods)(pods, route, scope)
+
+    def version(self, plan: Plan, kube: KubeAccess, ingress: IngressProvider | None, log: Log) -> VersionAccess:
+        return Version(plan, kube, ingress, log, self._way, self._settings.loopback_pods)
 
     @property
     def _way(self) -> Way:

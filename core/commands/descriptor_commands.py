@@ -17,6 +17,7 @@ from deployer.core.contract.validation import KINDS, DescriptorDryRun, Findings,
 from deployer.core.errors import HostProblem, HostTaken, Invalid, NotFound, PluginError, Problem
 from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import App, Document, StoredDescriptor, new_id, timestamp
+from deployer.core.plugin_manager.gates import gate_types
 from deployer.core.plugin_manager.provider_calls import ProviderCalls
 from deployer.core.plugin_manager.registry import NO_INGRESS, Registry
 from deployer.core.podspec import types as podtypes
@@ -102,6 +103,8 @@ class DescriptorCommands:
         chosen = [("strategy", str(descriptor["deploymentType"]))]
         if descriptor["useHealthCheck"]:
             chosen.append(("health", str(descriptor["healthCheckType"])))
+        named = {str(gate["type"]) for gates in descriptor.get("gates", {}).values() for gate in gates}
+        chosen += [("gate", name) for name in sorted(named)]
         if descriptor.get("frontend") and self._registry.ingress_name != NO_INGRESS:
             chosen.append(("ingress", self._registry.ingress_name))
         return chosen
@@ -296,6 +299,7 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
         ingress=(settings.ingress, ingress.declared.options_schema if ingress else None),
         health_options={name: entry.declared.options_schema for name, entry in registry.health_checkers.items()},
         without_path={name for name, entry in registry.health_checkers.items() if not entry.declared.needs_path},
+        gates=gate_types(registry),
         extensions=registry.extensions,
     )
 

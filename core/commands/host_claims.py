@@ -7,6 +7,7 @@ import dataclasses
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.store import Change, Create, Delete, Expect, Store, Update
 from deployer.core.errors import HostTaken
+from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
@@ -27,11 +28,12 @@ from deployer.core.settings import Settings, www_twin
 def purge_changes(store: Store, deployment: Deployment) -> list[Change]:
     """What deletes a deployment's record and all that hangs on it."""
     changes: list[Change] = [Delete(deployment)]
-    for kind in (Plan, HealthData, Release):
+    for kind in (Plan, HealthData, Release, GateResults):
         record = store.get(kind, deployment.id)
         if record is not None:
             changes.append(Delete(record))
-    return changes
+    said = store.find(GateDecision, namespace=deployment.namespace, app=deployment.app, tag=deployment.id)
+    return [*changes, *map(Delete, said)]
 
 
 def claim_hosts(store: Store, settings: Settings, descriptor: Document, *, preview: str | None = None) -> list[Change]:

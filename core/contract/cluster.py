@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.gate import VersionAccess
 from deployer.core.contract.health import HealthChecker, HealthRounds
-from deployer.core.contract.ingress import ProbeResponse
+from deployer.core.contract.ingress import IngressProvider, ProbeResponse
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import StepFailed
@@ -71,6 +72,9 @@ class Cluster(Protocol):
 
     def ask_pods(self, pods: Sequence[Document], route: Route, scope: CancelScope) -> Sequence[ProbeResponse]:
         """What `Work.ask_pods` is."""
+
+    def version(self, plan: Plan, kube: KubeAccess, ingress: IngressProvider | None, log: Log) -> VersionAccess:
+        """The version itself, for gates. `ingress`: the pinned provider."""
 
     def record(self, told: VersionEvent) -> None:
         """Have the cluster tell it: soon, if at all. Returns at once and raises nothing."""

@@ -5,7 +5,7 @@ is installed, Pod Security) follows here. A normalised descriptor is a plain dic
 nothing.
 """
 
-from deployer.core.descriptor.checks import MAX_NAME, Rules
+from deployer.core.descriptor.checks import MAX_NAME, GateType, Rules, gate_problems
 from deployer.core.descriptor.fields import (
     AUTOINCREMENT,
     frontend_port,
@@ -39,12 +39,14 @@ __all__ = [
     "MAX_NESTING",
     "NEVER_STORED",
     "SCHEMA",
+    "GateType",
     "Rules",
     "bounded",
     "broken_fields",
     "examine",
     "fold",
     "frontend_port",
+    "gate_problems",
     "health_port",
     "http_ports",
     "named_port",

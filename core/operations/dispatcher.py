@@ -17,6 +17,7 @@ from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.contract.store import Lease, Update
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
+from deployer.core.model.gates import GateDecision
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
@@ -191,7 +192,7 @@ class Engine:
     # --- dispatching ---------------------------------------------------------------------------------------------
 
     def _on_change(self, kind: str, key: str) -> None:
-        if kind in (Operation.KIND, Deployment.KIND):
+        if kind in (Operation.KIND, Deployment.KIND, GateDecision.KIND):
             with self._lock:
                 self._changed.add((kind, key))
             self._wake.set()
@@ -234,6 +235,9 @@ class Engine:
             if deployment is not None and deployment.status is Status.UNDEPLOYING:
                 self._cancel(deployment)
             return
+        if kind == GateDecision.KIND:
+            self._signal(self._store.get(GateDecision, key))
+            return
         operation = self._store.get(Operation, key)
         with self._lock:
             if operation is None or operation.state is OperationState.DONE:
@@ -243,6 +247,13 @@ class Engine:
                 self._apps[operation.namespace, operation.app].operations[key] = operation
         if operation is not None and operation.begun and "deployment_changed" in self.observers.wanted:
             self._tell_progress(operation)
+
+    def _signal(self, decision: GateDecision | None) -> None:
+        """Have the gate that somebody decided about look at that: at once when it is parked, else once it is."""
+        queue = self._apps.get((decision.namespace, decision.app)) if decision else None
+        if decision is not None and queue is not None:
+            with self._lock:
+                queue.early |= {o.id for o in queue.operations.values() if o.deployment == decision.deployment}
 
     def _tell_progress(self, operation: Operation) -> None:
         deployment = self._store.get(Deployment, operation.deployment)

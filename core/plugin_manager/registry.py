@@ -50,6 +50,7 @@ class Declared:
     capabilities: frozenset[str] = frozenset()
     needs: Mapping[str, str] = field(default_factory=dict)
     needs_path: bool = True
+    points: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, provider: Provider) -> Declared:
@@ -59,6 +60,7 @@ class Declared:
             frozenset(map(str, getattr(provider, "capabilities", ()))),
             {str(path): str(capability) for path, capability in dict(getattr(provider, "needs", {})).items()},
             bool(getattr(provider, "needs_path", True)),
+            tuple(map(str, getattr(provider, "points", ()))),
         )
 
 

@@ -62,7 +62,7 @@ class VersionAccess(Protocol):
 
     def preview(self, path: str) -> Sequence[HttpAnswer]:
         """What GET `path` gets through the preview, from every address of the data plane. Raises VersionUnreachable
-        when there is no preview, which is so at `afterSwitch`, or when an address does not answer."""
+        when there is no preview, which is so at `beforeStart`, or when an address does not answer as this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ class GateContext:
 
 
 class Gate(Provider):
-    """A check. Its options are `options` of the gate in `gates` of a descriptor, or in `[[gates]]` of the settings;
-    `check_descriptor` is not called."""
+    """A check. Its options are `options` of the gate in `gates` of a descriptor, or in `[[gates]]` of the settings.
+    `check_descriptor` is asked about descriptors that name it, once for each, whatever their number of such gates."""
 
     default_timeout: float = 300.0
     """Seconds that it may take where `timeoutSeconds` is not given."""
@@ -112,10 +112,6 @@ class Gate(Provider):
 
     points: Sequence[Point] = tuple(Point)
     """Where it makes sense."""
-
-    def check_options(self, options: Mapping[str, Any], point: Point) -> Sequence[str]:
-        """What is wrong with options that the schema allows, in words. Asked before anything is stored."""
-        return ()
 
     def needs_another_person(self, options: Mapping[str, Any]) -> bool:
         """May whoever asked for the deployment not decide about it? Asked once, when the deployment is decided."""

@@ -55,6 +55,7 @@ from deployer.core.operations.execution import clearing
 from deployer.core.operations.execution.budgets import Budgets
 from deployer.core.operations.execution.clearing import Clearing
 from deployer.core.operations.execution.decision import Decision
+from deployer.core.operations.execution.gates import GateSteps
 from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
 from deployer.core.operations.execution.outage import OutageNotice
@@ -106,6 +107,7 @@ class Executor:
         self._decision = Decision(
             dependencies, self._journal, self._handles, self._invoker, self._budgets, self._transactions
         )
+        self._gates = GateSteps(dependencies, self._journal, self._handles, hung)
         self._progress = Progress(fenced=fenced, resumed=operation.begun)
         self._steps: dict[str, tuple[Step, Plan]] = {}
         self._deployment: Deployment | None = None
@@ -294,20 +296,22 @@ class Executor:
         return Succeeded(steps=tuple(self._facts(step) for step, _ in todo))
 
     def _deploy_steps(self, plan: Plan) -> Todo:
-        """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
+        """The pinned steps, gates among them. Raises PluginError when a provider is gone, or the strategy has other
+        steps now."""
         name = plan.strategy.name
         strategy = self._dependencies.registry.strategy(name)
         rolls_back = self.operation.kind is OperationKind.ROLLBACK
         ask = partial(self._decision.rollback_steps, strategy) if rolls_back else strategy.deploy_steps
-        found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(ask(plan), name))
-        if [step.id for step in found] != [step.id for step in plan.steps]:
+        own = plan.without_gates
+        found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(ask(own), name))
+        if [step.id for step in found] != [step.id for step in own.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:
             self._handles.ingress(plan)
         if self.operation.state is OperationState.RUNNING and not rolls_back:
             # Nobody is asked for its health on the way back.
             self._handles.health(plan)
-        return [(step, plan) for step in found]
+        return [(step, plan) for step in self._gates.among(found, plan)]
 
     def _facts(self, step: Step) -> StepFacts:
         return _facts(step, watches=self.operation.kind is OperationKind.WATCH)

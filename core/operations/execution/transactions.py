@@ -12,6 +12,7 @@ from deployer.core.commands.host_claims import claim_hosts, ended_changes, happe
 from deployer.core.commands.rollbacks import NOT_WARM, ROLLED_BACK, back_to, is_warm
 from deployer.core.contract.store import Change, Create, Update
 from deployer.core.errors import Cancelled
+from deployer.core.model.gates import planned_results
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     App,
@@ -54,6 +55,8 @@ class Transactions:
             Update(decided),
             happened(decided, Occurrence.STARTED, plan.previous.version if plan.previous else ""),
         ]
+        if results := planned_results(plan.namespace, plan.app, plan.deployment, plan.gates):
+            changes.append(Create(results))
         if plan.route:
             preview = plan.route.preview.host
             changes += claim_hosts(self._store, self._dependencies.settings, plan.descriptor, preview=preview)

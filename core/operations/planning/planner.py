@@ -21,9 +21,9 @@ from deployer.core.contract.versions import Versions, WorkloadContext
 from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
 from deployer.core.errors import StepFailed
 from deployer.core.model.names import versioned_name
-from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
+from deployer.core.model.plan import Backend, PinnedSettings, PlannedGate, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Release, Status
-from deployer.core.operations.planning import duties, injection, strategies
+from deployer.core.operations.planning import duties, gates, injection, strategies
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
 from deployer.core.plugin_manager.registry import Registry
 from deployer.core.redaction import public_names, secrets_of, values_of
@@ -98,7 +98,10 @@ class Planner:
         steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)
         duties.require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
-        plan = dataclasses.replace(plan, steps=tuple(map(strategies.planned, steps)))
+        own = tuple(map(strategies.planned, steps))
+        plan = dataclasses.replace(plan, gates=self._gates(deployment))
+        plan = dataclasses.replace(plan, steps=gates.inserted(own, plan.gates))
+        gates.warn(plan, self.log)
         return plan, dataclasses.replace(app, highest=highest)
 
     def live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
@@ -126,6 +129,12 @@ class Planner:
             return None
         checker = self.registry.health_checker(descriptor["healthCheckType"])
         return self.reference("health", checker.name)
+
+    def _gates(self, deployment: Deployment) -> tuple[PlannedGate, ...]:
+        """None for a rollback, which has to get through: that version passed its gates when it was deployed."""
+        if deployment.rollback_of:
+            return ()
+        return gates.planned(self.registry, (), deployment.descriptor)
 
     # --- what comes next -----------------------------------------------------------------------------------------
 

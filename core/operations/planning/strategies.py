@@ -14,6 +14,7 @@ from deployer.core.contract.versions import Versions, WorkloadContext
 from deployer.core.errors import DeployerError, StepFailed
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Workload
 from deployer.core.model.records import Plan
+from deployer.core.operations.planning import gates
 
 T = TypeVar("T")
 
@@ -67,6 +68,8 @@ def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list
         wrong = "gave a step without an id"
     elif not all(len(id) <= LONGEST_ID and id != RESERVED for id in ids if isinstance(id, str)):
         wrong = f"gave a step whose id is longer than {LONGEST_ID} characters, or {RESERVED!r}, which is the core's own"
+    elif any(isinstance(id, str) and id.startswith(gates.STEPS) for id in ids):
+        wrong = f"gave a step whose id begins with {gates.STEPS!r}, as only those of gates do"
     elif len(set(ids)) != len(ids):
         wrong = "gave two steps of the same id"
     elif not all(phase in list(Phase) for phase in phases):
