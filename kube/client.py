@@ -56,6 +56,7 @@ _NOT_TLS = b"HTTP request to an HTTPS server"
 """Of Go's net/http to who speaks plain HTTP on a port for TLS."""
 
 Documents = list[Document]
+Lines = list[str]
 
 
 class KubeClient:
@@ -187,7 +188,7 @@ class KubeClient:
 
     def pod_lines(
         self, namespace: str, pod: str, container: str, since: str = "", *, scope: CancelScope | None = None
-    ) -> list[str]:
+    ) -> Lines:
         """What a container wrote since then, a line each, as `KubeAccess.pod_lines` has it. One attempt."""
         query = {
             "container": container,

@@ -17,6 +17,7 @@ from deployer.core.model.kind import (
     Kind,
 )
 from deployer.kube.ownership import annotation_of, deployment_of, objects_of_app, role_of
+from deployer.kube.pods import controlled_by, name_of, uid_of
 
 __all__ = [
     "CONFIG_MAP",
@@ -36,7 +37,10 @@ __all__ = [
     "KubeAccess",
     "NotReady",
     "annotation_of",
+    "controlled_by",
     "deployment_of",
+    "name_of",
     "objects_of_app",
     "role_of",
+    "uid_of",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from deployer.core.contract.health import HealthRounds
-from deployer.core.contract.kube import CONTROLLED_BY, Owner
+from deployer.core.contract.kube import CONTROLLED_BY, Lines, Owner
 from deployer.core.errors import DeadlineExceeded
 from deployer.core.model.records import Document, Json
 from deployer.kube.client import KubeClient
@@ -98,10 +98,11 @@ class _Server:
         scope.check()
         return ""
 
-    def pod_lines(self, namespace: str, pod: str, container: str, since: str = "", *, scope: CancelScope) -> list[str]:
+    def pod_lines(self, namespace: str, pod: str, container: str, since: str = "", *, scope: CancelScope) -> Lines:
         scope.check()
         lines = self.logs.get((pod, container), [])
-        return [line for line in lines if line.partition(" ")[0] >= since]
+        second = len("2026-01-02T03:04:05")
+        return [line for line in lines if line[:second] >= since[:second]]
 
     def create(self, kind: Kind, body: Document, namespace: str | None = None, *, scope: CancelScope) -> Document:
         with self._writing("create", kind, body["metadata"]["name"], scope):
