@@ -19,11 +19,12 @@ from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
-from deployer.api.resources import deployments, descriptors, meta
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.api.resources import deployments, descriptors, freezes, meta
+from deployer.commands.approvals import ApprovalCommands
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Document
-from deployer.core.redaction import Redactor
+from deployer.redaction.redactor import Redactor
 
 App = falcon.App[falcon.Request, falcon.Response]
 T = TypeVar("T")
@@ -86,7 +87,10 @@ def create_app(
         "/deployments/{id}": deployments.Deployment(service, rollbacks),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
+        "/deployments/{id}/approval": deployments.Approval(service, ApprovalCommands(service.store)),
         "/rollbacks": deployments.Rollbacks(service, rollbacks),
+        "/freezes": freezes.Freezes(service.freezes),
+        "/freezes/{namespace}": freezes.Freeze(service.freezes),
         "/stream/deployments/{id}/logs": meta.Stream(),
     }
     for route in routes.ROUTES:

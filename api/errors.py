@@ -5,7 +5,7 @@ from __future__ import annotations
 import http
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import falcon
@@ -20,12 +20,14 @@ from deployer.core.errors import (
     Conflict,
     DeployerError,
     Fenced,
+    Frozen,
     HostProblem,
     HostTaken,
     Invalid,
     KubeError,
     KubeUnavailable,
     NotFound,
+    NotPermitted,
     PluginBusy,
     PreconditionFailed,
     Problem,
@@ -34,7 +36,7 @@ from deployer.core.errors import (
     StoreUnavailable,
     UnknownFormat,
 )
-from deployer.core.redaction import clean_credentials
+from deployer.redaction.redactor import clean_credentials
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -43,12 +45,14 @@ _STATUS: dict[type[DeployerError], int] = {
     Invalid: 400,
     Unauthenticated: 401,
     Forbidden: 403,
+    NotPermitted: 403,
     NotFound: 404,
     Conflict: 409,
     StaleRevision: 409,
     UnknownFormat: 409,
     PreconditionFailed: 412,
     TooLarge: 413,
+    Frozen: 423,
     QueueFull: 429,
     KubeError: 502,
     KubeUnavailable: 503,
@@ -63,12 +67,11 @@ _LATER = 5.0  # seconds, when the error itself does not say after how many to co
 _log = logging.getLogger(__name__)
 
 
-def problem(
-    status: int, detail: str, errors: Iterable[Problem] = (), validation: Mapping[str, Any] | None = None
-) -> bytes:
+def problem(status: int, detail: str, errors: Iterable[Problem] = (), **more: Any) -> bytes:
     """The body of an error. `about:blank` means that the status says what kind of problem it is (RFC 9457, 4.2.1).
 
-    `validation` is an extension member (3.2): what was checked, and what was not.
+    `more` are extension members (3.2), but for those that are None: `validation`, what was checked and what was not,
+    and `freezes`, what keeps a namespace from deployments.
     """
     document: dict[str, Any] = {
         "type": "about:blank",
@@ -78,9 +81,7 @@ def problem(
     }
     if listed := [{"path": p.path, "message": p.message} for p in errors]:
         document["errors"] = listed
-    if validation is not None:
-        document["validation"] = validation
-    return render(document)
+    return render(document | {name: value for name, value in more.items() if value is not None})
 
 
 def install(app: falcon.App[falcon.Request, falcon.Response], clean: Callable[[str], str]) -> None:
@@ -107,13 +108,13 @@ def _answer(
     status: int,
     detail: str,
     errors: Iterable[Problem] = (),
-    validation: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> None:
     resp.status = status
     resp.content_type = MEDIA_TYPE
     clean: Callable[[str], str] = resp.context.clean if status >= 500 else clean_credentials
     cleaned = [Problem(clean(p.path), clean(p.message)) for p in errors]
-    resp.data = problem(status, clean(detail), cleaned, validation)
+    resp.data = problem(status, clean(detail), cleaned, **more)
 
 
 def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _params: dict[str, Any]) -> None:
@@ -127,7 +128,10 @@ def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _p
         _log.error("%s %s: %s", req.method, req.path, error, exc_info=error if status == 500 else None)
     if isinstance(error, Invalid):
         error = Invalid([_told(req, problem) for problem in error.problems], error.validation)
-        _answer(resp, status, str(error), error.problems, error.validation)
+        _answer(resp, status, str(error), error.problems, validation=error.validation)
+    elif isinstance(error, Frozen):
+        freezes = [{name: clean_credentials(value) for name, value in freeze.items()} for freeze in error.freezes]
+        _answer(resp, status, str(error), freezes=freezes)
     elif isinstance(error, HostTaken):
         _answer(resp, status, _whose(req, error))
     else:

@@ -14,8 +14,9 @@ import msgspec
 
 from deployer.api.auth.principal import Principal
 from deployer.api.routes import Permission
-from deployer.core.descriptor import MAX_BODY, SCHEMA, fold, parse
+from deployer.commands.freezes import EVERYWHERE
 from deployer.core.errors import DeployerError, Invalid, Problem
+from deployer.descriptor import MAX_BODY, SCHEMA, fold, parse
 
 _TAG = re.compile(r'"?([0-9]{1,18})"?')
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -156,6 +157,20 @@ def stated_namespace(req: falcon.Request) -> str:
             "namespace", "is missing or is no namespace's name; give it in the descriptor or as ?namespace=..."
         )
     return value
+
+
+def frozen_namespace(req: falcon.Request, path: str | None = None) -> str:
+    """A namespace, or `*` for all: that of the path, which the parameter may repeat; else that of the parameter."""
+    given = text(req, "namespace")
+    if path is not None and given not in (None, path):
+        raise _wrong("namespace", "is another one than the path's; leave it out, or repeat that")
+    if EVERYWHERE in (path, given):
+        return EVERYWHERE
+    if path is None:
+        return namespace(req)
+    if not _NAMESPACE.match(path):
+        raise _wrong("namespace", "cannot be a namespace: at most 63 lower-case letters, digits and '-', or * for all")
+    return path
 
 
 def app(req: falcon.Request) -> str | None:

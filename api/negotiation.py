@@ -11,7 +11,8 @@ from falcon.constants import COMBINED_METHODS
 from falcon.util import mediatypes
 
 from deployer.api import http
-from deployer.api.openapi.operations import HTML, JSON, OPERATIONS
+from deployer.api.openapi.operations import OPERATIONS
+from deployer.api.openapi.parts import HTML, JSON
 from deployer.core.errors import Invalid, Problem
 
 _METHODS = frozenset(COMBINED_METHODS)

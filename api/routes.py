@@ -6,7 +6,7 @@ The application, authorisation, the OpenAPI document and their tests are made fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -23,8 +23,9 @@ class Anybody(Enum):
 class Permission:
     """A right in the namespace of the request, in the terms of Kubernetes: a verb on one of our virtual resources.
 
-    resource   `descriptors` or `deployments`
-    verb       `get`, `list`, `create`, `update`, `delete` or `deletecollection`
+    resource   `descriptors`, `deployments` or `freezes`
+    verb       `get`, `list`, `create`, `update`, `delete`, `deletecollection`; `approve`, which is of deployments only;
+               or `override`, which is of freezes only
     """
 
     resource: str
@@ -38,6 +39,9 @@ class Permission:
 
 Access = Anybody | Permission
 
+OVERRIDE = Permission("freezes", "override")
+"""To deploy in spite of a freeze."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
@@ -45,7 +49,10 @@ class Route:
 
     HEAD permissions what GET does, and OPTIONS nothing. A `stream` is served over a WebSocket, by `stream.py`. What is
     `dry` changes nothing, whatever its methods are called. `states_namespace`: the descriptor that is sent says which
-    namespace is meant when the query does not.
+    namespace is meant when the query does not. `freezes`: the namespace is that of the path, where there is one, and
+    may be `*`, which stands for all.
+
+    parameters   what a parameter of the query needs besides, by method and name
     """
 
     path: str
@@ -53,6 +60,8 @@ class Route:
     stream: bool = False
     dry: bool = False
     states_namespace: bool = False
+    freezes: bool = False
+    parameters: Mapping[tuple[str, str], Permission] = field(default_factory=dict)
 
 
 def _may(resource: str, **verbs: str) -> Mapping[str, Access]:
@@ -77,12 +86,21 @@ ROUTES: tuple[Route, ...] = (
     Route(
         path="/deployments",
         methods=_may("deployments", GET="list", POST="create", DELETE="deletecollection"),
+        parameters={("POST", "override"): OVERRIDE},
     ),
     # PUT deploys its descriptor copy anew: that makes another deployment and changes none.
-    Route(path="/deployments/{id}", methods=_may("deployments", GET="get", PUT="create", DELETE="delete")),
+    Route(
+        path="/deployments/{id}",
+        methods=_may("deployments", GET="get", PUT="create", DELETE="delete"),
+        parameters={("PUT", "override"): OVERRIDE},
+    ),
     Route(path="/deployments/{id}/logs", methods=_may("deployments", GET="get")),
     Route(path="/deployments/{id}/healthcheckdata", methods=_may("deployments", GET="get")),
+    # Whoever may deploy may not therefore say that a deployment may go on.
+    Route(path="/deployments/{id}/approval", methods=_may("deployments", POST="approve")),
     # It makes another version live, as a deployment does.
     Route(path="/rollbacks", methods=_may("deployments", POST="create")),
+    Route(path="/freezes", methods=_may("freezes", GET="list"), freezes=True),
+    Route(path="/freezes/{namespace}", methods=_may("freezes", GET="get", PUT="update", DELETE="delete"), freezes=True),
     Route(path="/stream/deployments/{id}/logs", methods=_may("deployments", GET="get"), stream=True),
 )

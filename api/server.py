@@ -22,9 +22,9 @@ from deployer.api.app import App
 from deployer.api.errors import MEDIA_TYPE, problem
 from deployer.api.request_head import MALFORMED, MAX_HEADERS, SENTENCES, HeadParser, asks_for_stream
 from deployer.api.stream.server import LogStream, descriptors
-from deployer.core.descriptor import MAX_BODY
 from deployer.core.errors import SettingsError
-from deployer.core.redaction import about_nobody
+from deployer.descriptor import MAX_BODY
+from deployer.redaction.redactor import about_nobody
 
 IDLE = 120
 """Seconds after which a connection without a request is closed."""

@@ -53,6 +53,10 @@ class DeploymentView:
             return {**what, "status": deployment.status.value}
         return {**what, **{name: value for name, value in deployment.public().items() if name != "descriptor"}}
 
+    def course(self, more: Document) -> Document:
+        """What else a deployment's course shows, for those who may read the deployment; nothing for others."""
+        return more if self._record else {}
+
     def details(self, more: Document) -> Document:
         """The same, for those who may read descriptors; nothing for others."""
         return more if self._descriptor else {}

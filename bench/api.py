@@ -35,12 +35,13 @@ from deployer.api import server as rest_server
 from deployer.api.app import create_app
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.store import Create
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, Status, new_id, timestamp
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Create
+from deployer.plugin_manager.loader import load_plugins
+from deployer.redaction.redactor import Redactor
+from deployer.settings import Settings
 from deployer.store.sqlite import SqliteStore
 
 NS = "bench"
@@ -107,7 +108,7 @@ def empty(_environ: Any, start_response: Callable[..., Any]) -> list[bytes]:
 def serve(directory: Path, options: argparse.Namespace) -> None:
     """Answers commands of one line each on standard input with one JSON object each."""
     store = SqliteStore(directory / "deployer.db")
-    deployment_log = DeploymentLog(store)
+    deployment_log = DeploymentLog(store, Redactor())
     settings = Settings(ingress="none")
     service = DeploymentCommands(store, deployment_log, load_plugins(settings), settings)
     if options.no_peek:

@@ -32,12 +32,13 @@ from deployer.api.auth.audit import Audit
 from deployer.api.auth.stream_auth import StreamAuth
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.store import Create
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, new_id, timestamp
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Create
+from deployer.plugin_manager.loader import load_plugins
+from deployer.redaction.redactor import Redactor
+from deployer.settings import Settings
 from deployer.store.sqlite import SqliteStore
 
 NS = "bench"
@@ -52,7 +53,7 @@ def serve(directory: Path, auth: str) -> None:
     settings = Settings(own_namespace="deployer", ingress="none", auth=auth, **fields)
     access = open_access(settings, None)  # type: ignore[arg-type] # no cluster is asked
     store = SqliteStore(directory / f"{auth}.db")
-    deployment_log = DeploymentLog(store)
+    deployment_log = DeploymentLog(store, Redactor())
     service = DeploymentCommands(store, deployment_log, load_plugins(settings, entry_points=[]), settings)
     now = timestamp()
     document = {"namespace": NS, "appName": "shop", "newVersion": "1", "podspec": {"containers": [{"name": "a"}]}}

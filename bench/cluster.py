@@ -34,8 +34,8 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import is_ready
 from deployer.core.errors import Revoked
 from deployer.core.model.kind import NAMESPACE, POD
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 
 IMAGE = os.environ.get("DEPLOYER_TEST_IMAGE", "lab/demo:1")
 PATIENCE = 300.0

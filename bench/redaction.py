@@ -14,8 +14,8 @@ import string
 import time
 from collections.abc import Callable
 
-from deployer.core.redaction import clean_credentials
-from deployer.core.secret_matching import Matcher
+from deployer.redaction.matching import Matcher
+from deployer.redaction.redactor import clean_credentials
 
 REPEAT = 5
 TEXT = 100_000  # characters

@@ -16,7 +16,7 @@ import sys
 
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
-    "import deployer.core.settings": ["-c", "import deployer.core.settings"],
+    "import deployer.settings": ["-c", "import deployer.settings"],
     "deployer --help": ["-c", "from deployer.cli import main; main()", "--help"],
     "deployer serve --help": ["-c", "from deployer.cli import main; main()", "serve", "--help"],
     "deployer plugins": ["-c", "from deployer.cli import main; main()", "plugins"],

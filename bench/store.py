@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deployer.core.contract.store import Create, Update
 from deployer.core.model.records import Deployment, Status, new_id, timestamp
+from deployer.core.ports.store import Create, Update
 from deployer.store.sqlite import SqliteStore
 
 SECONDS = 2.0

@@ -13,7 +13,7 @@ import deployer
 from deployer.cli.flags import SettingsCommand, config_flag, read_settings, settings_flags
 from deployer.cli.sandbox.sample import DECIDED
 from deployer.core.errors import DeployerError
-from deployer.core.settings import is_loopback
+from deployer.core.model.hosts import is_loopback
 
 # What is worth turning while one plays.
 _PLAYED_WITH = (
@@ -114,8 +114,8 @@ def plugins(config: Path | None, traceback: bool) -> None:
     """List the plugins that are installed, what they provide, and why one cannot be used."""
     settings = read_settings(config, {}, whole=False)
     from deployer.cli import listing, process
-    from deployer.core.plugin_manager.loader import load_plugins
-    from deployer.core.redaction import redactor_for
+    from deployer.plugin_manager.loader import load_plugins
+    from deployer.redaction.redactor import redactor_for
 
     process.log_nowhere()
     registry = load_plugins(settings, strict=False)

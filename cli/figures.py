@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from deployer.api.metrics import Metrics
 from deployer.api.stream.server import LogStream
-from deployer.core.contract.store import Store
+from deployer.commands.freezes import Freezes
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
+from deployer.settings import Settings
 
 
 def show(
@@ -19,6 +20,7 @@ def show(
     client: KubeClient,
     logs: LogStream,
     settings: Settings,
+    freezes: Freezes,
 ) -> None:
     """Tell `metrics` whom to ask for what."""
 
@@ -42,6 +44,12 @@ def show(
         "Operations that are running, and those that wait for their turn, their time or an event.",
         operations,
         "state",
+    )
+    metrics.gauge(
+        "deployer_freezes",
+        "What keeps namespaces from new deployments now: freezes of one namespace, of the whole service, and windows.",
+        freezes.count,
+        "scope",
     )
     metrics.gauge("deployer_hung_threads", "Steps that hang past their deadline.", engine.hung.count)
     metrics.gauge("deployer_log_viewers", "WebSockets that follow a log.", lambda: logs.viewers)

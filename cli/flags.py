@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from deployer.core.settings import CONFIG_ENV, OPTIONS, Option, Settings, load
+from deployer.settings import CONFIG_ENV, OPTIONS, Option, Settings, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 

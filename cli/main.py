@@ -10,7 +10,7 @@ import click
 
 from deployer.cli.commands import cli
 from deployer.core.errors import DeployerError, SettingsError
-from deployer.core.settings import translate_original_flags
+from deployer.settings import translate_original_flags
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: something went wrong; a flag, variable or file is wrong; Ctrl-C (128 + SIGINT, as shells have it)."""

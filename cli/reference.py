@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deployer.core.settings import CONFIG_ENV, OPTIONS, Option
+from deployer.settings import CONFIG_ENV, OPTIONS, Option
 
 _HEAD = f"""\
 # Settings

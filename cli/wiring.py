@@ -18,23 +18,26 @@ from deployer.api.metrics import Metrics
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.cli import figures
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.environment import EnvInjector
-from deployer.core.contract.store import Store
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
+from deployer.core.model.hosts import is_loopback
 from deployer.core.model.records import App
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.plugin_manager.calls import Invocation
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Registry
-from deployer.core.redaction import guard_logging, redactor_for
-from deployer.core.settings import Settings, check_exposure, is_loopback
+from deployer.core.ports.store import Store
+from deployer.core.registry import Registry
+from deployer.descriptor import policy
 from deployer.kube import client as kube_client
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
+from deployer.plugin_manager.loader import load_plugins
+from deployer.redaction.log_records import guard_logging
+from deployer.redaction.redactor import redactor_for
+from deployer.settings import Settings, check_exposure
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.cluster import KubernetesCluster
 from deployer.toolkit.dry_run import DryRun
@@ -101,6 +104,7 @@ class Running:
                 redactor=redactor,
                 registry=self.registry,
                 settings=settings,
+                policy=partial(policy.problems, settings=settings),
                 cluster=cluster,
                 versions=KubernetesVersions(),
             ),
@@ -122,6 +126,7 @@ class Running:
             client=self.client,
             logs=logs,
             settings=settings,
+            freezes=service.freezes,
         )
         app = create_app(
             service,

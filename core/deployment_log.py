@@ -8,9 +8,10 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 
-from deployer.core.contract.store import Append, Store
 from deployer.core.model.records import Deployment, LogLine, Plan
-from deployer.core.redaction import Redactor, secrets_of
+from deployer.core.model.secrets import secrets_of
+from deployer.core.ports.redactor import Redactor
+from deployer.core.ports.store import Append, Store
 
 MAX_MESSAGE = 64 * 1024  # bytes of UTF-8; the same cap as for the body of a health check
 _PAGE = 1000  # lines that are read at once, and after how many characters that is enough
@@ -30,9 +31,9 @@ def format_line(line: LogLine) -> str:
 class DeploymentLog:
     """The logs of all deployments, on a store. `close` lets go of the store's subscription, not of the store."""
 
-    def __init__(self, store: Store, redact: Redactor | None = None) -> None:
+    def __init__(self, store: Store, redactor: Redactor) -> None:
         self._store = store
-        self.redactor = redact or Redactor()
+        self.redactor = redactor
         self.redactor.find = self._secrets
         self._lock = threading.Lock()
         self._watchers: dict[str, dict[object, Callable[[], None]]] = {}

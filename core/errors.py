@@ -78,8 +78,20 @@ class HostProblem(Problem):
     taken: HostTaken
 
 
+class NotPermitted(DeployerError):
+    """The caller has the right to do such a thing, but may not do this one."""
+
+
 class PreconditionFailed(DeployerError):
     """`If-Match` named a revision that is no longer current."""
+
+
+class Frozen(DeployerError):
+    """Nothing new may be deployed in this namespace now. `freezes` has what keeps it from that, as REST shows it."""
+
+    def __init__(self, message: str, freezes: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(message)
+        self.freezes = tuple(freezes)
 
 
 class QueueFull(DeployerError):

@@ -20,13 +20,13 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import KubeError, KubeForbidden, KubeRejected, KubeUnavailable
 from deployer.core.model.kind import EVENT, POD, Kind
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 from deployer.kube import proxied
 from deployer.kube.http import connection
 from deployer.kube.http.answers import events, refuse, warnings
 from deployer.kube.http.requests import Labels, Request, make_request, selector
 from deployer.kube.http.retries import Retry, pause, report
 from deployer.kube.http.transport import Answer, Call, Lost, NotSent, Silent, Transport
+from deployer.settings import Settings
 
 RETRY_BUDGET = 30.0
 """Seconds for which a call without a deadline of its own goes on retrying."""

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import VersionEvent
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.errors import Interrupted, KubeAlreadyExists, KubeError, KubeForbidden, Revoked
 from deployer.core.model.kind import CONTROLLER
 from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document
+from deployer.core.ports.cluster import VersionEvent
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
 from deployer.kube.ownership import ANNOTATION_DEPLOYMENT

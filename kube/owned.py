@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import Inventory
 from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Lines, Owner
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -27,6 +26,7 @@ from deployer.core.errors import (
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, POD, SERVICE, Kind
 from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document
+from deployer.core.ports.cluster import Inventory
 from deployer.kube.adoption import original_ingress
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers

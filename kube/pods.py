@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from deployer.core.model.descriptors import app_containers
 from deployer.core.model.records import Document
-from deployer.core.podspec.rules import app_containers
 
 _MOST_LISTED = 8  # kinds of Events
 

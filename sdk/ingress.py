@@ -13,8 +13,8 @@ from deployer.core.contract.ingress import (
     Share,
     shares_of,
 )
+from deployer.core.model.hosts import www_twin
 from deployer.core.model.plan import Backend, Preview, Route
-from deployer.core.settings import www_twin
 from deployer.kube.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
 from deployer.kube.adoption import redirect_name
 from deployer.toolkit.dataplane.probe import Address, Answer, ask

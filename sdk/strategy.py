@@ -1,8 +1,7 @@
 """For authors of strategies: what they implement and get, and the steps that ship with the Deployer."""
 
 from deployer.core.contract.kube import is_ready
-from deployer.core.contract.strategy import Done, Duty, Outcome, Park, Phase, Step, Strategy, Work
-from deployer.core.contract.versions import WorkloadContext
+from deployer.core.contract.strategy import Done, Duty, Outcome, Park, Phase, Step, Strategy, Work, WorkloadContext
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Previous, ProviderRef, Workload, grace_of
 from deployer.core.model.records import Plan
 from deployer.kube.pods import controlled_by, has_controller, name_of

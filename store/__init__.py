@@ -1,1 +1,1 @@
-"""Where records, logs and leases are kept: implementations of `deployer.core.contract.store`."""
+"""Where records, logs and leases are kept: implementations of `deployer.core.ports.store`."""

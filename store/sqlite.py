@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from deployer.core.clock import SteadyClock
-from deployer.core.contract.store import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.model import json_codec
 from deployer.core.model.records import Deployment, LogLine, Record
+from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
 from deployer.store.writer import (
     LAST_LINE,
     WAIT,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployer.core.descriptor import Rules, frontend_port, normalise
-from deployer.core.settings import Settings
+from deployer.core.model.descriptors import frontend_port
+from deployer.descriptor import Rules, normalise
 from deployer.sdk.ingress import Backend, Route
 from deployer.sdk.plugin import Document
 from deployer.sdk.strategy import Plan, Previous, ProviderRef, WorkloadContext, render_workload
+from deployer.settings import Settings
 
 IMAGE = "sample/web:1"
 """The sandbox's sample: answers `version $APP_VERSION` on port 8080 and `/health` on 9999; see `sandbox/README.md`."""

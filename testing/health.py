@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from deployer import sandbox
+from deployer.core.calls import Invocation
 from deployer.core.contract.health import BODY_LIMIT, Address, HttpRequest, Way
 from deployer.core.errors import DeployerError
 from deployer.core.model.records import HealthData, Status
-from deployer.core.plugin_manager.calls import Invocation
 from deployer.sdk.errors import Cancelled
 from deployer.sdk.health import HealthChecker, HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.sdk.plugin import CancelScope, Document

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from deployer.core.commands.descriptor_commands import rules
-from deployer.core.descriptor import examine
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
+from deployer.commands.descriptor_commands import rules
+from deployer.commands.provider_calls import ProviderCalls
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.provider_calls import ProviderCalls
-from deployer.core.plugin_manager.registry import NO_INGRESS, Registry
-from deployer.core.settings import Settings
+from deployer.core.registry import NO_INGRESS, Registry
+from deployer.descriptor import examine
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
+from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.environment import EnvInjector
 from deployer.sdk.health import HealthChecker
 from deployer.sdk.ingress import IngressProvider
 from deployer.sdk.observer import Observer
 from deployer.sdk.plugin import Problem, Provider, hookimpl
 from deployer.sdk.strategy import Strategy
+from deployer.settings import Settings
 
 DISTRIBUTION = SimpleNamespace(name="tests", version="1")
 """Where they come from, in what the service says of them."""

@@ -10,29 +10,31 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from deployer import sandbox
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.clock import SteadyClock
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.store import Change, Lease
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.plugin_manager.registry import Registry
-from deployer.core.redaction import Redactor
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Change, Lease
+from deployer.core.registry import Registry
+from deployer.descriptor import policy
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
 from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
+from deployer.redaction.redactor import Redactor
 from deployer.sdk.plugin import Provider
+from deployer.settings import Settings
 from deployer.store.sqlite import SqliteStore
 from deployer.testing.descriptors import HEALTHY, IMAGE, describe
 from deployer.testing.plugins import load
@@ -119,21 +121,23 @@ class SandboxedService:
         self.client._transport = _MortalTransport(self.client._transport, life)  # type: ignore[assignment]
         self.informers = Informers(self.client, silence=self.silence)
         cluster = KubernetesCluster(self.client, self.informers, self.store, self.settings)
+        clock = self.clock()
         dependencies = Dependencies(
             store=self.store,
             deployment_log=self.deployment_log,
             redactor=redactor,
             registry=self.registry,
             settings=self.settings,
+            policy=partial(policy.problems, settings=self.settings),
             cluster=cluster,
             versions=KubernetesVersions(),
-            clock=self.clock(),
+            clock=clock,
         )
         self.engine = Engine(dependencies)
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(
-            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks
+            self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks, clock=clock
         )
         self.engine.start()
         self._parts = [

@@ -6,24 +6,24 @@ import os
 from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, VersionEvent
 from deployer.core.contract.gate import VersionAccess
 from deployer.core.contract.health import HealthChecker, HealthRounds, Way
 from deployer.core.contract.ingress import IngressProvider, ProbeResponse
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
-from deployer.core.contract.store import Store
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import OperatorNeeded, StepFailed
 from deployer.core.model.kind import CONTROLLER, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
-from deployer.core.settings import Settings
+from deployer.core.ports.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, VersionEvent
+from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
 from deployer.kube.event_recorder import EventRecorder
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, find_owned
 from deployer.kube.pods import controller_uid, pods_left
+from deployer.settings import Settings
 from deployer.toolkit import service_links
 from deployer.toolkit.dataplane import pods as backend
 from deployer.toolkit.dataplane.version import Version

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.validation import KINDS, DescriptorDryRun, Findings
-from deployer.core.contract.versions import WorkloadContext
+from deployer.core.contract.strategy import WorkloadContext
 from deployer.core.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -29,11 +28,13 @@ from deployer.core.errors import (
 )
 from deployer.core.model.kind import CONTROLLER, POD, Kind
 from deployer.core.model.records import Document
-from deployer.core.redaction import clean_credentials, environment_values
-from deployer.core.secret_matching import Matcher
-from deployer.core.settings import Settings
+from deployer.core.model.secrets import environment_values
+from deployer.descriptor.validation import KINDS, DescriptorDryRun, Findings
 from deployer.kube import dry_run_errors
 from deployer.kube.client import KubeClient
+from deployer.redaction.matching import Matcher
+from deployer.redaction.redactor import clean_credentials
+from deployer.settings import Settings
 from deployer.toolkit import manifests
 
 PATIENCE = 5.0

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from deployer.core.calls import Invocation, no_list
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.ingress import IngressProvider, RouteClaim, RouteContext, RouteReader
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.errors import DeployerError, KubeForbidden, Revoked, StepFailed
+from deployer.core.model.hosts import www_twin
 from deployer.core.model.kind import HTTP_ROUTE, INGRESS
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager.calls import Invocation, no_list
-from deployer.core.settings import www_twin
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from deployer.core.contract.versions import WorkloadContext
-from deployer.core.descriptor import MAX_NAME, health_port, ports
+from deployer.core.contract.strategy import WorkloadContext
 from deployer.core.errors import StepFailed
+from deployer.core.model.descriptors import health_port, ports
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import Document
+from deployer.descriptor import MAX_NAME
 from deployer.kube.ownership import (
     ANNOTATION_APP,
     ANNOTATION_DEPLOYMENT,

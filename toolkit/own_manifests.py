@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deployer.core.contract.versions import WorkloadContext
+from deployer.core.contract.strategy import WorkloadContext
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import Document
 from deployer.toolkit import manifests

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deployer.core.descriptor import ports
 from deployer.core.errors import Problem
+from deployer.core.model.descriptors import ports
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 from deployer.toolkit import service_links
 
 MAX_REMARKS = 100

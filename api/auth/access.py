@@ -7,8 +7,8 @@ from deployer.api.auth.cluster import ClusterAuthenticator, ClusterAuthorizer, R
 from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
 from deployer.api.auth.principal import Authenticator, Authorizer, Forbidden, Principal
 from deployer.api.routes import Permission
-from deployer.core.settings import Settings, check_auth
 from deployer.kube.client import KubeClient
+from deployer.settings import Settings, check_auth
 
 
 class Access:

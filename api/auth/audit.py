@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from typing import Any
 
-from deployer.core.redaction import about_nobody
+from deployer.redaction.redactor import about_nobody
 
 LOGGER = "deployer.audit"
 """`cli/process.py` gives it a place of its own on standard error."""

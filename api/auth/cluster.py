@@ -1,6 +1,7 @@
 """`auth = "kubernetes"`: the API server says whose a token is (TokenReview) and what they may do (SubjectAccessReview).
 
-What they may do is granted by plain RBAC: verbs on `descriptors` and `deployments` in the API group `kube-deployer`.
+What they may do is granted by plain RBAC: verbs on `descriptors`, `deployments` and `freezes` in the API group
+`kube-deployer`.
 Nothing of that kind exists in the cluster; rules about it are all that is needed.
 """
 
@@ -29,11 +30,13 @@ from deployer.api.auth.principal import (
     check_name,
 )
 from deployer.api.routes import Permission
+from deployer.commands.freezes import EVERYWHERE
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden
-from deployer.core.settings import DNS_LABEL, Settings
+from deployer.core.model.hosts import DNS_LABEL
 from deployer.kube import reviews
 from deployer.kube.client import KubeClient
+from deployer.settings import Settings
 
 GROUP = "kube-deployer"
 """API group of the virtual resources."""
@@ -171,8 +174,10 @@ class ClusterAuthorizer(Authorizer):
     def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
         if not isinstance(caller, ClusterPrincipal):
             return "the caller has no token"
-        said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} in this namespace"
-        if not DNS_LABEL.fullmatch(namespace):
+        everywhere = namespace == EVERYWHERE and permission.resource == "freezes"
+        where = "in all namespaces" if everywhere else "in this namespace"
+        said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} {where}"
+        if not everywhere and not DNS_LABEL.fullmatch(namespace):
             return said
         # A rule for single names (resourceNames) never applies to `create`, as in Kubernetes itself.
         name = name if permission.verb != "create" and _ID.fullmatch(name) else ""
@@ -182,7 +187,8 @@ class ClusterAuthorizer(Authorizer):
             known = self._answers.get(key)
             if known is not None:
                 return known
-            deed = reviews.Deed(permission.verb, GROUP, permission.resource, namespace, name)
+            # Without a namespace a review is about all of them, which a ClusterRoleBinding alone can grant.
+            deed = reviews.Deed(permission.verb, GROUP, permission.resource, "" if everywhere else namespace, name)
             answer = reviews.may(client, caller.user, deed, scope=scope)
             self._answers.put(key, answer, self._clock() + self._remember_for)
             return answer

@@ -43,7 +43,10 @@ class AuthMiddleware:
         req.context.allows = functools.partial(self._access.allows, caller)
         if isinstance(demanded, Permission):
             try:
-                self._access.require(caller, demanded, self._demands.namespace(req), str(params.get("id", "")))
+                namespace = self._demands.namespace(req, params)
+                self._access.require(caller, demanded, namespace, str(params.get("id", "")))
+                for permission in self._demands.besides(req):
+                    self._access.require(caller, permission, namespace)
             except (Forbidden, Unsure) as error:
                 resp.context.refusal = str(error)
                 raise
@@ -69,6 +72,7 @@ class AuditMiddleware:
         self, req: falcon.Request, resp: falcon.Response, _resource: object, params: dict[str, Any]
     ) -> None:
         resp.context.id = params.get("id")
+        resp.context.namespace = params.get("namespace")
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         refusal = getattr(resp.context, "refusal", None)
@@ -88,10 +92,12 @@ class AuditMiddleware:
             path=req.path,
             verb=permission.verb if permission else None,
             resource=permission.resource if permission else None,
-            namespace=_one(req, "namespace"),
+            namespace=getattr(resp.context, "namespace", None) or _one(req, "namespace"),
             app=getattr(resp.context, "app", None) or _one(req, "appname"),
             id=getattr(resp.context, "id", None),
             reason=refusal,
+            override=_one(req, "override") if any(self._demands.besides(req)) else None,
+            freeze=getattr(resp.context, "freeze", None),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 
 import falcon
 
@@ -33,10 +34,19 @@ class RoutePermissions:
         """False when it is certain, before the path has been routed, that the caller must be known."""
         return method == "OPTIONS" or (method in ("GET", "HEAD") and self._public.fullmatch(path) is not None)
 
-    def namespace(self, req: falcon.Request) -> str:
-        """The namespace in which it is demanded. Raises Invalid."""
+    def namespace(self, req: falcon.Request, params: Mapping[str, str]) -> str:
+        """The namespace in which it is demanded, `*` for all of them; `params` are the path's. Raises Invalid."""
         route = self._routes.get(req.uri_template or "")
+        if route is not None and route.freezes:
+            return http.frozen_namespace(req, params.get("namespace"))
         return http.stated_namespace(req) if route is not None and route.states_namespace else http.namespace(req)
+
+    def besides(self, req: falcon.Request) -> Iterator[Permission]:
+        """What its parameters need besides."""
+        route = self._routes.get(req.uri_template or "")
+        for (method, name), permission in route.parameters.items() if route is not None else ():
+            if method == req.method and req.params.get(name):
+                yield permission
 
     def changes(self, method: str, template: str | None) -> Permission | None:
         """The permission to change something that the request needs; None when it changes nothing."""

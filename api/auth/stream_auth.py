@@ -24,7 +24,7 @@ from deployer.api.auth.audit import Audit
 from deployer.api.auth.principal import Forbidden, Principal, Unauthenticated, Unsure
 from deployer.api.request_head import Target
 from deployer.api.routes import ROUTES, Permission
-from deployer.core.redaction import about_nobody
+from deployer.redaction.redactor import about_nobody
 
 UNAUTHENTICATED, FORBIDDEN, LATER = 4401, 4403, 1013
 

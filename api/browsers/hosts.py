@@ -11,7 +11,8 @@ import ipaddress
 import re
 from collections.abc import Collection
 
-from deployer.core.settings import Settings, is_loopback
+from deployer.core.model.hosts import is_loopback
+from deployer.settings import Settings
 
 # RFC 9110, 7.2 and RFC 3986, 3.2.2, without what no name in DNS has: escapes, sub-delimiters and user information.
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]*)?")

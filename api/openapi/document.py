@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import deployer
-from deployer.api.openapi.operations import OPERATIONS, PROBLEM, Operation, Parameter, Reply
-from deployer.api.openapi.schemas import REF, components
+from deployer.api.openapi.operations import OPERATIONS
+from deployer.api.openapi.parts import PROBLEM, REF, Operation, Parameter, Reply
+from deployer.api.openapi.schemas import components
 from deployer.api.routes import ROUTES, Access, Anybody, Permission, Route
-from deployer.core.descriptor import MAX_BODY, MAX_NESTING, Rules
 from deployer.core.model.records import Document
+from deployer.descriptor import MAX_BODY, MAX_NESTING, Rules
 
 _DESCRIPTION = f"""\
 Blue-green deployments for Kubernetes: store a descriptor of an app, deploy it, follow its log.
@@ -36,6 +37,7 @@ _STATUS_SAYS: Mapping[int, str] = {
     412: "`If-Match` names a revision that is no longer current.",
     413: f"The body is larger than {MAX_BODY >> 20} MiB.",
     421: "`Host` names something that this service does not answer to; the setting `allowed_hosts` has more names.",
+    423: "The namespace is frozen; `freezes` says why, until when, and by whom.",
     426: "This is a WebSocket: no `Upgrade` was asked for.",
     429: "Too many deployments are waiting.",
     500: "An error of the service's own; its log says more.",
@@ -77,6 +79,7 @@ HEADERS: Mapping[str, Document] = {
 _TAGS = (
     ("Descriptors", "What teams want to have deployed."),
     ("Deployments", "Past, current and queued deployments, with their logs and health data."),
+    ("Freezes", "What keeps namespaces from new deployments."),
     ("Service", "The service itself."),
 )
 

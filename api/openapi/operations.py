@@ -7,140 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from deployer.api.stream.feed import SEND_TIMEOUT
-from deployer.core.descriptor import SCHEMA
-from deployer.core.model.records import Document, Status
-
-JSON, TEXT, HTML, PROBLEM = "application/json", "text/plain", "text/html", "application/problem+json"
-
-EXAMPLE_ID = "3f2b8c1e-6d0a-4c57-9b43-5f1f0c9a7e21"
-LARGEST = 10**18 - 1
-"""The largest number that a parameter may have."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """One parameter: of the query, but for `where` = `path` or `header`."""
-
-    name: str
-    description: str
-    schema: Mapping[str, Any]
-    required: bool = False
-    where: str = "query"
-    example: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """One successful answer. `schema` by media type: the name of a component, or a schema; none for no body.
-
-    reduced   the component in the place of records that the caller may not read, or not wholly; empty for none
-    """
-
-    description: str
-    content: Mapping[str, str | Mapping[str, Any]]
-    headers: tuple[str, ...] = ()
-    reduced: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method of one route.
-
-    id         `operationId`
-    body       the component that is sent; empty for none
-    problems   the statuses of errors, beside those that every route has
-    links      name -> operation id and its parameters, by status (OpenAPI's links)
-    """
-
-    id: str
-    summary: str
-    description: str = ""
-    tag: str
-    parameters: tuple[Parameter, ...] = ()
-    body: str = ""
-    replies: Mapping[int, Reply]
-    problems: tuple[int, ...] = ()
-    links: Mapping[int, Document] | None = None
-
-    @property
-    def query(self) -> frozenset[str]:
-        """The names of the query's parameters."""
-        return frozenset(p.name for p in self.parameters if p.where == "query")
-
-
-# --- parameters -------------------------------------------------------------------------------------------------------
-
-NAMESPACE = Parameter(
-    name="namespace",
-    description="The Kubernetes namespace of the app.",
-    schema={"type": "string", "pattern": SCHEMA["properties"]["namespace"]["pattern"]},
-    required=True,
-    example="default",
-)
-STATED_NAMESPACE = dataclasses.replace(
+from deployer.api.openapi.parts import (
+    AFTER,
+    APPNAME,
+    EXAMPLE_ID,
+    FROZEN_NAMESPACE,
+    HTML,
+    ID,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    JSON,
+    LARGEST,
     NAMESPACE,
-    required=False,
-    description="The Kubernetes namespace of the app; without it, or empty: the descriptor's own.",
+    NAMESPACE_OR_ALL,
+    ONE_APPNAME,
+    OVERRIDE,
+    SAME_NAMESPACE,
+    STATED_NAMESPACE,
+    TEXT,
+    Operation,
+    Parameter,
+    Reply,
 )
-ID = Parameter(
-    name="id",
-    description="The id that the service gave. An unknown one, and one of another namespace, is a 404.",
-    schema={"type": "string", "format": "uuid"},
-    required=True,
-    where="path",
-    example=EXAMPLE_ID,
-)
-IF_MATCH = Parameter(
-    name="If-Match",
-    description="The `ETag` that was read last: the request is refused (412) when it has changed since you read it. "
-    "`*` stands for any.",
-    schema={"type": "string"},
-    where="header",
-)
-IF_NONE_MATCH = Parameter(
-    name="If-None-Match",
-    description="An `ETag`: while it is still the current one the answer is an empty 304.",
-    schema={"type": "string"},
-    where="header",
-    example='"42"',
-)
-AFTER = Parameter(
-    name="after",
-    description="Only the lines after this many.",
-    schema={"type": "integer", "minimum": 0, "maximum": LARGEST, "default": 0},
-    example=0,
-)
-_APP = "An app's name; it is normalised like `appName` in descriptors."
-APPNAME = Parameter(
-    name="appname", description=f"{_APP} Without it, or empty: all apps.", schema={"type": "string"}, example="my-app"
-)
-ONE_APPNAME = Parameter(
-    name="appname", description=_APP, schema={"type": "string", "minLength": 1}, required=True, example="my-app"
-)
-
-
-def _flag(name: str, description: str, default: bool = False) -> Parameter:
-    return Parameter(name=name, description=description, schema={"type": "boolean", "default": default})
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
-def _json(description: str, schema: str | Mapping[str, Any], *headers: str, reduced: str = "") -> Reply:
-    return Reply(description=description, content={JSON: schema}, headers=headers, reduced=reduced)
-
-
-def _list(schema: str) -> Mapping[str, Any]:
-    return {"type": "array", "items": {"$ref": f"#/components/schemas/{schema}"}}
-
-
-def _empty(description: str, *headers: str) -> Reply:
-    return Reply(description=description, content={}, headers=headers)
-
+from deployer.api.openapi.parts import empty as _empty
+from deployer.api.openapi.parts import flag as _flag
+from deployer.api.openapi.parts import json_of as _json
+from deployer.api.openapi.parts import list_of as _list
+from deployer.api.stream.feed import SEND_TIMEOUT
+from deployer.core.model.records import Document, Status
 
 _UNCHANGED = _empty("Unchanged: `If-None-Match` names the current revision.", "ETag")
 _QUEUED = _json("Queued.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")
@@ -325,9 +220,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 required=True,
                 example=EXAMPLE_ID,
             ),
+            OVERRIDE,
         ),
         replies={202: _QUEUED},
-        problems=(400, 404, 429, 503),
+        problems=(400, 404, 423, 429, 503),
         links=_DEPLOYMENT_LINKS,
     ),
     ("/deployments", "DELETE"): Operation(
@@ -358,9 +254,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Deploy once more what this deployment deployed",
         description="A new deployment of its copy of the descriptor; of a version that is still warm: a rollback to "
         "it, whose `Location` is its own. A body is not needed and not read.",
-        parameters=(ID, NAMESPACE, IF_MATCH),
+        parameters=(ID, NAMESPACE, OVERRIDE, IF_MATCH),
         replies={202: _QUEUED},
-        problems=(400, 404, 409, 412, 429, 503),
+        problems=(400, 404, 409, 412, 423, 429, 503),
     ),
     ("/deployments/{id}", "DELETE"): Operation(
         id="undeploy",
@@ -376,6 +272,19 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
         replies={202: _json("Started.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")},
         problems=(400, 404, 409, 412, 503),
+    ),
+    ("/deployments/{id}/approval", "POST"): Operation(
+        id="approve",
+        tag="Deployments",
+        summary="Say whether a gate that waits for that may be passed",
+        description="A gate of type `approval`, or one that is inconclusive. The deployment goes on, or is taken back, "
+        "right after. The same once more answers what was recorded; somebody else, or another word, is a 409, as when "
+        "nothing waits. Needs a permission of its own; a gate may want another person than the one who asked for the "
+        "deployment (403).",
+        parameters=(ID, NAMESPACE),
+        body="NewDecision",
+        replies={200: _json("What was recorded.", "GateDecision")},
+        problems=(400, 403, 404, 409, 413, 503),
     ),
     ("/rollbacks", "POST"): Operation(
         id="rollBack",
@@ -404,6 +313,51 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             )
         },
         problems=(400, 404, 409, 429, 503),
+    ),
+    ("/freezes", "GET"): Operation(
+        id="listFreezes",
+        tag="Freezes",
+        summary="What keeps a namespace from new deployments now",
+        description="The freeze of the namespace, that of all namespaces, and windows of the settings. With "
+        "`namespace=*`: everything that freezes anything.",
+        parameters=(
+            dataclasses.replace(
+                NAMESPACE, schema=NAMESPACE_OR_ALL, description="The namespace; `*` for all that is frozen anywhere."
+            ),
+        ),
+        replies={200: _json("`[]` when it is not frozen.", _list("Freeze"))},
+        problems=(400, 503),
+    ),
+    ("/freezes/{namespace}", "GET"): Operation(
+        id="readFreeze",
+        tag="Freezes",
+        summary="The freeze that somebody put on a namespace, or on all",
+        parameters=(FROZEN_NAMESPACE, SAME_NAMESPACE, IF_NONE_MATCH),
+        replies={200: _json("The freeze.", "Freeze", "ETag"), 304: _UNCHANGED},
+        problems=(400, 404, 503),
+    ),
+    ("/freezes/{namespace}", "PUT"): Operation(
+        id="freeze",
+        tag="Freezes",
+        summary="Freeze a namespace, or all",
+        description="New deployments are refused with 423. What is queued or under way goes on; rollbacks and "
+        "undeployments go through. A freeze that is there is replaced.",
+        parameters=(FROZEN_NAMESPACE, SAME_NAMESPACE, IF_MATCH),
+        body="NewFreeze",
+        replies={
+            200: _json("Replaced.", "Freeze", "Location", "ETag"),
+            201: _json("Put.", "Freeze", "Location", "ETag"),
+        },
+        problems=(400, 409, 412, 413, 503),
+    ),
+    ("/freezes/{namespace}", "DELETE"): Operation(
+        id="liftFreeze",
+        tag="Freezes",
+        summary="Lift the freeze of a namespace, or of all",
+        description="What else freezes the namespace stays: see the list.",
+        parameters=(FROZEN_NAMESPACE, SAME_NAMESPACE, IF_MATCH),
+        replies={200: _empty("Lifted.")},
+        problems=(400, 404, 409, 412, 503),
     ),
     ("/deployments/{id}/logs", "GET"): Operation(
         id="readLog",

@@ -7,17 +7,19 @@ booleans may be texts. So a descriptor has two schemas here, one as it is sent a
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deployer.api.openapi import gates
+from deployer.api.openapi.parts import REF
+from deployer.api.openapi.parts import TIME as _TIME
+from deployer.api.openapi.parts import object_of as _object
+from deployer.commands.freezes import SCHEMA as SENT_FREEZE
 from deployer.core.contract.health import BODY_LIMIT
-from deployer.core.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 from deployer.core.model.records import Document, Status
-
-REF = "#/components/schemas/"
+from deployer.descriptor import BOOLEANS, EMPTY_IS_ABSENT, NEVER_STORED, SCHEMA, Rules
 
 _ALWAYS_THERE = ("namespace", "appName", "newVersion", "deploymentType", "replicas", *BOOLEANS, "podspec")
-_TIME = {"type": "string", "format": "date-time"}
 _COUNT = {"type": "integer", "minimum": 0}
 
 EXAMPLE: Document = {
@@ -79,6 +81,7 @@ def components(rules: Rules) -> dict[str, Any]:
             "properties": {"validation": {"$ref": f"{REF}Validation"}},
         },
         **_RECORDS,
+        **gates.COMPONENTS,
     }
 
 
@@ -187,10 +190,6 @@ def _or_absent(field: Document, *, empty: bool = False) -> Document:
 # --- everything else --------------------------------------------------------------------------------------------------
 
 
-def _object(description: str, required: Collection[str], **properties: Any) -> Document:
-    return {"description": description, "type": "object", "required": list(required), "properties": properties}
-
-
 _RECORDS: dict[str, Any] = {
     "Deployment": _object(
         "One deployment. `DEPLOYING` becomes `DEPLOYED` or `FAILURE`; `DEPLOYED`, or a cancelled one, becomes "
@@ -213,6 +212,8 @@ _RECORDS: dict[str, Any] = {
             "format": "uuid",
             "description": "The deployment that this one deploys once more, as it was.",
         },
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
+        gates=gates.LIST,
     ),
     "RollbackDeployment": {
         "description": "The deployment that will be live, and what is gone back to.",
@@ -250,6 +251,32 @@ _RECORDS: dict[str, Any] = {
         createdBy={"type": "string"},
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},
+        freezeOverride={"$ref": f"{REF}FreezeOverride"},
+        gates=gates.LIST,
+    ),
+    "Freeze": _object(
+        "What keeps a namespace, or all, from new deployments.",
+        ("namespace", "reason", "source"),
+        namespace={
+            "type": "string",
+            "description": "The frozen namespace; `*` for all; of a window its names and patterns, with commas.",
+        },
+        reason={"type": "string"},
+        source={
+            "type": "string",
+            "enum": ["request", "window"],
+            "description": "`request`: somebody put it. `window`: the settings have it.",
+        },
+        until={**_TIME, "description": "When it ends, when that is known."},
+        by={"type": "string", "description": "Who put it, when that is known."},
+        created={**_TIME, "description": "When it was put."},
+    ),
+    "NewFreeze": {**SENT_FREEZE, "description": "A freeze as it is put."},
+    "FreezeOverride": _object(
+        "That this was deployed in spite of a freeze.",
+        ("reason", "freezes"),
+        reason={"type": "string", "description": "Why, in the words of whoever asked for it."},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}},
     ),
     "DescriptorSummary": _object(
         "A descriptor for a caller who may not `get` descriptors.",
@@ -289,6 +316,7 @@ _RECORDS: dict[str, Any] = {
         status={"type": "integer", "minimum": 400, "maximum": 599},
         detail={"type": "string", "description": "What is wrong, in a sentence."},
         validation={"$ref": f"{REF}Validation"},
+        freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}, "description": "What freezes the namespace."},
         errors={
             "description": "Everything that is wrong with a descriptor or a parameter.",
             "type": "array",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import falcon
 
 from deployer.api import http
 from deployer.api.views import DeploymentView
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.commands.approvals import ApprovalCommands
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Deployment as Record
-from deployer.core.model.records import Status
+from deployer.core.model.records import Document, Status
+from deployer.descriptor import parse
 
 # Characters up to which a log is answered in one piece, with its length; a longer one is streamed.
 _WHOLE = 256 * 1024
@@ -40,7 +42,7 @@ class Deployments(http.Resource):
         namespace, descriptor = http.namespace(req), http.required(req, "descriptorId")
         view = DeploymentView(req)
         with view.checking():
-            deployment = self._service.deploy(namespace, descriptor, http.by(req))
+            deployment = self._service.deploy(namespace, descriptor, http.by(req), override=_override(req))
         _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -63,13 +65,16 @@ class Deployment(http.Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show it."""
         view = DeploymentView(req, id)
-        _show(resp, self._service.deployment(http.namespace(req), id), view)
+        deployment = self._service.deployment(http.namespace(req), id)
+        _show(resp, deployment, view, gates=self._service.gates(deployment))
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy; of a version that is still warm: switch back to it."""
         namespace, view = http.namespace(req), DeploymentView(req)
         with view.checking():
-            deployment = self._rollbacks.redeploy(namespace, id, http.by(req), if_match=http.if_match(req))
+            deployment = self._rollbacks.redeploy(
+                namespace, id, http.by(req), if_match=http.if_match(req), override=_override(req)
+            )
         _accepted(resp, deployment, view)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
@@ -98,6 +103,21 @@ class Rollbacks(http.Resource):
         shown = {**view.show(rollback.deployment), **view.details({"rollback": rollback.document()})}
         http.send_record(resp, shown, 202)
         http.set_revision(resp, rollback.deployment.revision)
+
+
+class Approval(http.Resource):
+    """What people say of a gate that waits for them."""
+
+    def __init__(self, service: DeploymentCommands, approvals: ApprovalCommands) -> None:
+        self._service = service
+        self._approvals = approvals
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Record it. The deployment goes on, or is taken back, right after."""
+        namespace = http.namespace(req)
+        decision = self._approvals.decide(namespace, id, parse(http.body(req)), http.by(req))
+        http.about(resp, decision.app, id)
+        http.send(resp, decision.public())
 
 
 class Logs(http.Resource):
@@ -150,6 +170,11 @@ def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:
     yield "".join(block).encode()
 
 
+def _override(req: falcon.Request) -> str:
+    """Why it is to be deployed in spite of a freeze; empty when it is not. `routes.py` says who may."""
+    return http.text(req, "override") or ""
+
+
 def _locate(resp: falcon.Response, deployment: Record) -> None:
     resp.set_header("Location", http.location("deployments", deployment.id, deployment.namespace))
 
@@ -159,7 +184,13 @@ def _accepted(resp: falcon.Response, deployment: Record, view: DeploymentView) -
     _show(resp, deployment, view, 202)
 
 
-def _show(resp: falcon.Response, deployment: Record, view: DeploymentView, status: int = 200) -> None:
+def _show(
+    resp: falcon.Response,
+    deployment: Record,
+    view: DeploymentView,
+    status: int = 200,
+    gates: Sequence[Document] = (),
+) -> None:
     http.about(resp, deployment.app, deployment.id)
-    http.send_record(resp, view.show(deployment), status)
+    http.send_record(resp, view.show(deployment) | view.course({"gates": list(gates)} if gates else {}), status)
     http.set_revision(resp, deployment.revision)

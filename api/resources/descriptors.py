@@ -6,7 +6,7 @@ import falcon
 
 from deployer.api import http
 from deployer.api.views import DescriptorView
-from deployer.core.commands.descriptor_commands import DescriptorCommands
+from deployer.commands.descriptor_commands import DescriptorCommands
 from deployer.core.model.records import Document, StoredDescriptor
 
 

@@ -26,6 +26,7 @@ _LINKS = {
     "deployments": "/deployments/?namespace={namespace}",
     "logs": "/deployments/{id}/logs?namespace={namespace}",
     "healthcheckdata": "/deployments/{id}/healthcheckdata?namespace={namespace}",
+    "freezes": "/freezes/?namespace={namespace}",
     "stream": "/stream/deployments/{id}/logs?namespace={namespace}",
     "plugins": "/plugins",
     "metrics": "/metrics",

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from websockets.frames import Frame, Opcode
 
-from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.deployment_log import format_line
 from deployer.core.errors import Invalid, NotFound, Problem
 

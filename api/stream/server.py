@@ -37,9 +37,9 @@ from deployer.api.resources.meta import NO_WEBSOCKET
 from deployer.api.stream.connection import INCOMING, Asked, Connection
 from deployer.api.stream.feed import SEND_TIMEOUT, Feed, Viewer, frame
 from deployer.api.stream.handover import Handover
-from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.errors import Invalid, NotFound, StoreUnavailable
-from deployer.core.redaction import about_nobody
+from deployer.redaction.redactor import about_nobody
 
 # Close codes: 1000 to 1013 are RFC 6455's and IANA's, 44xx repeat what REST would have answered.
 ENDED, REFUSED, BROKEN, LATER, UNKNOWN = 1000, 1008, 1011, 1013, 4404

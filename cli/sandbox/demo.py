@@ -20,9 +20,9 @@ from deployer.cli.sandbox.screen import Screen, by_version
 from deployer.core.errors import DeployerError
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient
 from deployer.sandbox import Load, Report, Sandbox
+from deployer.settings import Settings
 
 PATIENCE = 60.0
 """Seconds for any one thing to happen, however slow the machine is."""

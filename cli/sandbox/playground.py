@@ -20,8 +20,8 @@ from deployer import sandbox
 from deployer.cli import process, wiring
 from deployer.cli.sandbox import sample
 from deployer.core.errors import SettingsError
-from deployer.core.settings import Settings, option
 from deployer.sandbox import Sandbox
+from deployer.settings import Settings, option
 
 INGRESS_PORT = 8081
 """Of the sandbox's ingress, when nobody else has it: what was typed yesterday works today."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deployer.core.settings import option
+from deployer.settings import option
 
 if TYPE_CHECKING:
     from deployer.core.model.records import Document

@@ -13,10 +13,10 @@ from deployer.core.contract.health import HttpAnswer
 from deployer.core.contract.kube import Documents, KubeAccess, KubeReader
 from deployer.core.contract.provider import Provider, Schema
 from deployer.core.errors import KubeForbidden, KubeNotFound, StepFailed
+from deployer.core.model.hosts import PATH
 from deployer.core.model.kind import Kind
 from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document
-from deployer.core.settings import PATH
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,22 +8,12 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from deployer.core.errors import Problem
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 
 Schema = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class PluginSettings:
-    """What a register hook gets: the plugin's own `[plugins.<name>]` table, checked, and the service's settings."""
-
-    table: Mapping[str, Any]
-    core: Settings
 
 
 class Provider(ABC):

@@ -14,8 +14,7 @@ from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, ProbeResponse, RouteContext
 from deployer.core.contract.kube import ClusterEvent, KubeAccess
 from deployer.core.contract.provider import Provider
-from deployer.core.contract.versions import WorkloadContext
-from deployer.core.model.plan import Route, Workload
+from deployer.core.model.plan import Previous, Route, Workload
 from deployer.core.model.records import Document, Json, Plan
 
 
@@ -155,6 +154,36 @@ class Step(ABC):
     def undo(self, work: Work) -> None:
         """Take back what `run` may have done. The default is for steps that only look."""
         return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadContext:
+    """What the manifests of a version are made from.
+
+    descriptor         in its normal form; not to be changed
+    version            as resolved, never `#`
+    deployment         id of the deployment
+    created            of the deployment, RFC 3339
+    instance           which Deployer (setting)
+    replicas           pods that it gets
+    environment        core/v1 EnvVar dicts of the injectors
+    image_pull_policy  for containers that name none; empty leaves it to Kubernetes
+    service_links      for a podspec that does not say; true leaves it to Kubernetes, whose default it is
+    fencing_token      of the app's lease
+    previous           what is live now; None for a first deployment
+    """
+
+    descriptor: Document
+    version: str
+    deployment: str
+    created: str
+    instance: str
+    replicas: int
+    environment: Sequence[Document] = ()
+    image_pull_policy: str = ""
+    service_links: bool = True
+    fencing_token: int = 0
+    previous: Previous | None = None
 
 
 class Strategy(Provider):

@@ -18,6 +18,10 @@ import msgspec
 
 from deployer.core.errors import Conflict, StoreError
 from deployer.core.model import migrations
+from deployer.core.model.occurrence import ROLLBACK_TRANSITIONS, TRANSITIONS
+from deployer.core.model.occurrence import OperationKind as OperationKind  # noqa: PLC0414
+from deployer.core.model.occurrence import OperationState as OperationState  # noqa: PLC0414
+from deployer.core.model.occurrence import Status as Status  # noqa: PLC0414
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
 from deployer.core.model.plan import (
     Made,
@@ -29,10 +33,6 @@ from deployer.core.model.plan import (
     Route,
     Workload,
 )
-from deployer.core.model.states import ROLLBACK_TRANSITIONS, TRANSITIONS
-from deployer.core.model.states import OperationKind as OperationKind  # noqa: PLC0414
-from deployer.core.model.states import OperationState as OperationState  # noqa: PLC0414
-from deployer.core.model.states import Status as Status  # noqa: PLC0414
 from deployer.core.model.target import NOTHING, Target
 
 Json = Any
@@ -151,6 +151,7 @@ class Deployment(Record):
     purge        delete the record when it has ended
     went_live    when it was committed first, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
+    override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
 
     KIND: ClassVar[str] = "deployment"
@@ -168,6 +169,7 @@ class Deployment(Record):
     purge: bool = False
     went_live: str = ""
     rollback_of: str = ""
+    override: Document | None = None
 
     @property
     def key(self) -> str:
@@ -205,6 +207,8 @@ class Deployment(Record):
             out["undeployedBy"] = self.undeployed_by
         if self.rollback_of:
             out["rollbackOf"] = self.rollback_of
+        if self.override:
+            out["freezeOverride"] = self.override
         return out
 
 

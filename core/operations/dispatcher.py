@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 
 from deployer.core.backoff import Backoff
 from deployer.core.clock import bounded
-from deployer.core.commands.host_claims import ended_changes
 from deployer.core.contract.kube import ClusterEvent
-from deployer.core.contract.store import Lease, Update
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
 from deployer.core.model.gates import GateDecision
 from deployer.core.model.occurrence import Occurrence
@@ -30,12 +28,14 @@ from deployer.core.model.records import (
     Status,
     new_id,
 )
+from deployer.core.model.secrets import secrets_of
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.execution.invocation import Hung
+from deployer.core.operations.host_claims import ended_changes
 from deployer.core.operations.machine import PARK_LEAST, is_aside
 from deployer.core.operations.observers import Observers
-from deployer.core.redaction import secrets_of
+from deployer.core.ports.store import Lease, Update
 
 logger = logging.getLogger(__name__)
 

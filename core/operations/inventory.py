@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from deployer.core.contract.cluster import Inventory, Thing
-from deployer.core.contract.store import Store, Update
 from deployer.core.errors import Conflict, StaleRevision
 from deployer.core.model.kind import Kind
 from deployer.core.model.plan import Made
 from deployer.core.model.records import Plan
 from deployer.core.operations.journal import Journal
+from deployer.core.ports.cluster import Inventory, Thing
+from deployer.core.ports.store import Store, Update
 
 ATTEMPTS = 5
 """How often a note is written anew when the plan changed in between."""

@@ -6,9 +6,9 @@ import dataclasses
 import threading
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.store import Change, Lease, Store, Update
 from deployer.core.errors import Fenced, StaleRevision
 from deployer.core.model.records import Json, Operation
+from deployer.core.ports.store import Change, Lease, Store, Update
 
 
 class Journal:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from deployer.core.backoff import Backoff
+from deployer.core.calls import Invocation
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.observer import Notification
-from deployer.core.contract.store import Delete, Store, Update
 from deployer.core.errors import PluginError, StaleRevision, StoreError
 from deployer.core.model.records import Document, Event, new_id
-from deployer.core.plugin_manager.calls import Invocation
-from deployer.core.redaction import Redactor
+from deployer.core.ports.redactor import Redactor
+from deployer.core.ports.store import Delete, Store, Update
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ import urllib3
 
 from deployer import __version__
 from deployer.core.errors import SettingsError
-from deployer.core.settings import Settings, is_loopback
+from deployer.core.model.hosts import is_loopback
 from deployer.kube.http.transport import Basic, Credentials, FromClient, TokenFile, Transport
+from deployer.settings import Settings
 
 POOL_SIZE = 256
 """Connections that are kept open at most: one for each of 128 workers, the rest for informers and REST."""

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from deployer.sdk.plugin import CancelScope, http_exchange, outgoing
+from deployer.sdk import webhook
+from deployer.sdk.plugin import CancelScope, http_exchange
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Prometheus(outgoing.Server):
+class Prometheus(webhook.Server):
     """A server, as the settings have it.
 
     namespaces  whose gates may ask it, names and patterns
@@ -78,17 +79,17 @@ class Prometheus(outgoing.Server):
         try:
             target = f"{self.address.target.partition('?')[0].rstrip('/')}/api/v1/query"
             response = self.request("POST", target, body, headers, limit=MOST_BYTES, scope=scope)
-        except outgoing.NoAnswer as error:
+        except webhook.NoAnswer as error:
             raise Unanswered(str(error)) from None
         return self._read(response)
 
     def _read(self, response: http_exchange.Response) -> Answer:
-        origin = self.address.origin
+        origin = self.origin
         if response.truncated:
             most = f"{MOST_BYTES // 1024 // 1024} MiB"
             raise WrongQuery(f"its answer has more than {most}: aggregate it, as with sum() or max()")
         found = _json(response.body) if response.cut is None else None
-        status = outgoing.status_text(response)
+        status = webhook.status_text(response)
         if found is None:
             raise Unanswered(f"{origin} answers {status}, which is no whole answer of a Prometheus")
         said = self._clean(found.get("error"))

@@ -28,12 +28,12 @@ from deployer.core.model.kind import (
 )
 from deployer.core.model.plan import Backend, Preview, Route
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
 from deployer.kube.ownership import ANNOTATION_FENCING_TOKEN
 from deployer.kube.pods import ready_endpoints, service_slices
+from deployer.settings import Settings
 from deployer.toolkit.dataplane.probe import Answer, ask, parse_address
 
 APP = "shop"

@@ -24,14 +24,15 @@ from deployer.api.auth.stream_auth import StreamAuth
 from deployer.api.browsers.hosts import AllowedHosts
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.store import Update
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.model.records import Deployment, Document, Plan, Status
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry, Registry
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Update
+from deployer.core.registry import Entry, Registry
+from deployer.plugin_manager.loader import load_plugins
+from deployer.redaction.redactor import Redactor
+from deployer.settings import Settings
 from deployer.store.sqlite import SqliteStore
 from deployer.toolkit.remarks import remarks
 
@@ -192,7 +193,7 @@ def served(  # noqa: PLR0917 - pytest fills them in by name
 ) -> Iterator[Served]:
     before = set(threading.enumerate())
     store = SqliteStore(tmp_path / "deployer.db")
-    deployment_log = DeploymentLog(store)
+    deployment_log = DeploymentLog(store, Redactor())
     service = DeploymentCommands(store, deployment_log, registry, settings, remarks=remarks)
     origins = settings.allowed_origins
     hosts = AllowedHosts.of(settings)

@@ -17,7 +17,7 @@ from deployer.api.auth import audit as audit_module
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import SOURCES, WRITTEN, Audit
 from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 
 from .conftest import NS, Served

@@ -17,8 +17,8 @@ from deployer.api.auth import circuit_breaker, cluster
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
 from deployer.api.routes import Permission
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 from support.issuer import Issuer, bearer
 
 from .conftest import NS, Served

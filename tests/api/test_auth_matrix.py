@@ -17,8 +17,9 @@ from deployer.api.app import create_app
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
-from deployer.core.contract.store import Create, Update
+from deployer.commands.freezes import Freeze
 from deployer.core.model.records import App, Deployment, Operation, Status, StoredDescriptor
+from deployer.core.ports.store import Create, Update
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, Served, document
@@ -33,8 +34,18 @@ CREDENTIALS: dict[str, dict[str, Any] | None] = {
     "no role": {"namespaces": [NS], "roles": ["admin"]},
     "read": {"namespaces": [NS, OTHER], "roles": ["read"]},
     "deploy": {"namespaces": [NS], "roles": ["deploy"]},
-    "wildcard": {"namespaces": ["*"], "roles": ["deploy"]},
+    "freeze": {"namespaces": [NS], "roles": ["freeze"]},
+    "override alone": {"namespaces": [NS], "roles": ["override-freeze"]},
+    "wildcard": {"namespaces": ["*"], "roles": ["deploy", "freeze", "override-freeze"]},
 }
+FREEZE = b'{"reason": "an audit"}'
+MAY = {
+    (False, True): ("read", "deploy", "wildcard"),
+    (False, False): ("deploy", "wildcard"),
+    (True, True): ("read", "deploy", "freeze", "wildcard"),
+    (True, False): ("freeze", "wildcard"),
+}
+"""Who may do something, by whether it is about freezes, and whether it only reads."""
 NOBODY = ("none", "bad", "expired")
 
 REQUESTS = [(route, method) for route in ROUTES if not route.stream for method in route.methods]
@@ -76,9 +87,7 @@ def expected(demanded: Any, kind: str) -> int:
     if kind in NOBODY:
         return 401
     if isinstance(demanded, Permission):
-        if kind in ("foreign namespace", "no role"):
-            return 403
-        return 200 if demanded.reads or kind != "read" else 403
+        return 200 if kind in MAY[demanded.resource == "freezes", demanded.reads] else 403
     return 200
 
 
@@ -88,10 +97,14 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
     if "{" not in route.path and not isinstance(route.methods[method], Permission):
         return route.path, None
     q = f"namespace={NS}"
+    if served.store.find(Freeze):
+        served.service.freezes.lift(NS)
     app = f"shop-{uuid.uuid4().hex[:8]}" if route.path == "/rollbacks" else "shop"
     deployment = served.deployment(app)
     served.end(deployment.id)
     descriptor = deployment.descriptor_id
+    if route.freezes:
+        served.service.freezes.put(NS, FREEZE)
     if route.path == "/rollbacks":
         earlier = served.deployment(app, version="0")
         for status in (Status.DEPLOYED, Status.UNDEPLOYING, Status.UNDEPLOYED):
@@ -113,6 +126,10 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
         ("PUT", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("DELETE", "/deployments/{id}"): (f"/deployments/{deployment.id}?{q}", None),
         ("POST", "/rollbacks"): (f"/rollbacks?{q}&appname={app}", None),
+        ("GET", "/freezes"): (f"/freezes?{q}", None),
+        ("GET", "/freezes/{namespace}"): (f"/freezes/{NS}?{q}", None),
+        ("PUT", "/freezes/{namespace}"): (f"/freezes/{NS}?{q}", FREEZE),
+        ("DELETE", "/freezes/{namespace}"): (f"/freezes/{NS}?{q}", None),
         ("GET", "/deployments/{id}/logs"): (f"/deployments/{deployment.id}/logs?{q}", None),
         ("GET", "/deployments/{id}/healthcheckdata"): (f"/deployments/{deployment.id}/healthcheckdata?{q}", None),
     }[method, route.path]
@@ -120,7 +137,7 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
 
 def state(served: Served) -> list[Any]:
     """Everything that a request could have changed."""
-    return [served.store.find(kind) for kind in (StoredDescriptor, Deployment, Operation)]
+    return [served.store.find(kind) for kind in (StoredDescriptor, Deployment, Operation, Freeze)]
 
 
 # --- the matrix -------------------------------------------------------------------------------------------------------
@@ -231,7 +248,7 @@ def test_what_is_not_in_the_table_is_for_nobody_who_is_not_known() -> None:
 
 def test_every_permission_is_one_of_kubernetes_verbs_on_our_resources() -> None:
     permissions = {p for route in ROUTES for p in route.methods.values() if isinstance(p, Permission)}
-    assert {p.resource for p in permissions} == {"descriptors", "deployments"}
+    assert {p.resource for p in permissions} == {"descriptors", "deployments", "freezes"}
     assert {p.verb for p in permissions} <= {"get", "list", "create", "update", "delete", "deletecollection"}
     for route in ROUTES:
         for method, permission in route.methods.items():

@@ -15,7 +15,7 @@ import pytest
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.credentials import MAX_TOKEN
 from deployer.core.model.records import Deployment, Status
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, Served, document

@@ -22,7 +22,7 @@ from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, op
 from deployer.api.auth.principal import Authenticator, Authorizer, Principal, Unauthenticated, Unsure
 from deployer.api.routes import Permission
 from deployer.api.stream import server as stream
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 
 from .conftest import NS, Served

@@ -27,7 +27,7 @@ from deployer.api.auth.jwt.tokens import TokenAuthenticator, open_keys
 from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
 from deployer.api.routes import Permission
 from deployer.core.errors import SettingsError
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, KeyServer, bearer, part
 
 from .conftest import NS, Served

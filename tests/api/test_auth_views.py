@@ -13,10 +13,10 @@ import pytest
 from deployer.api.auth import cluster
 from deployer.api.auth.access import Access, open_access
 from deployer.api.openapi import document as openapi
-from deployer.core.contract.store import Update
 from deployer.core.model.records import Deployment, StoredDescriptor
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Update
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 
 from .conftest import NS, Answer, Served, document
 from .test_auth_cluster import Reviews

@@ -11,7 +11,7 @@ import pytest
 from deployer.api.browsers.hosts import AllowedHosts
 from deployer.core.errors import SettingsError
 from deployer.core.model.records import Deployment, StoredDescriptor
-from deployer.core.settings import Settings, load
+from deployer.settings import Settings, load
 
 from .conftest import NS, Served, document
 

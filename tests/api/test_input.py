@@ -234,14 +234,14 @@ WATCHED = """
     from deployer.api.app import create_app
     from deployer.api.server import Server
     from deployer.api.stream.server import LogStream
-    from deployer.core.plugin_manager.loader import load_plugins
+    from deployer.plugin_manager.loader import load_plugins
     from deployer.core.deployment_log import DeploymentLog
-    from deployer.core.commands.deployment_commands import DeploymentCommands
-    from deployer.core.settings import Settings
+    from deployer.commands.deployment_commands import DeploymentCommands
+    from deployer.settings import Settings
     from deployer.store.sqlite import SqliteStore
     settings = Settings(own_namespace="deployer", ingress="none")
     store = SqliteStore(Path(sys.argv[1]))
-    logbook = DeploymentLog(store)
+    logbook = DeploymentLog(store, Redactor())
     service = DeploymentCommands(store, logbook, load_plugins(settings), settings)
     id = service.deploy("shop-ns", service.descriptors.create("shop-ns", sys.argv[2].encode()).id).id
     logs = LogStream(service)

@@ -20,11 +20,11 @@ from deployer.api import routes
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import operations, schemas
 from deployer.api.stream import feed
-from deployer.core.commands.descriptor_commands import rules
+from deployer.commands.descriptor_commands import rules
 from deployer.core.model.records import Deployment, Failure
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Registry
-from deployer.core.settings import Settings
+from deployer.core.registry import Registry
+from deployer.plugin_manager.loader import load_plugins
+from deployer.settings import Settings
 
 Q = "?namespace=shop-ns"
 

@@ -20,8 +20,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from deployer.api.auth.access import Access, open_access
-from deployer.core.contract.store import Create
 from deployer.core.model.records import Plan
+from deployer.core.ports.store import Create
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, Served, document

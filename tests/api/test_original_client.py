@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.contract.store import Create, Update
 from deployer.core.model.records import Deployment, Failure, HealthData, Status
+from deployer.core.ports.store import Create, Update
 
 # As the documentation of the original has it, comments aside (and with a name that a Secret can have).
 DESCRIPTOR = """{

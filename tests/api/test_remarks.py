@@ -10,9 +10,9 @@ import pytest
 from falcon import testing
 
 from deployer.api.app import create_app
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.plugin_manager.loader import load_plugins
+from deployer.settings import Settings
 from deployer.toolkit.remarks import remarks
 
 

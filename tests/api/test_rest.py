@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import deployer
-from deployer.core.contract.store import Create
 from deployer.core.errors import KubeError, KubeUnavailable, StoreUnavailable
 from deployer.core.model.records import Deployment, HealthData, Operation, Status, StoredDescriptor
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Create
+from deployer.settings import Settings
 
 Q = "?namespace=shop-ns"
 

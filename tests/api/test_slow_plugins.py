@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from deployer.commands import provider_calls
 from deployer.core.contract.strategy import Strategy
 from deployer.core.errors import Problem
 from deployer.core.model.records import Document
-from deployer.core.plugin_manager import provider_calls
-from deployer.core.plugin_manager.registry import Entry, Registry
+from deployer.core.registry import Entry, Registry
 
 NS = "shop-ns"
 PATH = f"/descriptors/?namespace={NS}"

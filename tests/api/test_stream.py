@@ -17,10 +17,11 @@ from websockets.sync.client import ClientConnection
 
 from deployer.api.stream import connection as stream
 from deployer.api.stream import feed
-from deployer.core.contract.store import Delete, Update
 from deployer.core.deployment_log import DeploymentLog, format_line
 from deployer.core.errors import StoreUnavailable
 from deployer.core.model.records import Deployment, Status
+from deployer.core.ports.store import Delete, Update
+from deployer.redaction.redactor import Redactor
 
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -166,7 +167,7 @@ def test_a_deleted_deployment_ends_the_stream(served: Any) -> None:
 def test_it_does_not_matter_who_runs_the_deployment(served: Any) -> None:
     """Lines and status come from the store: what another service writes there arrives like this one's."""
     id = served.deployment().id
-    other = DeploymentLog(served.store)
+    other = DeploymentLog(served.store, Redactor())
     with served.watch(id) as viewer:
         viewer.recv(timeout=20)
         other.append(id, "by another logbook")
@@ -221,7 +222,7 @@ def test_a_viewer_comes_back_at_every_line_and_misses_nothing(served: Any) -> No
 def test_viewers_that_keep_leaving_get_every_line_once_while_lines_are_added(served: Any, run: Any) -> None:
     id = served.deployment().id
     total = 1500
-    other = DeploymentLog(served.store)
+    other = DeploymentLog(served.store, Redactor())
 
     def write(deployment_log: DeploymentLog) -> None:
         for number in range(total):

@@ -122,15 +122,31 @@ def test_what_is_wrong_is_one_sentence(deployer: Any, arguments: list[str], said
     assert said in line
 
 
+def granted(file: str, kind: str = "Role") -> dict[str, set[tuple[str, str]]]:
+    """The resources and verbs of each role in a file."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for role in yaml.safe_load_all((RBAC / file).read_text()):
+        if role["kind"] == kind:
+            assert all(rule["apiGroups"] == ["kube-deployer"] for rule in role["rules"])
+            pairs = {(r, v) for rule in role["rules"] for r in rule["resources"] for v in rule["verbs"]}
+            found[role["metadata"]["name"]] = pairs
+    return found
+
+
 def test_the_example_of_rights_gives_exactly_what_the_routes_demand() -> None:
     demanded = {p for route in ROUTES for p in route.methods.values() if isinstance(p, Permission)}
-    roles = [d for d in yaml.safe_load_all((RBAC / "users.yaml").read_text()) if d["kind"] == "Role"]
-    deploy, read = ([rule] for role in roles for rule in role["rules"])
-    for rules, wanted in ((deploy, demanded), (read, {p for p in demanded if p.reads})):
-        (rule,) = rules
-        assert rule["apiGroups"] == ["kube-deployer"]
-        assert set(rule["resources"]) == {p.resource for p in wanted}
-        assert set(rule["verbs"]) == {p.verb for p in wanted}
+    reads = {(p.resource, p.verb) for p in demanded if p.reads}
+    freezes = {(p.resource, p.verb) for p in demanded if p.resource == "freezes"}
+    writes = {(r, v) for r in ("descriptors", "deployments") for v in {p.verb for p in demanded}}
+    assert {(p.resource, p.verb) for p in demanded} <= writes | freezes
+    assert granted("users.yaml") == {"kube-deployer-deploy": writes | reads, "kube-deployer-read": reads}
+    override = {("freezes", "override")}
+    assert {(p.resource, p.verb) for route in ROUTES for p in route.parameters.values()} == override
+    assert granted("freezes.yaml") == {
+        "kube-deployer-freeze": freezes,
+        "kube-deployer-override-freeze": override,
+    }
+    assert granted("freezes-everywhere.yaml", "ClusterRole") == {"kube-deployer-freeze": freezes}
     table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", GUIDE.read_text(), re.MULTILINE))
     for route in ROUTES:
         for method, permission in route.methods.items():

@@ -38,7 +38,7 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 
 def test_what_is_not_there_is_found() -> None:
-    page = "`core/nowhere.py` and core/settings/ and `make test-never lint`, `--seed=1`, see docs/api.md."
+    page = "`core/nowhere.py` and core/model/ and `make test-never lint`, `--seed=1`, see docs/api.md."
     assert missing(page) == {"core/nowhere.py", "make test-never"}
 
 

@@ -15,7 +15,7 @@ import deployer as package
 from deployer.cli import wiring
 from deployer.cli.main import arrange, main
 from deployer.core.errors import SettingsError
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 
 COMMAND = Path(sys.executable).with_name("deployer")
 NOBODY = "http://127.0.0.1:1"

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from deployer.cli.commands import cli, serve
 from deployer.cli.flags import HEADINGS, read_settings, settings_flags
 from deployer.core.errors import SettingsError
-from deployer.core.settings import OPTIONS, Settings
+from deployer.settings import OPTIONS, Settings
 
 
 def parsed(arguments: list[str], environ: dict[str, str] | None = None) -> Settings:

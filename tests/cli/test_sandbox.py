@@ -19,9 +19,9 @@ from deployer.cli.rest import Client
 from deployer.cli.sandbox import sample
 from deployer.cli.sandbox.playground import INGRESS_PORT
 from deployer.core.model.kind import HTTP_ROUTE, INGRESS
-from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.sandbox import Sandbox
+from deployer.settings import Settings
 from support.world import describe
 
 ROOT = Path(__file__).resolve().parents[2]

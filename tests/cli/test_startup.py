@@ -30,7 +30,7 @@ def offending(code: str, *allowed: str) -> set[str]:
 
 
 def test_settings_load_without_kubernetes_and_the_like():
-    assert offending("import deployer.core.settings") == set()
+    assert offending("import deployer.settings") == set()
 
 
 @pytest.mark.parametrize(

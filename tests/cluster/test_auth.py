@@ -20,8 +20,8 @@ from cluster.conftest import IMAGE
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.model.kind import SECRET, Kind
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 from support.command import PATIENCE, Deployer, Process, Rest, of_a_new_user, running
 from support.rights import BINDING, FILES, ROLE, SERVICE_ACCOUNT, Account
 from support.world import describe
@@ -149,7 +149,7 @@ def service(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert "Traceback" not in said
         # The audit log is there whatever the level is; tokens are not.
         lines = [json.loads(line) for line in said.splitlines()]
-        assert {line["outcome"] for line in lines} == {"ok", "refused"}
+        assert {line["outcome"] for line in lines if line["status"] != 423} == {"ok", "refused"}
         assert any(str(line["who"]).endswith(":pipeline") and line["app"] == "shop" for line in lines if "app" in line)
         assert "eyJ" not in said
 
@@ -254,6 +254,47 @@ def test_a_role_counts_in_its_namespace_only(cluster: Cluster, as_user: Any) -> 
         for other in others:
             rest.namespace = other
             assert status(rest) == expected, other
+
+
+def test_a_role_freezes_its_namespace_and_only_a_cluster_role_all_of_them(cluster: Cluster, as_user: Any) -> None:
+    cluster.user("freezer")
+    cluster.grant("freezer", "get", "list", "update", "delete", resources=["freezes"])
+    cluster.user("hurry", *VERBS["deploy"])
+    freezer, hurry = as_user(cluster.token("freezer")), as_user(cluster.token("hurry"))
+    freeze = {"reason": "an audit"}
+    await_status(freezer, 200, "/freezes/")
+    await_status(hurry, 200)
+    assert freezer.call("PUT", f"/freezes/{cluster.namespace}/", freeze)[0] == 201
+    said = freezer.call("GET", "/freezes/")[1]
+    assert [found["by"] for found in said] == [f"system:serviceaccount:{cluster.namespace}:freezer"]
+    stored = hurry.call("POST", "/descriptors/", describe(cluster.namespace, "frozen"))[1]["id"]
+    assert hurry.call("POST", "/deployments/", query=f"&descriptorId={stored}")[0] == 423
+    assert hurry.call("POST", "/deployments/", query=f"&descriptorId={stored}&override=now")[0] == 403
+    for method, body in (("PUT", freeze), ("GET", None), ("DELETE", None)):
+        assert hurry.call(method, f"/freezes/{cluster.namespace}/", body)[0] == 403
+        assert freezer.request(method, "/freezes/*/", body)[0] == 403
+    name = f"{cluster.namespace}-freezer"
+    made = []
+    try:
+        for document in yaml.safe_load_all((FILES / "freezes-everywhere.yaml").read_text()):
+            document["metadata"]["name"] = name
+            kind = CLUSTER_ROLE
+            if document["kind"] == "ClusterRoleBinding":
+                kind = CLUSTER_BINDING
+                document["roleRef"]["name"] = name
+                document["subjects"] = [{"kind": "ServiceAccount", "name": "freezer", "namespace": cluster.namespace}]
+            cluster.admin.create(kind, document)
+            made.append(kind)
+        scope = CancelScope(time.monotonic() + PATIENCE)
+        while freezer.request("PUT", "/freezes/*/", freeze)[0] == 403:
+            scope.pause(0.1)
+        everything = freezer.request("GET", "/freezes/?namespace=*")[2]
+        assert {found["namespace"] for found in everything} == {cluster.namespace, "*"}
+        for target in ("*", cluster.namespace):
+            assert freezer.request("DELETE", f"/freezes/{target}/")[0] == 200
+    finally:
+        for kind in made:
+            cluster.account.delete(kind, name)
 
 
 def test_names_in_a_rule_are_ids(cluster: Cluster, as_user: Any) -> None:

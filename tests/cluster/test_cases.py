@@ -526,7 +526,7 @@ def test_so_is_what_concerns_the_pod(world: RealWorld, pod: Document, paths: set
 
 
 def test_the_types_of_podspecs_are_those_of_the_api_server() -> None:
-    place = Path(__file__).parents[1] / "core" / "podspec_types_generator.py"
+    place = Path(__file__).parents[1] / "descriptor" / "podspec_types_generator.py"
     found = importlib.util.spec_from_file_location("podspec_types_generator", place)
     assert found and found.loader
     generator = importlib.util.module_from_spec(found)

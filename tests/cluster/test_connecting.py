@@ -22,8 +22,8 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import DeadlineExceeded, KubeForbidden, KubeRejected
 from deployer.core.model.kind import POD, SECRET, Kind
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.settings import Settings
 from support.command import PATIENCE, Deployer, Rest, of_a_new_user, running
 from support.rights import Account
 from support.world import HEALTHY, describe

@@ -27,11 +27,11 @@ from deployer.core.errors import (
     StepFailed,
 )
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, NAMESPACE, POD, SERVICE, Kind
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, fencing_token_of, find_owned
 from deployer.kube.ownership import LABEL_MANAGED_BY
+from deployer.settings import Settings
 from deployer.toolkit.readiness.diagnose import await_endpoints, await_pods_gone, await_ready
 
 pytestmark = pytest.mark.cluster

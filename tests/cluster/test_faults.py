@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.kube import is_ready
 from deployer.core.errors import KubeError, KubeForbidden
 from deployer.core.model.kind import CONTROLLER, POD, SECRET, SERVICE, Kind

@@ -10,9 +10,9 @@ import pytest
 
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.model.kind import HTTP_ROUTE
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.errors import StepFailed
+from deployer.settings import Settings
 from deployer.testing.ingress import Bench, open_bench
 from support import gateway
 from support.real import IMAGE

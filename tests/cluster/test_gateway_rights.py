@@ -9,8 +9,8 @@ import pytest
 
 from deployer.core.model.kind import HTTP_ROUTE
 from deployer.core.model.records import Status
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.settings import Settings
 from support import gateway
 from support.real import RealWorld
 from support.rights import Account, Recorder, rights

@@ -24,10 +24,10 @@ from deployer.core.contract.health import BODY_LIMIT, HealthTarget, PodUnreachab
 from deployer.core.errors import Cancelled
 from deployer.core.model.kind import NAMESPACE, POD, Kind
 from deployer.core.model.records import HealthData, Status
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
+from deployer.settings import Settings
 from deployer.testing.pods import FakePod, Talk, answer, drip, drip_headers, hang, replying
 from deployer.toolkit.health.transport import Direct, ThroughApiServer
 from support.world import HEALTHY

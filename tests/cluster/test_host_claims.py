@@ -11,8 +11,8 @@ import pytest
 from cluster.conftest import RealWorld
 from deployer.core.model.kind import CONFIG_MAP, Kind
 from deployer.core.model.records import Document, Status
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.settings import Settings
 from support.ingressroutes import IngressRoutes, defined, route
 from support.rights import Account, Right, await_allowed
 

@@ -14,11 +14,11 @@ import pytest
 
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.model.kind import HTTP_ROUTE
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.ingress import Backend
 from deployer.sdk.plugin import CancelScope
+from deployer.settings import Settings
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 from support import gateway
 from support.real import IMAGE

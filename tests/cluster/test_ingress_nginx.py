@@ -19,12 +19,12 @@ import pytest
 
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.model.records import Status
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.ingress import IngressProvider
 from deployer.sdk.kube import INGRESS, SECRET, SERVICE
 from deployer.sdk.plugin import CancelScope
+from deployer.settings import Settings
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 from support import originals
 from support.controller import Controller, find

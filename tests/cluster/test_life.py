@@ -21,8 +21,8 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import KubeNotFound
 from deployer.core.model.kind import CONTROLLER, INGRESS, NAMESPACE, SERVICE, Kind
 from deployer.core.model.records import Status
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 from support.command import of_a_new_user, running
 from support.contract import Contract, Document, Running
 from support.history import History, broken

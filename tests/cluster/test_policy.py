@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from cluster.conftest import RealWorld
-from deployer.core.descriptor import policy
 from deployer.core.errors import KubeError, KubeRejected
 from deployer.core.model.kind import POD
-from deployer.core.settings import Settings
+from deployer.descriptor import policy
+from deployer.settings import Settings
 from support.rights import SERVICE_ACCOUNT
 
 ACCOUNTS = ("default", "one", "two")

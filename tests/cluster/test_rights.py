@@ -16,9 +16,9 @@ import pytest
 from cluster.conftest import IMAGE, RealWorld
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, SECRET, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, HealthData, Status
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.kube.ownership import LABEL_MANAGED_BY
+from deployer.settings import Settings
 from support.rights import FILES, ROLE, Account, Recorder, Right, allowed, await_allowed, documents, rights
 from support.world import HEALTHY, describe
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployer.core.commands.rollback_commands import RollbackCommands
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.kind import SERVICE
 from deployer.core.model.records import Deployment, Status
 from support.switching import ADDRESS, TABLES, missing

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.kind import HTTP_ROUTE, INGRESS
 from deployer.core.model.records import Status
 from deployer.kube.client import KubeClient
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sdk.ingress import ask
 from deployer.sdk.plugin import CancelScope
 from deployer.toolkit.dataplane.probe import parse_address

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
-from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.errors import Invalid
 from deployer.core.model.kind import CONTROLLER, NAMESPACE, POD, SECRET, Kind
 from deployer.core.model.records import Document, Status
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.settings import Settings
 from deployer.toolkit import dry_run
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks

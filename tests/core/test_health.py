@@ -16,8 +16,8 @@ import pytest
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import BODY_LIMIT, HealthTarget, HttpAnswer, PodUnreachable, Verdict
 from deployer.core.errors import Cancelled, DeadlineExceeded
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.settings import Settings
 from deployer.testing.pods import FakePod, Talk, answer, drip, drip_headers, hang, replying
 from deployer.toolkit.health.runner import kept_answer, verdict_of
 from deployer.toolkit.health.step import Asked, hint

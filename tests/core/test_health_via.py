@@ -12,10 +12,10 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import HealthTarget, PodUnreachable
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
 from deployer.plugins.health_probe import Probe
 from deployer.plugins.health_simple import Simple
+from deployer.settings import Settings
 from deployer.toolkit.health.transport import Direct, ThroughApiServer, in_cluster, way
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}

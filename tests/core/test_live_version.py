@@ -11,11 +11,11 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.ingress import RouteState
-from deployer.core.contract.versions import Running, Selection
 from deployer.core.errors import StepFailed
 from deployer.core.model.plan import Backend, ProviderRef, Route, Workload
 from deployer.core.model.records import App, Plan
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
+from deployer.core.ports.versions import Running, Selection
 
 NAMESPACE = "shops"
 HERE = ("", "1", "2")

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.core.contract.store import Create, Store, Update
-from deployer.core.deployment_log import MAX_MESSAGE, DeploymentLog, Redactor
+from deployer.core.deployment_log import MAX_MESSAGE, DeploymentLog
 from deployer.core.model.records import Deployment, Status
+from deployer.core.ports.store import Create, Store, Update
+from deployer.redaction.redactor import Redactor
 from deployer.store.sqlite import SqliteStore
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from deployer.core.contract.versions import WorkloadContext
-from deployer.core.descriptor import Rules, frontend_port, normalise
+from deployer.core.contract.strategy import WorkloadContext
 from deployer.core.errors import StepFailed
+from deployer.core.model.descriptors import frontend_port
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Workload
-from deployer.core.settings import Settings
+from deployer.descriptor import Rules, normalise
 from deployer.kube import ownership
+from deployer.settings import Settings
 from deployer.toolkit import manifests
 
 GOLDEN = Path(__file__).parent / "golden"

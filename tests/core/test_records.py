@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from deployer.commands.freezes import Freeze
 from deployer.core.errors import Conflict
 from deployer.core.model.json_codec import dumps
 from deployer.core.model.records import (
@@ -33,6 +34,8 @@ from deployer.core.model.records import (
 )
 
 T = TypeVar("T")
+
+KINDS = (*RECORDS, Freeze)
 
 ENDS = {Status.FAILURE, Status.UNDEPLOYED}
 
@@ -136,7 +139,7 @@ def test_moving_means_that_something_is_to_be_done() -> None:
 # --- documents ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_record_survives_json(kind: type[Record]) -> None:
     record = filled(kind)
     document = json.loads(json.dumps(record.to_document()))
@@ -148,14 +151,14 @@ def test_a_record_survives_json(kind: type[Record]) -> None:
         assert type(getattr(again, field.name)) is type(getattr(record, field.name))
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_fields_of_a_newer_release_are_ignored(kind: type[Record]) -> None:
     record = filled(kind)
     document = {**record.to_document(), "field_of_the_future": {"x": 1}}
     assert kind.from_document(document, revision=record.revision, sequence=record.sequence) == record
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_documents_of_an_older_release_get_defaults(kind: type[Record]) -> None:
     record = filled(kind)
     optional = {
@@ -170,7 +173,7 @@ def test_documents_of_an_older_release_get_defaults(kind: type[Record]) -> None:
 
 
 def test_kinds_are_unique() -> None:
-    assert len({kind.KIND for kind in RECORDS}) == len(RECORDS)
+    assert len({kind.KIND for kind in KINDS}) == len(KINDS)
 
 
 def test_tags_narrow_lists_to_what_is_still_to_do() -> None:

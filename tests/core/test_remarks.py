@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.descriptor import Rules, normalise
-from deployer.core.settings import Settings
+from deployer.descriptor import Rules, normalise
+from deployer.settings import Settings
 from deployer.toolkit.remarks import MAX_REMARKS, remarks
 
 SETTINGS = Settings(own_namespace="")

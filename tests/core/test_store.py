@@ -29,9 +29,9 @@ from hypothesis.stateful import (
 )
 
 from deployer.core import failpoints
-from deployer.core.contract.store import Append, Create, Delete, Expect, Store, Update
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
 from deployer.core.model.records import App, Deployment, Event, HostClaim, Status
+from deployer.core.ports.store import Append, Create, Delete, Expect, Store, Update
 from deployer.store import sqlite, writer
 from deployer.store.sqlite import SqliteStore
 from support.memory_store import MemoryStore
@@ -782,7 +782,7 @@ WRITE_ONE_AFTER_ANOTHER = """
 import sys
 from pathlib import Path
 from deployer.core.model.records import Event
-from deployer.core.contract.store import Create
+from deployer.core.ports.store import Create
 from deployer.store.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 for number in range(20):
@@ -795,7 +795,7 @@ WRITE_FROM_EIGHT_THREADS = """
 import sys, threading
 from pathlib import Path
 from deployer.core.model.records import Event
-from deployer.core.contract.store import Create
+from deployer.core.ports.store import Create
 from deployer.store.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 def work(index):
@@ -869,7 +869,7 @@ import sys, threading
 from pathlib import Path
 from deployer.core.errors import StaleRevision
 from deployer.core.model.records import Deployment, Event
-from deployer.core.contract.store import Append, Create
+from deployer.core.ports.store import Append, Create
 from deployer.store.sqlite import SqliteStore
 store, run = SqliteStore(Path(sys.argv[1])), sys.argv[2]
 for id in "ab" if run == "0" else "":

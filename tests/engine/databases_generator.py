@@ -20,8 +20,8 @@ from typing import Any
 
 from deployer import sandbox
 from deployer.core import failpoints
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.operations.execution import clearing
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from support import late, snapshots
 from support.flows import settings
 from support.history import make_foreign

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.errors import Invalid
 from deployer.core.model.records import Document, Status, StoredDescriptor
 from deployer.kube import client as kube_client
@@ -87,7 +87,7 @@ def elsewhere(world: World, address: str) -> DeploymentCommands:
 def test_without_an_answer_types_are_checked_and_unknown_fields_are_named(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "deployer.core.commands.descriptor_commands")
+    caplog.set_level(logging.INFO, "deployer.commands.descriptor_commands")
     service = elsewhere(world, "http://127.0.0.1:9")
     with pytest.raises(Invalid, match=r"env\[0\].value: must be text, not a number: put it in quotes"):
         service.descriptors.create(world.namespace, sent(world, env=[{"name": "A", "value": 1}]))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Status
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sandbox import Load
 from deployer.sdk.kube import INGRESS
 from support import late, originals

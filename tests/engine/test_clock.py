@@ -11,9 +11,9 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.clock import SteadyClock, bounded
-from deployer.core.contract.store import Update
 from deployer.core.model.kind import CONTROLLER, POD
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
+from deployer.core.ports.store import Update
 from deployer.store.sqlite import SqliteStore
 from support.world import HEALTHY, NGINX, PATIENCE, World
 

@@ -14,8 +14,8 @@ from deployer.core.contract.observer import Notification
 from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
 from deployer.core.operations.planning import injection
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
+from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.kube import CONTROLLER, INGRESS, SECRET, SERVICE
 from deployer.sdk.plugin import Document

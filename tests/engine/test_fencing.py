@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from deployer.core.contract.kube import Owner
-from deployer.core.contract.store import Update
 from deployer.core.errors import Fenced
 from deployer.core.model.records import App, Status
+from deployer.core.ports.store import Update
 from deployer.kube import ownership
 from deployer.kube.owned import OwnedKube, fencing_token_of
 from deployer.sdk.kube import INGRESS, SERVICE

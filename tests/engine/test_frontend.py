@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Plan, Status
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sdk.kube import CONFIG_MAP, HTTP_ROUTE, INGRESS
 from deployer.sdk.strategy import AwaitReady, Done, MoveService, Outcome, Phase, StartWorkload, Step, Work
 from support import late

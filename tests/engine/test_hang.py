@@ -14,8 +14,8 @@ from deployer.core.errors import Invalid, Problem
 from deployer.core.model.records import Deployment, Document, Operation, Status
 from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.execution import budgets
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import Cancelled, Interrupted, OperatorNeeded, PluginError, Revoked, StepFailed
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict

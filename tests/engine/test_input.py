@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.errors import Invalid
 from deployer.core.model.records import App, Deployment, HostClaim, Operation, StoredDescriptor
 from deployer.toolkit import dry_run

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from deployer.core.model.records import Status
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.kube import SECRET

@@ -25,10 +25,10 @@ from falcon import testing
 
 from deployer import sandbox
 from deployer.api.app import create_app
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.kind import CONTROLLER, INGRESS
 from deployer.core.model.records import Deployment, Operation
 from deployer.core.operations.execution import clearing
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from support import flows, late, snapshots
 from support.aftermath import APP, check_end
 from support.flows import Flow

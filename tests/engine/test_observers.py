@@ -11,12 +11,12 @@ import pytest
 
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.observer import Notification
-from deployer.core.contract.store import Create
 from deployer.core.errors import PluginError, SettingsError
 from deployer.core.model.records import Document, Event, new_id
 from deployer.core.operations import observers as module
 from deployer.core.operations.observers import Observers
-from deployer.core.redaction import Redactor
+from deployer.core.ports.store import Create
+from deployer.redaction.redactor import Redactor
 from deployer.store.sqlite import SqliteStore
 
 PATIENCE = 20.0

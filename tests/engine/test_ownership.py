@@ -20,10 +20,10 @@ from deployer.core.contract.kube import Owner
 from deployer.core.errors import Invalid, KubeConflict, StepFailed
 from deployer.core.model.kind import NAMESPACE, POD
 from deployer.core.model.records import App, Deployment, Document, Status
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
 from deployer.kube.client import KubeClient
 from deployer.kube.owned import OwnedKube
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONTROLLER, INGRESS, SERVICE, Kind
 from deployer.sdk.strategy import Done, Outcome, Phase, Plan, Step, Strategy, Work

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from deployer.core.contract.store import Update
 from deployer.core.model.records import Deployment, Operation, Status
+from deployer.core.ports.store import Update
 from deployer.sdk.kube import CONTROLLER
 from support.history import Visitor
 from support.world import HEALTHY, World

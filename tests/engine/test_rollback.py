@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.clock import SteadyClock
-from deployer.core.commands.rollback_commands import RollbackCommands
-from deployer.core.contract.store import Update
 from deployer.core.errors import Conflict, NotFound, QueueFull
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.kind import CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
+from deployer.core.ports.store import Update
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sandbox import Load
 from support import late
 from support.world import HEALTHY, NGINX, World

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import Deployment, Document, Status
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sandbox import Load
 from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE
 from support import late

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.kind import HTTP_ROUTE
 from deployer.core.model.records import Status
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sandbox import Load
 from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE
 from support import late, originals

@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from deployer.core.model.records import Status
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sandbox import Load, Report
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, INGRESS

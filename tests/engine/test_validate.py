@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from deployer.core.commands.deployment_commands import DeploymentCommands
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.contract.environment import EnvContext, EnvInjector
 from deployer.core.contract.health import HealthChecker
 from deployer.core.errors import Invalid
 from deployer.core.model.kind import CONTROLLER, NAMESPACE
 from deployer.core.model.records import Deployment, Document, Status, StoredDescriptor
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
 from deployer.kube import client as kube_client
+from deployer.plugin_manager.loader import load_plugins
 from deployer.toolkit import dry_run
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
@@ -413,7 +413,7 @@ def test_a_value_of_the_environment_is_not_repeated(world: World, scripted: Any)
 def test_the_answer_over_rest(cluster: Any, tmp_path: Path) -> None:
     """200 with the document, 400 as a problem with what was checked."""
     from deployer.cli import wiring
-    from deployer.core.settings import Settings
+    from deployer.settings import Settings
     from support.command import Rest
 
     settings = Settings(

@@ -12,8 +12,8 @@ import pytest
 
 from deployer.core.model.records import Deployment, Plan, Status
 from deployer.core.operations import machine
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, INGRESS
 from deployer.sdk.strategy import AwaitReady, Done, MoveService, Outcome, Park, Phase, StartWorkload, Step, Work

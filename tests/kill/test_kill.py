@@ -27,9 +27,10 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.deployment_log import DeploymentLog, Redactor
+from deployer.core.deployment_log import DeploymentLog
 from deployer.core.failpoints import EXIT_CODE
 from deployer.core.model.records import Deployment, Operation
+from deployer.redaction.redactor import Redactor
 from deployer.store.sqlite import SqliteStore
 from support.aftermath import all_objects, check_empty, check_end
 from support.flows import FLOWS, host

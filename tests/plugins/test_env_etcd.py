@@ -18,11 +18,11 @@ import pytest
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Cancelled, DeadlineExceeded
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.env_etcd import v2
 from deployer.sdk.environment import EnvContext, KubeReader
 from deployer.sdk.errors import SettingsError, StepFailed
+from deployer.settings import Settings
 from deployer.testing.environment import CHECKS, InjectorBench
 
 PREFIX = "/deployer/environment/"

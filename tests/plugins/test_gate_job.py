@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployer.core.model.plan import Workload
-from deployer.core.schema_errors import schema_problems
+from deployer.descriptor.schema_errors import schema_problems
 from deployer.plugins.gate_job import JobGate, log, manifest
 from deployer.sdk.gate import Failed, Outcome, Passed, Pending, Point
 from deployer.sdk.kube import JOB, POD, Changed

@@ -23,12 +23,12 @@ import jsonschema
 import pytest
 
 from deployer.core.model.records import Plan
-from deployer.core.schema_errors import schema_problems
-from deployer.core.settings import Settings
+from deployer.descriptor.schema_errors import schema_problems
 from deployer.plugins.gate_prometheus import MEASUREMENTS, PrometheusGate, measure, register_gates, settings_schema
 from deployer.sdk.errors import Cancelled, SettingsError
 from deployer.sdk.gate import Failed, Gate, Missing, Outcome, Passed, Pending, Verdict
 from deployer.sdk.plugin import Document, PluginSettings
+from deployer.settings import Settings
 from support.fakegate import FakeGate
 from support.receiver import Receiver, reply
 

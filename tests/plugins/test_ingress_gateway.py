@@ -15,13 +15,13 @@ import pytest
 
 from deployer import sandbox
 from deployer.core.model.kind import HTTP_ROUTE, SERVICE
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.ingress_gateway import conditions, render
 from deployer.plugins.ingress_gateway.provider import Gateway
 from deployer.sdk.errors import ForeignObject, SettingsError, StepFailed
 from deployer.sdk.ingress import Backend, Preview, Route
 from deployer.sdk.plugin import CancelScope
+from deployer.settings import Settings
 from deployer.testing.ingress import Bench, open_bench
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,9 +12,9 @@ import pytest
 
 from deployer import sandbox
 from deployer.core.contract.ingress import IngressProvider
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.ingress import PodAnswers
+from deployer.settings import Settings
 from deployer.testing.ingress import CHECKS, Bench, open_bench, ownership, repeating, routing
 
 TABLE = {"gateway": "infra/edge", "section": "http", "minimum_hold": 0.1}

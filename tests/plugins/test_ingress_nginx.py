@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deployer import sandbox
-from deployer.core.schema_errors import schema_problems
+from deployer.descriptor.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import render
 from deployer.plugins.ingress_nginx.refusals import Watched
 from deployer.sdk.errors import Cancelled, Fenced, ForeignObject, SettingsError, StepFailed

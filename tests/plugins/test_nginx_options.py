@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployer.core.model.kind import CONFIG_MAP
-from deployer.core.schema_errors import schema_problems
+from deployer.descriptor.schema_errors import schema_problems
 from deployer.plugins.ingress_nginx import options
 from deployer.sdk.errors import StepFailed
 from deployer.sdk.plugin import Problem

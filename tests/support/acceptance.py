@@ -8,10 +8,10 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from deployer.core import descriptor as descriptors
-from deployer.core.contract.versions import WorkloadContext
-from deployer.core.descriptor import frontend_port
+from deployer import descriptor as descriptors
+from deployer.core.contract.strategy import WorkloadContext
 from deployer.core.errors import Invalid, KubeAlreadyExists, KubeError
+from deployer.core.model.descriptors import frontend_port, version_of
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE, Kind
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, Route
@@ -44,7 +44,7 @@ def budget(examples: int, seconds: float) -> Any:
 
 def objects(world: World, document: Document) -> list[tuple[Kind, Document]]:
     """All that a deployment would create, as the service would."""
-    version = descriptors.version_of(document) or "1"
+    version = version_of(document) or "1"
     manifests.check_name(document["appName"], version)
     made = manifests.render(
         WorkloadContext(

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deployer import sandbox
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core import failpoints
-from deployer.core.commands.rollback_commands import RollbackCommands
 from deployer.core.errors import Conflict
-from deployer.core.hookspecs import ENTRY_POINT_GROUP
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -35,8 +34,9 @@ from deployer.core.model.records import (
     StoredDescriptor,
 )
 from deployer.core.operations.execution import clearing
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
+from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
+from deployer.plugin_manager.loader import load_plugins
+from deployer.settings import Settings
 from support import late
 from support.forkserver import Channel
 from support.world import GATEWAY, HEALTHY, NGINX, World

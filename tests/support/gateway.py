@@ -12,8 +12,8 @@ import pytest
 
 from deployer.core.errors import KubeError
 from deployer.core.model.kind import Kind
-from deployer.core.settings import Settings
 from deployer.kube.client import connect
+from deployer.settings import Settings
 
 NAME = os.environ.get("DEPLOYER_TEST_GATEWAY", "infra/edge")
 ADDRESS = os.environ.get("DEPLOYER_TEST_GATEWAY_ADDRESS", "198.19.0.1")

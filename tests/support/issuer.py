@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 
 ISSUER = "https://idp.example"
 AUDIENCE = "kube-deployer"

@@ -6,10 +6,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from deployer.core.contract.store import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
 from deployer.core.errors import Fenced, StaleRevision, StoreUnavailable
 from deployer.core.model import json_codec
 from deployer.core.model.records import Deployment, LogLine, Record
+from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, R, Store, Update
 
 
 class MemoryStore(Store):

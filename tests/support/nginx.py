@@ -11,16 +11,16 @@ from typing import Any
 
 from deployer import sandbox
 from deployer.core.contract.kube import Owner
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.settings import Settings
 from deployer.kube import client as kube_client
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.ingress_nginx import render
 from deployer.plugins.ingress_nginx.provider import Nginx
 from deployer.sdk.ingress import Backend, Route, RouteContext
 from deployer.sdk.kube import CONFIG_MAP, CONTROLLER, ENDPOINT_SLICE, INGRESS, NAMESPACE, SERVICE
 from deployer.sdk.plugin import CancelScope
+from deployer.settings import Settings
 
 ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 SANDBOX = {"controller": "ingress-nginx/ingress-nginx-controller", "revision_header": True, "minimum_hold": 0.1}

@@ -18,8 +18,8 @@ import yaml
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.model.kind import CONFIG_MAP, NAMESPACE, Kind
 from deployer.core.model.records import Document
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 
 FILES = Path(__file__).resolve().parents[2] / "deploy" / "rbac"
 

@@ -7,7 +7,7 @@ from typing import Any
 import schemathesis
 from schemathesis.openapi.checks import UseAfterFree
 
-from deployer.core.descriptor.headers import refused
+from deployer.descriptor.headers import refused
 
 
 @schemathesis.hook
@@ -15,7 +15,7 @@ def before_load_schema(_context: Any, raw_schema: dict[str, Any]) -> None:
     """Forget the greatest length of what has a pattern, too.
 
     Schemathesis looks for strings of exactly that length, character by character, for minutes and in vain.
-    `tests/core/test_descriptor.py` has one of each.
+    `tests/descriptor/test_descriptor.py` has one of each.
     """
     _forget_lengths(raw_schema)
 
@@ -39,8 +39,12 @@ def filter_failure(_context: Any, failure: Any, case: Any, _response: Any) -> bo
 
 @schemathesis.hook
 def filter_case(_context: Any, case: Any) -> bool:
-    """`/descriptors/validate` is a route of its own, whose name Schemathesis finds in the links of `/`."""
-    return (case.path_parameters or {}).get("id") != "validate"
+    """`/descriptors/validate` is a route of its own, whose name Schemathesis finds in the links of `/`.
+
+    Where others deploy nothing is frozen: then good requests would be refused.
+    """
+    path = case.path_parameters or {}
+    return path.get("id") != "validate" and not (case.method == "PUT" and path.get("namespace") in ("*", "default"))
 
 
 @schemathesis.hook
@@ -50,8 +54,24 @@ def map_case(_context: Any, case: Any) -> Any:
         return case
     if "If-Match" in (case.headers or {}):
         case.headers["If-Match"] = "*"
+    if "override" in (case.query or {}):
+        case.query["override"] = "an urgent fix"
+    if case.path.startswith("/freezes/"):
+        return _frozen(case)
     if isinstance(case.body, dict):
         _agree(case, case.body)
+    return case
+
+
+def _frozen(case: Any) -> Any:
+    """A namespace of its own, a printable reason, and an end that has not passed."""
+    case.path_parameters = {**case.path_parameters, "namespace": "frozen"}
+    if "namespace" in (case.query or {}):
+        case.query["namespace"] = "frozen"
+    if isinstance(case.body, dict):
+        case.body["reason"] = "an audit"
+        if case.body.get("until"):
+            case.body["until"] = "2999-01-01T00:00:00Z"
     return case
 
 

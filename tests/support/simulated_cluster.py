@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
-from deployer.core.contract.kube import ClusterEvent, Owner
+from deployer.core.contract.kube import Changed, ClusterEvent, Gone, Owner
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -21,9 +20,10 @@ from deployer.core.errors import (
     PluginError,
     StepFailed,
 )
-from deployer.core.model.kind import CONTROLLER, Kind
+from deployer.core.model.kind import CONTROLLER, POD, Kind
 from deployer.core.model.plan import PlannedStep, Workload
 from deployer.core.model.records import Plan
+from deployer.core.ports.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
 
 EXTRA = Kind("example.org", "v1", "extras", "Extra")
 """What steps make besides the workload."""
@@ -83,15 +83,22 @@ class Trouble(Protocol):
     def outcome(self, step: Step, *, undo: bool) -> str:
         """How that goes: one of `OUTCOMES`, or `done`."""
 
+    def live_version_fails(self) -> bool:
+        """Does the version that is watched fail?"""
+
     def pods_end_at_once(self) -> bool:
         """Do the pods of a controller that was removed end at once?"""
 
 
-@dataclass(frozen=True, slots=True)
-class PodsGone(ClusterEvent):
-    """No pod of that controller is left."""
+ANY_EVENT = Changed(CONTROLLER, None, {}, "some", "1")
+"""One that comes when the adversary wants it to."""
 
-    uid: str = ""
+UID = "controller-uid"
+
+
+def pods_gone(uid: str) -> Gone:
+    """The event that no pod of that controller is left."""
+    return Gone(POD, None, {UID: uid})
 
 
 class Kube:
@@ -217,6 +224,14 @@ class StepSpec:
     silent: bool = False
 
 
+BACK = [
+    StepSpec("looks-back", Phase.VERIFY, LOOKS),
+    StepSpec("shares-back", Phase.EXPOSE, SHARES),
+    StepSpec("switches-back", Phase.EXPOSE, SWITCHES),
+]
+"""What brings traffic back to a version that is warm."""
+
+
 class PlanStep(Step):
     """Does what its spec says; how that goes is decided by others."""
 
@@ -235,7 +250,7 @@ class PlanStep(Step):
         if outcome == "late":
             raise FAILURES[outcome](self.id)
         if outcome.startswith("park"):
-            event = ClusterEvent(CONTROLLER, None, {}) if outcome.endswith("event") else None
+            event = ANY_EVENT if outcome.endswith("event") else None
             return Park(work.now() + 5.0, f"step {self.id} waits", event)
         return Done()
 
@@ -316,17 +331,19 @@ class RemovalStep(Step):
         raise NotImplementedError
 
 
-class Watch(Step):
-    """A version is well until then."""
+class Watch(RemovalStep):
+    """A version is well until then, unless it fails."""
 
     id = "watch"
-    phase = Phase.RETIRE
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, trouble: Trouble, until: float) -> None:
+        super().__init__(trouble)
         self._until = until
 
-    def run(self, work: Work) -> Outcome:
-        return Park(self._until) if work.now() < self._until else Done()
+    def _do(self, work: Work) -> Outcome:
+        if self._trouble.live_version_fails():
+            raise StepFailed("it crashed twice", reason="CrashLoop")
+        return Park(self._until, event=ANY_EVENT) if work.now() < self._until else Done()
 
 
 class CheckUnused(RemovalStep):
@@ -387,7 +404,7 @@ class AwaitPodsEnd(RemovalStep):
 
 def _await_pods(work: Work, uid: str) -> Outcome:
     if remaining := work.left("began", PODS_GONE):
-        return Park(work.now() + remaining, event=PodsGone(CONTROLLER, None, {}, uid))
+        return Park(work.now() + remaining, event=pods_gone(uid))
     raise StepFailed("its pods do not end")
 
 
@@ -441,7 +458,7 @@ class SimulatedCluster:
         """Wake those whose event has come; with `all_events` all others, too."""
         for entry in list(self.waiting):
             event, wake = entry
-            come = event.uid not in self.state.ending if isinstance(event, PodsGone) else all_events
+            come = event.labels[UID] not in self.state.ending if isinstance(event, Gone) else all_events
             if come:
                 self.waiting.remove(entry)
                 wake()
@@ -486,10 +503,10 @@ class SimulatedCluster:
         return {uid for uid, version in kube.state.ending.items() if version == plan.version}
 
     def rollback_steps(self, plan: Plan) -> list[Step]:
-        return []
+        return [make_step(spec, self._trouble) for spec in BACK]
 
     def watch_step(self, until: float) -> Step:
-        return Watch(until)
+        return Watch(self._trouble, until)
 
     def removal_steps(self) -> UsualRemoval:
         return UsualRemoval(self._trouble)

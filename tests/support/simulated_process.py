@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import threading
 import types
@@ -10,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from unittest import mock
 
+from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.deployment_commands import DeploymentCommands
-from deployer.core.contract.store import Append, Change, Create, Lease, Store
-from deployer.core.contract.strategy import Phase, Step
+from deployer.core.contract.strategy import Park, Phase, Step
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import (
     DeadlineExceeded,
@@ -27,15 +27,17 @@ from deployer.core.model import records
 from deployer.core.model.plan import PinnedSettings, Previous, ProviderRef, Workload
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
 from deployer.core.operations import dispatcher, machine
-from deployer.core.operations.actions import Action
+from deployer.core.operations.actions import Action, Result
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.execution import decision, executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
-from deployer.core.redaction import Redactor
-from deployer.core.settings import Settings
+from deployer.core.operations.rollbacks import NOT_WARM
+from deployer.core.ports.store import Append, Change, Create, Lease, Store
+from deployer.redaction.redactor import Redactor
+from deployer.settings import Settings
 from support.memory_store import MemoryStore
-from support.simulated_cluster import Kube, SimulatedCluster, make_step, planned
+from support.simulated_cluster import BACK, Kube, SimulatedCluster, make_step, planned
 
 if TYPE_CHECKING:
     from support.simulation import World
@@ -202,6 +204,7 @@ class Process:
                 registry=self,  # type: ignore[arg-type]
                 settings=SETTINGS,
                 cluster=self.cluster,  # type: ignore[arg-type]
+                policy=lambda _: [],
                 versions=None,  # type: ignore[arg-type] # which the planner asks, and it is simulated
                 clock=world.clock,  # type: ignore[arg-type]
             )
@@ -237,7 +240,7 @@ class Process:
     def retire_steps(self, plan: Plan) -> None:
         """The usual ones."""
 
-    undeploy_steps = retire_steps
+    undeploy_steps = rollback_steps = retire_steps
 
     # --- what its threads would do -------------------------------------------------------------------------------
 
@@ -285,11 +288,7 @@ class SimulatedPlanner:
     def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
         """Raises StepFailed for a version that is in use, as the real one does, and PluginError."""
         self._process.strategy("simulated")
-        led = self._kube.read().traffic.get("service", "")
-        if led != app.live_version:
-            wrong = f"{led} has traffic, but {app.live_version} is live"
-            self.world.checks.require(not self._process.works_under_lease(), wrong)
-            raise StepFailed(wrong)
+        self._require_live(app)
         for other in self._store.find(Deployment, namespace=NAMESPACE, app=APP):
             waits = other.status is Status.DEPLOYING and other.sequence > deployment.sequence
             if other.id == deployment.id or other.version != deployment.version or waits:
@@ -312,14 +311,42 @@ class SimulatedPlanner:
         )
         return plan, app
 
+    def decide_back(self, pinned: Plan, app: App, steps: Callable[[Process, Plan], Sequence[Step]]) -> Plan:
+        """Raises StepFailed for a version that is not warm, as the real one does, and PluginError."""
+        self._process.strategy("simulated")
+        self._require_live(app)
+        found = self._kube.read().controllers.get(pinned.version)
+        if not app.live or found is None or found.deployment != pinned.deployment or not found.up:
+            raise StepFailed(f"version {pinned.version} is not warm", reason=NOT_WARM)
+        plan = dataclasses.replace(pinned, previous=Previous(deployment=app.live, version=app.live_version))
+        return dataclasses.replace(plan, steps=tuple(planned(spec, self.world) for spec in BACK))
+
+    def _require_live(self, app: App) -> None:
+        led = self._kube.read().traffic.get("service", "")
+        if led != app.live_version:
+            wrong = f"{led} has traffic, but {app.live_version} is live"
+            self.world.checks.require(not self._process.works_under_lease(), wrong)
+            raise StepFailed(wrong)
+
+
+def decide_rollback(planner: SimulatedPlanner, pinned: Plan, app: App, steps: Callable[..., Sequence[Step]]) -> Plan:
+    """In the place of `planning.rollback.decide`."""
+    return planner.decide_back(pinned, app, steps)
+
 
 class Client(DeploymentCommands):
     """A user of REST, whose descriptors have been checked."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, queue: Callable[[str], Deployment]) -> None:
         self.store, self.deployment_log = store, QuickLog(store)
+        self._queue_again = queue
 
-    def queue(self, version: str, deployment: str, operation: str) -> None:
+    def again(self, earlier: Deployment, by: str = "", also: Sequence[Change] = ()) -> Deployment:
+        if also:
+            self.store.commit(*also)
+        return self._queue_again(earlier.version)
+
+    def queue(self, version: str, deployment: str, operation: str) -> Deployment:
         """Ask for a version."""
         made = Deployment(
             namespace=NAMESPACE,
@@ -335,6 +362,7 @@ class Client(DeploymentCommands):
             Create(made),
             Create(Operation(namespace=NAMESPACE, app=APP, id=operation, kind=kind, deployment=deployment)),
         )
+        return made
 
 
 # --- in the place of the real ones ----------------------------------------------------------------------------------
@@ -350,11 +378,16 @@ def simulated(world: World) -> Iterator[None]:
     )  # fmt: skip
     ids = types.SimpleNamespace(uuid4=world.new_id)
     log = NoLogger(world)
-    decide = machine.next_action
+    decide, settle = machine.next_action, machine.settle
 
     def next_action(*known: Any) -> Action:
-        world.decisions += 1
-        return decide(*known)
+        action = decide(*known)
+        world.met[type(action).__name__] += 1
+        return action
+
+    def settled(operation: Operation, action: Action, result: Result, *known: Any) -> machine.Transition:
+        world.met["parked for an event" if isinstance(result, Park) and result.event else type(result).__name__] += 1
+        return settle(operation, action, result, *known)
 
     InlineInvoker.world = SimulatedPlanner.world = world
     Deferred.waiting.clear()
@@ -362,6 +395,7 @@ def simulated(world: World) -> Iterator[None]:
         for module, name, value in (
             (executor, "BoundedInvoker", InlineInvoker),
             (decision, "Planner", SimulatedPlanner),
+            (decision.rollback, "decide", decide_rollback),
             (executor, "time", time),
             (dispatcher, "time", time),
             (dispatcher, "threading", threads),
@@ -369,6 +403,7 @@ def simulated(world: World) -> Iterator[None]:
             (executor, "logger", log),
             (records, "uuid", ids),
             (machine, "next_action", next_action),
+            (machine, "settle", settled),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         yield

@@ -11,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from deployer.core.contract.store import Update
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.contract.strategy import Phase, Step, Work
 from deployer.core.errors import Conflict, KubeUnavailable, NotFound, StoreUnavailable
 from deployer.core.model.records import App, Deployment, Event, Operation, Status
 from deployer.core.operations import dispatcher
+from deployer.core.ports.store import Update
 from support.memory_store import MemoryStore
 from support.simulated_cluster import (
     DRAINS,
@@ -83,10 +85,12 @@ class World:
         self.specs: dict[str, list[StepSpec]] = {}
         self.trace: list[str] = []
         self.pumping: list[Process] = []
-        self.decisions = 0
+        self.met: Counter[str] = Counter()
+        """How often the state machine decided for each kind of action, and had each kind of result."""
         self.checks = Checks(self)
         self.store.subscribe(lambda *change: self.checks.changed.add(change))
-        self.client = Client(self.store)
+        self.client = Client(self.store, self._queue)
+        self.rollbacks = RollbackCommands(self.client)
         self._ids = itertools.count(1)
         self._versions = itertools.count(1)
         self._faults: list[Callable[[Process], None]] = []
@@ -139,7 +143,7 @@ class World:
     def _turn(self) -> None:
         turns = (
             self._pump, self._pump, self._pump, self._pump, self._deploy, self._deploy, self._redeploy,
-            self._undeploy, self._pass_time, self._end_pods, self._restart, self._second_process,
+            self._undeploy, self._pass_time, self._end_pods, self._restart, self._second_process, self._roll_back,
         )  # fmt: skip
         self.choices.pick(turns)()
 
@@ -162,11 +166,19 @@ class World:
         versions = [d.version for d in self.store.find(Deployment) if d.version]
         self._queue(self.choices.pick(versions[::-1])) if versions else self._deploy()
 
-    def _queue(self, version: str) -> None:
+    def _roll_back(self) -> None:
+        """To the version before, warm or not; or whatever is under way is over."""
+        self.note("roll back")
+        with contextlib.suppress(NotFound, Conflict):
+            self.rollbacks.roll_back(NAMESPACE, APP)
+            self.checks.disrupted()  # what waited may be told once more why
+        self.check()
+
+    def _queue(self, version: str) -> Deployment:
         deployment = self.new_id()
         self.specs[deployment] = self._generate()
         self.note(f"deploy {version} as {deployment}: {self.specs[deployment]}")
-        self.client.queue(version, deployment, self.new_id())
+        return self.client.queue(version, deployment, self.new_id())
 
     def _generate(self) -> list[StepSpec]:
         """A strategy: the controller, the switch, and whatever else is between them, in its phases."""
@@ -232,11 +244,11 @@ class World:
             alive = [Process(self, complete=True)]
             self.checks.disrupted()
         self.now += dispatcher.LEASE + 1
-        for _ in range(LIMIT):
+        for turn in range(LIMIT):
             self.state.ending.clear()
             pauses = []
             for process in alive:
-                process.cluster.tell(all_events=True)
+                process.cluster.tell(all_events=turn % 4 == 0)  # what is woken each time never gets to its end
                 pauses.append(process.pump())
             if not self.store.find(Operation, tag="open"):
                 return
@@ -358,6 +370,10 @@ class World:
             return "fails"  # whoever changed it would have to answer for the capacity
         self.note(f"  {step.id}: {found}")
         return found
+
+    def live_version_fails(self) -> bool:
+        """See `Trouble`."""
+        return self.troubled_steps and self.choices.rare(2)
 
     def pods_end_at_once(self) -> bool:
         """See `Trouble`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from deployer.core.model.records import (
+    ROLLBACK_TRANSITIONS,
     TRANSITIONS,
     App,
     Deployment,
@@ -16,8 +17,9 @@ from deployer.core.model.records import (
     Plan,
     Status,
 )
-from deployer.core.operations.machine import AWAITS, DONE, STARTED
-from support.simulated_cluster import DRAINS, LOOKS, MOVES, Kube, PlanStep
+from deployer.core.operations.machine import AWAITS, DONE, STARTED, SWITCHING
+from deployer.core.operations.rollbacks import ROLLED_BACK
+from support.simulated_cluster import BACK, DRAINS, LOOKS, MOVES, Kube, PlanStep, StepSpec
 
 if TYPE_CHECKING:
     from support.simulated_process import Process
@@ -63,6 +65,7 @@ class Checks:
         by the holder of the lease."""
         self._world.note(f"    {deployment}: {text}")
         before, self._said[deployment] = self._said.get(deployment), (text, self._disruptions if current else -1)
+        self.require("no event to wait for" not in text, f"the simulation itself is wrong: {text}")
         if current and before is not None and before[1] == self._disruptions:
             self.require(text not in (before[0], "resumed"), f"said without need: {text}")
 
@@ -91,7 +94,7 @@ class Checks:
                 self._compare(kind, key, deployment, self._status)
             elif kind == Operation.KIND:
                 operation = store.get(Operation, key)
-                if operation is not None and operation.kind is OperationKind.DEPLOY:
+                if operation is not None and operation.kind in SWITCHING:
                     self._deploys[operation.deployment] = key
                 self._open.pop(key, None)
                 if operation is not None and operation.state is not OperationState.DONE:
@@ -109,8 +112,8 @@ class Checks:
         live, version = (app.live, app.live_version) if app else ("", "")
         moved, drained = False, False
         for operation in self._open.values():
-            if operation.kind is OperationKind.DEPLOY and operation.begun:
-                does = [s.does for s in self._world.specs[operation.deployment] if operation.steps.get(s.id) in OPEN]
+            if operation.kind in SWITCHING and operation.begun:
+                does = [s.does for s in self._specs(operation) if operation.steps.get(s.id) in OPEN]
                 moved |= not MOVES.isdisjoint(does)
                 drained |= DRAINS in does
             elif operation.kind is OperationKind.UNDEPLOY and operation.deployment == live:
@@ -128,9 +131,12 @@ class Checks:
 
     def _status(self, before: Deployment, now: Deployment) -> None:
         legal = now.status is before.status or now.status in TRANSITIONS[before.status]
-        self.require(legal, f"{now.id} went from {before.status} to {now.status}")
-        if before.status is Status.DEPLOYING and now.status is Status.DEPLOYED:
+        back = now.status in ROLLBACK_TRANSITIONS.get(before.status, ())
+        self.require(legal or back, f"{now.id} went from {before.status} to {now.status}")
+        if before.status is not Status.DEPLOYED and now.status is Status.DEPLOYED:
             self._committed(now)
+        elif back:
+            self.require((now.failure or {}).get("reason") == ROLLED_BACK, f"{now.id} failed, and was not rolled back")
 
     def _committed(self, deployment: Deployment) -> None:
         state = self._world.state
@@ -138,9 +144,10 @@ class Checks:
         self.require(set(state.traffic.values()) == {deployment.version}, "committed, but traffic goes elsewhere")
         self._complete(deployment)
         operation = self._operation_of(deployment.id)
-        self.require(operation is not None and operation.state is OperationState.DONE, "committed, but not ended")
-        for spec in self._world.specs[deployment.id]:
-            note = operation.steps.get(spec.id) if operation else ""
+        if operation is None or operation.state is not OperationState.DONE:
+            raise Violation("committed, but not ended")
+        for spec in self._specs(operation):
+            note = operation.steps.get(spec.id)
             self.require(note == DONE, f"committed, and {spec.id} is {note}")
 
     def _complete(self, deployment: Deployment) -> None:
@@ -159,7 +166,7 @@ class Checks:
             self.require(
                 now.target.released, f"{now.id} waits for pods only, and keeps the app from the next deployment"
             )
-        if now.kind is not OperationKind.DEPLOY:
+        if now.kind not in SWITCHING:
             return
         back = before.state is OperationState.UNDOING and now.state is OperationState.RUNNING
         self.require(not back, f"{now.id} is undoing, and goes on")
@@ -171,11 +178,13 @@ class Checks:
 
     def _undone(self, operation: Operation) -> None:
         """Every step was undone; without the plugin those that are no outage may be left to the core."""
-        left = [s for s in self._world.specs[operation.deployment] if operation.steps.get(s.id) in OPEN]
+        left = [s for s in self._specs(operation) if operation.steps.get(s.id) in OPEN]
         if self._world.process.complete:
             self.require(not left, f"ended, and these were not undone: {left}")
         said = [s for s in left if s.does in MOVES and not s.silent]
         self.require(not said, f"ended without the plugin, and only that can undo {said}")
+        if operation.kind is OperationKind.ROLLBACK:
+            return  # what it was to go back to drains again
         owned = self._world.state.owned(operation.deployment)
         self.require(not owned, f"ended, and {owned} are left")
 
@@ -186,7 +195,7 @@ class Checks:
         operation = self._operation_of(plan.deployment)
         if operation is None:
             raise Violation(f"{step.id} runs for an operation that is not there")
-        specs = self._world.specs[plan.deployment]
+        specs = self._specs(operation)
         at = next(n for n, spec in enumerate(specs) if spec.id == step.id)
         notes = [operation.steps.get(spec.id) for spec in specs]
         if undo:
@@ -206,11 +215,15 @@ class Checks:
         operation = self._operation_of(kube.owner.deployment)
         if process.complete or operation is None or operation.state is not OperationState.UNDOING:
             return
-        specs = self._world.specs[kube.owner.deployment]
+        specs = self._specs(operation)
         said = [s.id for s in specs if s.does in MOVES and not s.silent and operation.steps.get(s.id) in OPEN]
         token = self._world.state.token
         fences = shared and token != kube.owner.fencing_token  # or is refused, as it comes too late
         self.require(fences or not said, f"an operation that is held changes the cluster: {said}")
+
+    def _specs(self, operation: Operation) -> list[StepSpec]:
+        """The steps of what moves traffic."""
+        return BACK if operation.kind is OperationKind.ROLLBACK else self._world.specs[operation.deployment]
 
     def _operation_of(self, deployment: str) -> Operation | None:
         key = self._deploys.get(deployment)

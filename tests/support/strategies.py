@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from deployer.core.plugin_manager.loader import load_plugins
-from deployer.core.plugin_manager.registry import Entry
+from deployer.core.registry import Entry
+from deployer.plugin_manager.loader import load_plugins
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.plugin import CancelScope, Provider
 from deployer.sdk.strategy import Outcome, Plan, Step, Strategy, Work

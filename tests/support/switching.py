@@ -24,8 +24,8 @@ from typing import Any
 from deployer.core.errors import KubeConflict, KubeError, KubeNotFound
 from deployer.core.failpoints import EXIT_CODE
 from deployer.core.model.kind import CONFIG_MAP, HTTP_ROUTE, INGRESS, NAMESPACE, SERVICE, Kind
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
+from deployer.settings import Settings
 from support.command import Process, Rest, of_a_new_user, running
 from support.real import IMAGE
 from support.traffic import KINDS, Report, Traffic, ballast

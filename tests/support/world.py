@@ -8,7 +8,7 @@ from typing import Any
 
 from deployer import sandbox
 from deployer.core.model.records import Deployment, Status, StoredDescriptor
-from deployer.core.plugin_manager.registry import Registry
+from deployer.core.registry import Registry
 from deployer.testing.service import HEALTHY, IMAGE, NGINX, PATIENCE, SandboxedService, describe
 
 __all__ = ["GATEWAY", "HEALTHY", "NGINX", "PATIENCE", "World", "describe"]

@@ -12,8 +12,8 @@ from deployer.core.contract.health import HealthTarget, PodRefused, PodUnreachab
 from deployer.core.contract.ingress import PodAnswers, ProbeResponse, RouteContext
 from deployer.core.contract.kube import is_active, is_ready
 from deployer.core.contract.strategy import Work
-from deployer.core.descriptor import http_ports, named_port
 from deployer.core.errors import DeadlineExceeded, StepFailed, require_answers
+from deployer.core.model.descriptors import http_ports, named_port
 from deployer.core.model.kind import POD
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from deployer.core.contract.cluster import Log
 from deployer.core.contract.gate import VersionAccess, VersionUnreachable
 from deployer.core.contract.health import HealthTarget, HttpAnswer, Way
 from deployer.core.contract.ingress import Capability, IngressProvider, RouteContext
 from deployer.core.contract.kube import KubeAccess, is_active, is_ready
-from deployer.core.descriptor import frontend_port, http_ports, ports
 from deployer.core.errors import StepFailed
+from deployer.core.model.descriptors import frontend_port, http_ports, ports
 from deployer.core.model.kind import POD
 from deployer.core.model.names import versioned_name
 from deployer.core.model.records import Document, Plan
+from deployer.core.ports.cluster import Log
 
 TIMEOUT = 10.0
 """Seconds for one pod."""

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import (
     BODY_LIMIT,
@@ -18,13 +19,12 @@ from deployer.core.contract.health import (
     Verdict,
     Way,
 )
-from deployer.core.contract.store import Create, Store, Update
-from deployer.core.descriptor import health_port
 from deployer.core.errors import DeployerError, Interrupted, StaleRevision
+from deployer.core.model.descriptors import health_port
 from deployer.core.model.records import Document, HealthData, Plan
-from deployer.core.plugin_manager.calls import Invocation
-from deployer.core.settings import Settings
+from deployer.core.ports.store import Create, Store, Update
 from deployer.kube.pods import short
+from deployer.settings import Settings
 
 logger = logging.getLogger(__name__)
 

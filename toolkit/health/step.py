@@ -11,11 +11,10 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.health import BODY_LIMIT, HealthRounds, HttpAnswer, Verdict
 from deployer.core.contract.kube import KubeAccess, is_active
 from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
-from deployer.core.descriptor import health_port
 from deployer.core.errors import DeadlineExceeded, StepFailed, require_answers
+from deployer.core.model.descriptors import app_containers, health_port
 from deployer.core.model.kind import POD
 from deployer.core.model.records import Document
-from deployer.core.podspec.rules import app_containers
 from deployer.kube.pods import container_statuses, controlled_by, name_of, short, uid_of, wanted_pods
 from deployer.toolkit.health.runner import CHECK_TIMEOUT
 from deployer.toolkit.readiness import diagnose

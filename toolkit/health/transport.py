@@ -22,9 +22,9 @@ from deployer.core.contract.health import (
     Way,
 )
 from deployer.core.errors import KubeError, KubeForbidden, KubeUnavailable
-from deployer.core.settings import Settings
 from deployer.kube import proxied
 from deployer.kube.client import KubeClient
+from deployer.settings import Settings
 from deployer.toolkit import http_exchange
 from deployer.toolkit.http_exchange import GuardedSocket
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from deployer.core.model.descriptors import app_containers
 from deployer.core.model.records import Document
-from deployer.core.podspec.rules import app_containers
 from deployer.kube.pods import (
     event_time,
     message_of,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deployer.core.contract.cluster import PODS_GONE
 from deployer.core.contract.kube import CONTROLLED_BY, Gone
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import OperatorNeeded, StepFailed
 from deployer.core.model.kind import POD, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.records import Document
+from deployer.core.ports.cluster import PODS_GONE
 from deployer.kube.pods import controller_uid, name_of, pods_left
 from deployer.toolkit.steps.route import RemoveRoute
 from deployer.toolkit.steps.service import RemoveService

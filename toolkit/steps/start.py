@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 
-from deployer.core.contract.cluster import PODS_GONE
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
 from deployer.core.errors import KubeRejected, StepFailed
 from deployer.core.model.kind import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE
 from deployer.core.model.plan import grace_of
 from deployer.core.model.records import Document
+from deployer.core.ports.cluster import PODS_GONE
 from deployer.kube import dry_run_errors
 from deployer.kube.pods import name_of, pods_left, service_slices
 from deployer.toolkit.readiness import diagnose

@@ -16,7 +16,7 @@ from deployer.api.auth.jwt.jwks import KeySet
 from deployer.api.auth.jwt.keys import KeySource, PemFile, PublicKey
 from deployer.api.auth.principal import Authenticator, Authorizer, Principal, Unauthenticated, check_name
 from deployer.api.routes import Permission
-from deployer.core.settings import Settings
+from deployer.settings import Settings
 
 ANY = "*"
 """In the claim with the namespaces: all of them."""
@@ -136,21 +136,36 @@ class TokenAuthenticator(Authenticator):
 
 
 class TokenAuthorizer(Authorizer):
-    """Two roles, in the namespaces that the token names."""
+    """The roles of the settings, in the namespaces that the token names."""
 
     def __init__(self, settings: Settings) -> None:
         self._read = settings.jwt_read_role
         self._deploy = settings.jwt_deploy_role
+        self._freeze = settings.jwt_freeze_role
+        self._override = settings.jwt_override_role
+        self._approve = settings.jwt_approve_role
 
     def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
         if not isinstance(caller, TokenPrincipal):
             return "the caller has no token"
         if namespace not in caller.namespaces and ANY not in caller.namespaces:
             return f"{caller.name} may not use this namespace"
-        if self._deploy in caller.roles or (permission.reads and self._read in caller.roles):
+        roles = self._roles(permission)
+        if caller.roles.intersection(roles):
             return ""
-        needed = f"{self._read} or {self._deploy}" if permission.reads else self._deploy
+        needed = " or ".join(roles)
         return f"{caller.name} may not {permission.verb} {permission.resource}: that needs the role {needed}"
+
+    def _roles(self, permission: Permission) -> tuple[str, ...]:
+        """Those of which one is enough."""
+        if permission.verb == "approve":
+            return (self._approve,)  # not the role for deploying: whoever a gate is for must not open it
+        if permission.resource != "freezes":
+            return (self._read, self._deploy) if permission.reads else (self._deploy,)
+        if permission.verb == "override":
+            return (self._override,)
+        # Not the role for deploying: whoever a freeze is for must not be able to lift it.
+        return (self._read, self._deploy, self._freeze) if permission.reads else (self._freeze,)
 
 
 def claim(claims: Mapping[str, Any], path: str) -> Any:

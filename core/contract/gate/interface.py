@@ -122,8 +122,8 @@ class Gate(Provider):
         """Look once and say what is known, within `check_seconds`.
 
         It may be called any number of times, also once more for the same after a crash: what must be there only once
-        is looked for first. Errors that pass (`KubeUnavailable`, `KubeConflict`, `VersionUnreachable`) are tried again
-        until the gate's time is up; any other error fails the gate.
+        is looked for first. Errors that pass (`KubeUnavailable`, `KubeConflict`, `VersionUnreachable`,
+        `PodUnreachable`) are tried again until the gate's time is up; any other error fails the gate.
         """
 
     def end(self, context: GateContext) -> None:

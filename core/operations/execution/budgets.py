@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deployer.core.contract.cluster import PODS_GONE
 from deployer.core.contract.strategy import Phase, Step
 from deployer.core.model.records import Plan
+from deployer.core.ports.cluster import PODS_GONE
 
 FRESH = 10.0
 """The least budget, in seconds, that a phase has after a restart: what was consumed then may not be its fault."""

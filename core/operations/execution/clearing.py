@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.cluster import Thing
 from deployer.core.contract.ingress import RouteContext
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.errors import OperatorNeeded, PluginError
@@ -11,6 +10,7 @@ from deployer.core.model.records import App, Deployment, Plan
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.inventory import PlanInventory
+from deployer.core.ports.cluster import Thing
 
 PODS_PATIENCE = 2.0
 """Seconds for which an undo waits for pods to end, so that mostly nothing is left once a deployment has failed. Those

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.rollbacks import NOT_WARM
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import Cancelled, Conflict, StaleRevision, StepFailed
 from deployer.core.model.records import App, Deployment, OperationKind, OperationState, Plan, Status
@@ -20,6 +19,7 @@ from deployer.core.operations.execution.invocation import BoundedInvoker
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import Planner, rollback
+from deployer.core.operations.rollbacks import NOT_WARM
 
 DECISIONS = 5
 """How often a deployment is decided again because a record that it depends on changed in the meantime."""
@@ -101,6 +101,7 @@ class Decision:
             store=self.dependencies.store,
             registry=self.dependencies.registry,
             settings=self.dependencies.settings,
+            policy=self.dependencies.policy,
             versions=self.dependencies.versions,
             kube=self.handles.kube(id, scope),
             log=self.handles.log,

@@ -12,7 +12,6 @@ from functools import partial
 
 from deployer.core.backoff import Backoff
 from deployer.core.contract.kube import ClusterEvent, is_event
-from deployer.core.contract.store import Change, Lease
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Signal, Step
 from deployer.core.errors import (
     CHECK_API_SERVER,
@@ -65,6 +64,7 @@ from deployer.core.operations.execution.version_events import VersionEvents
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning import check_steps
+from deployer.core.ports.store import Change, Lease
 
 logger = logging.getLogger(__name__)
 

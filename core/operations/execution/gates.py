@@ -25,8 +25,8 @@ from deployer.core.contract.gate import (
     VersionUnreachable,
     wrong_outcome,
 )
+from deployer.core.contract.health import PodUnreachable
 from deployer.core.contract.kube import ClusterEvent, is_event
-from deployer.core.contract.store import Update
 from deployer.core.contract.strategy import Done, Park, Phase, Signal, Step, Work
 from deployer.core.contract.strategy import Outcome as StepOutcome
 from deployer.core.errors import (
@@ -48,6 +48,7 @@ from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import GRACE, SETTLE, BoundedInvoker, Hung
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.planning.gates import MISSING
+from deployer.core.ports.store import Update
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ MOST_VALUE, MOST_WORDS = 500, 200
 FAILED, TIMED_OUT, BROKEN = "GateFailed", "GateTimedOut", "GateBroken"
 """Reasons of failures: the gate, or a person, says no; its time is up; it made a mistake of its own."""
 
-PASSING = (KubeUnavailable, KubeConflict, VersionUnreachable)
+PASSING = (KubeUnavailable, KubeConflict, VersionUnreachable, PodUnreachable)
 """Errors that pass."""
 
 
@@ -131,9 +132,9 @@ class _Look:
         if not 0 < result.began <= now:  # never, or before the system's clock was set back
             result = dataclasses.replace(result, began=now, deadline=now + self._gate.timeout)
             self._record(result, f"{self._title} is asked, for at most {self._gate.timeout:g} s")
-        if now >= result.deadline:
-            return self._timed_out(result)
         decision = self._store.get(GateDecision, decision_key(self._work.plan.deployment, self._gate.step))
+        if now >= result.deadline and not decision:  # that came in time, or it would not be there
+            return self._timed_out(result)
         if result.verdict:  # inconclusive, or there is no evidence: a person decides
             return self._decided(result, decision) if decision else self._wait(result)
         try:
@@ -162,7 +163,8 @@ class _Look:
         if gate is None:
             return _Said(Missing, f"no plugin provides gates of type {self._gate.type} any more")
         given = None if decision is None else Decision(decision.approve, decision.by, decision.at, decision.comment)
-        seconds = max(0.01, min(self._seconds, result.deadline - self._work.now()))
+        left = self._seconds if decision else result.deadline - self._work.now()
+        seconds = max(0.01, min(self._seconds, left))
         try:
             return self._call(seconds, lambda scope: _said(gate.check(self._context(scope, result, given)), self._work))
         except (StoreError, *PASSING):
@@ -172,6 +174,8 @@ class _Look:
         except Interrupted as error:
             if (silent := unanswered(error)) is not None:
                 raise KubeUnavailable(str(silent)) from error
+            if seconds < self._seconds:  # it was the gate's own time that was up
+                return _Said(Pending, result.reason)
             return _Said(Failed, f"{self._type} did not come back from check() within {seconds:.3g} s", code=BROKEN)
         except DeployerError as error:  # StepCrashed, for what is none of ours
             return _Said(Failed, f"{self._type}: {error}", code=BROKEN)
@@ -220,7 +224,8 @@ class _Look:
             result = dataclasses.replace(result, decision=self._words(decision))
         if said.kind is Failed:
             return self._end(result, Verdict.FAILED, said.reason, lines, code=said.code, hint=said.hint)
-        if self._work.now() >= result.deadline:  # what passes now has passed too late
+        in_time = bool(decision) and said.kind is not Pending
+        if self._work.now() >= result.deadline and not in_time:  # what passes now has passed too late
             return self._timed_out(result, lines)
         if said.kind is Passed:
             return self._end(result, Verdict.PASSED, said.reason, lines)
@@ -247,6 +252,8 @@ class _Look:
         return Park(min(said.until, result.deadline), waits, said.event)
 
     def _again(self, result: GateResult, error: Exception) -> StepOutcome:
+        if self._work.now() >= result.deadline:
+            return self._timed_out(result)
         why = f"it cannot look, and tries again: {self._short(str(error))}"
         if result.reason != why:
             self._record(dataclasses.replace(result, reason=why))

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from deployer.core.commands.host_claims import claim_hosts, ended_changes, happened
-from deployer.core.commands.rollbacks import NOT_WARM, ROLLED_BACK, back_to, is_warm
-from deployer.core.contract.store import Change, Create, Update
 from deployer.core.errors import Cancelled
 from deployer.core.model.gates import planned_results
 from deployer.core.model.occurrence import Occurrence
@@ -28,8 +25,11 @@ from deployer.core.model.records import (
 )
 from deployer.core.model.target import Ending, Target
 from deployer.core.operations.dependencies import Dependencies
+from deployer.core.operations.host_claims import claim_hosts, ended_changes, happened
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.machine import PARK_LEAST, SWITCHING, wait
+from deployer.core.operations.rollbacks import NOT_WARM, ROLLED_BACK, back_to, is_warm
+from deployer.core.ports.store import Change, Create, Update
 
 
 class Transactions:

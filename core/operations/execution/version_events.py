@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deployer.core.contract.cluster import Cluster, VersionEvent
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import Deployment, Failure, Operation, Plan
+from deployer.core.ports.cluster import Cluster, VersionEvent
 
 
 class VersionEvents:

@@ -9,12 +9,10 @@ from typing import Any
 
 from deployer.core.contract.gate import Gate, Point
 from deployer.core.contract.strategy import Phase
-from deployer.core.descriptor import gate_problems
 from deployer.core.errors import PluginError, StepFailed
 from deployer.core.model.plan import PlannedGate, PlannedStep, ProviderRef
 from deployer.core.model.records import Document, Plan
-from deployer.core.plugin_manager.gates import gate_types
-from deployer.core.plugin_manager.registry import Registry
+from deployer.core.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ MISSING = "GateMissing"
 _NO_PLUGIN_TIMEOUT = 86_400.0
 
 
-def planned(registry: Registry, forced: Iterable[Document], descriptor: Document) -> tuple[PlannedGate, ...]:
+def planned(registry: Registry, forced: Iterable[Mapping[str, Any]], descriptor: Document) -> tuple[PlannedGate, ...]:
     """The gates of a deployment, in the order in which they come: at each point those that the settings force on its
     namespace, then the descriptor's. Raises StepFailed for one that cannot be."""
     wanted = [(str(gate["point"]), gate, True) for gate in forced]
@@ -57,10 +55,6 @@ def _planned(registry: Registry, point: str, gate: Mapping[str, Any], forced: bo
         if pinned.on_missing == "fail" and not pinned.dry_run:
             raise StepFailed(f"gate {name}: {error}", reason=MISSING, hint="ask those who run the Deployer") from None
         return pinned
-    for problem in gate_problems(dict(gate), point, f"gate {name}", gate_types(registry)):
-        raise StepFailed(
-            f"{problem.path}: {problem.message}", reason="NotAllowed", hint="correct it, then deploy again"
-        )
     return dataclasses.replace(
         pinned,
         provider=ProviderRef(**registry.ref("gate", kind)),

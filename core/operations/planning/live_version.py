@@ -10,12 +10,12 @@ from typing import cast
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.ingress import IngressProvider, RouteContext, RouteState
 from deployer.core.contract.kube import KubeAccess
-from deployer.core.contract.versions import Running, Selection, Versions
 from deployer.core.errors import ForeignObject, KubeError, PluginError, StepFailed
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, Previous, ProviderRef, Route
 from deployer.core.model.records import App, Plan
-from deployer.core.plugin_manager.registry import Registry
+from deployer.core.ports.versions import Running, Selection, Versions
+from deployer.core.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

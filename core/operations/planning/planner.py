@@ -11,23 +11,24 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.commands.host_claims import released
 from deployer.core.contract.environment import EnvContext
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.kube import KubeAccess, KubeReader
-from deployer.core.contract.store import Store
-from deployer.core.contract.strategy import Phase
-from deployer.core.contract.versions import Versions, WorkloadContext
-from deployer.core.descriptor import AUTOINCREMENT, frontend_port, policy, start_timeout
-from deployer.core.errors import StepFailed
+from deployer.core.contract.strategy import Phase, WorkloadContext
+from deployer.core.errors import Problem, StepFailed
+from deployer.core.model.descriptors import AUTOINCREMENT, frontend_port
+from deployer.core.model.hosts import DNS_SUBDOMAIN
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, PinnedSettings, PlannedGate, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Release, Status
+from deployer.core.model.secrets import public_names, secrets_of, values_of
+from deployer.core.operations.host_claims import released
 from deployer.core.operations.planning import duties, gates, injection, strategies
 from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
-from deployer.core.plugin_manager.registry import Registry
-from deployer.core.redaction import public_names, secrets_of, values_of
-from deployer.core.settings import DNS_SUBDOMAIN, Settings
+from deployer.core.ports.settings import CoreSettings
+from deployer.core.ports.store import Store
+from deployer.core.ports.versions import Versions
+from deployer.core.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,14 @@ MOST_SAID = 10
 class Planner:
     """Decides deployments of one app. Reads the cluster and the store; writes nothing.
 
+    policy    what a descriptor asks for and may not have any more
     conceal   is told the values of the environment, before anything else is done with them
     """
 
     store: Store
     registry: Registry
-    settings: Settings
+    settings: CoreSettings
+    policy: Callable[[Document], list[Problem]]
     versions: Versions
     kube: KubeAccess
     log: Callable[[str], None]
@@ -110,7 +113,7 @@ class Planner:
 
     def _check_policy(self, descriptor: Document) -> None:
         """Refuse what was accepted and queued before the settings changed."""
-        found = policy.problems(descriptor, self.settings)
+        found = self.policy(descriptor)
         if found:
             raise StepFailed(
                 "the settings of this Deployer no longer allow this descriptor: "
@@ -134,7 +137,7 @@ class Planner:
         """None for a rollback, which has to get through: that version passed its gates when it was deployed."""
         if deployment.rollback_of:
             return ()
-        return gates.planned(self.registry, (), deployment.descriptor)
+        return gates.planned(self.registry, self.settings.forced_gates(deployment.namespace), deployment.descriptor)
 
     # --- what comes next -----------------------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class Planner:
                 kube=KubeReader(self.kube),
                 options=copy.deepcopy(descriptor.get("extensions", {}).get(entry.plugin, {})),
             )
-            variables = injection.ask(injector, self.registry.title("env", injector.name), context)
+            variables = injection.ask(injector, self.registry.title("env", injector.name), context, self.versions)
             self.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
             for variable in variables:
                 name = variable["name"]
@@ -314,7 +317,7 @@ class Planner:
 
     def budgets(self, descriptor: Document) -> dict[str, float]:
         return {
-            Phase.START.name: start_timeout(descriptor, self.settings),
+            Phase.START.name: float(descriptor.get("timeoutSeconds") or self.settings.start_timeout),
             Phase.VERIFY.name: self.settings.timeout,
             Phase.EXPOSE.name: self.settings.expose_timeout,
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from deployer.core.commands.rollbacks import NOT_WARM
 from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import StepFailed
 from deployer.core.model.plan import Preview, Route
@@ -13,6 +12,7 @@ from deployer.core.model.records import App, Plan
 from deployer.core.operations.planning import strategies
 from deployer.core.operations.planning.live_version import LiveVersion
 from deployer.core.operations.planning.planner import Planner
+from deployer.core.operations.rollbacks import NOT_WARM
 
 _ONCE_MORE = "roll back once more: it is deployed anew then"
 

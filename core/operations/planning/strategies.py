@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from deployer.core.contract.strategy import Phase, Step, Strategy
-from deployer.core.contract.versions import Versions, WorkloadContext
+from deployer.core.contract.strategy import Phase, Step, Strategy, WorkloadContext
 from deployer.core.errors import DeployerError, StepFailed
 from deployer.core.model.plan import PinnedSettings, PlannedStep, Workload
 from deployer.core.model.records import Plan
 from deployer.core.operations.planning import gates
+from deployer.core.ports.versions import Versions
 
 T = TypeVar("T")
 

@@ -23,11 +23,11 @@ from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import Owner
 from deployer.core.model.kind import NAMESPACE
-from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube
+from deployer.settings import Settings
 
 Answer = Callable[["Request"], None]
 

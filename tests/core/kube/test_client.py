@@ -29,10 +29,10 @@ from deployer.core.errors import (
     KubeUnavailable,
 )
 from deployer.core.model.kind import CONTROLLER, INGRESS, NAMESPACE, POD
-from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.http.transport import TokenFile
+from deployer.settings import Settings
 
 OBJECT = {"metadata": {"name": "a", "resourceVersion": "5"}}
 

@@ -17,9 +17,9 @@ import pytest
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import DeadlineExceeded, DeployerError, KubeForbidden, KubeRejected, SettingsError
 from deployer.core.model.kind import POD
-from deployer.core.settings import Settings, load, translate_original_flags
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.http import connection
+from deployer.settings import Settings, load, translate_original_flags
 
 ELSEWHERE = "k8s.example.com:6443"
 TOKEN = "eyJhbGciOiJ-secret_1.x"

@@ -15,11 +15,11 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import CONTROLLED_BY, Changed, Gone, NotReady
 from deployer.core.errors import Cancelled, DeadlineExceeded, KubeForbidden, KubeUnavailable, Revoked
 from deployer.core.model.kind import POD
-from deployer.core.settings import Settings
 from deployer.kube import client as client_module
 from deployer.kube import informer as mirror_module
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Informers
+from deployer.settings import Settings
 
 
 def pod(name: str, version: int, **labels: str) -> dict[str, Any]:

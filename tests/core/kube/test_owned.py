@@ -16,7 +16,6 @@ from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import Owner
 from deployer.core.errors import Cancelled, DeadlineExceeded, Fenced, ForeignObject, KubeRejected, StepFailed
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, SERVICE, Kind
-from deployer.core.settings import Settings
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, fencing_token_of, find_owned
@@ -26,6 +25,7 @@ from deployer.kube.ownership import (
     LABEL_MANAGED_BY,
     is_original,
 )
+from deployer.settings import Settings
 
 Document = dict[str, Any]
 

@@ -21,10 +21,10 @@ from deployer.core.errors import (
     KubeUnavailable,
 )
 from deployer.core.model.kind import POD
-from deployer.core.settings import Settings
 from deployer.kube import proxied
 from deployer.kube.client import KubeClient, connect
 from deployer.kube.http.transport import Answer
+from deployer.settings import Settings
 
 HEADERS = {"User-Agent": "deployer-health", "Accept-Encoding": "identity", "Connection": "close"}
 

@@ -1,0 +1,252 @@
+"""Deployments, as transactions on the store. The API translates HTTP into these calls and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from deployer.commands.descriptor_commands import DescriptorCommands, unknown_text
+from deployer.commands.freezes import Freezes
+from deployer.commands.transactions import decide_again, expect
+from deployer.core.deployment_log import DeploymentLog
+from deployer.core.errors import NotFound, QueueFull
+from deployer.core.model.descriptors import version_of
+from deployer.core.model.gates import GateResults
+from deployer.core.model.records import (
+    Deployment,
+    Document,
+    HealthData,
+    Operation,
+    OperationKind,
+    Status,
+    new_id,
+    timestamp,
+)
+from deployer.core.operations.host_claims import purge_changes
+from deployer.core.ports.store import Change, Create, Expect, Store, Update
+from deployer.core.registry import Registry
+from deployer.descriptor.podspec import types as podtypes
+from deployer.descriptor.validation import DescriptorDryRun, Remarks, no_remarks
+from deployer.settings import Settings
+
+
+class DeploymentCommands:
+    """Deployments of all namespaces. Authorisation is the caller's business; existence is ours.
+
+    descriptors   the commands for what is deployed
+    freezes       what keeps namespaces from new deployments
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        deployment_log: DeploymentLog,
+        registry: Registry,
+        settings: Settings,
+        *,
+        dry_run: DescriptorDryRun | None = None,
+        remarks: Remarks = no_remarks,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """`dry_run` and `remarks` are asked about descriptors; `clock` says when freezes end."""
+        self.store = store
+        self.deployment_log = deployment_log
+        self.descriptors = DescriptorCommands(store, registry, settings, dry_run=dry_run, remarks=remarks)
+        self.freezes = Freezes(store, settings.freeze_windows, clock)
+        self._queue_limit = settings.queue_limit
+
+    def deploy(self, namespace: str, descriptor_id: str, by: str = "", *, override: str = "") -> Deployment:
+        """Queue a deployment of a stored descriptor; `override` is why it may pass a freeze.
+
+        Raises NotFound, Invalid, Frozen, QueueFull, StoreUnavailable.
+        """
+        stored = self.descriptors.get(namespace, descriptor_id)
+        document = self.descriptors.check(namespace, stored.document, stored=True)
+        return self._queue(document, stored.public(), by, overridden=self.freezes.admit(namespace, override))
+
+    def redeploy(
+        self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None, override: str = ""
+    ) -> Deployment:
+        """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does."""
+        earlier = self.deployment(namespace, id)
+        expect(f"deployment {id}", earlier.revision, if_match)
+        document = self.descriptors.check(namespace, earlier.descriptor, stored=True)
+        return self._queue(document, earlier.descriptor, by, overridden=self.freezes.admit(namespace, override))
+
+    def again(self, earlier: Deployment, by: str = "", also: Sequence[Change] = ()) -> Deployment:
+        """Queue a deployment of a version that was live once, as it was, in one transaction with `also`. Raises what
+        `deploy` does."""
+        document = self.descriptors.check(earlier.namespace, earlier.descriptor, stored=True)
+        document["newVersion"] = earlier.version
+        return self._queue(document, earlier.descriptor, by, rollback_of=earlier.id, also=also)
+
+    def _queue(
+        self,
+        document: Document,
+        source: Document,
+        by: str,
+        *,
+        rollback_of: str = "",
+        overridden: Document | None = None,
+        also: Sequence[Change] = (),
+    ) -> Deployment:
+        """`source` is the descriptor as it is shown, whose identity goes with the copy of it; `overridden` what it was
+        let through in spite of."""
+        waiting = self.store.count(Deployment, tag=Status.DEPLOYING.value)
+        if waiting >= self._queue_limit:
+            raise QueueFull(f"{waiting} deployments are waiting or running already; try again in a while", 5)
+        now = timestamp()
+        namespace = document["namespace"]
+        identity: Document = {name: source[name] for name in ("id", "created", "lastModified") if name in source}
+        deployment = Deployment(
+            namespace=namespace,
+            app=document["appName"],
+            id=new_id(),
+            descriptor={**identity, **document},
+            created=now,
+            last_modified=now,
+            version=version_of(document),
+            descriptor_id=str(source.get("id", "")),
+            created_by=by,
+            rollback_of=rollback_of,
+            override=overridden,
+        )
+        operation = Operation(
+            namespace=namespace,
+            app=deployment.app,
+            id=new_id(),
+            kind=OperationKind.DEPLOY,
+            deployment=deployment.id,
+        )
+        said = self.deployment_log.line(
+            deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
+        )
+        changes: list[Change] = [*also, Create(deployment), Create(operation), said]
+        if unknown := list(podtypes.unknown_fields(document["podspec"])):
+            changes.append(self.deployment_log.line(deployment.id, f"the podspec {unknown_text(unknown)}"))
+        if overridden:
+            changes.append(self.deployment_log.line(deployment.id, _in_spite(overridden) + _by(by)))
+        revision = self.store.commit(*changes)
+        return dataclasses.replace(deployment, revision=revision, sequence=revision)
+
+    def deployments(
+        self, namespace: str, app: str | None = None, limit: int | None = None, status: Status | None = None
+    ) -> list[Deployment]:
+        """Newest first; `limit` counts per app."""
+        return self.store.find(
+            Deployment,
+            namespace=namespace,
+            app=app,
+            tag=status.value if status else None,
+            newest_first=True,
+            limit_per_app=limit,
+        )
+
+    def deployment(self, namespace: str, id: str) -> Deployment:
+        """One deployment. Raises NotFound, also for one of another namespace."""
+        found = self.store.get(Deployment, id, namespace=namespace)
+        if found is None:
+            raise NotFound("there is no deployment with this id in this namespace")
+        return found
+
+    def undeploy(
+        self, namespace: str, id: str, purge: bool = False, by: str = "", *, if_match: Collection[int] | None = None
+    ) -> Deployment:
+        """Undeploy a live deployment, cancel one under way, clean up after an ended one; then delete it if `purge`.
+
+        `by` is who asked for it.
+        """
+
+        def attempt() -> Deployment:
+            old = self.deployment(namespace, id)
+            expect(f"deployment {id}", old.revision, if_match)
+            status = Status.UNDEPLOYING if old.status in (Status.DEPLOYING, Status.DEPLOYED) else old.status
+            new = old.to(status, purge=old.purge or purge)
+            if status is not old.status:
+                new = dataclasses.replace(new, undeployed_by=by)
+            changes: list[Change] = [Update(new)]
+            draining = self._draining(old)
+            if draining is not None:
+                changes.append(Expect(draining))
+            elif not old.status.moving:
+                # A deployment under way is finished by the operation that it has; any other needs one.
+                changes.append(
+                    Create(
+                        Operation(
+                            namespace=namespace,
+                            app=old.app,
+                            id=new_id(),
+                            kind=OperationKind.UNDEPLOY,
+                            deployment=id,
+                        )
+                    )
+                )
+            said = {Status.DEPLOYING: "cancelled by request", Status.DEPLOYED: "queued: undeployment"}.get(old.status)
+            if said:
+                changes.append(self.deployment_log.line(id, said + _by(by)))
+            revision = self.store.commit(*changes)
+            return dataclasses.replace(new, revision=revision)
+
+        return decide_again(attempt)
+
+    def delete_deployments(
+        self, namespace: str, app: str, undeploy: bool = False, by: str = ""
+    ) -> tuple[int, Deployment | None]:
+        """Delete the records of an app's ended deployments; with `undeploy` end and delete the others too.
+
+        Returns how many are or will be deleted, and the one of them that was live.
+        """
+        count, live = 0, None
+        for deployment in self.deployments(namespace, app):
+            if deployment.status in (Status.FAILURE, Status.UNDEPLOYED):
+                decide_again(lambda id=deployment.id: self._purge(id))  # type: ignore[misc]
+            elif undeploy:
+                ending = self.undeploy(namespace, deployment.id, purge=True, by=by)
+                live = ending if deployment.status is Status.DEPLOYED else live
+            else:
+                continue
+            count += 1
+        return count, live
+
+    def _purge(self, id: str) -> None:
+        deployment = self.store.get(Deployment, id)
+        if deployment is None or deployment.status.moving:
+            return
+        if (draining := self._draining(deployment)) is not None:
+            self.store.commit(Update(dataclasses.replace(deployment, purge=True)), Expect(draining))
+        else:
+            self.store.commit(*purge_changes(self.store, deployment))
+
+    def _draining(self, deployment: Deployment) -> Operation | None:
+        """What removes a version that was rolled back: its plan is needed for that, and its requests are under way."""
+        if deployment.status is not Status.FAILURE or not deployment.went_live:
+            return None
+        waiting = self.store.find(Operation, tag="open", namespace=deployment.namespace, app=deployment.app)
+        return next((o for o in waiting if o.deployment == deployment.id and o.kind is OperationKind.RETIRE), None)
+
+    def health_data(self, namespace: str, id: str) -> list[Document]:
+        """`[{"podName", "value"}]`, empty before the checks have ended."""
+        self.deployment(namespace, id)
+        found = self.store.get(HealthData, id)
+        return found.entries if found else []
+
+    def gates(self, deployment: Deployment) -> list[Document]:
+        """What became of its gates, in their order; empty when it has none, or is not decided yet."""
+        found = self.store.get(GateResults, deployment.id)
+        return found.public() if found else []
+
+    def log(self, namespace: str, id: str, after: int = 0) -> tuple[Iterator[str], int]:
+        """The log so far as text, piece by piece, and the number of its last line. Raises NotFound at once."""
+        self.deployment(namespace, id)
+        last = self.deployment_log.last(id)
+        return self.deployment_log.text(id, after, last), last
+
+
+def _in_spite(overridden: Document) -> str:
+    frozen = "; ".join(f"{freeze['namespace']} ({freeze['reason']})" for freeze in overridden["freezes"])
+    return f"deploys in spite of a freeze of {frozen}: {overridden['reason']}"
+
+
+def _by(name: str) -> str:
+    """The end of a log line that says who asked for it."""
+    return f", asked for by {name}" if name else ""

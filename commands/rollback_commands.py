@@ -1,0 +1,167 @@
+"""Rollbacks as users ask for them: back to a version that is warm, or once more to one that is gone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.transactions import decide_again, expect
+from deployer.core.errors import Conflict, NotFound
+from deployer.core.model.records import App, Deployment, Document, Operation, OperationKind, Plan, Release, Status
+from deployer.core.operations.rollbacks import back_to, is_warm
+from deployer.core.ports.store import Change, Store, Update
+
+_ENDED = (Status.UNDEPLOYED, Status.FAILURE)
+_UNDER_WAY = "a rollback of {app} is under way already"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What a rollback will do.
+
+    deployment   that will be live
+    warm         its pods still run
+    replicas     that it will have; None when that is not known before it is decided
+    environment  the names of the variables that injectors gave it
+    """
+
+    deployment: Deployment
+    warm: bool
+    replicas: int | None = None
+    environment: tuple[str, ...] = ()
+
+    def document(self) -> Document:
+        """As REST shows it."""
+        descriptor = self.deployment.descriptor
+        containers = (descriptor.get("podspec") or {}).get("containers") or ()
+        return {
+            "version": self.deployment.version or descriptor["newVersion"],
+            "warm": self.warm,
+            "images": [container.get("image", "") for container in containers],
+            "replicas": self.replicas or int(descriptor["replicas"]),
+            "environment": list(self.environment),
+            "descriptorUnchanged": True,
+        }
+
+
+class RollbackCommands:
+    """On the deployments of all namespaces. Authorisation is the caller's business."""
+
+    def __init__(self, deployments: DeploymentCommands) -> None:
+        self._deployments = deployments
+
+    @property
+    def _store(self) -> Store:
+        return self._deployments.store
+
+    def redeploy(
+        self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None, override: str = ""
+    ) -> Deployment:
+        """Deploy once more what an earlier deployment deployed, or go back to it when it is still warm.
+
+        `override` is why a deployment may pass a freeze; a rollback passes any.
+        """
+
+        def attempt() -> Deployment | None:
+            earlier = self._deployments.deployment(namespace, id)
+            app = self._store.get(App, f"{namespace}/{earlier.app}")
+            if app is None or app.held != id or not app.live or not is_warm(self._store, earlier):
+                return None
+            live = self._store.get(Deployment, app.live)
+            if live is not None and live.status is not Status.DEPLOYED:
+                return None  # it is being undeployed
+            expect(f"deployment {id}", earlier.revision, if_match)
+            return self._warm(app, earlier, [], by).deployment
+
+        found = decide_again(attempt)
+        return found or self._deployments.redeploy(namespace, id, by, if_match=if_match, override=override)
+
+    def roll_back(self, namespace: str, name: str, to: str = "", by: str = "") -> Rollback:
+        """Queue it. Raises NotFound, Conflict, Invalid, QueueFull, StoreUnavailable."""
+        return decide_again(lambda: self._roll_back(namespace, name, to, by))
+
+    def _roll_back(self, namespace: str, name: str, to: str, by: str) -> Rollback:
+        app = self._store.get(App, f"{namespace}/{name}")
+        under_way = self._deployments.deployments(namespace, name, status=Status.DEPLOYING)
+        if app is None or not app.live:
+            if app is None and not under_way:
+                raise NotFound("there is no app of this name in this namespace")
+            raise Conflict(f"no version of {name} is live, so there is nothing to go back from")
+        live = self._store.get(Deployment, app.live)
+        if live is not None and live.status is not Status.DEPLOYED:
+            raise Conflict(
+                f"version {app.live_version} of {name} is being undeployed: wait until it is gone, then deploy"
+            )
+        if any(deployment.rollback_of for deployment in under_way):
+            raise Conflict(_UNDER_WAY.format(app=name))
+        target = self._target(app, to, bool(under_way))
+        cancelled = self._cancelled(under_way, by)
+        if target.id == app.live:
+            if not under_way:
+                raise Conflict(f"version {target.version} of {name} is live already")
+            self._store.commit(*cancelled)
+            return self._described(target, warm=True)
+        if target.id == app.held and is_warm(self._store, target):
+            return self._warm(app, target, cancelled, by)
+        if target.id == app.held and target.status is Status.FAILURE:
+            raise Conflict(
+                f"version {target.version} of {name} was rolled back and still drains: wait until it is removed, "
+                "then roll back to it"
+            )
+        if target.status not in _ENDED or target.id == app.held:
+            raise Conflict(
+                f"version {target.version} of {name} is being removed: wait until that is done, then roll back to it"
+            )
+        queued = self._deployments.again(target, by, cancelled)
+        return dataclasses.replace(self._described(target, warm=False), deployment=queued)
+
+    def _target(self, app: App, to: str, under_way: bool) -> Deployment:
+        """The deployment that will be live."""
+        if to:
+            found = self._deployments.deployment(app.namespace, to)
+            if found.app != app.app:
+                raise NotFound(f"{app.app} has no deployment with this id")
+            if found.id not in (app.live, app.held) and not self._was_live(found):
+                raise Conflict("this deployment was never live, so there is nothing to go back to")
+            return found
+        if under_way:
+            return self._deployments.deployment(app.namespace, app.live)
+        held = self._store.get(Deployment, app.held, namespace=app.namespace) if app.held else None
+        if held is not None and held.status is not Status.FAILURE:
+            return held
+        for earlier in self._deployments.deployments(app.namespace, app.app):
+            if earlier.id != app.live and earlier.went_live and earlier.status is Status.UNDEPLOYED:
+                return earlier
+        raise Conflict(f"no earlier version of {app.app} is known that was live")
+
+    def _was_live(self, found: Deployment) -> bool:
+        """Releases before this one did not say so: of what they ended, everything but a failure counts."""
+        if found.went_live or found.status is not Status.UNDEPLOYED or not found.version:
+            return bool(found.went_live)
+        earlier = self._deployments.deployments(found.namespace, found.app)
+        return not any(other.went_live for other in earlier if other.created <= found.created)
+
+    def _warm(self, app: App, target: Deployment, changes: list[Change], by: str) -> Rollback:
+        waiting = self._store.find(Operation, tag="open", namespace=app.namespace, app=app.app)
+        if any(operation.kind is OperationKind.ROLLBACK for operation in waiting):
+            raise Conflict(_UNDER_WAY.format(app=app.app))
+        asked = f", asked for by {by}" if by else ""
+        said = self._deployments.deployment_log.line(target.id, f"queued: rollback to version {target.version}{asked}")
+        # Touched, so that of two at once one comes too late.
+        revision = self._store.commit(*changes, *back_to(self._store, target, by=by), said, Update(app), Update(target))
+        return self._described(dataclasses.replace(target, revision=revision), warm=True)
+
+    def _cancelled(self, under_way: list[Deployment], by: str) -> list[Change]:
+        changes: list[Change] = []
+        for deployment in under_way:
+            changes.append(Update(dataclasses.replace(deployment.to(Status.UNDEPLOYING), undeployed_by=by)))
+            said = "cancelled by a rollback" + (f", asked for by {by}" if by else "")
+            changes.append(self._deployments.deployment_log.line(deployment.id, said))
+        return changes
+
+    def _described(self, target: Deployment, *, warm: bool) -> Rollback:
+        pinned = self._store.get(Plan, target.id) or self._store.get(Release, target.id)
+        names = tuple(sorted(variable["name"] for variable in pinned.environment)) if pinned else ()
+        return Rollback(target, warm, pinned.replicas if pinned else None, names)
