@@ -89,6 +89,7 @@ class JobRun:
             body = manifest.job(self.name, plan.namespace, plan.objects.podspec, self._options, annotations)
         except ValueError as error:
             return Failed(f"options.container {error}", hint="name the container that the job is to run")
+        self._kube.get(JOB, self.name)  # whoever may not look at it could not remove it
         made = self._kube.create(JOB, body)
         if not made["spec"].get("suspend"):
             return Failed(f"job {self.name} is there already, and was not made by this gate", hint=_REMOVE)
