@@ -58,6 +58,7 @@ TESTING = {
     "descriptors": "HEALTHY IMAGE describe plan_of",
     "environment": "CHECKS Check InjectorBench",
     "fakes": "FakeEnvironment FakeKube FakeWork",
+    "gates": "CHECKS Check FakeGate FakeVersion GateBench",
     "health": "CHECKS Check HealthBench WRONG",
     "ingress": "Bench CHECKS open_bench",
     "plugins": "load problems_of require_options",
