@@ -15,7 +15,7 @@ from deployer.sdk.gate import Failed, Outcome, Passed, Pending, Point
 from deployer.sdk.kube import JOB, POD, Changed
 from deployer.sdk.plugin import Document
 from deployer.sdk.strategy import Plan
-from support.fakegate import FakeGate
+from deployer.testing.gates import CHECKS, Check, FakeGate, GateBench
 
 DEPLOYMENT = "0c5f6c1e-5b1a-4b7e-9f57-0a0e9d5c0001"
 PODSPEC = {
@@ -49,7 +49,7 @@ class Bench(FakeGate):
     """A gate whose Job a test plays the controller of."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(planned(), options)
+        super().__init__(Point.BEFORE_START, options, "migrate", planned(), 600.0)
         self.gate = JobGate()
 
     def check(self) -> Outcome:
@@ -542,3 +542,34 @@ def test_every_point_has_its_own_job() -> None:
     second.point = Point.AFTER_SWITCH
     first.check(), second.check()
     assert first.job["metadata"]["name"] != second.job["metadata"]["name"]
+
+
+# --- what every gate must do --------------------------------------------------------------------------------------
+
+
+def ends_as(condition: str, **status: Any) -> Callable[[FakeGate], None]:
+    """The Job's controller says so of one that was started."""
+
+    def world(fake: FakeGate) -> None:
+        for (kind, _), found in fake.kube.objects.items():
+            if kind == JOB and not found["spec"]["suspend"]:
+                found["status"] = {"conditions": [{"type": condition, "status": "True"}], **status}
+
+    world.__name__ = condition
+    return world
+
+
+def lost(fake: FakeGate) -> None:
+    fake.kube.objects.clear()
+
+
+def never_ends(fake: FakeGate) -> None:
+    pass
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: getattr(check, "__name__", ""))
+def test_it_does_what_every_gate_must(check: Check) -> None:
+    passes, fails = ends_as("Complete", succeeded=1), ends_as("Failed", failed=1)
+    wrong = [{"container": "nothing"}, {"env": {"A": "1"}}, {"labels": {"app": "shop"}}]
+    options = {"command": ["migrate"], "env": [{"name": "A", "value": "1"}]}
+    check(GateBench(JobGate, passes, [fails], [lost, never_ends], options, wrong, Point.BEFORE_START))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import http.server
 import json
 import math
@@ -15,7 +16,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from deployer.sdk.errors import Cancelled, SettingsError
 from deployer.sdk.gate import Failed, Gate, Missing, Outcome, Passed, Pending, Verdict
 from deployer.sdk.plugin import Document, PluginSettings
 from deployer.settings import Settings
-from support.fakegate import FakeGate
+from deployer.testing.gates import CHECKS, Check, FakeGate, GateBench
 from support.receiver import Receiver, reply
 
 PLAN = Plan(namespace="shop-prod", app="shop", deployment="0c5f6c1e-5b1a-4b7e-9f57-0a0e9d5c0001", version="2")
@@ -48,7 +49,7 @@ class Bench(FakeGate):
 
     def __init__(self, made: Gate, **options: Any) -> None:
         assert not list(schema_problems(options, made.options_schema)), options
-        super().__init__(PLAN, options, name="errors")
+        super().__init__(options=options, name="errors", plan=PLAN, seconds=600.0)
         self.gate = made
         self.measurements: list[tuple[Any, str]] = []
 
@@ -602,3 +603,39 @@ def test_settings_that_cannot_work_say_so_without_a_secret(table: Document, said
         gate(main=table)
     assert f"[plugins.gate_prometheus.servers.main] {said}" in str(failure.value)
     assert "hid" not in str(failure.value)
+
+
+# --- what every gate must do --------------------------------------------------------------------------------------
+
+
+def of_version(version: str) -> Callable[[FakeGate], None]:
+    """A deployment of that version, which the query gives back."""
+
+    def world(fake: FakeGate) -> None:
+        fake.plan = dataclasses.replace(fake.plan, version=version)
+
+    world.__name__ = f"version {version}"
+    return world
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: getattr(check, "__name__", ""))
+def test_it_does_what_every_gate_must(prometheus: RealPrometheus, check: Check) -> None:
+    servers = {"main": {"url": prometheus.url, "token": "a-token-of-ours"}}
+    servers["gone"] = {"url": f"http://127.0.0.1:{free_port()}/hidden-path", "token": "a-token-of-ours"}
+    options = {"server": "main", "query": "vector(${version}) < 5", "max": 1}
+    wrong = [{"query": "q"}, {**options, "server": "other"}, {**options, "failures": 3}, {**options, "interval": 400}]
+
+    def silent(fake: FakeGate) -> None:
+        fake.options = {**options, "server": "gone"}
+
+    check(
+        GateBench(
+            lambda: gate(**servers),
+            of_version("0"),
+            [of_version("2")],
+            [of_version("7"), silent],
+            options,
+            wrong,
+            values=["a-token-of-ours", "hidden-path"],
+        )
+    )
