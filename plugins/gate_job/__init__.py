@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from deployer.plugins.gate_job import manifest
 from deployer.plugins.gate_job.run import JobRun
-from deployer.sdk.gate import Gate, GateContext, JobPods, Outcome
+from deployer.sdk.gate import Failed, Gate, GateContext, JobPods, Outcome
 from deployer.sdk.plugin import Document, Problem, Schema, hookimpl
 
 MOST_BACKOFF = 10
@@ -111,6 +111,9 @@ class JobGate(Gate):
         ]
 
     def check(self, context: GateContext) -> Outcome:
+        # Nobody has looked yet at the options of a gate that the settings force.
+        for problem in _problems({"podspec": context.plan.objects.podspec}, "options", dict(context.options)):
+            return Failed(f"{problem.path} {problem.message}", hint="correct it in the descriptor or the settings")
         return JobRun(context, self._judged(context)).look()
 
     def end(self, context: GateContext) -> None:

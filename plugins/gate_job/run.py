@@ -85,10 +85,7 @@ class JobRun:
                 return Pending(self._context.now() + FIRST_LOOK, reason, Changed.since(JOB, other))
         plan = self._context.plan
         annotations = self._kube.annotations(manifest.ROLE)
-        try:
-            body = manifest.job(self.name, plan.namespace, plan.objects.podspec, self._options, annotations)
-        except ValueError as error:
-            return Failed(f"options.container {error}", hint="name the container that the job is to run")
+        body = manifest.job(self.name, plan.namespace, plan.objects.podspec, self._options, annotations)
         self._kube.get(JOB, self.name)  # whoever may not look at it could not remove it
         made = self._kube.create(JOB, body)
         if not made["spec"].get("suspend"):

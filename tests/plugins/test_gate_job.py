@@ -357,6 +357,14 @@ def test_of_several_containers_one_must_be_named() -> None:
     assert problem.message == "wbe is no container of the podspec; it has web, proxy"
 
 
+@pytest.mark.parametrize("options", [{"container": "nothing"}, {"labels": {"app": "shop"}}])
+def test_one_that_the_settings_force_is_looked_at_when_it_is_asked(options: Document) -> None:
+    bench = Bench(**options)
+    outcome = bench.check()
+    assert isinstance(outcome, Failed) and outcome.reason.startswith(f"options.{next(iter(options))} ")
+    assert not bench.kube.writes
+
+
 def test_names_fit_whatever_the_app_and_the_gate_are_called() -> None:
     names = set()
     for app, version, gate, point in [
