@@ -9,6 +9,7 @@ from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
+from deployer.plugin_manager.observers import Observers
 from deployer.settings import Settings
 
 
@@ -17,6 +18,7 @@ def show(
     *,
     store: Store,
     engine: Engine,
+    observers: Observers,
     client: KubeClient,
     logs: LogStream,
     settings: Settings,
@@ -62,12 +64,12 @@ def show(
     metrics.counter(
         "deployer_observer_errors",
         "Errors of plugins that were told of a deployment, hanging calls included.",
-        lambda: engine.observers.errors,
+        lambda: observers.errors,
         "plugin",
     )
     metrics.counter(
         "deployer_observer_events_dropped",
         "What plugins were not told of deployments, because they failed for an hour.",
-        lambda: engine.observers.dropped,
+        lambda: observers.dropped,
         "plugin",
     )

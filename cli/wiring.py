@@ -30,11 +30,12 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.ports.store import Store
 from deployer.core.registry import Registry
-from deployer.descriptor import policy
 from deployer.kube import client as kube_client
 from deployer.kube.client import KubeClient
 from deployer.kube.informer import Informers
+from deployer.planning.decisions import Decisions
 from deployer.plugin_manager.loader import load_plugins
+from deployer.plugin_manager.observers import Observers
 from deployer.redaction.log_records import guard_logging
 from deployer.redaction.redactor import redactor_for
 from deployer.settings import Settings, check_exposure
@@ -97,19 +98,17 @@ class Running:
         cluster = KubernetesCluster(self.client, informers, store, settings)
         opened.callback(cluster.close)
         metrics = Metrics()
-        engine = Engine(
-            Dependencies(
-                store=store,
-                deployment_log=deployment_log,
-                redactor=redactor,
-                registry=self.registry,
-                settings=settings,
-                policy=partial(policy.problems, settings=settings),
-                cluster=cluster,
-                versions=KubernetesVersions(),
-            ),
-            metrics.ended,
+        dependencies = Dependencies(
+            store=store,
+            deployment_log=deployment_log,
+            redactor=redactor,
+            registry=self.registry,
+            settings=settings,
+            cluster=cluster,
+            planning=Decisions(store, self.registry, settings, KubernetesVersions()),
         )
+        observers = Observers.of(dependencies, metrics.ended)
+        engine = Engine(dependencies, observers)
         service = DeploymentCommands(
             store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks
         )
@@ -123,6 +122,7 @@ class Running:
             metrics,
             store=store,
             engine=engine,
+            observers=observers,
             client=self.client,
             logs=logs,
             settings=settings,

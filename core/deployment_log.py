@@ -34,7 +34,7 @@ class DeploymentLog:
     def __init__(self, store: Store, redactor: Redactor) -> None:
         self._store = store
         self.redactor = redactor
-        self.redactor.find = self._secrets
+        self.redactor.find = self.secrets
         self._lock = threading.Lock()
         self._watchers: dict[str, dict[object, Callable[[], None]]] = {}
         self._unsubscribe = store.subscribe(self._changed)
@@ -105,8 +105,8 @@ class DeploymentLog:
         with self._lock:
             self._watchers.clear()
 
-    def _secrets(self, deployment_id: str) -> set[str] | None:
-        """What the store knows of that deployment. Raises StoreUnavailable."""
+    def secrets(self, deployment_id: str) -> set[str] | None:
+        """What must not be said of that deployment; None when the store does not know it. Raises StoreUnavailable."""
         deployment = self._store.get(Deployment, deployment_id)
         return None if deployment is None else secrets_of(deployment.descriptor, self._store.get(Plan, deployment_id))
 

@@ -1,1 +1,1 @@
-"""From entry points to a typed registry."""
+"""Plugins, from their entry points to the core's registry, and observers, who are told of deployments."""

@@ -23,7 +23,7 @@ from deployer import sandbox
 from deployer.core.calls import Invocation
 from deployer.core.model.records import Status
 from deployer.core.model.secrets import values_of
-from deployer.core.operations.planning import injection
+from deployer.planning import injection
 from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.errors import Cancelled, Interrupted, StepFailed
 from deployer.sdk.kube import CONTROLLER, Kind
@@ -32,7 +32,6 @@ from deployer.testing.descriptors import describe
 from deployer.testing.fakes import FakeEnvironment
 from deployer.testing.plugins import require_options
 from deployer.testing.service import SandboxedService
-from deployer.toolkit.versions import KubernetesVersions
 
 SECONDS = 1.0
 """What an injector gets whose source is away."""
@@ -89,7 +88,7 @@ class InjectorBench:
         with _listening() as records:
             try:
                 title = f"environment injector {watched.name}"
-                given = injection.ask(watched, title, fake.within(scope), KubernetesVersions())
+                given = injection.ask(watched, title, fake.within(scope))
             except (StepFailed, Interrupted) as raised:
                 error = raised
             watched.back.wait(3 * LATE)

@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,11 +26,12 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.ports.store import Change, Lease
 from deployer.core.registry import Registry
-from deployer.descriptor import policy
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
 from deployer.kube.http.transport import NotSent
 from deployer.kube.informer import Informers
+from deployer.planning.decisions import Decisions
+from deployer.plugin_manager.observers import Observers
 from deployer.redaction.redactor import Redactor
 from deployer.sdk.plugin import Provider
 from deployer.settings import Settings
@@ -128,12 +128,11 @@ class SandboxedService:
             redactor=redactor,
             registry=self.registry,
             settings=self.settings,
-            policy=partial(policy.problems, settings=self.settings),
             cluster=cluster,
-            versions=KubernetesVersions(),
+            planning=Decisions(self.store, self.registry, self.settings, KubernetesVersions()),
             clock=clock,
         )
-        self.engine = Engine(dependencies)
+        self.engine = Engine(dependencies, Observers.of(dependencies))
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(

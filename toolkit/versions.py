@@ -11,9 +11,8 @@ from deployer.core.model.kind import CONTROLLER, SECRET, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Workload
 from deployer.core.model.records import Document
-from deployer.core.ports.versions import Running, SecretSearch, Selection, Versions
-from deployer.descriptor.podspec import types as podtypes
 from deployer.kube.ownership import is_original
+from deployer.planning.versions import Running, SecretSearch, Selection, Versions
 from deployer.toolkit import manifests, own_manifests
 
 TLS = "kubernetes.io/tls"
@@ -68,12 +67,6 @@ class KubernetesVersions(Versions):
 
     def checked(self, workload: object, context: WorkloadContext) -> Workload:
         return own_manifests.checked(workload, context)
-
-    def wrong_variable(self, variable: Document) -> list[str]:
-        podspec = {"containers": [{"name": "app", "env": [variable]}]}
-        unknown = [f"the unknown field {path.rpartition('].')[2]}" for path in podtypes.unknown_fields(podspec)]
-        wrong = podtypes.type_problems(podspec)
-        return [*unknown, *(f"a {problem.path.rpartition('].')[2]} that {problem.message}" for problem in wrong)]
 
     def overridden_names(self, descriptor: Document, environment: Sequence[Document]) -> list[str]:
         return manifests.overridden_names(descriptor, environment)

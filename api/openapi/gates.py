@@ -13,13 +13,13 @@ _TIME_OR_NULL = {"anyOf": [TIME, {"type": "null"}]}
 
 LIST: dict[str, Any] = {
     "type": "array",
-    "items": {"$ref": f"{REF}Gate"},
+    "items": {"$ref": f"{REF}GateResult"},
     "description": "In their order; absent without gates, and in lists of deployments.",
 }
 """The field of a deployment."""
 
 COMPONENTS: dict[str, Any] = {
-    "Gate": object_of(
+    "GateResult": object_of(
         "What became of a gate. Times are null as long as they have not come.",
         ("point", "type", "name", "forced", "dryRun", "verdict", "reason", "measured", "measurements"),
         point={"type": "string", "enum": list(Point)},

@@ -132,6 +132,10 @@ class _Descriptor:
             fields["strategyOptions"] |= self._options("Strategy", rules.strategies)
             fields["ingressOptions"] |= self._options("Ingress", dict([rules.ingress]))
             fields["healthCheckOptions"] |= self._options("HealthCheck", rules.health_options)
+            if rules.gates:
+                gate = self.definitions["Gate"]["properties"]
+                gate["type"]["enum"] = sorted(rules.gates)
+                gate["options"] |= self._options("Gate", {name: kind.schema for name, kind in rules.gates.items()})
             fields["extensions"] |= self._extensions(rules.extensions)
         return schema
 

@@ -65,6 +65,11 @@ class Route:
     path: str = "/"
 
 
+def blank_route(namespace: str, app: str) -> Route:
+    """A route that only names the app, for a provider's verbs that ask no more: `state` and `fence`."""
+    return Route(namespace=namespace, app=app, host="", version="", deployment="", backend=Backend("", 0))
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderRef:
     """A provider that was chosen: its name, the `distribution:plugin` that gave it, and the distribution's version."""

@@ -1,4 +1,4 @@
-"""Takes operations in their order, app by app, each under its lease; resumes what a crash left; tells observers."""
+"""Takes operations in their order, app by app, each under its lease; resumes what a crash left."""
 
 from __future__ import annotations
 
@@ -19,22 +19,18 @@ from deployer.core.model.gates import GateDecision
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
     Deployment,
-    Document,
     Event,
     Operation,
     OperationKind,
     OperationState,
-    Plan,
     Status,
     new_id,
 )
-from deployer.core.model.secrets import secrets_of
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
-from deployer.core.operations.execution.invocation import Hung
 from deployer.core.operations.host_claims import ended_changes
 from deployer.core.operations.machine import PARK_LEAST, is_aside
-from deployer.core.operations.observers import Observers
+from deployer.core.ports.observers import Observers
 from deployer.core.ports.store import Lease, Update
 
 logger = logging.getLogger(__name__)
@@ -96,12 +92,11 @@ class _Queue:
 class Engine:
     """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
 
-    def __init__(self, dependencies: Dependencies, watch: Callable[[str, Document], None] | None = None) -> None:
-        """`watch` is told what observers are told: the name of the event, and the deployment as REST shows it."""
+    def __init__(self, dependencies: Dependencies, observers: Observers) -> None:
         self._dependencies = dependencies
         self._store = dependencies.store
         self.holder = new_id()
-        self.hung = Hung()
+        self.hung = dependencies.hung
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -115,15 +110,7 @@ class Engine:
         """When operations parked for an event last, by `time.monotonic`."""
         self._slots = threading.Semaphore(dependencies.settings.workers)
         self._threads: set[threading.Thread] = set()
-        self.observers = Observers(
-            self._store,
-            dependencies.registry.observers,
-            redactor=dependencies.redactor,
-            secrets=self._told,
-            clock=dependencies.clock,
-            hung=self.hung.add,
-            watch=watch,
-        )
+        self._observers = observers
         self._service: list[threading.Thread] = []
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -143,7 +130,7 @@ class Engine:
             thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
             self._service.append(thread)
-        self.observers.start()
+        self._observers.start()
 
     def _bound_periods(self) -> None:
         """Nothing waits for ever, or not at all, because the system's clock was set before this start."""
@@ -160,7 +147,7 @@ class Engine:
         """Take up nothing more, let go of what is running within `grace` seconds; all of it is resumed later."""
         self._stopping.set()
         self._wake.set()
-        observers = self.observers.stop()
+        observers = self._observers.stop()
         end = time.monotonic() + grace
         with self._lock:
             executors = [queue.executor for queue in self._apps.values() if queue.executor]
@@ -197,7 +184,7 @@ class Engine:
                 self._changed.add((kind, key))
             self._wake.set()
         elif kind == Event.KIND:
-            self.observers.wake()
+            self._observers.wake()
 
     def _dispatch(self) -> None:
         while not self._stopping.is_set():
@@ -245,7 +232,7 @@ class Engine:
                     queue.operations.pop(key, None)
             else:
                 self._apps[operation.namespace, operation.app].operations[key] = operation
-        if operation is not None and operation.begun and "deployment_changed" in self.observers.wanted:
+        if operation is not None and operation.begun and "deployment_changed" in self._observers.wanted:
             self._tell_progress(operation)
 
     def _signal(self, decision: GateDecision | None) -> None:
@@ -258,7 +245,7 @@ class Engine:
     def _tell_progress(self, operation: Operation) -> None:
         deployment = self._store.get(Deployment, operation.deployment)
         if deployment is not None:
-            self.observers.changed({**deployment.public(), "operation": operation.progress()})
+            self._observers.changed({**deployment.public(), "operation": operation.progress()})
 
     def _cancel(self, deployment: Deployment) -> None:
         """Somebody wants to be rid of a deployment that may be under way, waiting in the queue, or parked."""
@@ -326,9 +313,8 @@ class Engine:
         subject = contextlib.ExitStack()
         try:
             # Before the first line is written, here or by a step.
-            subject.enter_context(
-                self._dependencies.redactor.about(operation.deployment, self._secrets(operation.deployment))
-            )
+            secrets = self._dependencies.deployment_log.secrets(operation.deployment) or ()
+            subject.enter_context(self._dependencies.redactor.about(operation.deployment, secrets))
             pause = self._under_lease(app, queue, operation)
         except Interrupted as error:
             logger.info("operation %s of %s is left as it is: %s", operation.id, operation.app, error)
@@ -353,15 +339,6 @@ class Engine:
         finally:
             subject.close()
             self._done(app, queue, operation, pause)
-
-    def _told(self, deployment: Document) -> set[str]:
-        """What must not be said of a deployment that may be gone by now. Raises StoreError."""
-        return self._secrets(deployment["id"]) | secrets_of(deployment.get("descriptor", {}))
-
-    def _secrets(self, id: str) -> set[str]:
-        """What must not be said of a deployment. Raises StoreError."""
-        deployment = self._store.get(Deployment, id) if id else None
-        return set() if deployment is None else secrets_of(deployment.descriptor, self._store.get(Plan, id))
 
     def _failed(self, queue: _Queue) -> float:
         queue.failures += 1

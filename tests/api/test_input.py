@@ -165,7 +165,7 @@ SCRIPT = """
     from deployer.api.server import Server
     from deployer.api.stream.server import LogStream
     logs = LogStream(None)
-    server = Server(create_app(types.SimpleNamespace(descriptors=None), list, list), logs, "127.0.0.1", 0)
+    server = Server(create_app(types.SimpleNamespace(descriptors=None, freezes=None), list, list), logs, "127.0.0.1", 0)
     server.start()
     print(server.port, flush=True)
     sys.stdin.read()
@@ -237,6 +237,7 @@ WATCHED = """
     from deployer.plugin_manager.loader import load_plugins
     from deployer.core.deployment_log import DeploymentLog
     from deployer.commands.deployment_commands import DeploymentCommands
+    from deployer.redaction.redactor import Redactor
     from deployer.settings import Settings
     from deployer.store.sqlite import SqliteStore
     settings = Settings(own_namespace="deployer", ingress="none")

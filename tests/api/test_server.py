@@ -139,7 +139,8 @@ def test_without_file_descriptors_the_port_recovers() -> None:
         from deployer.api.server import Server
         from deployer.api.stream.server import LogStream
         logs = LogStream(None)
-        server = Server(create_app(types.SimpleNamespace(descriptors=None), list, list), logs, "127.0.0.1", 0)
+        service = types.SimpleNamespace(descriptors=None, freezes=None)
+        server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)
         server._connections = 1000  # so that they do run out
         server.start()
         print(server.port, flush=True)

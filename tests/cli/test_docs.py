@@ -113,7 +113,7 @@ def test_every_reason_of_a_failure_is_documented() -> None:
     reasons: set[str] = set()
     for file in (
         f
-        for room in ("core", "commands", "descriptor", "kube", "toolkit", "plugins")
+        for room in ("core", "commands", "descriptor", "kube", "planning", "toolkit", "plugins")
         for f in ROOT.glob(f"{room}/**/*.py")
     ):
         source = file.read_text()

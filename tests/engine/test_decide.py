@@ -13,8 +13,8 @@ import pytest
 from deployer.core.contract.observer import Notification
 from deployer.core.errors import Conflict, Invalid, KubeForbidden, KubeUnavailable
 from deployer.core.model.records import Deployment, HostClaim, Status
-from deployer.core.operations.planning import injection
 from deployer.core.registry import Entry
+from deployer.planning import injection
 from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.kube import CONTROLLER, INGRESS, SECRET, SERVICE

@@ -12,7 +12,7 @@ import pytest
 
 from deployer import sandbox
 from deployer.core.model.records import Event
-from deployer.core.operations import observers
+from deployer.plugin_manager import observers
 from support.receiver import Receiver, reply
 from support.world import NGINX, World
 

@@ -13,9 +13,9 @@ from deployer.core.clock import SteadyClock
 from deployer.core.contract.observer import Notification
 from deployer.core.errors import PluginError, SettingsError
 from deployer.core.model.records import Document, Event, new_id
-from deployer.core.operations import observers as module
-from deployer.core.operations.observers import Observers
 from deployer.core.ports.store import Create
+from deployer.plugin_manager import observers as module
+from deployer.plugin_manager.observers import Observers
 from deployer.redaction.redactor import Redactor
 from deployer.store.sqlite import SqliteStore
 

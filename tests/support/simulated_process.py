@@ -8,7 +8,7 @@ import functools
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from unittest import mock
 
 from deployer.commands.deployment_commands import DeploymentCommands
@@ -25,14 +25,16 @@ from deployer.core.errors import (
 )
 from deployer.core.model import records
 from deployer.core.model.plan import PinnedSettings, Previous, ProviderRef, Workload
-from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
+from deployer.core.model.records import App, Deployment, Document, Operation, OperationKind, Plan, Status
 from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.actions import Action, Result
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.operations.execution import decision, executor
+from deployer.core.operations.execution import executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
 from deployer.core.operations.rollbacks import NOT_WARM
+from deployer.core.ports.observers import Observers
+from deployer.core.ports.planning import Handles, Planning
 from deployer.core.ports.store import Append, Change, Create, Lease, Store
 from deployer.redaction.redactor import Redactor
 from deployer.settings import Settings
@@ -118,6 +120,24 @@ class QuickLog(DeploymentLog):
         return Append(deployment_id, "2026-01-01T12:00:00.000Z", message)
 
 
+class NoObservers(Observers):
+    """Nobody is told anything."""
+
+    wanted = frozenset()
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> list[threading.Thread]:
+        return []
+
+    def wake(self) -> None:
+        pass
+
+    def changed(self, deployment: Document) -> None:
+        pass
+
+
 class NoLogger:
     """The service's own log, which nobody reads. An error that the engine does not know is a violation."""
 
@@ -196,20 +216,17 @@ class Process:
         self.dead = False
         self.store = ProcessStore(world, self)
         self.cluster = SimulatedCluster(world.state, world)
-        self.engine = Engine(
-            Dependencies(
-                store=self.store,
-                deployment_log=QuickLog(self.store),
-                redactor=Redactor(),
-                registry=self,  # type: ignore[arg-type]
-                settings=SETTINGS,
-                cluster=self.cluster,  # type: ignore[arg-type]
-                policy=lambda _: [],
-                versions=None,  # type: ignore[arg-type] # which the planner asks, and it is simulated
-                clock=world.clock,  # type: ignore[arg-type]
-            )
+        dependencies = Dependencies(
+            store=self.store,
+            deployment_log=QuickLog(self.store),
+            redactor=Redactor(),
+            registry=self,  # type: ignore[arg-type]
+            settings=SETTINGS,
+            cluster=self.cluster,  # type: ignore[arg-type]
+            planning=SimulatedPlanning(self),
+            clock=world.clock,
         )
-        self.engine.observers.start = lambda: None  # type: ignore[method-assign]
+        self.engine = Engine(dependencies, NoObservers())
         try:
             self.engine.start()
         except (Crash, StoreUnavailable):
@@ -277,18 +294,16 @@ class Process:
             running.stop(Revoked("the lease is lost"))
 
 
-class SimulatedPlanner:
+class SimulatedPlanning(Planning):
     """Pins what the world generated for the deployment."""
 
-    world: World
+    def __init__(self, process: Process) -> None:
+        self.world, self._store, self._process = process.world, process.store, process
 
-    def __init__(self, *, store: MemoryStore, registry: Process, kube: Kube, **_: object) -> None:
-        self._store, self._process, self._kube = store, registry, kube
-
-    def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
+    def decide(self, deployment: Deployment, app: App, handles: Handles) -> tuple[Plan, App]:
         """Raises StepFailed for a version that is in use, as the real one does, and PluginError."""
         self._process.strategy("simulated")
-        self._require_live(app)
+        self._require_live(app, handles)
         for other in self._store.find(Deployment, namespace=NAMESPACE, app=APP):
             waits = other.status is Status.DEPLOYING and other.sequence > deployment.sequence
             if other.id == deployment.id or other.version != deployment.version or waits:
@@ -311,27 +326,22 @@ class SimulatedPlanner:
         )
         return plan, app
 
-    def decide_back(self, pinned: Plan, app: App, steps: Callable[[Process, Plan], Sequence[Step]]) -> Plan:
+    def decide_back(self, pinned: Plan, app: App, handles: Handles, steps: Any) -> Plan:
         """Raises StepFailed for a version that is not warm, as the real one does, and PluginError."""
         self._process.strategy("simulated")
-        self._require_live(app)
-        found = self._kube.read().controllers.get(pinned.version)
+        self._require_live(app, handles)
+        found = cast(Kube, handles.kube).read().controllers.get(pinned.version)
         if not app.live or found is None or found.deployment != pinned.deployment or not found.up:
             raise StepFailed(f"version {pinned.version} is not warm", reason=NOT_WARM)
         plan = dataclasses.replace(pinned, previous=Previous(deployment=app.live, version=app.live_version))
         return dataclasses.replace(plan, steps=tuple(planned(spec, self.world) for spec in BACK))
 
-    def _require_live(self, app: App) -> None:
-        led = self._kube.read().traffic.get("service", "")
+    def _require_live(self, app: App, handles: Handles) -> None:
+        led = cast(Kube, handles.kube).read().traffic.get("service", "")
         if led != app.live_version:
             wrong = f"{led} has traffic, but {app.live_version} is live"
             self.world.checks.require(not self._process.works_under_lease(), wrong)
             raise StepFailed(wrong)
-
-
-def decide_rollback(planner: SimulatedPlanner, pinned: Plan, app: App, steps: Callable[..., Sequence[Step]]) -> Plan:
-    """In the place of `planning.rollback.decide`."""
-    return planner.decide_back(pinned, app, steps)
 
 
 class Client(DeploymentCommands):
@@ -389,13 +399,11 @@ def simulated(world: World) -> Iterator[None]:
         world.met["parked for an event" if isinstance(result, Park) and result.event else type(result).__name__] += 1
         return settle(operation, action, result, *known)
 
-    InlineInvoker.world = SimulatedPlanner.world = world
+    InlineInvoker.world = world
     Deferred.waiting.clear()
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (executor, "BoundedInvoker", InlineInvoker),
-            (decision, "Planner", SimulatedPlanner),
-            (decision.rollback, "decide", decide_rollback),
             (executor, "time", time),
             (dispatcher, "time", time),
             (dispatcher, "threading", threads),

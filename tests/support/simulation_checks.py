@@ -61,12 +61,13 @@ class Checks:
         self._disruptions += 1
 
     def said(self, deployment: str, text: str, *, current: bool = True) -> None:
-        """No sentence twice in a row, unless somebody died in between; that it goes on, after a death only. `current`:
-        by the holder of the lease."""
+        """No sentence twice in a row, unless somebody died in between, or two operations say it; that it goes on, after
+        a death only. `current`: by the holder of the lease."""
         self._world.note(f"    {deployment}: {text}")
         before, self._said[deployment] = self._said.get(deployment), (text, self._disruptions if current else -1)
         self.require("no event to wait for" not in text, f"the simulation itself is wrong: {text}")
-        if current and before is not None and before[1] == self._disruptions:
+        alone = [operation.deployment for operation in self._open.values()].count(deployment) == 1
+        if current and alone and before is not None and before[1] == self._disruptions:
             self.require(text not in (before[0], "resumed"), f"said without need: {text}")
 
     # --- at every moment -----------------------------------------------------------------------------------------
@@ -96,9 +97,11 @@ class Checks:
                 operation = store.get(Operation, key)
                 if operation is not None and operation.kind in SWITCHING:
                     self._deploys[operation.deployment] = key
-                self._open.pop(key, None)
+                was = self._open.pop(key, None)
                 if operation is not None and operation.state is not OperationState.DONE:
                     self._open[key] = operation
+                elif was is not None:
+                    self._said.pop(was.deployment, None)  # the next operation says what it has to say itself
                 self._compare(kind, key, operation, self._operation)
         self.changed.clear()
 

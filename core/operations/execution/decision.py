@@ -18,8 +18,8 @@ from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import BoundedInvoker
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.journal import Journal
-from deployer.core.operations.planning import Planner, rollback
 from deployer.core.operations.rollbacks import NOT_WARM
+from deployer.core.ports import planning
 
 DECISIONS = 5
 """How often a deployment is decided again because a record that it depends on changed in the meantime."""
@@ -76,7 +76,7 @@ class Decision:
 
         plan, counted = self.invoker.call(
             self.dependencies.settings.expose_timeout,
-            lambda scope: self._planner(scope).decide(deployment, known),
+            lambda scope: self.dependencies.planning.decide(deployment, known, self._lent(scope)),
             cancellable=True,
         )
         changes = self.transactions.decided(deployment, app, counted, plan)
@@ -89,20 +89,15 @@ class Decision:
             raise StepFailed(f"nothing is known of version {deployment.version} any more", reason=NOT_WARM)
         plan = self.invoker.call(
             self.dependencies.settings.expose_timeout,
-            lambda scope: rollback.decide(self._planner(scope), pinned, app, self.rollback_steps),
+            lambda scope: self.dependencies.planning.decide_back(pinned, app, self._lent(scope), self.rollback_steps),
             cancellable=True,
         )
         changes = self.transactions.decided_back(deployment, app, plan)
         self.journal.write(*changes, state=OperationState.RUNNING, due=0.0)
 
-    def _planner(self, scope: CancelScope) -> Planner:
+    def _lent(self, scope: CancelScope) -> planning.Handles:
         id = self.journal.operation.deployment
-        return Planner(
-            store=self.dependencies.store,
-            registry=self.dependencies.registry,
-            settings=self.dependencies.settings,
-            policy=self.dependencies.policy,
-            versions=self.dependencies.versions,
+        return planning.Handles(
             kube=self.handles.kube(id, scope),
             log=self.handles.log,
             conceal=lambda values: self.dependencies.redactor.register(id, values),

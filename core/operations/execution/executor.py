@@ -63,7 +63,7 @@ from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.execution.version_events import VersionEvents
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
-from deployer.core.operations.planning import check_steps
+from deployer.core.operations.steps import check_steps
 from deployer.core.ports.store import Change, Lease
 
 logger = logging.getLogger(__name__)

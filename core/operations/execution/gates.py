@@ -47,7 +47,7 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import GRACE, SETTLE, BoundedInvoker, Hung
 from deployer.core.operations.journal import Journal
-from deployer.core.operations.planning.gates import MISSING
+from deployer.core.operations.steps import GATE_MISSING
 from deployer.core.ports.store import Update
 
 T = TypeVar("T")
@@ -236,7 +236,7 @@ class _Look:
     def _without_verdict(self, result: GateResult, said: _Said, lines: list[str]) -> StepOutcome:
         """Inconclusive, or without evidence."""
         if said.kind is Missing and self._gate.on_missing == "fail":
-            return self._end(result, Verdict.FAILED, said.reason, lines, code=MISSING)
+            return self._end(result, Verdict.FAILED, said.reason, lines, code=GATE_MISSING)
         if self._gate.dry_run:
             return self._end(result, Verdict.INCONCLUSIVE, said.reason, lines)
         return self._wait(dataclasses.replace(result, verdict=Verdict.INCONCLUSIVE.value, reason=said.reason), lines)

@@ -16,13 +16,13 @@ from deployer.core.contract.kube import KubeAccess, Owner
 from deployer.core.contract.strategy import Outcome, Step, Work
 from deployer.core.errors import PluginError, StepFailed
 from deployer.core.model.json_codec import dumps
+from deployer.core.model.plan import blank_route
 from deployer.core.model.records import App, Deployment, Json, Operation, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.host_claims import released
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.machine import LINES, TOLD
-from deployer.core.operations.planning import blank_route
 from deployer.core.ports.store import Append, Lease
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from deployer.core.model.records import App, Deployment, Operation, OperationKin
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.handles import Handles
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
-from deployer.core.operations.planning import check_steps
+from deployer.core.operations.steps import check_steps
 
 Todo = list[tuple[Step, Plan]]
 """Steps in order, each with the plan that it works on."""

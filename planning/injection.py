@@ -11,7 +11,7 @@ from deployer.core.calls import Invocation, no_list
 from deployer.core.contract.environment import EnvContext, EnvInjector
 from deployer.core.errors import Interrupted, StepFailed
 from deployer.core.model.records import Document
-from deployer.core.ports.versions import Versions
+from deployer.descriptor.podspec import types as podtypes
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _REASON = "EnvironmentFailed"
 _HINT = "nothing was written; ask those who run the Deployer"
 
 
-def ask(injector: EnvInjector, title: str, context: EnvContext, versions: Versions) -> list[Document]:
+def ask(injector: EnvInjector, title: str, context: EnvContext) -> list[Document]:
     """What the injector gives, as core/v1 EnvVars. `title` is what errors call it.
 
     Raises StepFailed, of errors that are not its own without their text, and what the context's scope raises.
@@ -56,12 +56,12 @@ def ask(injector: EnvInjector, title: str, context: EnvContext, versions: Versio
         said = f"{title} raised {type(error).__name__} in environment()"
         raise StepFailed(said, reason=_REASON, hint="the service's log has the details") from error
     for variable in answer:
-        for wrong in _wrong(variable, versions):
+        for wrong in _wrong(variable):
             raise StepFailed(f"{title} gave {wrong}", reason=_REASON, hint=_HINT)
     return answer
 
 
-def _wrong(variable: object, versions: Versions) -> Iterator[str]:
+def _wrong(variable: object) -> Iterator[str]:
     """What is wrong with something that should be a core/v1 EnvVar, without any value of it."""
     name = variable.get("name") if isinstance(variable, dict) else None
     said = name[:LONGEST] if isinstance(name, str) else ""
@@ -77,4 +77,8 @@ def _wrong(variable: object, versions: Versions) -> Iterator[str]:
     elif "value" in variable and not isinstance(variable["value"], str):
         yield f"environment variable {said} with a value of type {type(variable['value']).__name__}, not str"
     else:
-        yield from (f"environment variable {said} with {wrong}" for wrong in versions.wrong_variable(variable))
+        podspec = {"containers": [{"name": "app", "env": [variable]}]}
+        for path in podtypes.unknown_fields(podspec):
+            yield f"environment variable {said} with the unknown field {path.rpartition('].')[2]}"
+        for problem in podtypes.type_problems(podspec):
+            yield f"environment variable {said} with a {problem.path.rpartition('].')[2]} that {problem.message}"

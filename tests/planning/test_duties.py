@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deployer.core.errors import StepFailed
-from deployer.core.operations.planning.duties import require_fulfilled
+from deployer.planning.duties import require_fulfilled
 from deployer.plugins.strategy_bluegreen import BlueGreen
 from deployer.plugins.strategy_canary import Canary
 from deployer.plugins.strategy_recreate import Recreate

@@ -9,10 +9,11 @@ from deployer.core.contract.strategy import Step, Strategy
 from deployer.core.errors import StepFailed
 from deployer.core.model.plan import Preview, Route
 from deployer.core.model.records import App, Plan
-from deployer.core.operations.planning import strategies
-from deployer.core.operations.planning.live_version import LiveVersion
-from deployer.core.operations.planning.planner import Planner
 from deployer.core.operations.rollbacks import NOT_WARM
+from deployer.core.operations.steps import check_steps, planned
+from deployer.planning import strategies
+from deployer.planning.live_version import LiveVersion
+from deployer.planning.planner import Planner
 
 _ONCE_MORE = "roll back once more: it is deployed anew then"
 
@@ -23,7 +24,7 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
     live = planner.live(app, ingress)
     if live is None or not live.deployment:
         raise StepFailed("nothing is live that could be rolled back", reason="NotLive")
-    running = planner.versions.running(planner.kube, app.app, pinned.version)
+    running = planner.versions.running(planner.handles.kube, app.app, pinned.version)
     if running is None:
         raise StepFailed(
             f"version {pinned.version} has no controller any more, so it is not warm",
@@ -47,8 +48,8 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
         )
     plan = dataclasses.replace(plan, settings=planner.pinned_settings(plan))
     plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
-    found = strategies.check_steps(steps(strategy, plan), strategy.name)
-    return dataclasses.replace(plan, steps=tuple(map(strategies.planned, found)))
+    found = check_steps(steps(strategy, plan), strategy.name)
+    return dataclasses.replace(plan, steps=tuple(map(planned, found)))
 
 
 def _route(planner: Planner, route: Route | None, live: LiveVersion) -> Route | None:

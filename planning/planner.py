@@ -6,16 +6,14 @@ import copy
 import dataclasses
 import logging
 import secrets
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.environment import EnvContext
 from deployer.core.contract.ingress import IngressProvider
-from deployer.core.contract.kube import KubeAccess, KubeReader
+from deployer.core.contract.kube import KubeReader
 from deployer.core.contract.strategy import Phase, WorkloadContext
-from deployer.core.errors import Problem, StepFailed
+from deployer.core.errors import StepFailed
 from deployer.core.model.descriptors import AUTOINCREMENT, frontend_port
 from deployer.core.model.hosts import DNS_SUBDOMAIN
 from deployer.core.model.names import versioned_name
@@ -23,12 +21,15 @@ from deployer.core.model.plan import Backend, PinnedSettings, PlannedGate, Previ
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Release, Status
 from deployer.core.model.secrets import public_names, secrets_of, values_of
 from deployer.core.operations.host_claims import released
-from deployer.core.operations.planning import duties, gates, injection, strategies
-from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
-from deployer.core.ports.settings import CoreSettings
+from deployer.core.operations.steps import check_steps, planned
+from deployer.core.ports.planning import Handles
 from deployer.core.ports.store import Store
-from deployer.core.ports.versions import Versions
 from deployer.core.registry import Registry
+from deployer.descriptor import policy
+from deployer.planning import duties, gates, injection, strategies
+from deployer.planning.live_version import LiveVersion, LiveVersions
+from deployer.planning.versions import Versions
+from deployer.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -38,21 +39,13 @@ MOST_SAID = 10
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Decides deployments of one app. Reads the cluster and the store; writes nothing.
-
-    policy    what a descriptor asks for and may not have any more
-    conceal   is told the values of the environment, before anything else is done with them
-    """
+    """Decides deployments of one app. Reads the cluster and the store; writes nothing."""
 
     store: Store
     registry: Registry
-    settings: CoreSettings
-    policy: Callable[[Document], list[Problem]]
+    settings: Settings
     versions: Versions
-    kube: KubeAccess
-    log: Callable[[str], None]
-    conceal: Callable[[Iterable[str]], None]
-    scope: CancelScope
+    handles: Handles
 
     def decide(self, deployment: Deployment, app: App) -> tuple[Plan, App]:
         """The pinned plan, and the app with the version counted. Raises StepFailed with the reason in one sentence."""
@@ -76,7 +69,7 @@ class Planner:
             environment=environment,
             image_pull_policy=self.settings.image_pull_policy,
             service_links=self.settings.enable_service_links,
-            fencing_token=self.kube.owner.fencing_token,
+            fencing_token=self.handles.kube.owner.fencing_token,
             previous=previous,
         )
         plan = Plan(
@@ -95,25 +88,27 @@ class Planner:
             environment=environment,
             budgets=self.budgets(descriptor),
         )
-        self.conceal(secrets_of(descriptor, plan))  # what a strategy gives to the containers, too
+        self.handles.conceal(secrets_of(descriptor, plan))  # what a strategy gives to the containers, too
         plan = dataclasses.replace(plan, settings=self.pinned_settings(plan))
         plan = dataclasses.replace(plan, settings=strategies.drained(strategy, plan))
-        steps = strategies.check_steps(strategy.deploy_steps(plan), strategy.name)
+        steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         duties.require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
-        own = tuple(map(strategies.planned, steps))
+        own = tuple(map(planned, steps))
         plan = dataclasses.replace(plan, gates=self._gates(deployment))
         plan = dataclasses.replace(plan, steps=gates.inserted(own, plan.gates))
-        gates.warn(plan, self.log)
+        gates.warn(plan, self.handles.log)
         return plan, dataclasses.replace(app, highest=highest)
 
     def live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
         plan = self.store.get(Plan, app.live) if app.live else None
-        return LiveVersions(self.registry, self.versions, self.kube, self.log, self.scope).find(app, plan, ingress)
+        lent = self.handles
+        found = LiveVersions(self.registry, self.versions, lent.kube, lent.log, lent.scope)
+        return found.find(app, plan, ingress)
 
     def _check_policy(self, descriptor: Document) -> None:
         """Refuse what was accepted and queued before the settings changed."""
-        found = self.policy(descriptor)
+        found = policy.problems(descriptor, self.settings)
         if found:
             raise StepFailed(
                 "the settings of this Deployer no longer allow this descriptor: "
@@ -150,7 +145,7 @@ class Planner:
                     reason="VersionNotANumber",
                     hint="name the new version in newVersion",
                 )
-            numbers = (app.highest, self.versions.highest(self.kube, app.app), int(live.version) if live else 0)
+            numbers = (app.highest, self.versions.highest(self.handles.kube, app.app), int(live.version) if live else 0)
             version = str(max(numbers) + 1)
             self.versions.check_name(app.app, version)
             return version
@@ -185,15 +180,16 @@ class Planner:
             return wanted
         running = max(1, live.running.replicas)
         if running != wanted:
-            self.log(f"carrying over {running} replicas from version {live.version}, which was scaled to that")
+            self.handles.log(f"carrying over {running} replicas from version {live.version}, which was scaled to that")
         return running
 
     def _kept(self, deployment: Deployment, release: Release) -> list[Document]:
         """The variables that the injectors gave when that version was deployed first."""
         environment = release.environment
-        self.conceal(set(values_of(environment)) - public_names(deployment.descriptor, release.version))
+        self.handles.conceal(set(values_of(environment)) - public_names(deployment.descriptor, release.version))
         if environment:
-            self.log("environment as it was: " + ", ".join(sorted(variable["name"] for variable in environment)))
+            names = ", ".join(sorted(variable["name"] for variable in environment))
+            self.handles.log(f"environment as it was: {names}")
         return environment
 
     # --- environment ---------------------------------------------------------------------------------------------
@@ -207,14 +203,14 @@ class Planner:
                 namespace=deployment.namespace,
                 app=deployment.app,
                 version=version,
-                log=self.log,
-                scope=self.scope,
+                log=self.handles.log,
+                scope=self.handles.scope,
                 descriptor=copy.deepcopy(descriptor),
-                kube=KubeReader(self.kube),
+                kube=KubeReader(self.handles.kube),
                 options=copy.deepcopy(descriptor.get("extensions", {}).get(entry.plugin, {})),
             )
-            variables = injection.ask(injector, self.registry.title("env", injector.name), context, self.versions)
-            self.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
+            variables = injection.ask(injector, self.registry.title("env", injector.name), context)
+            self.handles.conceal(set(values_of(variables)) - public_names(deployment.descriptor, version))
             for variable in variables:
                 name = variable["name"]
                 if name in given and given[name][0] != variable:
@@ -226,10 +222,10 @@ class Planner:
                 given[name] = (variable, str(injector.name))
         environment = [variable for variable, _ in given.values()]
         if environment:
-            self.log("injected environment: " + ", ".join(sorted(given)))
+            self.handles.log("injected environment: " + ", ".join(sorted(given)))
         overridden = self.versions.overridden_names(deployment.descriptor, environment)
         if overridden:
-            self.log("the descriptor overrides: " + ", ".join(overridden))
+            self.handles.log("the descriptor overrides: " + ", ".join(overridden))
         return environment
 
     # --- route ---------------------------------------------------------------------------------------------------
@@ -242,7 +238,7 @@ class Planner:
         if not host:
             return None
         if ingress is None:
-            self.log(f"no ingress provider is configured: {host} is not routed anywhere")
+            self.handles.log(f"no ingress provider is configured: {host} is not routed anywhere")
             return None
         port = frontend_port(descriptor)
         if port is None:
@@ -272,7 +268,7 @@ class Planner:
         name = live.ingress.name if live and live.route and live.ingress else ""
         if not name or name == ingress.name:
             return ""
-        self.log(f"ingress provider {ingress.name} will take over from {name}")
+        self.handles.log(f"ingress provider {ingress.name} will take over from {name}")
         return name
 
     def _preview(self, deployment: Deployment, ingress: IngressProvider) -> Preview:
@@ -281,14 +277,14 @@ class Planner:
         check = str(options.get("previewCheck") or self.settings.preview_check)
         if "preview" not in ingress.capabilities:
             if host or check:
-                self.log(f"no preview: ingress provider {ingress.name} has none")
+                self.handles.log(f"no preview: ingress provider {ingress.name} has none")
             return Preview()
         if host and not DNS_SUBDOMAIN.fullmatch(host):
-            self.log(f"no preview host: {host} is not the name of a host")
+            self.handles.log(f"no preview host: {host} is not the name of a host")
             host = ""
         claim = self.store.get(HostClaim, host) if host else None
         if claim and (claim.namespace, claim.app) != (deployment.namespace, deployment.app):
-            self.log(f"no preview host: {host} belongs to another app")  # since before the setting was there
+            self.handles.log(f"no preview host: {host} belongs to another app")  # since before the setting was there
             host = ""
         return Preview(host, secrets.token_hex(16), check, self.settings.tls_secret(host) if host else "")
 
@@ -300,17 +296,17 @@ class Planner:
         domains = [host, *parent_domains(host)]
         # As the cluster has it, which is all that is known of a route of the original's.
         before = live.route.tls_secret if live and live.route and live.route.host == host else ""
-        found = self.versions.tls_secret(self.kube, domains, before)
+        found = self.versions.tls_secret(self.handles.kube, domains, before)
         if found.name:
             return found.name
         failed = found.failed
         if before and (failed or (live and live.plan is None)):
-            self.log(f"TLS secret {before} is kept: {failed or 'the original deployer chose it'}")
+            self.handles.log(f"TLS secret {before} is kept: {failed or 'the original deployer chose it'}")
             return before
         if failed:
-            self.log(f"no TLS for {host}: {failed}")
+            self.handles.log(f"no TLS for {host}: {failed}")
             return ""
-        self.log(f"no TLS for {host}: there is no TLS secret named {' or '.join(domains)}")
+        self.handles.log(f"no TLS for {host}: there is no TLS secret named {' or '.join(domains)}")
         return ""
 
     # --- pinned numbers ------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from deployer.core.contract.ingress import RouteState
 from deployer.core.errors import StepFailed
 from deployer.core.model.plan import Backend, ProviderRef, Route, Workload
 from deployer.core.model.records import App, Plan
-from deployer.core.operations.planning.live_version import LiveVersion, LiveVersions
-from deployer.core.ports.versions import Running, Selection
+from deployer.planning.live_version import LiveVersion, LiveVersions
+from deployer.planning.versions import Running, Selection
 
 NAMESPACE = "shops"
 HERE = ("", "1", "2")

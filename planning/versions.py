@@ -72,8 +72,5 @@ class Versions(Protocol):
         """A strategy's own manifests, as JSON that is shared with nobody. Raises ValueError with the end of a sentence
         that begins with whose they are: names, marks of ownership and selectors must be those of `render`."""
 
-    def wrong_variable(self, variable: Document) -> list[str]:
-        """What no Kubernetes would take of a core/v1 EnvVar, as ends of sentences, without any value of it."""
-
     def overridden_names(self, descriptor: Document, environment: Sequence[Document]) -> list[str]:
         """Names of added variables that some container of the descriptor sets itself (and wins), sorted."""

@@ -12,15 +12,10 @@ from deployer.core.contract.strategy import Phase
 from deployer.core.errors import PluginError, StepFailed
 from deployer.core.model.plan import PlannedGate, PlannedStep, ProviderRef
 from deployer.core.model.records import Document, Plan
+from deployer.core.operations.steps import GATE_MISSING, GATES
 from deployer.core.registry import Registry
 
 logger = logging.getLogger(__name__)
-
-STEPS = "gate:"
-"""With this begin the ids of the gates' steps, and of no others."""
-
-MISSING = "GateMissing"
-"""The reason of the failure of a gate of which there is no evidence, or no plugin."""
 
 _NO_PLUGIN_TIMEOUT = 86_400.0
 
@@ -39,7 +34,7 @@ def planned(registry: Registry, forced: Iterable[Mapping[str, Any]], descriptor:
 def _planned(registry: Registry, point: str, gate: Mapping[str, Any], forced: bool) -> PlannedGate:
     kind, name = str(gate["type"]), str(gate["name"])
     pinned = PlannedGate(
-        step=f"{STEPS}{point}:{'forced:' if forced else ''}{name}",
+        step=f"{GATES}{point}:{'forced:' if forced else ''}{name}",
         point=point,
         type=kind,
         name=name,
@@ -53,7 +48,9 @@ def _planned(registry: Registry, point: str, gate: Mapping[str, Any], forced: bo
         provider = registry.gate(kind)
     except PluginError as error:
         if pinned.on_missing == "fail" and not pinned.dry_run:
-            raise StepFailed(f"gate {name}: {error}", reason=MISSING, hint="ask those who run the Deployer") from None
+            raise StepFailed(
+                f"gate {name}: {error}", reason=GATE_MISSING, hint="ask those who run the Deployer"
+            ) from None
         return pinned
     return dataclasses.replace(
         pinned,

@@ -16,6 +16,9 @@ from deployer.core.clock import SteadyClock
 from deployer.core.contract.observer import Notification
 from deployer.core.errors import PluginError, StaleRevision, StoreError
 from deployer.core.model.records import Document, Event, new_id
+from deployer.core.model.secrets import secrets_of
+from deployer.core.operations.dependencies import Dependencies
+from deployer.core.ports import observers as port
 from deployer.core.ports.redactor import Redactor
 from deployer.core.ports.store import Delete, Store, Update
 
@@ -55,7 +58,7 @@ class Observer(Protocol):
         """Tells it. Raises PluginError, which says who raised what."""
 
 
-class Observers:
+class Observers(port.Observers):
     """The queues of all observers. What waits is in the store: an `Event` is there until every observer was told."""
 
     def __init__(
@@ -64,13 +67,13 @@ class Observers:
         observers: Iterable[Observer],
         *,
         redactor: Redactor,
-        secrets: Callable[[Document], set[str]],
+        secrets: Callable[[str], set[str] | None],
         clock: SteadyClock,
         hung: Callable[[threading.Thread], None],
         watch: Callable[[str, Document], None] | None = None,
     ) -> None:
         """
-        secrets   what must not be said of a deployment; may raise StoreError
+        secrets   what must not be said of a deployment, as far as it is stored; may raise StoreError
         hung      is told of a thread that goes on past its deadline
         watch     is told everything too, at once and at least once; it neither fails nor waits
         """
@@ -87,6 +90,19 @@ class Observers:
         self.dropped: Counter[str] = Counter()
         """Events that were given up, by observer."""
         self._queues = [_Queue(observer, self) for observer in observers]
+
+    @classmethod
+    def of(cls, needed: Dependencies, watch: Callable[[str, Document], None] | None = None) -> Observers:
+        """Those of the plugins that are installed, for a service that is made of these parts."""
+        return cls(
+            needed.store,
+            needed.registry.observers,
+            redactor=needed.redactor,
+            secrets=needed.deployment_log.secrets,
+            clock=needed.clock,
+            hung=needed.hung.add,
+            watch=watch,
+        )
 
     def start(self) -> None:
         """Tell what is waiting, and whatever comes."""
@@ -298,7 +314,8 @@ class _Queue:
         """None when it is not known what must not be said, or the service stops."""
         id = what.deployment["id"]
         try:
-            secrets = self._owner.secrets(what.deployment)
+            secrets = secrets_of(what.deployment.get("descriptor", {}))  # also when its record is gone by now
+            secrets |= self._owner.secrets(id) or set()
         except StoreError as error:
             logger.error("observer %s is told later: %s", self.key, error)
             return None

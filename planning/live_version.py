@@ -12,10 +12,10 @@ from deployer.core.contract.ingress import IngressProvider, RouteContext, RouteS
 from deployer.core.contract.kube import KubeAccess
 from deployer.core.errors import ForeignObject, KubeError, PluginError, StepFailed
 from deployer.core.model.names import versioned_name
-from deployer.core.model.plan import Backend, Previous, ProviderRef, Route
+from deployer.core.model.plan import Previous, ProviderRef, Route, blank_route
 from deployer.core.model.records import App, Plan
-from deployer.core.ports.versions import Running, Selection, Versions
 from deployer.core.registry import Registry
+from deployer.planning.versions import Running, Selection, Versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +181,6 @@ class LiveVersions:
 
     def _ref(self, name: str) -> ProviderRef:
         return ProviderRef(**self.registry.ref("ingress", name))
-
-
-def blank_route(namespace: str, app: str) -> Route:
-    """A route that only names the app, for a provider's verbs that ask no more: `state` and `fence`."""
-    return Route(namespace=namespace, app=app, host="", version="", deployment="", backend=Backend("", 0))
 
 
 def _routed_version(app: App, state: RouteState | None) -> str:
