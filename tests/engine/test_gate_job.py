@@ -67,7 +67,7 @@ def reason(world: World, deployment: Deployment) -> str:
 
 
 def test_it_runs_before_anything_of_the_version_is_there_and_is_ended_by_a_cancellation(world: World) -> None:
-    deployment = world.deploy(**migration(JOB_SECONDS="600", JOB_LINES="3", JOB_TEXT="applied"))
+    deployment = world.deploy(**migration(JOB_SECONDS="600", JOB_LINES="3"))
     pod = running(world)
     assert not world.objects(CONTROLLER) and not world.objects(SERVICE)
     env = {variable["name"]: variable.get("value") for variable in pod["spec"]["containers"][0]["env"]}
@@ -77,7 +77,7 @@ def test_it_runs_before_anything_of_the_version_is_there_and_is_ended_by_a_cance
     world.undeploy(deployment.id)
     world.ended(deployment, Status.UNDEPLOYED)
     nothing_left(world)
-    assert lines(world, deployment) == ["line 1 applied", "line 2 applied", "line 3 applied"]
+    assert lines(world, deployment) == ["line 1", "line 2", "line 3"]
 
 
 @pytest.mark.parametrize("point", ["beforeStart", "beforeSwitch", "afterSwitch"])
@@ -92,9 +92,9 @@ def test_one_that_succeeds_lets_the_deployment_on_at_every_point(world: World, p
 
 def test_one_that_fails_keeps_the_old_version(world: World) -> None:
     world.deployed()
-    deployment = world.deploy(**migration(JOB_EXIT="3", JOB_TEXT="no such table"))
+    deployment = world.deploy(**migration(JOB_EXIT="3", JOB_LINES="2"))
     assert "container web ended with exit code 3" in reason(world, deployment)
-    assert lines(world, deployment) == ["line 1 no such table"]
+    assert lines(world, deployment) == ["line 1", "line 2"]
     assert world.live_version() == "1" and set(world.objects(CONTROLLER)) == {"shop-1"}
     nothing_left(world)
 
@@ -182,3 +182,12 @@ def test_neither_services_nor_the_version_count_its_pods(world: World) -> None:
 def test_a_container_that_the_podspec_has_not_is_refused_with_the_descriptor(world: World) -> None:
     with pytest.raises(Exception, match="wbe is no container of the podspec; it has web"):
         world.descriptor(**gated("beforeStart", type="job", name="x", options={"container": "wbe"}))
+
+
+def test_a_flood_in_its_log_holds_up_nothing(world: World) -> None:
+    """Some 5 MB within a second: what is copied is bounded, and the deployment goes on."""
+    deployment = world.deploy(**migration(JOB_LINES="100000", JOB_TEXT="x" * 40, JOB_EXIT="1"))
+    assert "exit code 1" in reason(world, deployment)
+    log = world.log(deployment.id)
+    assert "line 1 " in log and "writes more than is copied here" in log and len(log) < 1024 * 1024
+    assert re.search(r"last lines of container web in pod .*\n( *line 999\d\d .*\n)*? *line 100000 ", log)
