@@ -156,7 +156,6 @@ class Jobs(Controller):
         old = condition({"status": status}, "Suspended")
         if suspended and (old is None or old["status"] == "False"):
             _set(status, "Suspended", True, "JobSuspended", "Job suspended")
-            status.pop("startTime", None)
             self._events.normal(JOB, job, "Suspended", "Job suspended")
         elif not suspended and old is not None and old["status"] == "True":
             _set(status, "Suspended", False, "JobResumed", "Job resumed")

@@ -132,7 +132,7 @@ def test_one_that_takes_too_long_is_ended(world: RealWorld) -> None:
 
 
 def test_after_a_crash_it_goes_on_with_the_same_one(world: RealWorld) -> None:
-    deployment = world.deploy(**migration(SLEEP_THEN_EXIT="6"))
+    deployment = world.deploy(**migration(SLEEP_THEN_EXIT="3"))
     pod = running(world)
     world.kill()
     world.until(lambda: labelled(world, JOB)[0]["status"].get("completionTime"), "the job to end")
