@@ -10,7 +10,7 @@ from deployer.core.clock import SteadyClock
 from deployer.core.errors import Conflict, Invalid, NotFound, NotPermitted, Problem
 from deployer.core.model.gates import GateDecision, GateResult, GateResults
 from deployer.core.model.records import Deployment, Document, Plan, Status
-from deployer.core.ports.store import Create, Expect, Store
+from deployer.core.ports.store import Create, Expect, Store, Update
 from deployer.descriptor.schema_errors import schema_problems
 
 MOST_COMMENT = 1000
@@ -88,7 +88,8 @@ class ApprovalCommands:
             comment=str(said.get("comment") or ""),
         )
         assert results is not None
-        self._store.commit(Create(decision), Expect(deployment), Expect(results))
+        # Touched, so that the gate notices it, should it come to a verdict at this moment.
+        self._store.commit(Create(decision), Update(results), Expect(deployment))
         return decision
 
     def _waiting(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
 from deployer.core.contract.environment import EnvInjector
-from deployer.core.contract.gate import Gate
+from deployer.core.contract.gate import CHECK_SECONDS, Gate
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.observer import Notification, Observer
@@ -51,6 +51,8 @@ class Declared:
     needs: Mapping[str, str] = field(default_factory=dict)
     needs_path: bool = True
     points: tuple[str, ...] = ()
+    check_seconds: float = CHECK_SECONDS
+    default_timeout: float = 0.0
 
     @classmethod
     def of(cls, provider: Provider) -> Declared:
@@ -61,6 +63,8 @@ class Declared:
             {str(path): str(capability) for path, capability in dict(getattr(provider, "needs", {})).items()},
             bool(getattr(provider, "needs_path", True)),
             tuple(map(str, getattr(provider, "points", ()))),
+            float(getattr(provider, "check_seconds", CHECK_SECONDS)),
+            float(getattr(provider, "default_timeout", 0.0)),
         )
 
 

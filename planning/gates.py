@@ -45,7 +45,7 @@ def _planned(registry: Registry, point: str, gate: Mapping[str, Any], forced: bo
         forced=forced,
     )
     try:
-        provider = registry.gate(kind)
+        provider, declared = registry.gate(kind), registry.entry("gate", kind).declared
     except PluginError as error:
         if pinned.on_missing == "fail" and not pinned.dry_run:
             raise StepFailed(
@@ -55,7 +55,7 @@ def _planned(registry: Registry, point: str, gate: Mapping[str, Any], forced: bo
     return dataclasses.replace(
         pinned,
         provider=ProviderRef(**registry.ref("gate", kind)),
-        timeout=float(gate.get("timeoutSeconds") or provider.default_timeout),
+        timeout=float(gate.get("timeoutSeconds") or declared.default_timeout),
         another_person=_needs_another_person(provider, pinned),
     )
 

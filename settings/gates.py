@@ -17,6 +17,9 @@ _PATTERN = re.compile(r"[a-z0-9*?-]{1,63}")
 _FIELDS = ("namespaces", "point", "type", "name", "timeoutSeconds", "onMissing", "dryRun", "options")
 _LONGEST = 604_800
 
+MOST = 30
+"""Gates that the settings may have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForcedGate:
@@ -70,6 +73,8 @@ def parse(table: Mapping[str, Any]) -> ForcedGate:
 
 def wrong_together(gates: Sequence[ForcedGate]) -> str:
     """What is wrong with gates that are each right; empty when nothing is."""
+    if len(gates) > MOST:
+        return f"there are {len(gates)}, more than {MOST}"
     seen: set[tuple[str, str]] = set()
     for gate in gates:
         if (gate.point, gate.name) in seen:

@@ -406,7 +406,7 @@ class Engine:
             if current is None or current.state is OperationState.DONE:
                 return 0.0
             fenced = self._fenced.get(app) == lease.token
-            executor = Executor(self._dependencies, current, lease, self.hung, fenced=fenced)
+            executor = Executor(self._dependencies, current, lease, fenced=fenced)
             with self._lock:
                 queue.executor = executor
                 self._leases[app] = (lease, executor)

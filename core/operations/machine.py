@@ -303,7 +303,7 @@ def _deploying_failed(
 
 def _turning_back(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     if failed.cause is Cause.OPERATOR:
-        return held(operation, failed.why, progress, now)
+        return _held(operation, failed.why, progress, now)
     if failed.failure is None:  # cancelled
         return _succeeded(operation, TurnBack(), Succeeded(), progress)
     fields: dict[str, Json] = {"state": OperationState.UNDOING, "failure": failed.failure.to_document(), "attempts": 0}
@@ -318,7 +318,7 @@ def _turning_back(operation: Operation, failed: Failed, progress: Progress, now:
 
 def _undo_failed(operation: Operation, action: Action, failed: Failed, progress: Progress, now: float) -> Transition:
     if failed.cause is Cause.OPERATOR:
-        return held(operation, failed.why, progress, now)
+        return _held(operation, failed.why, progress, now)
     why = failed.why
     if isinstance(action, Undo) and failed.cause is not Cause.CLUSTER:
         if operation.attempts >= UNDO_ATTEMPTS:
@@ -327,7 +327,7 @@ def _undo_failed(operation: Operation, action: Action, failed: Failed, progress:
     return _again(operation, f"undoing is not finished: {why}", OperationState.UNDOING, progress, now)
 
 
-def held(operation: Operation, why: str, progress: Progress, now: float) -> Transition:
+def _held(operation: Operation, why: str, progress: Progress, now: float) -> Transition:
     """Look again a little later, as long as it takes; said once."""
     fields = {**wait(now, HOLD_INTERVAL), "memory": {**operation.memory, SAID: why}}
     return Transition(

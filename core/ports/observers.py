@@ -9,7 +9,7 @@ from deployer.core.model.records import Document
 
 
 class Observers(Protocol):
-    """Each is told in order, from what is in the store. No method but `stop` waits, and none raises."""
+    """Each is told in order, from what is in the store. No method waits, and none raises."""
 
     @property
     def wanted(self) -> frozenset[str]:

@@ -90,8 +90,6 @@ class JobGate(Gate):
 
     name = "job"
     default_timeout = 600.0
-    check_seconds = 60.0
-    """At its end the Job's pods get time to stop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

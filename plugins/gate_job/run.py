@@ -52,12 +52,11 @@ class JobRun:
             return Failed(str(error), hint=error.hint)
 
     def end(self) -> None:
-        """Say what it still wrote, and remove it with its pods."""
-        uid = self._context.recall("uid", "")
-        if uid:
+        """Remove it with its pods, for which nobody waits here, and say what these still wrote."""
+        self._kube.delete(JOB, self.name, propagation="Foreground", wait_gone=False)
+        if uid := self._context.recall("uid", ""):
             with contextlib.suppress(KubeError):
                 self._copy_log(self._pods(uid))
-        self._kube.delete(JOB, self.name, propagation="Foreground")
 
     # --- making and starting it ----------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from deployer.descriptor.schema_errors import schema_problems
 from deployer.plugin_manager.hookspecs import Specs
 from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
-from deployer.testing import environment, health, strategies
+from deployer.testing import environment, gates, health, strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -88,12 +88,14 @@ def test_the_examples_of_testing_a_plugin_pass(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
-    for name in ("test_announce", "test_word", "test_notes"):
+    for name in ("test_announce", "test_word", "test_notes", "test_open"):
         names[name]()
     names["test_mine"](tmp_path)
     # Of the suites those without a sandbox; what the strategy's does is what tests/plugins/test_strategies.py does.
     for check in health.CHECKS:
         names["test_word_conforms"](check)
+    for check in gates.CHECKS:
+        names["test_open_conforms"](check)
     for check in environment.CHECKS:
         names["test_notes_conform"](check, None, tmp_path)
     assert names["strategies"].CHECKS is strategies.CHECKS

@@ -204,7 +204,7 @@ def test_whatever_is_no_pass_fails(world: World, give: Any, reason: str, words: 
     assert gate.ended == 1
 
 
-@pytest.mark.parametrize(("give", "reason", "words"), WRONG)
+@pytest.mark.parametrize(("give", "reason", "words"), [WRONG[n] for n in (0, 1, 9, 10)])
 def test_a_dry_run_stops_nothing(world: World, give: Any, reason: str, words: str) -> None:
     _, first = alone(world, give, dryRun=True)
     world.ended(first, Status.DEPLOYED)
@@ -500,6 +500,27 @@ def test_a_wait_survives_a_restart_and_a_decision_meanwhile_counts(world: World)
     world.ended(second, Status.DEPLOYED)
 
 
+def test_a_refusal_counts_although_the_gate_is_passing_at_that_moment(world: World) -> None:
+    go, inside = threading.Event(), threading.Event()
+
+    def give(context: Any, n: int) -> Any:
+        if context.decision is not None:
+            return Passed("yes") if context.decision.approve else Failed("refused")
+        if n == 1:
+            return Pending(context.now() + 1, "a person, or a second", Signal())
+        inside.set()
+        go.wait(20)
+        return Passed("a second is over")
+
+    restart_with(world, Scripted(give), kind="gates")
+    deployment = world.deploy(**gated("beforeStart"))
+    assert inside.wait(20)
+    decide(world, deployment, approve=False, by="otto")
+    go.set()
+    found = world.ended(deployment, Status.FAILURE)
+    assert found.failure and found.failure["message"] == "gate g failed: refused"
+
+
 def test_nobody_decides_after_the_deadline(world: World) -> None:
     stored = world.descriptor(gates={"beforeStart": [{**APPROVAL, "timeoutSeconds": 1}]})
     deployment = world.service.deploy(world.namespace, stored.id)
@@ -636,6 +657,25 @@ def test_what_a_gate_makes_goes_with_the_version(world: World) -> None:
     world.ended(first, Status.UNDEPLOYED)
     world.quiet()
     assert world.names() == {}
+
+
+@pytest.mark.parametrize("moment", [1e300, -1e300, 1e12, 253_402_300_800.0])
+def test_times_that_cannot_be_are_shown_as_now(world: World, moment: float) -> None:
+    _, first = alone(world, lambda *_: Passed("fine", [Measurement(1, time=moment)]))
+    world.ended(first, Status.DEPLOYED)
+    (found,) = results(world, first)
+    assert found["began"] <= found["measurements"][0]["time"] <= found["ended"]
+
+
+def test_an_end_that_hangs_does_not_keep_traffic_from_going_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployer.core.operations.execution.gates.END_SECONDS", 0.3)
+    go = threading.Event()
+    world.deployed(frontend=HOST)
+    restart_with(world, Scripted(lambda *_: Failed("red"), end=lambda _: go.wait(30) and None), kind="gates")
+    second = world.ended(world.deploy(frontend=HOST, **gated("afterSwitch")), Status.FAILURE)
+    go.set()
+    assert "could not be ended" in world.log(second.id)
+    assert version(world.answer(HOST)[1]) == "version 1"
 
 
 def test_an_end_that_raises_harms_nobody(world: World) -> None:

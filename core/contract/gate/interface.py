@@ -130,6 +130,7 @@ class Gate(Provider):
         """The gate is over: it has its verdict, its time is up, or the deployment is cancelled or taken back. End what
         may go on outside of the cluster; objects that were made through `context.kube` are removed by the core later.
 
-        Called at least once after `check` was, whatever that said, also after a restart. Errors are logged, no more.
+        Called at least once after `check` was, whatever that said, also after a restart. It has 5 s, since traffic may
+        be waiting to go back. Errors are logged, no more.
         """
         return

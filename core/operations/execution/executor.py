@@ -56,7 +56,7 @@ from deployer.core.operations.execution.clearing import Clearing
 from deployer.core.operations.execution.decision import Decision
 from deployer.core.operations.execution.gates import GateSteps
 from deployer.core.operations.execution.handles import Handles
-from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, Hung, StepCrashed
+from deployer.core.operations.execution.invocation import MOST_SAID, BoundedInvoker, StepCrashed
 from deployer.core.operations.execution.outage import OutageNotice
 from deployer.core.operations.execution.removal import Removal, Todo
 from deployer.core.operations.execution.transactions import Transactions
@@ -89,16 +89,14 @@ HINTS = (
 class Executor:
     """One operation, until it is done or has to wait."""
 
-    def __init__(
-        self, dependencies: Dependencies, operation: Operation, lease: Lease, hung: Hung, *, fenced: bool
-    ) -> None:
+    def __init__(self, dependencies: Dependencies, operation: Operation, lease: Lease, *, fenced: bool) -> None:
         """`fenced`: this process wrote the lease's token on the app's objects already."""
         self._dependencies = dependencies
         self._store = dependencies.store
         self._journal = Journal(dependencies.store, operation, lease)
         inventory = PlanInventory(dependencies.store, self._journal, dependencies.cluster.pinned)
         self._handles = Handles(dependencies, self._journal, lease, inventory)
-        self._invoker = BoundedInvoker(operation.app, hung, OutageNotice(self._handles.log).report)
+        self._invoker = BoundedInvoker(operation.app, dependencies.hung, OutageNotice(self._handles.log).report)
         self._clearing = Clearing(dependencies, self._handles, inventory)
         self._transactions = Transactions(dependencies, self._journal)
         undo_timeout = dependencies.settings.undo_timeout
@@ -107,7 +105,7 @@ class Executor:
         self._decision = Decision(
             dependencies, self._journal, self._handles, self._invoker, self._budgets, self._transactions
         )
-        self._gates = GateSteps(dependencies, self._journal, self._handles, hung)
+        self._gates = GateSteps(dependencies, self._journal, self._handles)
         self._progress = Progress(fenced=fenced, resumed=operation.begun)
         self._steps: dict[str, tuple[Step, Plan]] = {}
         self._deployment: Deployment | None = None
@@ -141,12 +139,8 @@ class Executor:
             result = self._attempt(action)
             if self._is_done():
                 return
-            if isinstance(action, actions.Hold):
-                why = self._kept(action)
-                transition = machine.held(self.operation, why, self._progress, self._dependencies.clock())
-            else:
-                now = self._dependencies.clock()
-                transition = machine.settle(self.operation, action, result, self._progress, now)
+            now = self._dependencies.clock()
+            transition = machine.settle(self.operation, action, result, self._progress, now)
             self._apply(transition)
             if transition.until is not None:
                 return
@@ -233,6 +227,8 @@ class Executor:
                 self._undo(step)
             case actions.GiveUpUndo():
                 self._give_up_undo(action)
+            case actions.Hold(what, why):
+                raise OperatorNeeded(self._kept(what, why))
             case actions.Clear():
                 return self._clear()
             case actions.Close():
@@ -380,15 +376,15 @@ class Executor:
             budget = self._dependencies.settings.undo_timeout
             if self._invoker.call(budget, lambda scope: self._clearing.is_exposed(plan, scope)):
                 what = f"version {plan.version} may have traffic already, and nobody can move it back"
-                raise OperatorNeeded(self._kept(actions.Hold(what, action.why)))
+                raise OperatorNeeded(self._kept(what, action.why))
         if action.step:
             self._handles.log(f"{action.why}; the core removes the objects itself")
         else:
             self._handles.log_once(f"undoing without the plugin: {action.why}")
 
-    def _kept(self, hold: actions.Hold) -> str:
+    def _kept(self, what: str, why: str) -> str:
         plugin = self._handles.missing(self._pinned)
-        return f"{hold.what} ({hold.why}): everything is kept as it is until the plugin is back ({plugin})"
+        return f"{what} ({why}): everything is kept as it is until the plugin is back ({plugin})"
 
     # --- what no step removes ------------------------------------------------------------------------------------
 

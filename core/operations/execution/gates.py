@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from deployer.core.errors import (
     KubeUnavailable,
     PluginError,
     Revoked,
+    StaleRevision,
     StepFailed,
     StoreError,
     unanswered,
@@ -45,7 +47,7 @@ from deployer.core.model.plan import PlannedGate, PlannedStep
 from deployer.core.model.records import Document, Json, Plan, timestamp_of
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.handles import Handles
-from deployer.core.operations.execution.invocation import GRACE, SETTLE, BoundedInvoker, Hung
+from deployer.core.operations.execution.invocation import GRACE, SETTLE, BoundedInvoker
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.steps import GATE_MISSING
 from deployer.core.ports.store import Update
@@ -54,6 +56,12 @@ T = TypeVar("T")
 
 AGAIN = 5.0
 """Seconds until a gate looks again after an error that passes."""
+
+END_SECONDS = 5.0
+"""Seconds that a gate has for ending what it began: traffic may be waiting to go back."""
+
+MOST_READ = 16_384
+"""Characters of a text of a gate's that are looked at."""
 
 MOST_REASON = 1000
 """Characters of a gate's reason, and of its hint."""
@@ -78,7 +86,6 @@ class GateSteps:
     dependencies: Dependencies
     journal: Journal
     handles: Handles
-    hung: Hung
 
     def among(self, steps: Sequence[Step], plan: Plan) -> list[Step]:
         """The strategy's steps with those of the gates, in the order of the plan."""
@@ -94,8 +101,10 @@ class GateStep(Step):
         self.id, self.phase = planned.id, Phase[planned.phase]
         self._gate = gate
         self._owner = owner
-        provider = self._installed()
-        self._seconds = provider.check_seconds if provider else CHECK_SECONDS
+        self._seconds = CHECK_SECONDS
+        with contextlib.suppress(PluginError):
+            entry = owner.dependencies.registry.entry("gate", gate.type)
+            self._seconds = entry.declared.check_seconds
         # Its own time-out is not this one's business, but the gate's: that counts while it is parked, too.
         self.budget = self._seconds + GRACE + 2 * SETTLE + 10.0
 
@@ -122,9 +131,17 @@ class _Look:
         self._store = owner.dependencies.store
         self._work = work
         self._seconds = seconds
+        self._results = self._read()
 
     def run(self) -> StepOutcome:
         """Go on from what is recorded. Raises StepFailed when the gate does not let the deployment on."""
+        while True:
+            try:
+                return self._run()
+            except StaleRevision:  # somebody decided about it meanwhile, which counts
+                self._results = self._read()
+
+    def _run(self) -> StepOutcome:
         result = self._result()
         if result.ended:
             return self._over(result)
@@ -144,7 +161,7 @@ class _Look:
         return self._settle(result, outcome, decision)
 
     def stop(self) -> None:
-        """The deployment is taken back. Whatever goes wrong here must not keep it from that."""
+        """The deployment is taken back. Whatever the plugin does here must not keep it from that."""
         result = self._result()
         if not result.began:
             return
@@ -183,7 +200,7 @@ class _Look:
     def _call(self, seconds: float, function: Callable[[CancelScope], T]) -> T:
         """The result of one of the gate's methods, in a thread that can be left behind. Raises what the step's scope
         raises, before anything else."""
-        invoker = BoundedInvoker(f"gate-{self._work.plan.app}", self._owner.hung)
+        invoker = BoundedInvoker(f"gate-{self._work.plan.app}", self._owner.dependencies.hung)
         forget = self._work.scope.on_close(lambda: invoker.stop(Revoked("the gate's step is over")))
         try:
             return invoker.call(seconds, function)
@@ -246,7 +263,7 @@ class _Look:
         if asks and self._gate.dry_run:
             return self._end(result, Verdict.INCONCLUSIVE, "nobody is asked in a dry run", lines)
         new = dataclasses.replace(result, asks=asks, reason=said.reason)
-        if new != self._result() or lines:
+        if new != self._result():
             self._record(new, *lines)
         waits = f"{said.reason} (gate {self._gate.name})" if said.reason else self._title
         return Park(min(said.until, result.deadline), waits, said.event)
@@ -328,7 +345,7 @@ class _Look:
         if result.closed or gate is None or type(gate).end is Gate.end:
             return
         try:
-            self._call(self._seconds, lambda scope: gate.end(self._context(scope, result)))
+            self._call(min(self._seconds, END_SECONDS), lambda scope: gate.end(self._context(scope, result)))
         except (StoreError, Revoked):
             raise
         except DeployerError as error:
@@ -345,7 +362,7 @@ class _Look:
     def _type(self) -> str:
         return self._owner.dependencies.registry.title("gate", self._gate.type)
 
-    def _results(self) -> GateResults:
+    def _read(self) -> GateResults:
         plan = self._work.plan
         found = self._store.get(GateResults, plan.deployment)
         if found is None:
@@ -353,13 +370,16 @@ class _Look:
         return found
 
     def _result(self) -> GateResult:
-        return self._results().of(self._gate.step)
+        return self._results.of(self._gate.step)
 
     def _record(self, result: GateResult, *lines: str) -> None:
-        """Make it durable, with these lines of the log."""
+        """Make it durable, with these lines of the log. Raises StaleRevision when somebody decided about the gate since
+        it was read."""
+        new = self._results.with_entry(result)
         changes = [self._owner.handles.line(line) for line in lines]
         with self._work.scope.writing():
-            self._owner.journal.write(Update(self._results().with_entry(result)), *changes)
+            self._owner.journal.write(Update(new), *changes)
+        self._results = dataclasses.replace(new, revision=self._owner.journal.operation.revision)
 
     def _measured(self, result: GateResult, found: Sequence[Document]) -> tuple[GateResult, list[str]]:
         """The result with these measurements, and what the log says of each."""
@@ -371,7 +391,7 @@ class _Look:
                 value = self._owner.handles.clean(value)[:MOST_VALUE]
             cleaned.append({**one, **texts, "value": value})
         lines = [f"{self._title} measured {_words(one)}" for one in cleaned]
-        return result.with_measurements(cleaned, self._results().room), lines
+        return result.with_measurements(cleaned, self._results.room), lines
 
     def _words(self, decision: GateDecision) -> Document:
         return {**decision.said, "comment": self._owner.handles.clean(decision.comment)}
@@ -408,22 +428,26 @@ def _said(outcome: object, work: Work) -> _Said:
     measured = tuple(_document(found, now) for found in outcome.measurements[-MOST_AT_ONCE:])
     return _Said(
         kind,
-        outcome.reason,
-        outcome.hint if isinstance(outcome, Failed) else "",
+        _text(outcome.reason),
+        _text(outcome.hint) if isinstance(outcome, Failed) else "",
         float(outcome.until) if isinstance(outcome, Pending) else 0.0,
         outcome.event if isinstance(outcome, Pending) else None,
         measured,
     )
 
 
+def _text(text: str) -> str:
+    """The beginning of it, as a text of Python's own: what a plugin gives may only look like one."""
+    return str.__getitem__(text, slice(MOST_READ))
+
+
 def _document(found: Measurement, now: float) -> Document:
-    value = found.value if found.value is None or isinstance(found.value, str) else float(found.value)
-    time = float(found.time) or now
+    value = found.value
     return {
-        "time": time,
-        "name": found.name,
-        "value": value,
-        "threshold": found.threshold,
+        "time": float(found.time) if 0 < found.time <= now else now,
+        "name": _text(found.name),
+        "value": _text(value) if isinstance(value, str) else None if value is None else float(value),
+        "threshold": _text(found.threshold),
         "verdict": found.verdict.value,
     }
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import partial
+from typing import TypeVar
 
+from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope, Notice
 from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked, StepFailed
 
@@ -95,21 +96,17 @@ class BoundedInvoker:
         """
         scope = CancelScope(time.monotonic() + seconds, self._notice)
         self._enter(scope, cancellable)
-        call = _Call(function, scope)
-        # What it logs is about the same deployment (`Redactor.about`).
-        run = contextvars.copy_context().run
-        thread = threading.Thread(target=run, args=(call.run,), name=f"step-{self._name}", daemon=True)
-        forget = scope.on_close(call.wake.set)
-        thread.start()
-        call.wake.wait(seconds)
+        call = Invocation(partial(_bounded, function, scope), f"step-{self._name}")
+        forget = scope.on_close(call.wake)
+        back = call.wait(seconds)
         forget()
-        if not call.done.is_set():
+        if not back:
             scope.close(DeadlineExceeded(f"this step did not finish within {seconds:.3g} s"))
             call.done.wait(GRACE)
         if not call.done.is_set():
             scope.settle(SETTLE)
         if not call.done.is_set():
-            self._hung.add(thread)
+            self._hung.add(call.thread)
             logger.warning("a step of %s hangs past its deadline; it is left behind without its handles", self._name)
             scope.check()
         # Whatever the step left running with its handles is of no use from here on.
@@ -133,37 +130,21 @@ class BoundedInvoker:
             self._scope, self._cancellable = scope, cancellable
 
 
-class _Call(Generic[T]):
-    """One function in one thread: its result, or what it raised."""
-
-    def __init__(self, function: Callable[[CancelScope], T], scope: CancelScope) -> None:
-        self._function = function
-        self._scope = scope
-        self._value: list[T] = []
-        self._error: BaseException | None = None
-        self.done = threading.Event()
-        self.wake = threading.Event()
-
-    def run(self) -> None:
-        """Call it. A plugin's `sys.exit` ends only this thread."""
-        try:
-            self._value.append(self._function(self._scope))
-        except Interrupted as error:
-            true = self._scope.closed or isinstance(error, DeadlineExceeded)
-            self._error = error if true else _crashed(error)
-        except DeployerError as error:
-            self._error = _sayable(error)
-        except BaseException as error:  # noqa: BLE001 - it is logged there
-            self._error = _crashed(error)
-        finally:
-            self.done.set()
-            self.wake.set()
-
-    def result(self) -> T:
-        """The value. Raises what the function raised."""
-        if self._error is not None:
-            raise self._error
-        return self._value[0]
+def _bounded(function: Callable[[CancelScope], T], scope: CancelScope) -> T:
+    """What it returns. Raises what it raises, when that is an error of ours that can be recorded; else StepCrashed. A
+    plugin's `sys.exit` ends only this call."""
+    try:
+        return function(scope)
+    except Interrupted as error:
+        if scope.closed or isinstance(error, DeadlineExceeded):
+            raise
+        raise _crashed(error) from None
+    except DeployerError as error:
+        if (said := _sayable(error)) is error:
+            raise
+        raise said from None
+    except BaseException as error:  # noqa: BLE001 - it is logged there
+        raise _crashed(error) from None
 
 
 def _sayable(error: DeployerError) -> DeployerError:
