@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 
 from deployer.sdk.errors import KubeError
 from deployer.sdk.gate import GateContext
+from deployer.sdk.kube import name_of, uid_of
+from deployer.sdk.plugin import Document
 
 MOST_LINES = 2_000
 MOST_BYTES = 512 * 1024
@@ -33,7 +36,7 @@ _STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\
 class Cursor:
     """How far it has been copied.
 
-    pod     uid of the pod whose log is being copied
+    pod, created  uid of the pod whose log is being copied, and when it was made
     second, nanos  time of the last line that was copied, RFC 3339 and what comes after it; empty: none was
     same    how many lines of exactly that time were copied
     lines, size  that were copied, of all pods
@@ -41,6 +44,7 @@ class Cursor:
     """
 
     pod: str = ""
+    created: str = ""
     second: str = ""
     nanos: int = 0
     same: int = 0
@@ -74,29 +78,31 @@ class LogCopy:
         self._context = context
         self._cursor = Cursor(*context.recall("log", []))
 
-    def copy(self, pods: Sequence[tuple[str, str]], container: str) -> None:
-        """Say what is new of these pods (name and uid, in their order). A log that cannot be read is no failure: it
-        only explains."""
-        uids = [uid for _, uid in pods]
-        begun = uids.index(self._cursor.pod) if self._cursor.pod in uids else 0
-        try:
-            for name, uid in pods[begun:]:
-                self._copy(name, uid, container)
-        except KubeError:
-            return
+    @property
+    def full(self) -> bool:
+        """Is nothing copied any more?"""
+        return self._cursor.full
 
-    def end(self, pod: str, container: str) -> None:
-        """Say the last lines, when not all was copied."""
-        if self._cursor.full and pod:
-            try:
-                lines = self._context.kube.pod_log(pod, container, LAST_LINES).strip()
-            except KubeError:
-                return
+    def copy(self, pods: Sequence[Document], container: str) -> None:
+        """Say what is new of these pods, the oldest first. A log that cannot be read is no failure."""
+        uids = [uid_of(pod) for pod in pods]
+        if self._cursor.pod in uids:
+            pods = pods[uids.index(self._cursor.pod) :]
+        with contextlib.suppress(KubeError):
+            for pod in pods:
+                if _created(pod) >= self._cursor.created:  # an older one was copied before
+                    self._copy(pod, container)
+
+    def last_lines(self, pod: str, container: str) -> None:
+        """Say those, of what was not copied."""
+        with contextlib.suppress(KubeError):
+            lines = self._context.kube.pod_log(pod, container, LAST_LINES).strip()
             self._context.log(f"last lines of container {container} in pod {pod}:\n{lines}")
 
-    def _copy(self, name: str, uid: str, container: str) -> None:
+    def _copy(self, pod: Document, container: str) -> None:
+        name, uid = name_of(pod), uid_of(pod)
         if self._cursor.pod != uid:
-            self._cursor = dataclasses.replace(self._cursor, pod=uid, second="", nanos=0, same=0)
+            self._cursor = dataclasses.replace(self._cursor, pod=uid, created=_created(pod), second="", nanos=0, same=0)
         while not self._cursor.full:
             found = self._context.kube.pod_lines(name, container, self._cursor.second)
             cursor, texts = _new(self._cursor, found)
@@ -116,6 +122,10 @@ class LogCopy:
         self._cursor = cursor
         if text:
             self._context.log(text)
+
+
+def _created(pod: Document) -> str:
+    return str(pod["metadata"].get("creationTimestamp") or "")
 
 
 def _new(cursor: Cursor, found: Sequence[str]) -> tuple[Cursor, list[str]]:

@@ -58,6 +58,11 @@ class JobRun:
             with contextlib.suppress(KubeError):
                 self._copy_log(self._pods(uid))
 
+    @property
+    def _container(self) -> str:
+        """Which one runs; it was looked at before anything was made."""
+        return manifest.chosen(self._context.plan.objects.podspec, self._options.get("container", ""))
+
     # --- making and starting it ----------------------------------------------------------------------------------
 
     def _look(self) -> Outcome:
@@ -147,7 +152,8 @@ class JobRun:
             hint = "see why its pods were deleted, then deploy again"
         else:
             text, hint, container = how_it_failed(pod)
-            self._log.end(name_of(pod), container)
+            if container and (container != self._container or self._log.full):
+                self._log.last_lines(name_of(pod), container)
         return Failed(f"job {self.name} failed: {text}", hint=hint)
 
     def _pods(self, uid: str) -> list[Document]:
@@ -157,8 +163,7 @@ class JobRun:
         return sorted(mine, key=lambda pod: (str(pod["metadata"].get("creationTimestamp")), name_of(pod)))
 
     def _copy_log(self, pods: Sequence[Document]) -> None:
-        container = manifest.chosen(self._context.plan.objects.podspec, self._options.get("container", ""))
-        self._log.copy([(name_of(pod), uid_of(pod)) for pod in pods if _has_begun(pod, container)], container)
+        self._log.copy([pod for pod in pods if _has_begun(pod, self._container)], self._container)
 
 
 _REMOVE = "remove that Job by hand, then deploy again"

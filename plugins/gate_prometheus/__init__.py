@@ -66,7 +66,7 @@ class PrometheusGate(Gate):
     def _problems(self, gate: Document, namespace: str) -> Iterator[tuple[str, str]]:
         """What is wrong with options that the schema allows: where, and in words."""
         options = gate.get("options") or {}
-        for name in measure.unknown_placeholders(options["query"]):
+        for name in measure.unknown_placeholders(str(options.get("query"))):
             yield "options.query", f"${{{name}}} stands for nothing; there are {', '.join(measure.PLACEHOLDERS)}"
         if options.get("min", float("-inf")) > options.get("max", float("inf")):
             yield "options.min", "is more than max, so that no value would be right"
@@ -89,6 +89,8 @@ class PrometheusGate(Gate):
         server = self._server(options, namespace)
         known = context.recall("looks", None)
         looks = Looks(*known) if known else Looks(0, 0, 0, context.began + options.get("delay", 0.0))
+        if verdict := _verdict(looks, options, "as measured before the Deployer was restarted"):
+            return verdict
         if context.now() < looks.due:
             return _pending(looks, options)
         return self._look(context, server, looks)
@@ -105,14 +107,8 @@ class PrometheusGate(Gate):
         found, why = measure.measured(answer, Threshold.of(options), now)
         looks = looks.after(found.verdict, now + interval)
         context.remember("looks", list(dataclasses.astuple(looks)))
-        wanted, allowed = options.get("measurements", MEASUREMENTS), options.get("failures", 0)
-        if looks.failed > allowed:
-            return Failed(f"{why} ({_count(looks.failed, 'measurement')} of {looks.taken})", [found])
-        if looks.failed + looks.missing > allowed:
-            return Missing(f"{why} ({_count(looks.missing, 'measurement')} of {looks.taken} said nothing)", [found])
-        if looks.taken >= wanted:
-            return Passed(f"{looks.passed} of {wanted} measurements were {Threshold.of(options)}", [found])
-        return dataclasses.replace(_pending(looks, options), measurements=[found])
+        outcome = _verdict(looks, options, why) or _pending(looks, options)
+        return dataclasses.replace(outcome, measurements=[found])
 
     def _server(self, options: Mapping[str, Any], namespace: str) -> Prometheus:
         """The one that is meant. Raises LookupError, which says what is wrong."""
@@ -134,6 +130,18 @@ def _duration(options: Mapping[str, Any]) -> float:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _verdict(looks: Looks, options: Mapping[str, Any], why: str) -> Passed | Failed | Missing | None:
+    """What these looks amount to; None as long as that is open. `why`: what the last one found, if it did not pass."""
+    wanted, allowed = options.get("measurements", MEASUREMENTS), options.get("failures", 0)
+    if looks.failed > allowed:
+        return Failed(f"{why} ({_count(looks.failed, 'measurement')} of {looks.taken})")
+    if looks.failed + looks.missing > allowed:
+        return Missing(f"{why} ({_count(looks.missing, 'measurement')} of {looks.taken} said nothing)")
+    if looks.taken >= wanted:
+        return Passed(f"{looks.passed} of {wanted} measurements were {Threshold.of(options)}")
+    return None
 
 
 def _pending(looks: Looks, options: Mapping[str, Any]) -> Pending:

@@ -278,6 +278,21 @@ def test_as_soon_as_it_will_fail_it_has_failed(bench: Bench) -> None:
     assert outcome.hint.startswith("give the gate more timeoutSeconds")
 
 
+def test_of_another_container_that_failed_the_last_lines_are_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as an init container, whose log is not copied."""
+    monkeypatch.setattr(bench.kube._server, "pod_log", lambda *_, **__: "no such host\n")
+    bench.check()
+    pod = bench.pod(phase="Failed", waiting={"reason": "PodInitializing"})
+    pod["status"]["initContainerStatuses"] = [{"name": "init", "state": {"terminated": {"exitCode": 7}}}]
+    bench.kube.put(POD, pod)
+    bench.status("Failed", reason="BackoffLimitExceeded")
+    outcome = bench.check()
+    assert isinstance(outcome, Failed) and "container init ended with exit code 7" in outcome.reason
+    assert bench.log[-1] == "last lines of container init in pod p1:\nno such host"
+
+
 def test_pods_that_were_evicted_are_a_failure(bench: Bench) -> None:
     bench.check()
     pod = bench.pod(phase="Failed", terminated={"exitCode": 0})
@@ -499,6 +514,9 @@ def test_the_log_of_a_second_attempt_follows_the_first() -> None:
     bench.pod("p2")
     bench.kube.logs["p2", "web"] = [stamped("c", 1)]
     bench.check()
+    bench.check()
+    assert copied(bench) == ["a", "b", "c"]
+    del bench.kube.objects[POD, "p2"]
     bench.check()
     assert copied(bench) == ["a", "b", "c"]
 

@@ -333,6 +333,17 @@ def test_between_two_looks_nothing_is_asked_even_after_a_restart(stub: Receiver)
     assert len(stub.requests) == 1
 
 
+@pytest.mark.parametrize(("value", "said"), [(0, Passed), (2, Failed), (None, Missing)])
+def test_what_was_measured_before_a_crash_counts(stub: Receiver, value: object, said: type[Outcome]) -> None:
+    """Killed after the measurement was kept, and before the verdict was."""
+    says(stub, value)
+    bench = stubbed(stub, measurements=1)
+    bench.check()
+    says(stub, 0)
+    assert isinstance(bench.check(), said)
+    assert len(stub.requests) == 1
+
+
 def test_an_outage_counts_for_nothing(stub: Receiver) -> None:
     stub.answer = lambda handler: reply(handler, 503, b"<html>starting</html>")
     bench = stubbed(stub, measurements=2, interval=60)
