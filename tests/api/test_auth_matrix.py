@@ -18,9 +18,10 @@ from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
 from deployer.commands.freezes import Freeze
-from deployer.core.model.gates import GateDecision, GateResult, GateResults
+from deployer.core.model.gates import GateDecision
 from deployer.core.model.records import App, Deployment, Operation, Status, StoredDescriptor
 from deployer.core.ports.store import Create, Update
+from support.gates import waiting_gate
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, Served, document
@@ -106,7 +107,7 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
     app = f"shop-{uuid.uuid4().hex[:8]}" if route.path == "/rollbacks" else "shop"
     deployment = served.deployment(app)
     if route.path.endswith("/approval"):
-        served.store.commit(Create(waiting(deployment.id)))
+        served.store.commit(Create(waiting_gate(NS, app, deployment.id)))
         return f"{route.path.format(id=deployment.id)}?{q}", {"approve": True}
     served.end(deployment.id)
     descriptor = deployment.descriptor_id
@@ -140,21 +141,6 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
         ("GET", "/deployments/{id}/logs"): (f"/deployments/{deployment.id}/logs?{q}", None),
         ("GET", "/deployments/{id}/healthcheckdata"): (f"/deployments/{deployment.id}/healthcheckdata?{q}", None),
     }[method, route.path]
-
-
-def waiting(deployment: str) -> GateResults:
-    """A gate that waits for a person."""
-    began = time.time()
-    gate = GateResult(
-        step="gate:beforeStart:ask",
-        point="beforeStart",
-        type="approval",
-        name="ask",
-        began=began,
-        deadline=began + 3600,
-        asks=True,
-    )
-    return GateResults(namespace=NS, app="shop", deployment=deployment, entries=(gate,))
 
 
 def state(served: Served) -> list[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from deployer.commands.approvals import ApprovalCommands
-from deployer.core.model.gates import GateDecision, GateResults
+from deployer.core.model.gates import GateDecision, GateResult, GateResults
 from deployer.core.model.records import Deployment
 from deployer.sdk.gate import Gate, GateContext, Outcome, Point
 from support.world import World
@@ -58,6 +60,22 @@ def results(world: World, deployment: Deployment | str) -> list[dict[str, Any]]:
     id = deployment if isinstance(deployment, str) else deployment.id
     found = world.store.get(GateResults, id)
     return found.public() if found else []
+
+
+def waiting_gate(namespace: str, app: str, deployment: str, **fields: Any) -> GateResults:
+    """The record of a deployment with one gate, which waits for a person."""
+    began = time.time()
+    gate = GateResult(
+        step="gate:beforeStart:ask",
+        point="beforeStart",
+        type="approval",
+        name="ask",
+        began=began,
+        deadline=began + 3600,
+        asks=True,
+    )
+    entries = (dataclasses.replace(gate, **fields),)
+    return GateResults(namespace=namespace, app=app, deployment=deployment, entries=entries)
 
 
 def awaited(world: World, deployment: Deployment, name: str = "g") -> None:

@@ -108,6 +108,10 @@ class Kube:
         self.state, self.owner, self.scope = state, owner, scope
         self._trouble, self._inventory = trouble, inventory
 
+    def with_scope(self, scope: CancelScope) -> Kube:
+        """The same, bound to another scope."""
+        return Kube(self.state, self._trouble, self.owner, scope, self._inventory)
+
     def write(self, apply: Callable[[], None], *, shared: bool = False) -> None:
         """Change something. Raises Fenced for what versions share, when another process carries on with the app."""
         self.scope.check()
@@ -442,6 +446,9 @@ class SimulatedCluster:
     def __init__(self, state: State, trouble: Trouble) -> None:
         self.state, self._trouble = state, trouble
         self.waiting: list[tuple[ClusterEvent, Callable[[], None]]] = []
+
+    def version(self, *_: object) -> None:
+        """What gates could ask: nobody does."""
 
     def access(self, owner: Owner, scope: CancelScope, inventory: Inventory) -> Kube:
         return Kube(self.state, self._trouble, owner, scope, inventory)
