@@ -18,6 +18,7 @@ from deployer.core.contract.gate import (
 )
 from deployer.core.contract.health import HealthTarget, HttpAnswer
 from deployer.core.contract.strategy import Signal
+from deployer.toolkit.readiness.jobs import JobPods, failed_pod, how_it_failed
 
 __all__ = [
     "Decision",
@@ -27,6 +28,7 @@ __all__ = [
     "HealthTarget",
     "HttpAnswer",
     "Inconclusive",
+    "JobPods",
     "Measurement",
     "Missing",
     "Outcome",
@@ -37,4 +39,6 @@ __all__ = [
     "Verdict",
     "VersionAccess",
     "VersionUnreachable",
+    "failed_pod",
+    "how_it_failed",
 ]

@@ -15,6 +15,7 @@ from deployer.core.model.records import Document
 
 T = TypeVar("T")
 Documents = list[Document]
+Lines = list[str]
 Change = Callable[[Document | None], Document | None]
 
 CONTROLLED_BY = "@controlled-by"
@@ -218,6 +219,13 @@ class KubeAccess(Protocol):
 
     def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
         """The last lines of a container's log; `previous`: of the run before its last restart."""
+
+    def pod_lines(self, pod: str, container: str, since: str = "") -> Lines:
+        """What a container wrote since then, in the order in which it was read from it, each line with its time: the
+        whole lines among the first 256 KiB, or the beginning of one that is longer than that.
+
+        since   RFC 3339, of which Kubernetes takes whole seconds; empty: all that the node still has
+        """
 
     def events(self, about: str) -> Documents:
         """The Events about an object, oldest first. One attempt, as for a log.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-
 from deployer.plugins.notify_webhook.formats import Message
 from deployer.sdk.errors import NotDelivered
 from deployer.sdk.plugin import http_exchange
-from deployer.sdk.webhook import NoAnswer, Receiver
+from deployer.sdk.webhook import NoAnswer, Receiver, status_text
 
 SAID = 100
 """Characters of an answer that an error repeats."""
@@ -25,7 +23,7 @@ def deliver(receiver: Receiver, id: str, message: Message) -> None:
 
 def _refusal(answer: http_exchange.Response) -> str:
     """What the receiver answered, as the rest of a sentence."""
-    status = f"{answer.status} {http.client.responses.get(answer.status, '')}".rstrip()
+    status = status_text(answer)
     if not 300 <= answer.status < 400:
         said = " ".join(answer.body.decode("utf-8", "replace").split())[:SAID]
         return f"answers {status}" + (f": {said}" if said.isprintable() and said else "")

@@ -432,7 +432,10 @@ def test_a_proxy_is_used_when_the_settings_name_one(tmp_path: Path, monkeypatch:
         ({"url": "https://x/", "secret": SECRET, "secret_file": "/x"}, "secret: give either secret or secret_file"),
         ({"url": "ftp://hooks/hidden"}, "url: this is not an address like https://hooks.example.com/deployer"),
         ({"url": "https://[hidden/"}, "url: this is not an address like"),
-        ({"url": "https://a:hidden@x/"}, "url: an address may not contain credentials; use token"),
+        (
+            {"url": "https://a:hidden@x/"},
+            "url: an address may not contain credentials",
+        ),
         ({"url": "https://x/hid den"}, "url: an address is printable ASCII without spaces"),
         ({"url": "https://x/", "secret": "hidden"}, "secret: a secret is whsec_ and 24 to 64 bytes in base64"),
         ({"url": "https://x/", "secret": "whsec_aGlkZGVu"}, "secret: a secret is whsec_ and 24 to 64 bytes in base64"),

@@ -17,8 +17,8 @@ EXPORTS = {
         PluginError Revoked SettingsError StepFailed
     """,
     "gate": """
-        Decision Failed Gate GateContext HealthTarget HttpAnswer Inconclusive Measurement Missing Outcome Passed
-        Pending Point Signal Verdict VersionAccess VersionUnreachable
+        Decision Failed Gate GateContext HealthTarget HttpAnswer Inconclusive JobPods Measurement Missing Outcome Passed
+        Pending Point Signal Verdict VersionAccess VersionUnreachable failed_pod how_it_failed
     """,
     "health": """
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
@@ -31,8 +31,9 @@ EXPORTS = {
         shares_of www_twin www_twin_is_free
     """,
     "kube": """
-        CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS Kind KubeAccess
-        NAMESPACE NotReady POD SECRET SERVICE annotation_of deployment_of objects_of_app role_of
+        CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS JOB Kind KubeAccess
+        NAMESPACE NotReady POD SECRET SERVICE annotation_of controlled_by deployment_of name_of objects_of_app
+        role_of uid_of
     """,
     "observer": """
         HOOKS Notification Observer Occurrence
@@ -49,7 +50,7 @@ EXPORTS = {
         undeploy_steps workload_labels
     """,
     "webhook": """
-        NoAnswer RECEIVER_SCHEMA Receiver parse_keys receiver_of signature
+        NoAnswer RECEIVER_SCHEMA Receiver Server parse_keys receiver_of signature status_text
     """,
 }
 

@@ -285,6 +285,15 @@ CANARY = {
     "replicas": 2,
     "strategyOptions": {"steps": [{"weight": 40, "pause": 0.1}, {"weight": 60, "pause": 0.1}]},
 }
+
+
+def migrating(exit_code: int = 0) -> dict[str, Any]:
+    """The field for a Job that has to succeed before anything of the version is made."""
+    env = [{"name": "JOB_LINES", "value": "3"}, {"name": "JOB_EXIT", "value": str(exit_code)}]
+    options = {"image": "sample/job:1", "env": env}
+    return {"gates": {"beforeStart": [{"type": "job", "name": "migrate", "timeoutSeconds": 60, "options": options}]}}
+
+
 UNHEALTHY = {"env": {"FAIL": "1"}}
 D, F, U = Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED
 
@@ -322,6 +331,8 @@ FLOWS: Mapping[str, Flow] = {
         stride=3,
         spare=True,
     ),
+    "gates-job": Flow(live, deploying(**migrating()), (U, D), writes=12, spare=True),
+    "gates-job-fail": Flow(live, deploying(**migrating(3)), (D, F), reason="GateFailed", writes=3, spare=True),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
     "rollback": Flow(warm, roll_back, (D, F), reason="RolledBack", again=roll_back, writes=5, spare=True),

@@ -39,7 +39,7 @@ def parse_address(text: str) -> Address:
     if parts.scheme not in ("http", "https") or not host or port == 0:
         raise ValueError("this is not an address like https://hooks.example.com/deployer")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("an address may not contain credentials; use token")
+        raise ValueError("an address may not contain credentials; there are settings of their own for them")
     secure = parts.scheme == "https"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Address(secure, host, port or (443 if secure else 80), target)
