@@ -7,6 +7,7 @@ from typing import Any
 
 from deployer.commands.transactions import decide_again
 from deployer.core.clock import SteadyClock
+from deployer.core.contract.gate.interface import Point
 from deployer.core.errors import Conflict, Invalid, NotFound, NotPermitted, Problem
 from deployer.core.model.gates import GateDecision, GateResult, GateResults
 from deployer.core.model.records import Deployment, Document, Plan, Status
@@ -30,7 +31,16 @@ SCHEMA: Document = {
         "gate": {
             "type": "string",
             "maxLength": 63,
+            "minLength": 1,
             "description": "Name of the gate; may be left out as long as nobody has decided about another one.",
+        },
+        "point": {
+            "enum": [str(point) for point in Point],
+            "description": "Where the gate is, for one of several of that name.",
+        },
+        "forced": {
+            "type": "boolean",
+            "description": "Whether the settings force the gate, for one of several of that name.",
         },
     },
 }
@@ -63,16 +73,17 @@ class ApprovalCommands:
         if deployment is None:
             raise NotFound("there is no deployment with this id in this namespace")
         results = self._store.get(GateResults, id)
-        wanted = str(said.get("gate") or "")
         known = self._store.find(GateDecision, namespace=namespace, app=deployment.app, tag=id)
         waiting = self._waiting(deployment, results, known)
-        if waiting is None or (wanted and wanted != waiting.name):
-            return self._repeated(known, wanted, said, by, waiting)
-        if known and not wanted:
-            earlier = ", ".join(decision.gate for decision in known)
+        entries = {entry.step: entry for entry in results.entries} if results else {}
+        decided = [decision for decision in known if _means(said, entries.get(decision.step))]
+        if waiting is None or not _means(said, waiting):
+            return self._repeated(decided, said, by, waiting)
+        if decided:
+            earlier = ", ".join(_where(entries[decision.step]) for decision in decided)
             raise Conflict(
-                f"gate {waiting.name} waits for a decision, but {earlier} was decided about before: name the gate that "
-                "is meant in `gate`"
+                f"gate {_where(waiting)} waits for a decision, but {earlier} was decided about before: name the gate "
+                "that is meant in `gate`, and of several with that name its `point`, or whether it is `forced`"
             )
         if said["approve"]:
             self._require_another(deployment, waiting, by)
@@ -106,21 +117,21 @@ class ApprovalCommands:
         return None
 
     def _repeated(
-        self, known: list[GateDecision], wanted: str, said: Document, by: str, waiting: GateResult | None
+        self, decided: list[GateDecision], said: Document, by: str, waiting: GateResult | None
     ) -> GateDecision:
         """What was recorded already, for who says the same again, perhaps as no answer came."""
-        for decision in reversed(known):
-            if wanted in ("", decision.gate):
-                if (decision.approve, decision.by) == (said["approve"], by):
-                    return decision
-                what = "approved" if decision.approve else "refused"
-                who = f" by {decision.by}" if decision.by else ""
-                raise Conflict(f"gate {decision.gate} was {what}{who} already")
+        for decision in reversed(decided):
+            if (decision.approve, decision.by) == (said["approve"], by):
+                return decision
+            what = "approved" if decision.approve else "refused"
+            who = f" by {decision.by}" if decision.by else ""
+            raise Conflict(f"gate {decision.gate} was {what}{who} already")
+        wanted = said.get("gate") or "that is meant"
         if waiting is not None:
-            raise Conflict(f"gate {wanted} does not wait for a decision; {waiting.name} does")
+            raise Conflict(f"gate {wanted} does not wait for a decision; {_where(waiting)} does")
         raise Conflict(
             f"gate {wanted} of this deployment does not wait for a decision"
-            if wanted
+            if "gate" in said
             else "no gate of this deployment waits for a decision"
         )
 
@@ -138,3 +149,14 @@ class ApprovalCommands:
             raise NotPermitted(
                 f"gate {gate.name} wants another person than {by}, who asked for the deployment: ask somebody else"
             )
+
+
+def _means(said: Document, result: GateResult | None) -> bool:
+    """Can it be that gate that somebody speaks of?"""
+    known = {} if result is None else {"gate": result.name, "point": result.point, "forced": result.forced}
+    return result is not None and all(said[name] == value for name, value in known.items() if name in said)
+
+
+def _where(result: GateResult) -> str:
+    """A gate, in words that tell it from another one of its name."""
+    return f"{result.name} at {result.point}{' of the settings' if result.forced else ''}"

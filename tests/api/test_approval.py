@@ -83,7 +83,7 @@ def test_who_is_not_asked(served: Served) -> None:
     assert approve(served, str(uuid.uuid4())).status == 404
     assert approve(served, deployment.id, namespace="other-ns").status == 404
     assert approve(served, deployment.id, {"approve": True, "gate": "other"}).problem["detail"] == (
-        "gate other does not wait for a decision; ask does"
+        "gate other does not wait for a decision; ask at beforeStart does"
     )
     ended = waiting(served, ended=1.0, asks=False)
     assert approve(served, ended.id).problem["detail"] == "no gate of this deployment waits for a decision"

@@ -438,9 +438,45 @@ def test_a_repeated_approval_never_approves_the_next_gate(world: World) -> None:
         decide(world, deployment, by="otto")
     with pytest.raises(Conflict, match="was approved by otto already"):
         decide(world, deployment, by="eve", gate="g")
-    with pytest.raises(Conflict, match="gate x does not wait for a decision; h does"):
+    with pytest.raises(Conflict, match="gate x does not wait for a decision; h at beforeStart does"):
         decide(world, deployment, by="otto", gate="x")
     decide(world, deployment, by="otto", gate="h")
+    world.ended(deployment, Status.DEPLOYED)
+
+
+def second_waits(world: World, deployment: Deployment) -> None:
+    """Wait until the second of its two gates asks a person."""
+    until = time.monotonic() + 20
+    while [found["waitsForApproval"] for found in results(world, deployment)] != [False, True]:
+        assert time.monotonic() < until, results(world, deployment)
+        time.sleep(0.02)
+
+
+def test_a_repeated_approval_never_approves_another_gate_of_that_name(world: World) -> None:
+    deployment = world.deploy(gates={"beforeStart": [APPROVAL], "beforeSwitch": [APPROVAL]})
+    awaited(world, deployment)
+    first = decide(world, deployment, by="otto", gate="g")
+    second_waits(world, deployment)
+    with pytest.raises(Conflict, match="gate g at beforeSwitch waits for a decision, but g at beforeStart was decided"):
+        decide(world, deployment, by="otto", gate="g")
+    assert decide(world, deployment, by="otto", gate="g", point="beforeStart").at == first.at
+    with pytest.raises(Conflict, match="does not wait for a decision; g at beforeSwitch does"):
+        decide(world, deployment, by="otto", gate="g", point="afterSwitch")
+    assert len(world.store.find(GateDecision)) == 1
+    decide(world, deployment, by="otto", gate="g", point="beforeSwitch")
+    world.ended(deployment, Status.DEPLOYED)
+
+
+def test_a_repeated_approval_never_approves_a_forced_gate_of_that_name(world: World) -> None:
+    forced = {"point": "beforeStart", **APPROVAL}
+    forcing(world, forced, give=lambda *_: Passed("fine"))
+    deployment = world.deploy(gates={"beforeStart": [APPROVAL]})
+    awaited(world, deployment)
+    decide(world, deployment, by="otto", gate="g")
+    second_waits(world, deployment)
+    with pytest.raises(Conflict, match="but g at beforeStart of the settings was decided about before"):
+        decide(world, deployment, by="otto", gate="g")
+    decide(world, deployment, by="otto", gate="g", forced=False)
     world.ended(deployment, Status.DEPLOYED)
 
 
