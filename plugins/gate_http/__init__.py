@@ -56,7 +56,7 @@ class HttpGate(Gate):
     @property
     def options_schema(self) -> Schema:
         """Of `options`."""
-        unknown = "is not the name of a target in the settings" if self._targets else "needs targets in the settings"
+        unknown = "must be the name of a target in the settings" if self._targets else "needs targets in the settings"
         return {
             "type": "object",
             "additionalProperties": False,
@@ -99,6 +99,10 @@ class HttpGate(Gate):
                     yield Problem(f"{path}.version", f"is not there yet at {point}")
                 if options.get("version") == "preview" and options.get("method", "GET") != "GET":
                     yield Problem(f"{path}.method", "must be GET through the preview")
+                if options.get("version") == "preview" and "port" in options:
+                    yield Problem(f"{path}.port", "is for pods only: a preview has the port of the frontend")
+                if options.get("method") == "HEAD" and "field" in options.get("expect", {}):
+                    yield Problem(f"{path}.expect.field", "is never there: an answer to HEAD has no body")
 
     def check(self, context: GateContext) -> Outcome:
         """One request, or one to each pod."""
@@ -132,7 +136,7 @@ class HttpGate(Gate):
 
     def _again(self, context: GateContext, why: str, measured: Sequence[Measurement]) -> Pending:
         interval = float(context.options.get("interval", INTERVAL))
-        return Pending(context.now() + interval, why, measurements=measured)
+        return Pending(context.now() + interval, f"an answer as described: {why}", measurements=measured)
 
 
 # --- hooks --------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Expectation:
         if not self.field:
             return Judgement(said)
         if answer.truncated:
-            return Judgement(said, "answered more than is read")
+            return Judgement(said, "answered more than is read, or broke off")
         found = _field(answer.body, self.field)
         if found is _ABSENT:
             return Judgement(said, f"answered JSON without {self.field}, or no JSON")
@@ -84,13 +84,21 @@ class Expectation:
 def _field(body: bytes, path: str) -> Any:
     """The value of a field; a name with dots in it counts before a way into objects does."""
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return _ABSENT
     if isinstance(found, dict) and path in found:
         return found[path]
     for name in path.split("."):
         found = found.get(name, _ABSENT) if isinstance(found, dict) else _ABSENT
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Raises ValueError for a name that is there twice, as nobody knows which one is meant."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
     return found
 
 

@@ -17,7 +17,8 @@ FIRST_LOOK, LONGEST_LOOK = 2.0, 10.0
 """Seconds between two looks at a Job that runs, for its log: few at first, then more. Its end is an event."""
 
 SPARE = 5.0
-"""Seconds before the gate's time is up at which Kubernetes ends the Job, so that what it says is still seen."""
+"""Seconds before the gate's time is up at which Kubernetes ends the Job, so that what it says is still seen: a tenth of
+that time where it is short."""
 
 RIGHTS = "see what refuses that; the Deployer needs the rights of deploy/rbac/app-jobs.yaml in the namespace"
 
@@ -101,7 +102,8 @@ class JobRun:
 
     def _start(self, uid: str) -> Document | None:
         """Lift its suspension, once. None when it is not there any more."""
-        seconds = max(1, int(self._context.deadline - self._context.now() - SPARE))
+        left = self._context.deadline - self._context.now()
+        seconds = max(1, int(left - min(SPARE, left / 10)))
 
         def change(found: Document | None) -> Document | None:
             if found is None or uid_of(found) != uid or not _may_start(found):

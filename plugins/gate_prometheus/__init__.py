@@ -42,6 +42,7 @@ class PrometheusGate(Gate):
             "additionalProperties": False,
             "required": ["query"],
             "anyOf": [{"required": ["max"]}, {"required": ["min"]}],
+            "x-rule": "needs max or min, or both",
             "properties": {
                 "server": {"type": "string", "maxLength": 31},
                 "query": {"type": "string", "minLength": 1, "maxLength": 8_192},

@@ -102,6 +102,8 @@ class Prometheus(webhook.Server):
             if not isinstance(warnings, list):
                 raise ValueError("warnings")
             told = [self._clean(text) for text in warnings if not str(text).startswith(_HARMLESS)]
+            if found.get("isPartial"):  # as VictoriaMetrics says it
+                told.append("the answer is partial")
             return Answer(_samples(found.get("data")), told)
         except ValueError:
             raise Unanswered(f"{origin} answers with something that no Prometheus says") from None

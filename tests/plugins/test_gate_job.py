@@ -86,6 +86,13 @@ def bench() -> Bench:
 # --- once --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("seconds", "given"), [(1, 1), (4, 3), (8, 7), (60, 55), (600, 595)])
+def test_a_job_has_nearly_all_of_the_time_of_its_gate(bench: Bench, seconds: int, given: int) -> None:
+    bench.seconds = seconds
+    bench.check()
+    assert bench.job["spec"]["activeDeadlineSeconds"] == given
+
+
 def test_a_job_that_succeeds_lets_the_deployment_on(bench: Bench) -> None:
     outcome = bench.check()
     assert isinstance(outcome, Pending) and outcome.event == Changed.since(JOB, bench.job)

@@ -373,6 +373,15 @@ def test_what_may_not_be_all_is_no_evidence_for_but_may_be_against(stub: Receive
     assert isinstance(stubbed(stub).ended(), Passed)
 
 
+def test_what_victoriametrics_calls_partial_is_no_evidence(stub: Receiver) -> None:
+    says(stub, 0, isPartial=True)
+    assert isinstance(stubbed(stub).ended(), Missing)
+    says(stub, 0, isPartial=False)
+    assert isinstance(stubbed(stub).ended(), Passed)
+    says(stub, 9, isPartial=True)
+    assert isinstance(stubbed(stub).ended(), Failed)
+
+
 def body(**data: Any) -> bytes:
     return json.dumps({"status": "success", "data": data}).encode()
 
@@ -650,3 +659,8 @@ def test_it_does_what_every_gate_must(prometheus: RealPrometheus, check: Check) 
             values=["a-token-of-ours", "hidden-path"],
         )
     )
+
+
+def test_a_query_without_a_threshold_is_refused_in_words() -> None:
+    (problem,) = schema_problems({"query": "q"}, PrometheusGate({}).options_schema)
+    assert problem.message == "needs max or min, or both"
