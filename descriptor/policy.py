@@ -65,7 +65,7 @@ def pod_problems(descriptor: Mapping[str, Any], settings: Settings) -> Iterator[
         return
     yield from _service_account(podspec, _Allowed(settings, "allowed_service_accounts", namespace))
     secrets = _Allowed(settings, "allowed_secrets", namespace)
-    own = {field: descriptor.get(field) for field in ("tlsSecretName", "imagePullSecrets")}
+    own = {field: descriptor.get(field) for field in ("tlsSecretName", "imagePullSecrets", "gates")}
     yield from secrets.check(_secret_names({**own, "podspec": podspec}))
     classes = _Allowed(settings, "allowed_priority_classes", namespace)
     yield from classes.check([(("podspec", "priorityClassName"), podspec.get("priorityClassName") or None)])

@@ -147,7 +147,9 @@ def _said(error: jsonschema.ValidationError, *, secret: bool) -> str:
         case None:
             said = "is not allowed here"  # a schema that is just `false`
         case _:
-            said = f"breaks the rule {rule} of its schema" if secret else error.message[:200]
+            # The message has the value in it: of an object also what is no business of the reader.
+            hidden = secret or isinstance(value, Mapping | list)
+            said = f"breaks the rule {rule} of its schema" if hidden else error.message[:200]
     return said
 
 

@@ -338,8 +338,8 @@ class Settings:
     allowed_secrets: Mapping[str, tuple[str, ...]] = setting(
         "table",
         {},
-        "Secrets that descriptors of a namespace may refer to, in podspec, imagePullSecrets and tlsSecretName; listed "
-        "like service accounts.",
+        "Secrets that descriptors of a namespace may refer to, in podspec, imagePullSecrets, tlsSecretName and gates; "
+        "listed like service accounts.",
         check=checks.allowed,
     )
     allowed_priority_classes: Mapping[str, tuple[str, ...]] = setting(

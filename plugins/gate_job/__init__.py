@@ -53,6 +53,7 @@ def _options() -> Schema:
         "additionalProperties": False,
         "required": ["name"],
         "not": {"required": ["value", "valueFrom"]},
+        "x-rule": "must not have both value and valueFrom",
         "properties": {
             "name": {"type": "string", "maxLength": 256, "pattern": "^[ -<>-~]+$"},
             "value": {"type": "string", "maxLength": 32_768},

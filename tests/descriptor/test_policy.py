@@ -156,6 +156,14 @@ def test_so_is_every_driver_that_reads_one(driver: str) -> None:
     assert path.startswith(f"podspec.volumes[1].{driver}.secret")
 
 
+def test_secrets_that_gates_name() -> None:
+    reference = {"secretKeyRef": {"name": "admin", "key": "k"}}
+    gate = {"type": "job", "name": "m", "options": {"env": [{"name": "X", "valueFrom": reference}]}}
+    path = "gates.beforeStart[0].options.env[0].valueFrom.secretKeyRef.name"
+    assert wrong({}, gates={"beforeStart": [gate]}) == [path]
+    assert wrong({}, gates={"beforeStart": [{**gate, "options": {}}]}) == []
+
+
 def test_secrets_that_the_descriptor_itself_names() -> None:
     assert wrong({}, tlsSecretName="payroll") == ["tlsSecretName"]
     assert wrong({}, imagePullSecrets=[{"name": "shop-pull"}, {"name": "payroll"}]) == ["imagePullSecrets[1].name"]

@@ -84,3 +84,9 @@ def test_what_is_no_schema_says_so() -> None:
 def test_references_are_never_fetched() -> None:
     with pytest.raises(Exception, match=r"http://127\.0\.0\.1:1/"):
         schema_problems(1, {"$ref": "http://127.0.0.1:1/schema.json"})
+
+
+@pytest.mark.parametrize("rule", [{"not": {"required": ["a"]}}, {"anyOf": [{"required": ["b"]}]}, {"const": {}}])
+def test_what_is_in_an_object_is_not_repeated(rule: dict[str, Any]) -> None:
+    (problem,) = schema_problems({"a": "hidden"}, {"type": "object", **rule})
+    assert problem.message == f"breaks the rule {next(iter(rule))} of its schema"
