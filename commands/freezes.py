@@ -83,7 +83,7 @@ class Freeze(Record):
 class FreezeInForce:
     """What freezes a namespace now.
 
-    namespace  the frozen namespace, or `*` for all; of a window its patterns, with commas
+    namespace  the frozen namespace, or `*` for all; of a window its patterns, with commas, where all freezes are listed
     source     `request` when somebody put it, `window` when the settings have it
     until      RFC 3339; empty when nobody knows yet
     by         who put it; empty when that is not known
@@ -173,8 +173,10 @@ class Freezes:
                 continue
             until = window.until(now)
             if until is not None:
+                # Whoever asks about one namespace is not told which others a window has.
+                names = window.namespaces if namespace is None or EVERYWHERE in window.namespaces else (namespace,)
                 yield FreezeInForce(
-                    namespace=", ".join(window.namespaces),
+                    namespace=", ".join(names),
                     reason=window.reason,
                     source="window",
                     until="" if math.isinf(until) else timestamp_of(until),
