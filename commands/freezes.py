@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.clock import SteadyClock
-from deployer.core.errors import Frozen, Invalid, NotFound, Problem
+from deployer.core.errors import Frozen, Invalid, NotFound, PreconditionFailed, Problem
 from deployer.core.model.operation.timeline import timestamp_of
 from deployer.core.model.records import Document, Record, timestamp
 from deployer.core.ports.store import Change, Create, Delete, Store, Update
@@ -208,9 +208,17 @@ class Freezes:
         return found
 
     def put(
-        self, namespace: str, body: bytes, by: str = "", *, if_match: Collection[int] | None = None
+        self,
+        namespace: str,
+        body: bytes,
+        by: str = "",
+        *,
+        if_match: Collection[int] | None = None,
+        replaces: bool = False,
     ) -> tuple[Freeze, bool]:
         """Freeze a namespace, or all of them (`*`); one that is there is replaced. True when there was none.
+
+        With `replaces` there must be one.
 
         Raises Invalid, PreconditionFailed, Conflict, StoreUnavailable.
         """
@@ -221,8 +229,11 @@ class Freezes:
             stored = {freeze.namespace: freeze for freeze in self._store.find(Freeze)}
             old = stored.pop(namespace, None)
             known = old is not None and not old.ended(now)
-            if if_match is not None:
-                expect(f"the freeze of {namespace}", old.revision if old and known else 0, if_match)
+            if old is None or not known:
+                if replaces:
+                    raise PreconditionFailed(f"there is no freeze of {namespace} by now; leave If-Match out to put one")
+            else:
+                expect(f"the freeze of {namespace}", old.revision, if_match)
             new = Freeze(
                 namespace=namespace,
                 app="",

@@ -76,7 +76,9 @@ def test_a_freeze_is_put_shown_listed_replaced_and_lifted(served: Served) -> Non
     assert served.call("DELETE", f"/freezes/{NS}/", headers=old).problem["status"] == 412
     assert served.call("DELETE", f"/freezes/{NS}/?{Q}").status == 200
     assert served.call("DELETE", f"/freezes/{NS}/?{Q}").problem["status"] == 404
-    assert put(served, headers={"If-Match": '"1"'}).problem["status"] == 412
+    for tag in ('"1"', '"0"', "*"):
+        refused = put(served, headers={"If-Match": tag}).problem
+        assert (refused["status"], "there is no freeze of" in refused["detail"]) == (412, True), tag
     assert served.store.find(Freeze) == []
 
 
