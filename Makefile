@@ -9,7 +9,7 @@ WORKERS ?= 4
 test-fast: WORKERS = 2
 PARALLEL = -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo run test test-fast test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-switch lock wheel clean
+.PHONY: help demo run test test-fast test-long lint types imports tests test-cluster test-wheel bench-api bench-cluster bench-redaction bench-rollback bench-switch lock wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,7 +19,7 @@ help:
 	@echo "make test-fast   the tests that need neither sandbox nor service, in under a minute"
 	@echo "make test-long   kill the service at every single write, resume all that an older one left, a million decisions"
 	@echo "make bench-api   how fast REST and the log stream are on this machine"
-	@echo "make test-cluster, make bench-cluster, make bench-switch   tests and figures on the Kubernetes that KUBECONFIG names"
+	@echo "make test-cluster, make bench-cluster, make bench-rollback, make bench-switch   tests and figures on the Kubernetes that KUBECONFIG names"
 
 demo: $(VENV)/.run
 	@$(BIN)/deployer demo
@@ -66,6 +66,10 @@ bench-redaction: $(VENV)/.dev
 # Speed and cost of deployments on the cluster that KUBECONFIG names; BENCH_ARGS="--at-once 20" narrows it.
 bench-cluster: $(VENV)/.dev
 	$(BIN)/python bench/cluster.py $(BENCH_ARGS)
+
+# How long a rollback takes there, at one app and at twenty at once; BENCH_ARGS="--at-once 5" narrows it.
+bench-rollback: $(VENV)/.dev
+	$(BIN)/python bench/rollback.py $(BENCH_ARGS)
 
 # What users lose while apps are switched, through a real ingress controller; BENCH_ARGS="--mode gateway" narrows it.
 bench-switch: $(VENV)/.dev

@@ -21,6 +21,7 @@ from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
 from deployer.api.resources import apps as app_resources
 from deployer.api.resources import deployments, descriptors, freezes, meta
+from deployer.commands.approvals import ApprovalCommands
 from deployer.commands.apps import AppViews
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.progress import Progress
@@ -93,6 +94,7 @@ def create_app(
         "/deployments/{id}": deployments.Deployment(service, rollbacks, progress),
         "/deployments/{id}/logs": deployments.Logs(service),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
+        "/deployments/{id}/approval": deployments.Approval(service, ApprovalCommands(service.store)),
         "/rollbacks": deployments.Rollbacks(rollbacks, progress),
         "/apps": app_resources.Apps(apps),
         "/apps/{appname}": app_resources.App(apps),

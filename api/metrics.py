@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 import deployer
 from deployer.api import http
 from deployer.core.errors import StoreError
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import Document, Status
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 _DEPLOYMENT = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 
 Values = float | Mapping[str, float]
+
+
+_ROLLBACKS: Mapping[str, str] = {Occurrence.ROLLED_BACK: "done", Occurrence.ROLLBACK_FAILED: "failed"}
 
 
 class Metrics:
@@ -49,6 +53,12 @@ class Metrics:
             ("status",),
             registry=None,
         )
+        self._rollbacks = Counter(
+            "deployer_rollbacks",
+            "Rollbacks to a version that was warm, since the start of the process, and how they ended: done or failed.",
+            ("outcome",),
+            registry=None,
+        )
         self._durations = Histogram(
             "deployer_deployment_duration_seconds",
             "From the request to the end of the deployment, the time in the queue included; in whole seconds.",
@@ -58,9 +68,11 @@ class Metrics:
         )
         for status in (Status.DEPLOYED, Status.FAILURE):  # so that they are there before the first of them
             self._durations.labels(status.value)
+        for outcome in _ROLLBACKS.values():
+            self._rollbacks.labels(outcome)
         for status in (Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED):
             self._ended.labels(status.value)
-        self._collected.counted = (self._requests, self._ended, self._durations)
+        self._collected.counted = (self._requests, self._ended, self._rollbacks, self._durations)
         self._children: dict[tuple[str | None, str, int], Any] = {}
         self.registry.register(self._collected)
         ProcessCollector(registry=self.registry)
@@ -85,8 +97,10 @@ class Metrics:
             self._children[route, method, status] = child
         child.observe(seconds)
 
-    def ended(self, event: str, deployment: Document) -> None:
-        """Count a deployment that has come to an end; what else observers are told is of no interest here."""
+    def told(self, event: str, occurrence: str, deployment: Document) -> None:
+        """Count a rollback, and a deployment that has come to an end; what else observers are told is no matter."""
+        if (rollback := _ROLLBACKS.get(occurrence)) is not None:
+            self._rollbacks.labels(rollback).inc()
         if event != "deployment_finished":
             return
         status = deployment["status"]

@@ -24,7 +24,8 @@ class Permission:
     """A right in the namespace of the request, in the terms of Kubernetes: a verb on one of our virtual resources.
 
     resource   `descriptors`, `deployments` or `freezes`
-    verb       `get`, `list`, `create`, `update`, `delete`, `deletecollection`, or `override`, which is of freezes only
+    verb       `get`, `list`, `create`, `update`, `delete`, `deletecollection`; `approve`, which is of deployments only;
+               or `override`, which is of freezes only
     """
 
     resource: str
@@ -95,6 +96,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(path="/deployments/{id}/logs", methods=_may("deployments", GET="get")),
     Route(path="/deployments/{id}/healthcheckdata", methods=_may("deployments", GET="get")),
+    # Whoever may deploy may not therefore say that a deployment may go on.
+    Route(path="/deployments/{id}/approval", methods=_may("deployments", POST="approve")),
     # They are about deployments, of all of an app; what comes from descriptors is for those who may list these.
     Route(path="/apps", methods=_may("deployments", GET="list")),
     Route(path="/apps/{appname}", methods=_may("deployments", GET="list")),

@@ -54,14 +54,18 @@ PARTS = (
 # --- the service --------------------------------------------------------------------------------------------------
 
 
-def serve(directory: Path) -> None:
-    """The service's process. Every line of standard input is answered with what it has used so far."""
+def serve(directory: Path, keep_warm: float) -> None:
+    """The service's process. Every line of standard input is answered with what it has used so far.
+
+    `keep_warm` is the setting.
+    """
     settings = Settings(
         kubeconfig=os.environ["KUBECONFIG"],
         data_dir=directory,
         deployport=0,
         ingress="none",
         proxysleep=1.0,
+        keep_warm=keep_warm,
         health_via="direct",
     )
     process.log_to_stderr("warning")
@@ -82,8 +86,8 @@ def usage() -> dict[str, float]:
 class Service:
     """The other side of `serve`."""
 
-    def __init__(self, directory: str) -> None:
-        command = [sys.executable, __file__, "--serve", directory]
+    def __init__(self, directory: str, *, keep_warm: float = 0.0) -> None:
+        command = [sys.executable, __file__, "--serve", directory, "--keep-warm", str(keep_warm)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url: str = self._read()["url"].rstrip("/")
 
@@ -240,6 +244,18 @@ class Scenario:
         """Wait until replaced versions are gone."""
         self._await("DEPLOYED", "UNDEPLOYED", "FAILURE")
 
+    def live(self) -> None:
+        """Wait until nothing is being deployed, and every app has a live version."""
+        over = time.monotonic() + PATIENCE
+        while True:
+            found = self._service.call("GET", f"/deployments/?namespace={self.namespace}")
+            apps = {d["descriptor"]["appName"] for d in found}
+            if apps == {d["descriptor"]["appName"] for d in found if d["status"] == "DEPLOYED"}:
+                return
+            if time.monotonic() > over:
+                raise SystemExit(f"not every app is live: {Counter(d['status'] for d in found)}")
+            time.sleep(0.2)
+
     def close(self) -> None:
         """Undeploy everything, and remove the namespace when that is done."""
         path = f"/deployments/?namespace={self.namespace}"
@@ -327,11 +343,12 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=10, help="deployments of one app, one after the other (10)")
     parser.add_argument("--at-once", type=int, nargs="*", default=[20, 60, 100], help="apps at once (20 60 100)")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--keep-warm", type=float, default=0.0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not os.environ.get("KUBECONFIG"):
         raise SystemExit("needs a Kubernetes whose nodes reach the pods: set KUBECONFIG")
     if options.serve:
-        serve(options.serve)
+        serve(options.serve, options.keep_warm)
         return
     client = connect(Settings(kubeconfig=os.environ["KUBECONFIG"]))
     with tempfile.TemporaryDirectory() as directory:

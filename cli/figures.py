@@ -5,12 +5,23 @@ from __future__ import annotations
 from deployer.api.metrics import Metrics
 from deployer.api.stream.server import LogStream
 from deployer.commands.freezes import Freezes
+from deployer.core.errors import NO_WAY_BACK, OPERATOR_NEEDED, PLUGIN_MISSING, ROLLBACK_FAILED
 from deployer.core.model.records import Deployment, Operation, Status
 from deployer.core.operations.dispatcher import Engine
+from deployer.core.operations.machine import HELD
 from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
 from deployer.plugin_manager.observers import Observers
 from deployer.settings import Settings
+
+
+def held(store: Store) -> dict[str, float]:
+    """How many operations are held, by reason; 0 for the usual ones, so that an alert finds a series."""
+    found = dict.fromkeys((NO_WAY_BACK, ROLLBACK_FAILED, PLUGIN_MISSING, OPERATOR_NEEDED), 0.0)
+    for operation in store.find(Operation, tag="open"):
+        if reason := operation.memory.get(HELD):
+            found[reason] = found.get(reason, 0.0) + 1.0
+    return found
 
 
 def show(
@@ -46,6 +57,12 @@ def show(
         "Operations that are running, and those that wait for their turn, their time or an event.",
         operations,
         "state",
+    )
+    metrics.gauge(
+        "deployer_operations_held",
+        "Operations that can go neither on nor back until somebody helps, by why.",
+        lambda: held(store),
+        "reason",
     )
     metrics.gauge(
         "deployer_freezes",

@@ -61,7 +61,7 @@ revision_header = true
 Without `--kubernetes` the service uses the account of the pod it runs in; without one, the kubeconfig. What plugins
 take is in their own pages: [ingress_nginx](../plugins/ingress_nginx/README.md),
 [ingress_gateway](../plugins/ingress_gateway/README.md), [env_etcd](../plugins/env_etcd/README.md),
-[notify_webhook](../plugins/notify_webhook/README.md).
+[notify_webhook](../plugins/notify_webhook/README.md), [gate_prometheus](../plugins/gate_prometheus/README.md).
 """
 
 

@@ -110,7 +110,7 @@ class Running:
             cluster=cluster,
             planning=Decisions(store, self.registry, settings, KubernetesVersions()),
         )
-        observers = Observers.of(dependencies, metrics.ended)
+        observers = Observers.of(dependencies, metrics.told)
         engine = Engine(dependencies, observers)
         progress = Progress(store, dependencies.activities, dependencies.clock)
         service = DeploymentCommands(

@@ -12,6 +12,7 @@ from deployer.core.clock import wall_clock
 from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import NotFound, QueueFull
 from deployer.core.model.descriptors import version_of
+from deployer.core.model.gates import GateResults
 from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import (
     Deployment,
@@ -185,6 +186,9 @@ class DeploymentCommands:
                     )
                 )
             said = {Status.DEPLOYING: "cancelled by request", Status.DEPLOYED: "queued: undeployment"}.get(old.status)
+            if self._comes_back(old):
+                changes[0] = Update(new := dataclasses.replace(new, unwanted=True))
+                said = "the rollback to it is cancelled by request"
             if said:
                 changes.append(self.deployment_log.line(id, said + _by(by)))
             revision = self.store.commit(*changes)
@@ -223,6 +227,13 @@ class DeploymentCommands:
         else:
             self.store.commit(*purge_changes(self.store, deployment))
 
+    def _comes_back(self, deployment: Deployment) -> bool:
+        """Is a rollback to it under way?"""
+        if deployment.status is not Status.UNDEPLOYING or deployment.unwanted:
+            return False
+        waiting = self.store.find(Operation, tag="open", namespace=deployment.namespace, app=deployment.app)
+        return any(o.deployment == deployment.id and o.kind is OperationKind.ROLLBACK for o in waiting)
+
     def _draining(self, deployment: Deployment) -> Operation | None:
         """What removes a version that was rolled back: its plan is needed for that, and its requests are under way."""
         if deployment.status is not Status.FAILURE or not deployment.went_live:
@@ -235,6 +246,11 @@ class DeploymentCommands:
         self.deployment(namespace, id)
         found = self.store.get(HealthData, id)
         return found.entries if found else []
+
+    def gates(self, deployment: Deployment) -> Document:
+        """`gates`: what became of its gates, in their order; nothing when it has none, or is not decided yet."""
+        found = self.store.get(GateResults, deployment.id)
+        return {"gates": found.public()} if found else {}
 
     def log(self, namespace: str, id: str, after: int = 0) -> tuple[Iterator[str], int]:
         """The log so far as text, piece by piece, and the number of its last line. Raises NotFound at once."""

@@ -105,6 +105,8 @@ class DescriptorCommands:
         chosen = [("strategy", str(descriptor["deploymentType"]))]
         if descriptor["useHealthCheck"]:
             chosen.append(("health", str(descriptor["healthCheckType"])))
+        named = {str(gate["type"]) for gates in descriptor.get("gates", {}).values() for gate in gates}
+        chosen += [("gate", name) for name in sorted(named)]
         if descriptor.get("frontend") and self._registry.ingress_name != NO_INGRESS:
             chosen.append(("ingress", self._registry.ingress_name))
         return chosen
@@ -299,6 +301,10 @@ def rules(registry: Registry, settings: Settings) -> descriptors.Rules:
         ingress=(settings.ingress, ingress.declared.options_schema if ingress else None),
         health_options={name: entry.declared.options_schema for name, entry in registry.health_checkers.items()},
         without_path={name for name, entry in registry.health_checkers.items() if not entry.declared.needs_path},
+        gates={
+            name: descriptors.GateType(entry.declared.options_schema, entry.declared.points)
+            for name, entry in registry.gates.items()
+        },
         extensions=registry.extensions,
     )
 

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.errors import Conflict, NotFound
-from deployer.core.model.records import App, Deployment, Document, Operation, OperationKind, Plan, Release, Status
+from deployer.core.model.operation.timeline import timestamp_of
+from deployer.core.model.records import (
+    App,
+    Deployment,
+    Document,
+    Operation,
+    OperationKind,
+    Plan,
+    Release,
+    Status,
+)
 from deployer.core.operations.rollbacks import back_to, is_warm
 from deployer.core.ports.store import Change, Store, Update
 
@@ -107,8 +117,8 @@ class RollbackCommands:
             return self._warm(app, target, cancelled, by)
         if target.id == app.held and target.status is Status.FAILURE:
             raise Conflict(
-                f"version {target.version} of {name} was rolled back and still drains: wait until it is removed, "
-                "then roll back to it"
+                f"version {target.version} of {name} was rolled back and still drains{self._until(target)}: roll back "
+                "to it once it is removed, or deploy its descriptor as another version now"
             )
         if target.status not in _ENDED or target.id == app.held:
             raise Conflict(
@@ -135,6 +145,12 @@ class RollbackCommands:
             if earlier.id != app.live and earlier.went_live and earlier.status is Status.UNDEPLOYED:
                 return earlier
         raise Conflict(f"no earlier version of {app.app} is known that was live")
+
+    def _until(self, draining: Deployment) -> str:
+        """When its removal begins, as the rest of a sentence; empty when that is not known."""
+        waiting = self._store.find(Operation, tag="open", namespace=draining.namespace, app=draining.app)
+        due = [o.due for o in waiting if o.deployment == draining.id and o.kind is OperationKind.RETIRE and o.due]
+        return f" until {timestamp_of(max(due))}" if due else ""
 
     def _was_live(self, found: Deployment) -> bool:
         """Releases before this one did not say so: of what they ended, everything but a failure counts."""

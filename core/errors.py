@@ -78,6 +78,10 @@ class HostProblem(Problem):
     taken: HostTaken
 
 
+class NotPermitted(DeployerError):
+    """The caller has the right to do such a thing, but may not do this one."""
+
+
 class PreconditionFailed(DeployerError):
     """`If-Match` named a revision that is no longer current."""
 
@@ -143,8 +147,26 @@ class ForeignObject(StepFailed):
         )
 
 
+OPERATOR_NEEDED = "OperatorNeeded"
+"""The reason of what is held for another reason than these."""
+
+NO_WAY_BACK = "NoWayBack"
+"""The reason of what is held because the version before is not ready to take over."""
+
+ROLLBACK_FAILED = "RollbackFailed"
+"""The reason of what is held because the live version fails, and so did the rollback to the one before."""
+
+PLUGIN_MISSING = "PluginMissing"
+"""The reason of what is held until a plugin is back."""
+
+
 class OperatorNeeded(DeployerError):
-    """Going on and going back are both unsafe: keep everything as it is, say so, and look again later."""
+    """Going on and going back are both unsafe: keep everything as it is, say so, and look again later. `reason` is one
+    CamelCase word, by which what is held is counted."""
+
+    def __init__(self, message: str, *, reason: str = OPERATOR_NEEDED) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Interrupted(DeployerError):

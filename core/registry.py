@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
 from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.gate import CHECK_SECONDS, Gate
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.observer import Notification, Observer
@@ -33,6 +34,7 @@ class ProviderKind:
 PROVIDER_KINDS: Mapping[str, ProviderKind] = {
     "strategy": ProviderKind("strategy", "register_strategies", Strategy),
     "health": ProviderKind("health checker", "register_health_checkers", HealthChecker),
+    "gate": ProviderKind("gate", "register_gates", Gate),
     "ingress": ProviderKind("ingress provider", "register_ingress_providers", IngressProvider),
     "env": ProviderKind("environment injector", "register_env_injectors", EnvInjector),
     "observer": ProviderKind("observer", "register_observers", Observer),
@@ -48,6 +50,9 @@ class Declared:
     capabilities: frozenset[str] = frozenset()
     needs: Mapping[str, str] = field(default_factory=dict)
     needs_path: bool = True
+    points: tuple[str, ...] = ()
+    check_seconds: float = CHECK_SECONDS
+    default_timeout: float = 0.0
 
     @classmethod
     def of(cls, provider: Provider) -> Declared:
@@ -57,6 +62,9 @@ class Declared:
             frozenset(map(str, getattr(provider, "capabilities", ()))),
             {str(path): str(capability) for path, capability in dict(getattr(provider, "needs", {})).items()},
             bool(getattr(provider, "needs_path", True)),
+            tuple(map(str, getattr(provider, "points", ()))),
+            float(getattr(provider, "check_seconds", CHECK_SECONDS)),
+            float(getattr(provider, "default_timeout", 0.0)),
         )
 
 
@@ -137,6 +145,7 @@ class Registry:
     plugins: tuple[Plugin, ...]
     strategies: Mapping[str, Entry[Strategy]]
     health_checkers: Mapping[str, Entry[HealthChecker]]
+    gates: Mapping[str, Entry[Gate]]
     ingress_providers: Mapping[str, Entry[IngressProvider]]
     env_injectors: Mapping[str, Entry[EnvInjector]]
     ingress_name: str
@@ -164,12 +173,16 @@ class Registry:
         return found
 
     def strategy(self, name: str) -> Strategy:
-        """Raises PluginError that lists the known ones; so do the next two."""
+        """Raises PluginError that lists the known ones; so do the next three."""
         return cast(Strategy, self.entry("strategy", name).provider)
 
     def health_checker(self, name: str) -> HealthChecker:
         """The health checker of that name."""
         return cast(HealthChecker, self.entry("health", name).provider)
+
+    def gate(self, name: str) -> Gate:
+        """The gate of that type."""
+        return cast(Gate, self.entry("gate", name).provider)
 
     def ingress(self) -> IngressProvider | None:
         """The provider that the setting `ingress` names; None for `none`."""
@@ -183,8 +196,8 @@ class Registry:
         return cast(Entry[IngressProvider], self.entry("ingress", self.ingress_name))
 
     def entry(self, kind: str, name: str) -> Entry[Provider]:
-        """By kind (`strategy`, `health`, `ingress`, `env`) and name. Raises PluginError that lists the known names,
-        and the quarantined plugins, one of which may be the one that is missed."""
+        """By kind (`strategy`, `health`, `gate`, `ingress`, `env`) and name. Raises PluginError that lists the known
+        names, and the quarantined plugins, one of which may be the one that is missed."""
         entries = self._of(kind)
         if name in entries:
             return entries[name]
@@ -215,6 +228,7 @@ class Registry:
         found: Mapping[str, Mapping[str, Entry[Provider]]] = {
             "strategy": self.strategies,
             "health": self.health_checkers,
+            "gate": self.gates,
             "ingress": self.ingress_providers,
             "env": self.env_injectors,
         }

@@ -5,7 +5,7 @@ is installed, Pod Security) follows here. A normalised descriptor is a plain dic
 nothing.
 """
 
-from deployer.descriptor.checks import MAX_NAME, Rules
+from deployer.descriptor.checks import MAX_NAME, GateType, Rules, gate_problems
 from deployer.descriptor.normal_form import (
     BOOLEANS,
     EMPTY_IS_ABSENT,
@@ -28,11 +28,13 @@ __all__ = [
     "MAX_NESTING",
     "NEVER_STORED",
     "SCHEMA",
+    "GateType",
     "Rules",
     "bounded",
     "broken_fields",
     "examine",
     "fold",
+    "gate_problems",
     "normalise",
     "parse",
     "repaired",

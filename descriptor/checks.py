@@ -30,6 +30,14 @@ MAX_NAME = 63
 """Length of a label value and of a Service's name, in Kubernetes."""
 
 
+@dataclass(frozen=True, slots=True)
+class GateType:
+    """An installed type of gate: the schema of its `options` (None: it takes none), and where it makes sense."""
+
+    schema: Mapping[str, Any] | None
+    points: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What descriptors are checked against, besides the schema: the settings and what is installed.
@@ -39,6 +47,7 @@ class Rules:
     ingress          name of the provider in use and the schema of `ingressOptions`; None: it takes none
     health_options   name -> schema of `healthCheckOptions`; absent or None: the checker takes none
     without_path     the health checkers that need no `healthCheckPath`
+    gates            the installed types
     extensions       name of a plugin that injects or observes -> the schemas of its options; none: it takes none
     """
 
@@ -48,6 +57,7 @@ class Rules:
     ingress: tuple[str, Mapping[str, Any] | None]
     health_options: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     without_path: Collection[str] = ()
+    gates: Mapping[str, GateType] = field(default_factory=dict)
     extensions: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
@@ -90,6 +100,26 @@ def _health_options(out: Document, rules: Rules) -> Iterator[Problem]:
     elif kind is not None and kind in rules.health_checkers and (options or out["useHealthCheck"] is True):
         schema = rules.health_options.get(kind)
         yield from _options(options, schema, "healthCheckOptions", f"health checker {kind}")
+
+
+def _gates(out: Document, rules: Rules) -> Iterator[Problem]:
+    for point, gates in out.get("gates", {}).items():
+        for n, gate in enumerate(gates):
+            path = join("gates", point, n)
+            if gate["name"] in [other["name"] for other in gates[:n]]:
+                yield Problem(join(path, "name"), f"{shown(gate['name'])} is there twice")
+            yield from gate_problems(gate, point, path, rules.gates)
+
+
+def gate_problems(gate: Document, point: str, path: str, known: Mapping[str, GateType]) -> Iterator[Problem]:
+    """What is wrong with a gate whose shape is right, beside its name."""
+    name = gate["type"]
+    if (found := known.get(name)) is None:
+        yield Problem(join(path, "type"), f"{shown(name)} is not installed; available: {_listed(known)}")
+        return
+    if point not in found.points:
+        yield Problem(path, f"a gate of type {name} cannot stand here, but at {' or '.join(found.points)}")
+    yield from _options(gate.get("options", {}), found.schema, join(path, "options"), f"gate {name}")
 
 
 def _extensions(out: Document, rules: Rules) -> Iterator[Problem]:
@@ -181,6 +211,7 @@ CHECKS: tuple[tuple[frozenset[str], Check], ...] = (
     (frozenset({"deploymentType", "strategyOptions"}), _strategy),
     (frozenset({"ingressOptions"}), _ingress),
     (frozenset({"healthCheckOptions", "healthCheckType", "useHealthCheck"}), _health_options),
+    (frozenset({"gates"}), _gates),
     (frozenset({"extensions"}), _extensions),
     (frozenset({"frontend", "podspec"}), _frontend),
     (frozenset({"frontend", "namespace", "redirectWww"}), _hosts),

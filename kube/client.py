@@ -44,6 +44,8 @@ WATCH_SILENCE = 75.0
 """Seconds of silence that end a watch. The API server sends a bookmark about once a minute."""
 
 LOG_BYTES = 64 * 1024
+FOLLOWED_BYTES = 256 * 1024
+"""Of a log that is read piece by piece."""
 
 SILENT = "Silent"
 """Reason of the error that `watch` raises for a stream that says nothing."""
@@ -54,6 +56,7 @@ _NOT_TLS = b"HTTP request to an HTTPS server"
 """Of Go's net/http to who speaks plain HTTP on a port for TLS."""
 
 Documents = list[Document]
+Lines = list[str]
 
 
 class KubeClient:
@@ -182,6 +185,23 @@ class KubeClient:
         }
         request = make_request("log", "GET", POD, namespace, pod, query=query, subresource="log")
         return self._send(request, scope, retry=False).body[-LOG_BYTES:].decode("utf-8", "replace")
+
+    def pod_lines(
+        self, namespace: str, pod: str, container: str, since: str = "", *, scope: CancelScope | None = None
+    ) -> Lines:
+        """What a container wrote since then, a line each, as `KubeAccess.pod_lines` has it. One attempt."""
+        query = {
+            "container": container,
+            "timestamps": "true",
+            "sinceTime": since or None,
+            "limitBytes": str(FOLLOWED_BYTES),
+        }
+        request = make_request("log", "GET", POD, namespace, pod, query=query, subresource="log")
+        body = self._send(request, scope, retry=False).body[:FOLLOWED_BYTES]
+        whole, _, begun = body.rpartition(b"\n")
+        # The last one may be cut, or not be written to its end yet, unless nothing fits beside it.
+        text = whole or (begun if len(body) >= FOLLOWED_BYTES else b"")
+        return text.decode("utf-8", "replace").split("\n") if text else []
 
     def pod_proxy(
         self,

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from deployer.core.backoff import Backoff
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Owner
+from deployer.core.contract.kube import Change, Documents, Gone, KubeAccess, Lines, Owner
 from deployer.core.errors import (
     DeadlineExceeded,
     Fenced,
@@ -123,6 +123,9 @@ class OwnedKube(KubeAccess):
 
     def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
         return self._client.pod_log(self.owner.namespace, pod, container, tail_lines, previous, scope=self.scope)
+
+    def pod_lines(self, pod: str, container: str, since: str = "") -> Lines:
+        return self._client.pod_lines(self.owner.namespace, pod, container, since, scope=self.scope)
 
     def events(self, about: str) -> Documents:
         kind, slash, name = about.partition("/")

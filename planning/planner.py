@@ -17,16 +17,16 @@ from deployer.core.errors import StepFailed
 from deployer.core.model.descriptors import AUTOINCREMENT, frontend_port
 from deployer.core.model.hosts import DNS_SUBDOMAIN
 from deployer.core.model.names import versioned_name
-from deployer.core.model.plan import Backend, PinnedSettings, Preview, ProviderRef, Route
+from deployer.core.model.plan import Backend, PinnedSettings, PlannedGate, PlannedStep, Preview, ProviderRef, Route
 from deployer.core.model.records import App, Deployment, Document, HostClaim, Plan, Release, Status
 from deployer.core.model.secrets import public_names, secrets_of, values_of
 from deployer.core.operations.host_claims import released
-from deployer.core.operations.steps import check_steps, planned
+from deployer.core.operations.steps import check_steps, planned, planned_soak
 from deployer.core.ports.planning import Handles
 from deployer.core.ports.store import Store
 from deployer.core.registry import Registry
 from deployer.descriptor import policy
-from deployer.planning import duties, injection, strategies
+from deployer.planning import duties, gates, injection, strategies
 from deployer.planning.live_version import LiveVersion, LiveVersions
 from deployer.planning.versions import Versions
 from deployer.settings import Settings
@@ -94,7 +94,10 @@ class Planner:
         steps = check_steps(strategy.deploy_steps(plan), strategy.name)
         duties.require_fulfilled(steps, plan)
         highest = max(app.highest, int(version) if version.isdigit() else 0)
-        plan = dataclasses.replace(plan, steps=tuple(map(planned, steps)))
+        own = tuple(map(planned, steps))
+        plan = dataclasses.replace(plan, gates=self._gates(deployment))
+        plan = dataclasses.replace(plan, steps=(*gates.inserted(own, plan.gates), *self._soak(deployment)))
+        gates.warn(plan, self.handles.log)
         return plan, dataclasses.replace(app, highest=highest)
 
     def live(self, app: App, ingress: IngressProvider | None) -> LiveVersion | None:
@@ -124,6 +127,17 @@ class Planner:
             return None
         checker = self.registry.health_checker(descriptor["healthCheckType"])
         return self.reference("health", checker.name)
+
+    def _gates(self, deployment: Deployment) -> tuple[PlannedGate, ...]:
+        """None for a rollback, which has to get through: that version passed its gates when it was deployed."""
+        if deployment.rollback_of:
+            return ()
+        return gates.planned(self.registry, self.settings.forced_gates(deployment.namespace), deployment.descriptor)
+
+    def _soak(self, deployment: Deployment) -> list[PlannedStep]:
+        """The core's own last step, after gates: see `soakSeconds`. A rollback has to get through."""
+        seconds = float(deployment.descriptor.get("soakSeconds", 0))
+        return [planned_soak(seconds)] if seconds and not deployment.rollback_of else []
 
     # --- what comes next -----------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ def decide(planner: Planner, pinned: Plan, app: App, steps: Callable[[Strategy, 
         route=_route(planner, pinned.route, live),
         budgets=planner.budgets(pinned.descriptor),
         steps=(),
+        gates=(),
     )
     if pinned.replicas and not running.replicas and strategy.rollback_steps(plan) is None:
         raise StepFailed(

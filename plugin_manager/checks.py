@@ -14,11 +14,13 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from deployer.core.calls import Invocation
+from deployer.core.contract.gate import Gate
 from deployer.core.contract.ingress import Capability, IngressProvider
 from deployer.core.contract.observer import HOOKS, Observer
 from deployer.core.errors import SettingsError
 from deployer.core.registry import NO_INGRESS, ProviderKind
 from deployer.descriptor import schema_errors
+from deployer.plugin_manager.gates import wrong_gate
 
 DEADLINE = 30.0
 """Seconds for a plugin's import, and for each of its hooks at start-up."""
@@ -70,6 +72,8 @@ def check_provider(sort: ProviderKind, provider: Any) -> None:
         _check_capabilities(provider)
     if isinstance(provider, Observer):
         _check_hooks(provider)
+    if isinstance(provider, Gate):
+        _check_gate(provider)
     what = f"the options_schema of {name}"
     schema = guarded(lambda: provider.options_schema, f"{what} raised", what)
     if schema is not None:
@@ -81,6 +85,12 @@ def _check_capabilities(provider: IngressProvider) -> None:
     found = guarded(lambda: sorted(map(str, provider.capabilities)), f"{what} raised", what)
     if unknown := [name for name in found if name not in set(Capability)]:
         raise Broken(f"{what} include {unknown[0]!r}, which is none; there are {', '.join(Capability)}")
+
+
+def _check_gate(gate: Gate) -> None:
+    what = f"gate {gate.name}"
+    if wrong := guarded(lambda: wrong_gate(gate), f"what {what} says of itself raised", what):
+        raise Broken(f"{what} {wrong}")
 
 
 def _check_hooks(observer: Observer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pluggy
 
 from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.gate import Gate
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.observer import Observer
@@ -50,6 +51,10 @@ class Specs:
     @hookspec
     def register_health_checkers(self, settings: PluginSettings) -> Sequence[HealthChecker]:  # type: ignore[empty-body]
         """Health checkers that a descriptor can name in `healthCheckType`."""
+
+    @hookspec
+    def register_gates(self, settings: PluginSettings) -> Sequence[Gate]:  # type: ignore[empty-body]
+        """Gates that a descriptor can name as `type` in `gates`, and the settings in `[[gates]]`."""
 
     @hookspec
     def register_ingress_providers(self, settings: PluginSettings) -> Sequence[IngressProvider]:  # type: ignore[empty-body]

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pluggy
 
 from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.gate import Gate
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.observer import HOOKS, Notification, Observer
@@ -24,6 +25,7 @@ from deployer.core.registry import PROVIDER_KINDS, Entry, Listener, Plugin, Regi
 from deployer.descriptor import schema_errors
 from deployer.plugin_manager import checks
 from deployer.plugin_manager.checks import Broken, check_provider, check_schema, guarded
+from deployer.plugin_manager.gates import check_forced
 from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP, INTERFACE, PROJECT, PluginSettings, Specs
 from deployer.settings import Settings
 
@@ -61,6 +63,7 @@ def load_plugins(
         plugins=tuple(loader.plugins),
         strategies=cast(Mapping[str, Entry[Strategy]], found["strategy"]),
         health_checkers=cast(Mapping[str, Entry[HealthChecker]], found["health"]),
+        gates=cast(Mapping[str, Entry[Gate]], found["gate"]),
         ingress_providers=cast(Mapping[str, Entry[IngressProvider]], found["ingress"]),
         env_injectors=cast(Mapping[str, Entry[EnvInjector]], found["env"]),
         ingress_name=settings.ingress,
@@ -198,7 +201,7 @@ class _Loader:
             raise PluginError(f"{who}: {error.sentence}") from None
 
     def check_tables(self) -> None:
-        """Raises SettingsError for a `[plugins.<name>]` table that nobody reads."""
+        """Raises SettingsError for a `[plugins.<name>]` table that nobody reads, and for `[[gates]]` that cannot be."""
         usable = {plugin.name for plugin in self.plugins if not plugin.error}
         for name in self._settings.plugins:
             if any(plugin.name == name and plugin.error for plugin in self.plugins) and name not in usable:
@@ -208,6 +211,7 @@ class _Loader:
                 raise SettingsError(f"[plugins.{name}]: there is no plugin of that name; with settings: {known}")
             elif not self._schemas.get(name):
                 raise SettingsError(f"[plugins.{name}]: that plugin takes no settings; remove the table")
+        check_forced(self._settings, self.entries["gate"], quarantined=any(plugin.error for plugin in self.plugins))
 
     def _register(self, plugin: Plugin, entry_point: importlib.metadata.EntryPoint) -> None:
         module = guarded(entry_point.load, "it cannot be imported", "its import")

@@ -70,7 +70,7 @@ class Observers(port.Observers):
         secrets: Callable[[str], set[str] | None],
         clock: SteadyClock,
         hung: Callable[[threading.Thread], None],
-        watch: Callable[[str, Document], None] | None = None,
+        watch: Callable[[str, str, Document], None] | None = None,
     ) -> None:
         """
         secrets   what must not be said of a deployment, as far as it is stored; may raise StoreError
@@ -92,7 +92,7 @@ class Observers(port.Observers):
         self._queues = [_Queue(observer, self) for observer in observers]
 
     @classmethod
-    def of(cls, needed: Dependencies, watch: Callable[[str, Document], None] | None = None) -> Observers:
+    def of(cls, needed: Dependencies, watch: Callable[[str, str, Document], None] | None = None) -> Observers:
         """Those of the plugins that are installed, for a service that is made of these parts."""
         return cls(
             needed.store,
@@ -159,7 +159,7 @@ class Observers(port.Observers):
                 if queue.waits_for(event):
                     queue.put(event)
             if self._watch is not None:
-                self._watch(event.name, event.deployment)
+                self._watch(event.name, event.occurrence, event.deployment)
             if not self._pending(event):
                 self._settle(event)
 

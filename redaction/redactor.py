@@ -238,5 +238,7 @@ def secret_settings(tables: Mapping[str, Any]) -> Iterator[str]:
 def redactor_for(settings: Settings) -> Redactor:
     """One that knows the secrets in the settings."""
     redactor = Redactor()
-    redactor.set_credentials("settings", (settings.kubernetes_password, *secret_settings(settings.plugins)))
+    gates = {"gates": [gate.options for gate in settings.gates]}
+    secrets = (*secret_settings(settings.plugins), *secret_settings(gates))
+    redactor.set_credentials("settings", (settings.kubernetes_password, *secrets))
     return redactor

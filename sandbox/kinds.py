@@ -47,6 +47,8 @@ POD = Kind("", "pods", "Pod", generations=True)
 SERVICE = Kind("", "services", "Service")
 # Kept from the API's early days: without a policy its pods stay.
 RC = Kind("", "replicationcontrollers", "ReplicationController", generations=True, default_delete="Orphan")
+# Its pods stay without a policy, too.
+JOB = Kind("batch", "jobs", "Job", generations=True, default_delete="Orphan")
 EVENT = Kind("", "events", "Event")
 CONFIG_MAP = Kind("", "configmaps", "ConfigMap")
 SECRET = Kind("", "secrets", "Secret")
@@ -61,7 +63,7 @@ INGRESS_CLASS = Kind("networking.k8s.io", "ingressclasses", "IngressClass", name
 
 KINDS: tuple[Kind, ...] = (
     *(NAMESPACE, NODE, POD, SERVICE, RC, EVENT, CONFIG_MAP, SECRET),
-    *(ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, GATEWAY, HTTP_ROUTE, CRD),
+    *(ENDPOINT_SLICE, INGRESS, INGRESS_CLASS, GATEWAY, HTTP_ROUTE, CRD, JOB),
 )
 BY_PATH: dict[tuple[str, str], Kind] = {(kind.group, kind.plural): kind for kind in KINDS}
 

@@ -25,6 +25,7 @@ from deployer.sandbox.dataplane.httproutes import EDGE
 from deployer.sandbox.dataplane.ingress import LONGEST_BODY as LONGEST_PROXIED
 from deployer.sandbox.dataplane.ingress import Follower, Proxy
 from deployer.sandbox.dataplane.routes import CLASS, CONTROLLER
+from deployer.sandbox.jobs import Jobs
 from deployer.sandbox.kinds import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
@@ -107,7 +108,7 @@ async def _run(options: argparse.Namespace) -> None:
     api = Api(resources, watches, kubelet, pods, instance)
     if options.no_gateway_api:
         api.absent = frozenset([GATEWAY, HTTP_ROUTE])
-    loops = [asyncio.create_task(controller.run()) for controller in controllers(resources)]
+    loops = [asyncio.create_task(controller.run()) for controller in (*controllers(resources), Jobs(resources))]
     servers: list[web.ServerRunner] = []
     try:
         api_port = await _listen(servers, api.handle, options.port, LONGEST_BODY)

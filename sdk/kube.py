@@ -9,6 +9,7 @@ from deployer.core.model.kind import (
     HTTP_ROUTE,
     INGRESS,
     INGRESS_CLASS,
+    JOB,
     NAMESPACE,
     POD,
     SECRET,
@@ -16,6 +17,7 @@ from deployer.core.model.kind import (
     Kind,
 )
 from deployer.kube.ownership import annotation_of, deployment_of, objects_of_app, role_of
+from deployer.kube.pods import controlled_by, name_of, uid_of
 
 __all__ = [
     "CONFIG_MAP",
@@ -25,6 +27,7 @@ __all__ = [
     "HTTP_ROUTE",
     "INGRESS",
     "INGRESS_CLASS",
+    "JOB",
     "NAMESPACE",
     "POD",
     "SECRET",
@@ -34,7 +37,10 @@ __all__ = [
     "KubeAccess",
     "NotReady",
     "annotation_of",
+    "controlled_by",
     "deployment_of",
+    "name_of",
     "objects_of_app",
     "role_of",
+    "uid_of",
 ]

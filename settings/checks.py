@@ -9,6 +9,7 @@ from typing import Any
 
 from deployer.core.model.hosts import DNS_LABEL, DNS_SUBDOMAIN, PATH, canonical_host, is_address
 from deployer.settings import freeze_windows as windows
+from deployer.settings import gates
 from deployer.settings.options import ENV_PREFIX, Check, plain
 from deployer.settings.spelling import similar
 
@@ -145,6 +146,16 @@ def freeze_windows(value: Iterable[Mapping[str, Any]]) -> str:
         except ValueError as error:
             return f"window {number}: {error}"
     return ""
+
+
+def forced_gates(value: Iterable[Mapping[str, Any]]) -> str:
+    found = []
+    for number, table in enumerate(value, 1):
+        try:
+            found.append(gates.parse(table))
+        except ValueError as error:
+            return f"gate {number}: {error}"
+    return gates.wrong_together(found)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -53,6 +53,7 @@ def _check_jwt(settings: Settings) -> None:
         "deploy_role",
         "freeze_role",
         "override_role",
+        "approve_role",
     ):
         if not getattr(settings, f"jwt_{name}"):
             missing.append(f"--jwt-{name.replace('_', '-')}")
@@ -66,6 +67,8 @@ def _check_jwt(settings: Settings) -> None:
         raise SettingsError("--jwt-read-role and --jwt-deploy-role are the same, so that reading would be deploying")
     if settings.jwt_read_role in (settings.jwt_freeze_role, settings.jwt_override_role):
         raise SettingsError("--jwt-read-role is also the role for freezes, so that reading would be freezing")
+    if settings.jwt_read_role == settings.jwt_approve_role:
+        raise SettingsError("--jwt-read-role and --jwt-approve-role are the same, so that reading would be approving")
 
 
 def check_exposure(settings: Settings) -> None:

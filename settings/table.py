@@ -15,6 +15,8 @@ from typing import Any
 from deployer.core.model.hosts import canonical_host, www_twin
 from deployer.settings import checks, defaults
 from deployer.settings.freeze_windows import FreezeWindow, parse
+from deployer.settings.gates import ForcedGate
+from deployer.settings.gates import parse as parse_gate
 from deployer.settings.options import Option, setting
 
 # Where durations end to make sense: a day, in seconds.
@@ -135,6 +137,9 @@ class Settings:
     jwt_freeze_role: str = setting("text", "freeze", "The role that may put and lift freezes.")
     jwt_override_role: str = setting(
         "text", "override-freeze", "The role that may deploy in spite of a freeze, together with the one for deploying."
+    )
+    jwt_approve_role: str = setting(
+        "text", "approve", "The role that may say whether a gate may be passed; the one for deploying may not."
     )
     jwt_leeway: float = setting(
         "seconds", 30.0, "How far the issuer's clock may be from this one.", check=checks.between(0, 300)
@@ -362,6 +367,14 @@ class Settings:
         check=checks.freeze_windows,
     )
 
+    gates: tuple[ForcedGate, ...] = setting(
+        "tables",
+        (),
+        "[[gates]]: gates that every deployment in `namespaces` (patterns) must pass, before those of its descriptor: "
+        "`point`, `type`, `name`, and perhaps `timeoutSeconds`, `onMissing`, `dryRun`, `options`; see docs/gates.md.",
+        check=checks.forced_gates,
+    )
+
     def __post_init__(self) -> None:
         for table in (f.name for f in dataclasses.fields(self) if f.metadata["kind"] == "table"):
             value = getattr(self, table)
@@ -371,11 +384,17 @@ class Settings:
         object.__setattr__(self, "namespace_hosts", MappingProxyType(lists))
         windows = tuple(parse(window) if isinstance(window, Mapping) else window for window in self.freeze_windows)
         object.__setattr__(self, "freeze_windows", windows)
+        gates = tuple(parse_gate(gate) if isinstance(gate, Mapping) else gate for gate in self.gates)
+        object.__setattr__(self, "gates", gates)
 
     def protects(self, namespace: str) -> bool:
         """True when nobody may deploy in `namespace`."""
         own = bool(self.own_namespace) and namespace == self.own_namespace
         return own or any(fnmatch.fnmatchcase(namespace, pattern) for pattern in self.protected_namespaces)
+
+    def forced_gates(self, namespace: str) -> list[dict[str, Any]]:
+        """The gates that deployments in `namespace` must pass besides their own, each with its `point`."""
+        return [gate.document() for gate in self.gates if gate.covers(namespace)]
 
     def allows_host(self, namespace: str, host: str) -> bool:
         """True when apps of `namespace` may claim `host`.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from deployer.core.contract.health import HealthRounds
-from deployer.core.contract.kube import CONTROLLED_BY, Owner
+from deployer.core.contract.kube import CONTROLLED_BY, Lines, Owner
 from deployer.core.errors import DeadlineExceeded
 from deployer.core.model.records import Document, Json
 from deployer.kube.client import KubeClient
@@ -35,13 +35,15 @@ class FakeKube(OwnedKube):
     """What `work.kube` is, on a dictionary. Writes ask the scope, and `writes` tells of them: `create Service shop`.
 
     `objects` are those that are there, by kind and name: put in what is to be found, and look at what is left. Nothing
-    happens by itself: no controller makes pods, and nobody else writes. What waits for that needs a sandbox.
+    happens by itself: no controller makes pods, and nobody else writes. What waits for that needs a sandbox. `logs` are
+    the lines of containers, by pod and container, each with its time in UTC (RFC 3339) and a space before it.
     """
 
     def __init__(self, scope: CancelScope, deployment: str, namespace: str = "default", app: str = "shop") -> None:
         self._server = _Server(namespace)
         self.objects = self._server.objects
         self.writes = self._server.writes
+        self.logs = self._server.logs
         client, informers = cast(KubeClient, self._server), cast(Informers, _Informers(self._server))
         super().__init__(client, informers, Owner("deployer", namespace, app, deployment, 1), scope)
 
@@ -60,6 +62,7 @@ class _Server:
     def __init__(self, namespace: str) -> None:
         self.objects: Objects = {}
         self.writes: list[str] = []
+        self.logs: dict[tuple[str, str], list[str]] = {}
         self._namespace = namespace
         self._revisions = itertools.count(1)
 
@@ -94,6 +97,12 @@ class _Server:
     def pod_log(self, *_: object, scope: CancelScope) -> str:
         scope.check()
         return ""
+
+    def pod_lines(self, namespace: str, pod: str, container: str, since: str = "", *, scope: CancelScope) -> Lines:
+        scope.check()
+        lines = self.logs.get((pod, container), [])
+        second = len("2026-01-02T03:04:05")
+        return [line for line in lines if line[:second] >= since[:second]]
 
     def create(self, kind: Kind, body: Document, namespace: str | None = None, *, scope: CancelScope) -> Document:
         with self._writing("create", kind, body["metadata"]["name"], scope):

@@ -16,6 +16,7 @@ from deployer.descriptor import examine
 from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.plugin_manager.loader import load_plugins
 from deployer.sdk.environment import EnvInjector
+from deployer.sdk.gate import Gate
 from deployer.sdk.health import HealthChecker
 from deployer.sdk.ingress import IngressProvider
 from deployer.sdk.observer import Observer
@@ -59,6 +60,10 @@ class _Plugin:
         return self._if(HealthChecker)
 
     @hookimpl
+    def register_gates(self) -> list[Gate]:
+        return self._if(Gate)
+
+    @hookimpl
     def register_ingress_providers(self) -> list[IngressProvider]:
         return self._if(IngressProvider)
 
@@ -97,7 +102,7 @@ def load(
     ours = [p for p in registry.plugins if p.distribution == DISTRIBUTION.name and p.name in names]
     for plugin in [*ours, *(plugin for one in found for plugin in one.plugins)]:
         assert not plugin.error, f"plugin {plugin.name} cannot be used: {plugin.error}\n{plugin.traceback}"
-    kinds = ("strategies", "health_checkers", "ingress_providers", "env_injectors")
+    kinds = ("strategies", "health_checkers", "gates", "ingress_providers", "env_injectors")
     for one in found:
         merged: Any = {kind: {**getattr(registry, kind), **getattr(one, kind)} for kind in kinds}
         merged |= {name: (*getattr(registry, name), *getattr(one, name)) for name in ("plugins", "observers")}
@@ -106,8 +111,8 @@ def load(
 
 
 def problems_of(provider: Provider, kind: str, document: Document) -> list[Problem]:
-    """What `POST /descriptors/` would say against a descriptor that chooses this provider. `kind` is `health` or `env`.
-    Raises AssertionError when the provider cannot even be loaded, and PluginError when it cannot look."""
+    """What `POST /descriptors/` would say against a descriptor that chooses this provider. `kind` is `health`, `gate`
+    or `env`. Raises AssertionError when the provider cannot even be loaded, and PluginError when it cannot look."""
     settings = Settings(own_namespace="", ingress=NO_INGRESS)
     registry = load(settings, providers=[provider], complete=False)
     normal, found = examine(document, namespace=None, rules=rules(registry, settings))

@@ -6,25 +6,27 @@ import os
 from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.gate import VersionAccess
 from deployer.core.contract.health import HealthChecker, HealthRounds, Way
-from deployer.core.contract.ingress import ProbeResponse
-from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
+from deployer.core.contract.ingress import IngressProvider, ProbeResponse
+from deployer.core.contract.kube import Changed, ClusterEvent, EnoughReady, KubeAccess, Owner, is_ready
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import OperatorNeeded, StepFailed
-from deployer.core.model.kind import CONTROLLER, SERVICE
+from deployer.core.model.kind import CONTROLLER, POD, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.plan import Route, Workload
 from deployer.core.model.records import Document, Plan
-from deployer.core.ports.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, VersionEvent
+from deployer.core.ports.cluster import Cluster, Inventory, Log, RemovalSteps, Thing, Unready, VersionEvent
 from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
 from deployer.kube.event_recorder import EventRecorder
 from deployer.kube.informer import Informers
 from deployer.kube.owned import OwnedKube, find_owned
-from deployer.kube.pods import controller_uid, pods_left
+from deployer.kube.pods import controlled_by, controller_uid, pods_left
 from deployer.settings import Settings
 from deployer.toolkit import service_links
 from deployer.toolkit.dataplane import pods as backend
+from deployer.toolkit.dataplane.version import Version
 from deployer.toolkit.health import transport as health_via
 from deployer.toolkit.health.runner import Rounds
 from deployer.toolkit.readiness import diagnose
@@ -32,7 +34,7 @@ from deployer.toolkit.steps.removal import AwaitPodsEnd, RemoveWorkload, retire_
 from deployer.toolkit.steps.rollback import rollback_steps
 from deployer.toolkit.steps.route import ReleaseRoute, RemoveRoute
 from deployer.toolkit.steps.service import RemoveService
-from deployer.toolkit.steps.watch import WatchVersion
+from deployer.toolkit.steps.watch import SoakVersion, WatchVersion
 from deployer.toolkit.workload import delete_orphans, workload_labels
 
 
@@ -67,6 +69,9 @@ class KubernetesCluster(Cluster):
 
     def ask_pods(self, pods: Sequence[Document], route: Route, scope: CancelScope) -> Sequence[ProbeResponse]:
         return backend.probe(self._way, loopback=self._settings.loopback_pods)(pods, route, scope)
+
+    def version(self, plan: Plan, kube: KubeAccess, ingress: IngressProvider | None, log: Log) -> VersionAccess:
+        return Version(plan, kube, ingress, log, self._way, self._settings.loopback_pods)
 
     @property
     def _way(self) -> Way:
@@ -122,6 +127,22 @@ class KubernetesCluster(Cluster):
 
     def rollback_steps(self, plan: Plan) -> list[Step]:
         return rollback_steps(plan)
+
+    def unready(self, kube: KubeAccess, plan: Plan, *, stopped: bool) -> Unready | None:
+        labels = workload_labels(plan)
+        controller = next(iter(kube.items(CONTROLLER, {"name": labels["name"]})), None)
+        if controller is None or not kube.owned_by(controller, plan.deployment):
+            return Unready("its controller was removed")
+        wanted = int(controller["spec"].get("replicas", 1))
+        if not wanted:
+            return None if stopped else Unready("it was scaled to 0", Changed.since(CONTROLLER, controller))
+        uid = controller["metadata"]["uid"]
+        if sum(is_ready(p) for p in kube.items(POD, labels) if controlled_by(p, uid)) >= wanted:
+            return None
+        return Unready("not all of its pods are ready", EnoughReady(POD, plan.namespace, labels, wanted))
+
+    def soak_step(self, seconds: float) -> Step:
+        return SoakVersion(seconds, self._settings.watch_interval)
 
     def watch_step(self, until: float) -> Step:
         return WatchVersion(until, self._settings.watch_interval)

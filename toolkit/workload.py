@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from deployer.core.contract.kube import KubeAccess, is_ready
 from deployer.core.contract.strategy import Work
-from deployer.core.errors import DeadlineExceeded, KubeForbidden, OperatorNeeded, StepFailed, require_answers
+from deployer.core.errors import (
+    NO_WAY_BACK,
+    DeadlineExceeded,
+    KubeForbidden,
+    OperatorNeeded,
+    StepFailed,
+    require_answers,
+)
 from deployer.core.model.kind import CONTROLLER, ENDPOINT_SLICE, POD, SERVICE, Kind
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Backend, Route
@@ -160,7 +167,8 @@ def require_ready(kube: KubeAccess, service: str, plan: Plan) -> None:
     if next(ready_endpoints(slices), None) is None:
         raise OperatorNeeded(
             f"version {plan.version} failed after the switch, but {service} has no ready pod to go back to: "
-            f"everything is kept as it is; repair one of the two versions"
+            f"everything is kept as it is; repair one of the two versions",
+            reason=NO_WAY_BACK,
         )
 
 

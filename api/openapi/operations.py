@@ -287,6 +287,19 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         replies={202: _json("Started.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")},
         problems=(400, 404, 409, 412, 503),
     ),
+    ("/deployments/{id}/approval", "POST"): Operation(
+        id="approve",
+        tag="Deployments",
+        summary="Say whether a gate that waits for that may be passed",
+        description="A gate of type `approval`, or one that is inconclusive. The deployment goes on, or is taken back, "
+        "right after. The same once more answers what was recorded; somebody else, or another word, is a 409, as when "
+        "nothing waits. Needs a permission of its own; a gate may want another person than the one who asked for the "
+        "deployment (403).",
+        parameters=(ID, NAMESPACE),
+        body="NewDecision",
+        replies={200: _json("What was recorded.", "GateDecision")},
+        problems=(400, 403, 404, 409, 413, 503),
+    ),
     ("/rollbacks", "POST"): Operation(
         id="rollBack",
         tag="Deployments",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployer.api.openapi.shapes import REF
 from deployer.core.model.records import Document
 from deployer.descriptor import SCHEMA
 from deployer.settings.freeze_windows import REASON_MOST
@@ -155,7 +156,7 @@ def json_of(description: str, schema: str | Mapping[str, Any], *headers: str, re
 
 def list_of(schema: str) -> Mapping[str, Any]:
     """The schema of a list of a component."""
-    return {"type": "array", "items": {"$ref": f"#/components/schemas/{schema}"}}
+    return {"type": "array", "items": {"$ref": f"{REF}{schema}"}}
 
 
 def empty(description: str, *headers: str) -> Reply:

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deployer.api.openapi import gates
 from deployer.api.openapi.app_schemas import APPS, PROGRESS
 from deployer.api.openapi.shapes import COUNT as _COUNT
 from deployer.api.openapi.shapes import REF
@@ -80,6 +81,7 @@ def components(rules: Rules) -> dict[str, Any]:
             "properties": {"validation": {"$ref": f"{REF}Validation"}},
         },
         **_RECORDS,
+        **gates.COMPONENTS,
     }
 
 
@@ -130,6 +132,10 @@ class _Descriptor:
             fields["strategyOptions"] |= self._options("Strategy", rules.strategies)
             fields["ingressOptions"] |= self._options("Ingress", dict([rules.ingress]))
             fields["healthCheckOptions"] |= self._options("HealthCheck", rules.health_options)
+            if rules.gates:
+                gate = self.definitions["Gate"]["properties"]
+                gate["type"]["enum"] = sorted(rules.gates)
+                gate["options"] |= self._options("Gate", {name: kind.schema for name, kind in rules.gates.items()})
             fields["extensions"] |= self._extensions(rules.extensions)
         return schema
 
@@ -213,6 +219,7 @@ _RECORDS: dict[str, Any] = {
             "description": "The deployment that this one deploys once more, as it was.",
         },
         freezeOverride={"$ref": f"{REF}FreezeOverride"},
+        gates=gates.LIST,
     ),
     "RollbackDeployment": {
         "description": "The deployment that will be live, and what is gone back to.",
@@ -252,6 +259,7 @@ _RECORDS: dict[str, Any] = {
         undeployedBy={"type": "string"},
         rollbackOf={"type": "string", "format": "uuid"},
         freezeOverride={"$ref": f"{REF}FreezeOverride"},
+        gates=gates.LIST,
     ),
     "Freeze": _object(
         "What keeps a namespace, or all, from new deployments.",

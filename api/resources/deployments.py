@@ -11,11 +11,13 @@ import falcon
 from deployer.api import http
 from deployer.api.polling import Made, Polls
 from deployer.api.views import DeploymentView
+from deployer.commands.approvals import ApprovalCommands
 from deployer.commands.deployment_commands import DeploymentCommands
 from deployer.commands.progress import Progress
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Deployment as Record
 from deployer.core.model.records import Document, Status
+from deployer.descriptor import parse
 
 # Characters up to which a log is answered in one piece, with its length; a longer one is streamed.
 _WHOLE = 256 * 1024
@@ -71,7 +73,7 @@ class Deployment(http.Resource):
 
         def make() -> Made:
             deployment = self._service.deployment(namespace, id)
-            progress = self._progress.of(deployment)
+            progress = self._progress.of(deployment) | self._service.gates(deployment)
             shown = view.show(deployment, progress)
             return Made(_tag(deployment, progress), http.render_record(shown))
 
@@ -114,6 +116,21 @@ class Rollbacks(http.Resource):
         shown = {**view.show(rollback.deployment, progress), **view.details({"rollback": rollback.document()})}
         http.send_record(resp, shown, 202)
         http.set_tag(resp, _tag(rollback.deployment, progress))
+
+
+class Approval(http.Resource):
+    """What people say of a gate that waits for them."""
+
+    def __init__(self, service: DeploymentCommands, approvals: ApprovalCommands) -> None:
+        self._service = service
+        self._approvals = approvals
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Record it. The deployment goes on, or is taken back, right after."""
+        namespace = http.namespace(req)
+        decision = self._approvals.decide(namespace, id, parse(http.body(req)), http.by(req))
+        http.about(resp, decision.app, id)
+        http.send(resp, decision.public())
 
 
 class Logs(http.Resource):

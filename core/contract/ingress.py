@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.health import HttpAnswer
 from deployer.core.contract.kube import Documents, KubeAccess, KubeReader
 from deployer.core.contract.provider import Provider, Schema
 from deployer.core.errors import KubeForbidden, KubeNotFound, StepFailed
@@ -261,6 +262,12 @@ class IngressProvider(Provider):
             reason="NoPreview",
             hint="leave preview_check and previewCheck out",
         )
+
+    def ask_preview(self, context: RouteContext, path: str) -> Sequence[HttpAnswer]:
+        """What GET `path` gets through the preview that `prepare` made, one answer from each address of the data plane;
+        only asked where there is a preview (`route.preview.host` or `check`). Raises StepFailed when an address gives
+        none, or another version's. The default is for those without a preview."""
+        raise StepFailed(f"ingress provider {self.name} has no preview", reason="NoPreview")
 
     @abstractmethod
     def switch(self, context: RouteContext) -> None:

@@ -15,6 +15,7 @@ from deployer.core.model.records import Document
 
 T = TypeVar("T")
 Documents = list[Document]
+Lines = list[str]
 Change = Callable[[Document | None], Document | None]
 
 CONTROLLED_BY = "@controlled-by"
@@ -132,6 +133,17 @@ class Unsteady(ClusterEvent):
         return not self.known <= {(str(p["metadata"]["uid"]), restarts(p)) for p in found if is_ready(p)}
 
 
+@dataclass(frozen=True, slots=True)
+class EnoughReady(ClusterEvent):
+    """The event that so many pods with these labels are ready. For the core, which waits for a version by it."""
+
+    count: int
+
+    def has_come(self, found: Sequence[Document]) -> bool:
+        """There are as many, or more."""
+        return sum(map(is_ready, found)) >= self.count
+
+
 EVENTS = (Gone, Changed, NotReady, Unsteady)
 """All events that a step may park for."""
 
@@ -207,6 +219,13 @@ class KubeAccess(Protocol):
 
     def pod_log(self, pod: str, container: str, tail_lines: int = 20, previous: bool = False) -> str:
         """The last lines of a container's log; `previous`: of the run before its last restart."""
+
+    def pod_lines(self, pod: str, container: str, since: str = "") -> Lines:
+        """What a container wrote since then, in the order in which it was read from it, each line with its time: the
+        whole lines among the first 256 KiB, or the beginning of one that is longer than that.
+
+        since   RFC 3339, of which Kubernetes takes whole seconds; empty: all that the node still has
+        """
 
     def events(self, about: str) -> Documents:
         """The Events about an object, oldest first. One attempt, as for a log.

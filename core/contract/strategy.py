@@ -49,15 +49,20 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """The event that somebody said something of the deployment through REST, like whether a gate may be passed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Park:
     """Nothing to do before `until` (by `work.now()`): the thread and the lease are freed, then `run` is called
-    again; with an `event` (`work.kube.gone(...)`, `Changed`, `NotReady`) as soon as that has come, and after a restart.
-    A time that is over, or less than a second away, counts as a second. `reason` goes to the log, once, and is shown as
-    `waitingFor`; without one that is what `work.waiting` said last."""
+    again; with an `event` (`work.kube.gone(...)`, `Changed`, `NotReady`, `Signal`) as soon as that has come, and after
+    a restart. A time that is over, or less than a second away, counts as a second. `reason` goes to the log, once, and
+    is shown as `waitingFor`; without one that is what `work.waiting` said last."""
 
     until: float
     reason: str = ""
-    event: ClusterEvent | None = None
+    event: ClusterEvent | Signal | None = None
 
 
 Outcome = Done | Park

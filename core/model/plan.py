@@ -172,6 +172,34 @@ class PlannedStep:
     budget: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedGate:
+    """A gate as it was when the deployment was decided.
+
+    step      id of its step
+    point     before or after what it stands, as descriptors call it
+    type      name of its provider, `name` its own
+    provider  where that came from; empty when there was none of that type
+    timeout   seconds that it may take
+    on_missing  `fail` or `inconclusive`: what becomes of it without evidence
+    dry_run   it stops nothing
+    forced    it is from the settings
+    another_person  whoever asked for the deployment may not decide about it
+    """
+
+    step: str
+    point: str
+    type: str
+    name: str
+    provider: ProviderRef = ProviderRef()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 300.0
+    on_missing: str = "fail"
+    dry_run: bool = False
+    forced: bool = False
+    another_person: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """An object that a step made besides the workload, noted before it was made."""

@@ -18,10 +18,23 @@ import msgspec
 
 from deployer.core.errors import Conflict, StoreError
 from deployer.core.model import migrations
+from deployer.core.model.occurrence import ROLLBACK_TRANSITIONS, TRANSITIONS
+from deployer.core.model.occurrence import OperationKind as OperationKind  # noqa: PLC0414
+from deployer.core.model.occurrence import OperationState as OperationState  # noqa: PLC0414
+from deployer.core.model.occurrence import Status as Status  # noqa: PLC0414
 from deployer.core.model.operation.target import NOTHING, Target
 from deployer.core.model.operation.timeline import NO_TIMELINE, Timeline
 from deployer.core.model.plan import Document as Document  # noqa: PLC0414 (others know it from here)
-from deployer.core.model.plan import Made, PinnedSettings, PlannedStep, Previous, ProviderRef, Route, Workload
+from deployer.core.model.plan import (
+    Made,
+    PinnedSettings,
+    PlannedGate,
+    PlannedStep,
+    Previous,
+    ProviderRef,
+    Route,
+    Workload,
+)
 
 Json = Any
 
@@ -37,58 +50,12 @@ def timestamp(now: datetime.datetime | None = None) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class Status(StrEnum):
-    """Where a deployment is on its way. FAILURE and UNDEPLOYED are ends; DEPLOYED is one until it is replaced."""
-
-    DEPLOYING = "DEPLOYING"
-    DEPLOYED = "DEPLOYED"
-    UNDEPLOYING = "UNDEPLOYING"
-    UNDEPLOYED = "UNDEPLOYED"
-    FAILURE = "FAILURE"
-
-    @property
-    def moving(self) -> bool:
-        """True while something is still to be done for the deployment."""
-        return self in (Status.DEPLOYING, Status.UNDEPLOYING)
-
-
-TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.DEPLOYING: frozenset({Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYING}),
-    Status.DEPLOYED: frozenset({Status.UNDEPLOYING}),
-    Status.UNDEPLOYING: frozenset({Status.UNDEPLOYED}),
-    Status.UNDEPLOYED: frozenset(),
-    Status.FAILURE: frozenset(),
-}
-
-
-ROLLBACK_TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.DEPLOYED: frozenset({Status.FAILURE}),
-    Status.UNDEPLOYING: frozenset({Status.DEPLOYED}),
-}
-"""What is legal in a rollback besides, and nowhere else: the version that goes, and the one that comes back."""
-
-
-class OperationKind(StrEnum):
-    """What an operation does. Retire is what follows a switch: releasing, dropping, removing the replaced version.
-    Watch looks after the new version meanwhile. Rollback switches back to a version that is still warm."""
-
-    DEPLOY = "deploy"
-    UNDEPLOY = "undeploy"
-    RETIRE = "retire"
-    WATCH = "watch"
-    ROLLBACK = "rollback"
+def timestamp_of(seconds: float) -> str:
+    """The same for seconds since the epoch."""
+    return timestamp(datetime.datetime.fromtimestamp(seconds, datetime.UTC))
 
 
 _ASIDE = frozenset({OperationKind.RETIRE, OperationKind.WATCH})
-
-
-class OperationState(StrEnum):
-    """QUEUED: not begun (or a retire between two attempts). RUNNING: begun. UNDOING: going back. DONE: closed."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    UNDOING = "undoing"
-    DONE = "done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +155,7 @@ class Deployment(Record):
     purge        delete the record when it has ended
     went_live    when it was committed, or came back, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
+    unwanted     somebody wants to be rid of it while it is being rolled back to
     steps        of its operations that have ended, as REST shows them
     override     of freezes: the `reason`, and the `freezes`; None when nothing was frozen
     """
@@ -207,6 +175,7 @@ class Deployment(Record):
     purge: bool = False
     went_live: str = ""
     rollback_of: str = ""
+    unwanted: bool = False
     steps: list[Document] = field(default_factory=list)
     override: Document | None = None
 
@@ -355,7 +324,8 @@ class Plan(Record):
     previous      what was live when it was decided; None for a first deployment
     descriptor    normalised copy
     strategy, ingress, health   the pinned providers
-    steps         in order; empty while the strategy is asked for them the first time
+    steps         in order, those of gates included; empty while the strategy is asked for them the first time
+    gates         in order
     objects       the rendered manifests
     environment   what the injectors gave, as core/v1 EnvVar
     budgets       seconds by phase name
@@ -372,6 +342,7 @@ class Plan(Record):
     ingress: ProviderRef | None = None
     health: ProviderRef | None = None
     steps: tuple[PlannedStep, ...] = ()
+    gates: tuple[PlannedGate, ...] = ()
     objects: Workload = field(default_factory=Workload)
     route: Route | None = None
     replicas: int = 1
@@ -395,6 +366,16 @@ class Plan(Record):
     def planned(self, step: str) -> PlannedStep | None:
         """The step of that id, as it was pinned; None for one that was not."""
         return next((planned for planned in self.steps if planned.id == step), None)
+
+    def gate(self, step: str) -> PlannedGate | None:
+        """The gate whose step has that id; None for a step of the strategy."""
+        return next((gate for gate in self.gates if gate.step == step), None)
+
+    @property
+    def without_gates(self) -> Plan:
+        """The same as the strategy knows it."""
+        own = tuple(step for step in self.steps if self.gate(step.id) is None)
+        return dataclasses.replace(self, steps=own, gates=())
 
     def to_document(self) -> Document:
         """The plan as JSON in the present format."""

@@ -61,9 +61,19 @@ def public_names(descriptor: Document, version: str) -> set[str]:
     return {name for name in names if isinstance(name, str)}
 
 
+def _gate_values(gates: Any) -> Iterator[str]:
+    """The values in the option `env` of gates, which is a list of EnvVars wherever there is one."""
+    for point in gates.values() if isinstance(gates, Mapping) else ():
+        for gate in point if isinstance(point, list) else ():
+            options = gate.get("options") if isinstance(gate, Mapping) else None
+            yield from values_of(options.get("env") if isinstance(options, Mapping) else None)
+
+
 def secrets_of(descriptor: Document, plan: Plan | None = None) -> set[str]:
-    """What must not be said of a deployment: the values of its environment."""
-    found = set(environment_values(descriptor.get("podspec")))
+    """What must not be said of a deployment: the values of its environment, and of those that its gates add to it."""
+    found = {*environment_values(descriptor.get("podspec")), *_gate_values(descriptor.get("gates"))}
     if plan is not None:
         found |= {*environment_values(plan.objects.podspec), *values_of(plan.environment)}
+        for gate in plan.gates:
+            found |= set(values_of(gate.options.get("env")))
     return found - public_names(descriptor, plan.version if plan else str(descriptor.get("newVersion")))

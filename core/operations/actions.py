@@ -224,7 +224,7 @@ class Conclude:
 class Condemn:
     """The version that is watched fails: have it rolled back."""
 
-    failure: Failure | None
+    failure: Failure
 
 
 Action = (

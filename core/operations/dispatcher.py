@@ -8,13 +8,14 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from deployer.core.backoff import Backoff
 from deployer.core.clock import bounded
 from deployer.core.contract.kube import ClusterEvent
 from deployer.core.errors import DeployerError, Fenced, Interrupted, Revoked, StaleRevision, StoreError, UnknownFormat
+from deployer.core.model.gates import GateDecision
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.operation import timeline
 from deployer.core.model.records import (
@@ -30,7 +31,7 @@ from deployer.core.operations.activity import Activity
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.host_claims import ended_changes
-from deployer.core.operations.machine import PARK_LEAST
+from deployer.core.operations.machine import PARK_LEAST, SWITCHING, is_cancelled
 from deployer.core.ports.observers import Observers
 from deployer.core.ports.store import Lease, Update
 
@@ -52,9 +53,22 @@ AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
 
 
+Lane = tuple[str, str]
+"""Whose operations take turns, under one lease: a namespace, and an app, or `WATCHING` an app."""
+
+WATCHING = "!watch"
+"""At the end of an app's name, where no app can have it. A watch changes nothing, so it goes on beside whatever is done
+to the app meanwhile: a version may fail while the next one is started."""
+
+
+def _lane(operation: Operation) -> Lane:
+    watches = operation.kind is OperationKind.WATCH
+    return operation.namespace, operation.app + (WATCHING if watches else "")
+
+
 @dataclass(slots=True)
 class _Queue:
-    """What is open for one app, by operation id, and what is running. `early`: ids to take up before they are due."""
+    """What is open in one lane, by operation id, and what is running. `early`: ids to take up before they are due."""
 
     operations: dict[str, Operation] = field(default_factory=dict)
     early: set[str] = field(default_factory=set)
@@ -63,19 +77,21 @@ class _Queue:
     not_before: float = 0.0
     failures: int = 0
 
-    def next(self, now: float) -> Operation | None:
+    def next(self, now: float, watched: Collection[str] = ()) -> Operation | None:
         """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
 
         So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way. Of
-        the others only the one that came first, which may wait for a retirement: nobody overtakes it.
+        the others only the one that came first, which may wait for a retirement: nobody overtakes it, but a rollback,
+        which may be one that nobody asked for. `watched`: ids of deployments for which the version before is kept.
         """
-        if self.busy or not self.operations:
+        if self.busy:
             return None
         ordered = sorted(
-            self.operations.values(),
-            # A last look at the new version comes before the old one is removed.
-            key=lambda o: (not o.aside, o.kind is not OperationKind.WATCH, not o.target.drop, o.sequence, o.id),
+            (o for o in self.operations.values() if not _is_kept(o, watched)),
+            key=lambda o: (not o.aside, not o.target.drop, o.kind is not OperationKind.ROLLBACK, o.sequence, o.id),
         )
+        if not ordered:
+            return None
         begun = next((o for o in ordered if o.begun), None)
         if begun is not None:
             return begun
@@ -93,6 +109,14 @@ class _Queue:
         return 0.0 if ready else operation.due
 
 
+def _is_kept(operation: Operation, watched: Collection[str]) -> bool:
+    """Is it the retirement, not begun yet, of a version to which one of the watched may have to go back? Without a time
+    it is of one to which nobody can."""
+    retires = operation.kind is OperationKind.RETIRE and operation.target.previous and not operation.target.drop
+    begun = operation.begun or operation.steps or operation.attempts
+    return bool(retires and operation.due) and not begun and operation.target.by in watched
+
+
 class Engine:
     """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
 
@@ -105,10 +129,10 @@ class Engine:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._changed: set[tuple[str, str]] = set()
-        self._apps: dict[tuple[str, str], _Queue] = defaultdict(_Queue)
-        self._leases: dict[tuple[str, str], tuple[Lease, Executor]] = {}
-        self._fenced: dict[tuple[str, str], int] = {}
-        self._woken: deque[tuple[tuple[str, str], str]] = deque()
+        self._apps: dict[Lane, _Queue] = defaultdict(_Queue)
+        self._leases: dict[Lane, tuple[Lease, Executor]] = {}
+        self._fenced: dict[Lane, int] = {}
+        self._woken: deque[tuple[Lane, str]] = deque()
         self._listening: dict[str, Callable[[], None]] = {}
         self._parked: dict[str, float] = {}
         """When operations parked for an event last, by `time.monotonic`."""
@@ -126,7 +150,7 @@ class Engine:
         self._unsubscribe = self._store.subscribe(self._on_change)
         for operation in self._store.find(Operation, tag="open"):
             # What is parked or held is looked at once: what it was pinned to, or waits for, may be gone, or back.
-            queue = self._apps[operation.namespace, operation.app]
+            queue = self._apps[_lane(operation)]
             queue.operations[operation.id] = operation
             if operation.begun or operation.steps:
                 queue.early.add(operation.id)
@@ -183,7 +207,7 @@ class Engine:
     # --- dispatching ---------------------------------------------------------------------------------------------
 
     def _on_change(self, kind: str, key: str) -> None:
-        if kind in (Operation.KIND, Deployment.KIND):
+        if kind in (Operation.KIND, Deployment.KIND, GateDecision.KIND):
             with self._lock:
                 self._changed.add((kind, key))
             self._wake.set()
@@ -226,15 +250,25 @@ class Engine:
             if deployment is not None and deployment.status is Status.UNDEPLOYING:
                 self._cancel(deployment)
             return
+        if kind == GateDecision.KIND:
+            self._signal(self._store.get(GateDecision, key))
+            return
         operation = self._store.get(Operation, key)
         with self._lock:
             if operation is None or operation.state is OperationState.DONE:
                 for queue in self._apps.values():
                     queue.operations.pop(key, None)
             else:
-                self._apps[operation.namespace, operation.app].operations[key] = operation
+                self._apps[_lane(operation)].operations[key] = operation
         if operation is not None and operation.begun and "deployment_changed" in self._observers.wanted:
             self._tell_progress(operation)
+
+    def _signal(self, decision: GateDecision | None) -> None:
+        """Have the gate that somebody decided about look at that: at once when it is parked, else once it is."""
+        queue = self._apps.get((decision.namespace, decision.app)) if decision else None
+        if decision is not None and queue is not None:
+            with self._lock:
+                queue.early |= {o.id for o in queue.operations.values() if o.deployment == decision.deployment}
 
     def _tell_progress(self, operation: Operation) -> None:
         deployment = self._store.get(Deployment, operation.deployment)
@@ -249,14 +283,14 @@ class Engine:
             found = [
                 o
                 for o in (queue.operations.values() if queue else ())
-                if o.deployment == deployment.id and o.kind is OperationKind.DEPLOY
+                if o.deployment == deployment.id and is_cancelled(o, deployment)
             ]
         if executor is not None and executor.operation.deployment == deployment.id:
-            if executor.operation.kind is OperationKind.DEPLOY:
+            if is_cancelled(executor.operation, deployment):
                 executor.cancel()
             return
         for operation in found:
-            if operation.state is OperationState.QUEUED:
+            if operation.state is OperationState.QUEUED and operation.kind is OperationKind.DEPLOY:
                 self._end_queued(operation, deployment)
             elif queue is not None and operation.state is OperationState.RUNNING and not operation.attempts:
                 # It is parked; what waits between two attempts waits for a reason.
@@ -280,7 +314,8 @@ class Engine:
         now = self._dependencies.clock()
         with self._lock:
             for app, queue in list(self._apps.items()):
-                operation = queue.next(now)
+                watches = self._apps.get((app[0], app[1] + WATCHING))
+                operation = queue.next(now, {o.deployment for o in watches.operations.values()} if watches else ())
                 if operation is None:
                     if not queue.operations and not queue.busy:
                         del self._apps[app]
@@ -302,7 +337,7 @@ class Engine:
 
     # --- one operation -------------------------------------------------------------------------------------------
 
-    def _work(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> None:
+    def _work(self, app: Lane, queue: _Queue, operation: Operation) -> None:
         pause = 0.0
         self._listening.pop(operation.id, lambda: None)()
         subject = contextlib.ExitStack()
@@ -347,7 +382,7 @@ class Engine:
         self._dependencies.activities.put(Activity(operation=operation, held=why))
         return self._failed(queue)
 
-    def _done(self, app: tuple[str, str], queue: _Queue, operation: Operation, pause: float) -> None:
+    def _done(self, app: Lane, queue: _Queue, operation: Operation, pause: float) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
         with self._lock:
             executor, queue.executor = queue.executor, None
@@ -368,7 +403,7 @@ class Engine:
                 queue.operations[now.id] = now
                 # A cancellation that came while the step was parking found neither a executor nor a parked operation.
                 self._changed.add((Deployment.KIND, now.deployment))
-        if executor is None or executor.event is None:
+        if executor is None or not isinstance(executor.event, ClusterEvent):
             self._parked.pop(operation.id, None)
         elif time.monotonic() - self._parked.get(operation.id, float("-inf")) >= PARK_LEAST:
             self._parked[operation.id] = time.monotonic()
@@ -379,7 +414,7 @@ class Engine:
             later.start()
         self._wake.set()
 
-    def _listen(self, app: tuple[str, str], id: str, event: ClusterEvent) -> None:
+    def _listen(self, app: Lane, id: str, event: ClusterEvent) -> None:
         """Take the parked operation up again when that has come."""
         with self._lock:
             if app not in self._apps or id not in self._apps[app].operations:
@@ -392,7 +427,7 @@ class Engine:
         with contextlib.suppress(Revoked):
             self._listening[id] = self._dependencies.cluster.on_event(event, wake)
 
-    def _under_lease(self, app: tuple[str, str], queue: _Queue, operation: Operation) -> float:
+    def _under_lease(self, app: Lane, queue: _Queue, operation: Operation) -> float:
         """Run it and return how long the app should be left alone (0 unless another process has the lease)."""
         lease = self._store.acquire(*app, self.holder, LEASE)
         if lease is None:
@@ -423,10 +458,8 @@ class Engine:
 
     def _check_cancelled(self, executor: Executor) -> None:
         operation = executor.operation
-        deployment = (
-            self._store.get(Deployment, operation.deployment) if operation.kind is OperationKind.DEPLOY else None
-        )
-        if deployment is not None and deployment.status is Status.UNDEPLOYING:
+        deployment = self._store.get(Deployment, operation.deployment) if operation.kind in SWITCHING else None
+        if deployment is not None and is_cancelled(operation, deployment):
             executor.cancel()
 
     # --- leases --------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import dataclasses
 
 from deployer.core.clock import SteadyClock
 from deployer.core.errors import HostTaken
+from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.hosts import www_twin
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.records import (
@@ -28,11 +29,12 @@ from deployer.core.ports.store import Change, Create, Delete, Expect, Store, Upd
 def purge_changes(store: Store, deployment: Deployment) -> list[Change]:
     """What deletes a deployment's record and all that hangs on it."""
     changes: list[Change] = [Delete(deployment)]
-    for kind in (Plan, HealthData, Release):
+    for kind in (Plan, HealthData, Release, GateResults):
         record = store.get(kind, deployment.id)
         if record is not None:
             changes.append(Delete(record))
-    return changes
+    said = store.find(GateDecision, namespace=deployment.namespace, app=deployment.app, tag=deployment.id)
+    return [*changes, *map(Delete, said)]
 
 
 def claim_hosts(

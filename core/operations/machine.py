@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from deployer.core.backoff import Backoff
 from deployer.core.contract.strategy import Park, Phase
-from deployer.core.errors import StoreError
+from deployer.core.errors import OPERATOR_NEEDED, StoreError
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.plan import PlannedStep
 from deployer.core.model.records import (
@@ -68,11 +68,20 @@ SAID = "engine/said"
 LINES = "engine/lines"
 """In an operation's memory while a step is parked: what it has put into the log, as digests."""
 
+HELD = "engine/held"
+"""In an operation's memory while it is held: the reason, one CamelCase word. Why in a sentence is under `SAID`."""
+
+CONDEMNED = "engine/condemned"
+"""In the memory of a watch: id of the rollback that it has queued."""
+
 UNDO_ATTEMPTS = 3
 """How often an undo that fails for its own reasons is tried before the core removes the objects itself."""
 
 HOLD_INTERVAL = 15.0
 """Seconds between two looks at something that can neither go on nor back."""
+
+CONDEMNED_INTERVAL = 2.0
+"""Seconds between two looks at a live version that fails, while something else is to end first."""
 
 PARK_LEAST = 1.0
 """The shortest time, in seconds, for which a step is parked, whatever it asks for; an event may come earlier."""
@@ -114,7 +123,7 @@ def next_action(
 
 
 def _queued(operation: Operation, deployment: Deployment, progress: Progress, now: float) -> Action:
-    if operation.kind is OperationKind.DEPLOY and deployment.status is Status.UNDEPLOYING:
+    if is_cancelled(operation, deployment):
         return End(None)
     if progress.verdict is not None:
         return End(progress.verdict.failure)
@@ -126,10 +135,17 @@ def _queued(operation: Operation, deployment: Deployment, progress: Progress, no
     return Decide() if progress.fenced else Fence()
 
 
+def is_cancelled(operation: Operation, deployment: Deployment) -> bool:
+    """Does somebody want to be rid of the deployment that it makes the live one?"""
+    if operation.kind is OperationKind.ROLLBACK:
+        return deployment.unwanted
+    return operation.kind is OperationKind.DEPLOY and deployment.status is Status.UNDEPLOYING
+
+
 def _going_on(operation: Operation, deployment: Deployment, progress: Progress, now: float) -> Action:
     if progress.steps is None:
         return LoadSteps()
-    if progress.cancelled or deployment.status is not SWITCHING[operation.kind]:
+    if progress.cancelled or deployment.status is not SWITCHING[operation.kind] or deployment.unwanted:
         return TurnBack()
     if operation.due > now and not operation.memory.get(AWAITS):
         return Rest(operation.due)  # only looked at early: parked, and everything that it needs is still there
@@ -181,9 +197,9 @@ def _what(step: PlannedStep, plan: Plan) -> str:
 def _removing(operation: Operation, progress: Progress) -> Action:
     if operation.state is OperationState.QUEUED:
         return Begin()
-    if not progress.fenced:
+    if not progress.fenced and operation.kind is not OperationKind.WATCH:  # which writes nothing to the cluster
         return Fence()
-    if progress.verdict is not None:
+    if progress.verdict is not None and progress.verdict.failure is not None:
         return Condemn(progress.verdict.failure)
     if progress.steps is None:
         return Close() if progress.idle else LoadSteps()
@@ -194,6 +210,10 @@ def _removing(operation: Operation, progress: Progress) -> Action:
 
 def _to_do(operation: Operation, steps: Sequence[StepFacts]) -> StepFacts | None:
     return next((step for step in steps if operation.steps.get(step.id) != DONE), None)
+
+
+PREPARING = (Begin, Fence, LoadSteps, Resume)
+"""Actions after which an operation is as far as before."""
 
 
 # --- what a result makes of it ------------------------------------------------------------------------------------
@@ -210,6 +230,20 @@ def started(operation: Operation, step: StepFacts, progress: Progress) -> Transi
 
 def settle(operation: Operation, action: Action, result: Result, progress: Progress, now: float) -> Transition:
     """What the result of an action makes of the operation. For actions that neither end it nor leave it."""
+    transition = _settled(operation, action, result, progress, now)
+    # What only prepares another attempt says nothing about how that ends.
+    if HELD not in operation.memory or isinstance(result, Failed) or isinstance(action, PREPARING):
+        return transition
+    memory = transition.fields.get("memory", operation.memory)
+    fields = {**transition.fields, "memory": {key: memory[key] for key in memory if key not in (HELD, SAID, CONDEMNED)}}
+    if transition.say:
+        fields["memory"][SAID] = transition.say
+    return dataclasses.replace(transition, fields=fields, line=transition.line or "no longer held")
+
+
+def _settled(operation: Operation, action: Action, result: Result, progress: Progress, now: float) -> Transition:
+    if isinstance(action, Condemn):
+        return _condemned(operation, result, progress, now)
     if isinstance(result, Park):
         assert isinstance(action, Run)
         return _parked(operation, action.step, result, progress, now)
@@ -276,14 +310,25 @@ def _parked(operation: Operation, step: str, park: Park, progress: Progress, now
     )
 
 
+def _condemned(operation: Operation, result: Result, progress: Progress, now: float) -> Transition:
+    """It is rolled back by an operation of its own, or once something else has ended; until then it is watched."""
+    if isinstance(result, Failed) and result.cause is Cause.OPERATOR:
+        return _held(operation, result, progress, now)
+    fields = {**wait(now, CONDEMNED_INTERVAL), "state": parked_state(operation), "attempts": 0}
+    return Transition(progress=progress, fields=fields, durable=True, until=float(fields["due"]))
+
+
 def _removing_failed(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     """Never undone; tried until it is done, saying why it is not. Its steps begin anew."""
-    if operation.kind is OperationKind.WATCH and failed.failure is not None:
-        return Transition(progress=dataclasses.replace(progress, verdict=failed))
     needs_operator = failed.cause is Cause.OPERATOR
+    if operation.kind is OperationKind.WATCH and failed.failure is not None and not needs_operator:
+        return Transition(progress=dataclasses.replace(progress, verdict=failed))
     what = "" if needs_operator else f"{REMOVING[operation.kind]} is not finished: "
     again = _again(operation, f"{what}{failed.why}", parked_state(operation), progress, now, steps={})
-    return dataclasses.replace(again, tells=Occurrence.HELD) if needs_operator else again
+    if not needs_operator:
+        return again
+    memory = {**again.fields["memory"], HELD: _reason_of(failed)}
+    return dataclasses.replace(again, fields={**again.fields, "memory": memory}, tells=Occurrence.HELD)
 
 
 def _deploying_failed(
@@ -303,7 +348,7 @@ def _deploying_failed(
 
 def _turning_back(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     if failed.cause is Cause.OPERATOR:
-        return _held(operation, failed.why, progress, now)
+        return _held(operation, failed, progress, now)
     if failed.failure is None:  # cancelled
         return _succeeded(operation, TurnBack(), Succeeded(), progress)
     fields: dict[str, Json] = {"state": OperationState.UNDOING, "failure": failed.failure.to_document(), "attempts": 0}
@@ -318,7 +363,7 @@ def _turning_back(operation: Operation, failed: Failed, progress: Progress, now:
 
 def _undo_failed(operation: Operation, action: Action, failed: Failed, progress: Progress, now: float) -> Transition:
     if failed.cause is Cause.OPERATOR:
-        return _held(operation, failed.why, progress, now)
+        return _held(operation, failed, progress, now)
     why = failed.why
     if isinstance(action, Undo) and failed.cause is not Cause.CLUSTER:
         if operation.attempts >= UNDO_ATTEMPTS:
@@ -327,12 +372,25 @@ def _undo_failed(operation: Operation, action: Action, failed: Failed, progress:
     return _again(operation, f"undoing is not finished: {why}", OperationState.UNDOING, progress, now)
 
 
-def _held(operation: Operation, why: str, progress: Progress, now: float) -> Transition:
+def _held(operation: Operation, failed: Failed, progress: Progress, now: float) -> Transition:
     """Look again a little later, as long as it takes; said once."""
-    fields = {**wait(now, HOLD_INTERVAL), "memory": {**operation.memory, SAID: why}}
+    memory = {**operation.memory, SAID: failed.why, HELD: _reason_of(failed)}
+    fields = {**wait(now, HOLD_INTERVAL), "memory": memory}
+    if operation.kind not in SWITCHING:
+        fields["state"] = parked_state(operation)
     return Transition(
-        progress=progress, fields=fields, durable=True, say=why, until=float(fields["due"]), tells=Occurrence.HELD
+        progress=progress,
+        fields=fields,
+        durable=True,
+        say=failed.why,
+        until=float(fields["due"]),
+        tells=Occurrence.HELD,
     )
+
+
+def _reason_of(failed: Failed) -> str:
+    """By which what is held is counted."""
+    return failed.failure.reason if failed.failure else OPERATOR_NEEDED
 
 
 def _again(

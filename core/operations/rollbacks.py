@@ -18,12 +18,14 @@ NOT_WARM = "NotWarm"
 
 
 def is_warm(store: Store, deployment: Deployment) -> bool:
-    """Does a replaced version still run, and has nobody begun to remove it?"""
+    """Does a replaced version still run, and has nobody begun to remove it, or asked for that?"""
     if deployment.status is not Status.UNDEPLOYING:
         return False
     waiting = store.find(Operation, tag="open", namespace=deployment.namespace, app=deployment.app)
-    retirements = [o for o in waiting if o.deployment == deployment.id and o.kind is OperationKind.RETIRE]
-    return not any(o.begun or o.steps or o.attempts for o in retirements if not o.target.drop)
+    mine = [o for o in waiting if o.deployment == deployment.id and not o.target.drop]
+    if any(o.kind is OperationKind.UNDEPLOY for o in mine):
+        return False  # asked for while its successor was being deployed
+    return not any(o.begun or o.steps or o.attempts for o in mine if o.kind is OperationKind.RETIRE)
 
 
 def back_to(store: Store, warm: Deployment, *, by: str = "", cause: str = "") -> list[Change]:

@@ -12,8 +12,20 @@ from deployer.core.model.plan import PlannedStep
 LONGEST_ID = 200
 """Characters of a step's id."""
 
-RESERVED = "engine"
-"""Under this id the core keeps its own notes of an operation."""
+SOAK = "soakSeconds"
+"""The id of the core's own last step before a deployment is committed, named like the field that asks for it."""
+
+SOAK_SPARE = 60.0
+"""Seconds that it may work beyond those for which it parks."""
+
+RESERVED = ("engine", SOAK)
+"""Ids that are the core's own: under the first one it keeps its notes of an operation."""
+
+GATES = "gate:"
+"""With this begin the ids of the gates' steps, and of no others."""
+
+GATE_MISSING = "GateMissing"
+"""The reason of the failure of a gate of which there is no evidence, or no plugin."""
 
 
 def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list[Step]:
@@ -28,8 +40,11 @@ def check_steps(steps: object, strategy: str, *, removing: bool = False) -> list
         wrong = "gave no steps"
     elif not all(isinstance(id, str) and id for id in ids):
         wrong = "gave a step without an id"
-    elif not all(len(id) <= LONGEST_ID and id != RESERVED for id in ids if isinstance(id, str)):
-        wrong = f"gave a step whose id is longer than {LONGEST_ID} characters, or {RESERVED!r}, which is the core's own"
+    elif not all(len(id) <= LONGEST_ID and id not in RESERVED for id in ids if isinstance(id, str)):
+        own = ", ".join(RESERVED)
+        wrong = f"gave a step whose id is longer than {LONGEST_ID} characters, or one of the core's own: {own}"
+    elif any(isinstance(id, str) and id.startswith(GATES) for id in ids):
+        wrong = f"gave a step whose id begins with {GATES!r}, as only those of gates do"
     elif len(set(ids)) != len(ids):
         wrong = "gave two steps of the same id"
     elif not all(phase in list(Phase) for phase in phases):
@@ -54,6 +69,11 @@ def planned(step: Step) -> PlannedStep:
         exposes=step.exposes,
         budget=None if step.budget is None else float(step.budget),
     )
+
+
+def planned_soak(seconds: float) -> PlannedStep:
+    """The core's own step, which comes after the strategy's."""
+    return PlannedStep(id=SOAK, phase=Phase.CONFIRM.name, budget=seconds + SOAK_SPARE)
 
 
 def _is_budget(value: object) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.contract.gate import VersionAccess
 from deployer.core.contract.health import HealthChecker, HealthRounds
-from deployer.core.contract.ingress import ProbeResponse
+from deployer.core.contract.ingress import IngressProvider, ProbeResponse
 from deployer.core.contract.kube import ClusterEvent, KubeAccess, Owner
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import StepFailed
@@ -43,6 +44,14 @@ class VersionEvent:
     warning: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Unready:
+    """Why a version that is kept cannot take over, as the rest of a sentence, and the event that changes that."""
+
+    why: str
+    event: ClusterEvent | None = None
+
+
 class Inventory(Protocol):
     """Keeps account of what each deployment makes, so that whatever happens it can be removed again."""
 
@@ -71,6 +80,9 @@ class Cluster(Protocol):
 
     def ask_pods(self, pods: Sequence[Document], route: Route, scope: CancelScope) -> Sequence[ProbeResponse]:
         """What `Work.ask_pods` is."""
+
+    def version(self, plan: Plan, kube: KubeAccess, ingress: IngressProvider | None, log: Log) -> VersionAccess:
+        """The version itself, for gates. `ingress`: the pinned provider."""
 
     def record(self, told: VersionEvent) -> None:
         """Have the cluster tell it: soon, if at all. Returns at once and raises nothing."""
@@ -111,6 +123,13 @@ class Cluster(Protocol):
 
     def rollback_steps(self, plan: Plan) -> list[Step]:
         """The usual way back to a version that is still warm: as in a deployment, but that nothing is started."""
+
+    def unready(self, kube: KubeAccess, plan: Plan, *, stopped: bool) -> Unready | None:
+        """None when every pod that this version wants is ready, so that it can take over at once; `stopped`: or when it
+        wants none, as its strategy stopped it and starts it again."""
+
+    def soak_step(self, seconds: float) -> Step:
+        """The same before the deployment is committed, for so many seconds from when it begins."""
 
     def watch_step(self, until: float) -> Step:
         """Parks until then (seconds since the epoch) as long as the version is well. It fails, saying why, when the

@@ -12,6 +12,7 @@ from typing import Any
 
 from deployer.plugins.ingress_gateway import conditions, render
 from deployer.sdk.errors import ForeignObject, KubeNotFound, StepFailed
+from deployer.sdk.health import HttpAnswer
 from deployer.sdk.ingress import (
     PREVIEW_OPTIONS,
     Backend,
@@ -127,15 +128,18 @@ class Gateway(IngressProvider):
 
     def check_preview(self, context: RouteContext) -> None:
         """Ask with the header, or under the preview host. Raises StepFailed."""
-        preview = context.route.preview
-        self._data_plane.await_healthy(
-            context,
-            preview.host or render.hosts(context.route)[-1],
-            preview.check,
-            "the preview",
-            tls=self._config.https,
-            headers=self._header(context.route),
-        )
+        host, check = self._preview_host(context.route), context.route.preview.check
+        headers = self._header(context.route)
+        self._data_plane.await_healthy(context, host, check, "the preview", tls=self._config.https, headers=headers)
+
+    def ask_preview(self, context: RouteContext, path: str) -> Sequence[HttpAnswer]:
+        """The same, for any path. Raises StepFailed."""
+        host, headers = self._preview_host(context.route), self._header(context.route)
+        return self._data_plane.ask_each(context, host, path, tls=self._config.https, headers=headers)
+
+    @staticmethod
+    def _preview_host(route: Route) -> str:
+        return route.preview.host or render.hosts(route)[-1]
 
     def switch(self, context: RouteContext) -> None:
         """One replace of the app's HTTPRoute: weights, revision, headers and host together; redirects that it needs
@@ -155,7 +159,9 @@ class Gateway(IngressProvider):
         def change(found: dict[str, Any] | None) -> dict[str, Any]:
             if found is not None:
                 _require_expected(found, route)
-            held = [b for b in render.backends_of(render.public_rule_of(found)) if b.service != route.backend.service]
+            others = [b for b in render.backends_of(render.public_rule_of(found)) if b.service != route.backend.service]
+            # Some controllers refuse a route that refers to what is gone.
+            held = [b for b in others if kube.get(SERVICE, b.service) is not None]
             backends = [*(dataclasses.replace(b, weight=0) for b in held), dataclasses.replace(route.backend, weight=1)]
             rules = [rule for rule in render.rules_of(found) if render.is_preview(rule)]
             rules.append(render.public_rule(route, self._config, backends))

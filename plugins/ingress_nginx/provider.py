@@ -16,6 +16,7 @@ from typing import Any
 from deployer.plugins.ingress_nginx import objects, options, render
 from deployer.plugins.ingress_nginx.refusals import Watched, events_of, objection
 from deployer.sdk.errors import ForeignObject, KubeRejected, StepFailed
+from deployer.sdk.health import HttpAnswer
 from deployer.sdk.ingress import (
     DataPlane,
     IngressProvider,
@@ -180,12 +181,13 @@ class Nginx(IngressProvider):
         """Ask under the preview host, or under the warm-up's. Raises StepFailed."""
         preview = context.route.preview
         self._data_plane.await_healthy(
-            context,
-            preview.host or render.private_host(context.route, render.ROLE_WARM_UP),
-            preview.check,
-            "the preview",
-            tls=bool(preview.host and preview.tls_secret),
+            context, _preview_host(context.route), preview.check, "the preview", tls=_preview_tls(context.route)
         )
+
+    def ask_preview(self, context: RouteContext, path: str) -> Sequence[HttpAnswer]:
+        """The same, for any path. Raises StepFailed."""
+        host, tls = _preview_host(context.route), _preview_tls(context.route)
+        return self._data_plane.ask_each(context, host, path, tls=tls)
 
     def switch(self, context: RouteContext) -> None:
         """One edit of the app's Ingress: backend, host, TLS and annotations together.
@@ -360,3 +362,12 @@ def _require_expected(kube: KubeAccess, found: dict[str, Any], route: Route) -> 
     expected = {route.app, route.backend.service} | ({route.previous.service} if route.previous else set())
     services = [backend.service for backend in render.backends_of(found)]
     require_only(f"Ingress {route.app}", services, expected, render.strange(found) if kube.is_ours(found) else "")
+
+
+def _preview_host(route: Route) -> str:
+    """Under which the new version answers before the switch: the preview's own, or the warm-up's."""
+    return route.preview.host or render.private_host(route, render.ROLE_WARM_UP)
+
+
+def _preview_tls(route: Route) -> bool:
+    return bool(route.preview.host and route.preview.tls_secret)

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployer.plugins.notify_webhook import formats
-from deployer.plugins.notify_webhook.delivery import Receiver
+from deployer.plugins.notify_webhook.delivery import deliver
 from deployer.plugins.notify_webhook.formats import PREDICATES, PROGRESS, Message
 from deployer.sdk.errors import SettingsError
 from deployer.sdk.observer import Notification, Observer, Occurrence
 from deployer.sdk.plugin import PluginSettings, hookimpl
+from deployer.sdk.webhook import RECEIVER_SCHEMA, Receiver, receiver_of
 
 TIMEOUT_MOST = 25.0
 """Seconds; less than the 30 that an observer has."""
@@ -46,7 +47,7 @@ class Target(Observer):
             return
         message = self._render(notification)
         if message is not None:
-            self._receiver.post(notification.id, message)
+            deliver(self._receiver, notification.id, message)
 
     def _render(self, notification: Notification) -> Message | None:
         if self._format == "slack":
@@ -67,8 +68,7 @@ def settings_schema() -> Mapping[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            **dict.fromkeys(("url", "url_file", "secret", "secret_file", "token", "token_file"), text),
-            **dict.fromkeys(("ca_file", "proxy"), text),
+            **RECEIVER_SCHEMA,
             "format": {"enum": list(FORMATS)},
             "mode": {"enum": list(MODES)},
             "events": {"type": "array", "minItems": 1, "items": {"enum": [*map(str, Occurrence), PROGRESS]}},
@@ -99,11 +99,7 @@ def register_observers(settings: PluginSettings) -> Sequence[Observer]:
 
 def _target(name: str, table: Mapping[str, Any], source: str) -> Target:
     where = f"[plugins.notify_webhook.targets.{name}]"
-    receiver = Receiver(**{key: value for key, value in table.items() if key in Receiver.__dataclass_fields__})
-    try:
-        receiver.check()
-    except SettingsError as error:
-        raise SettingsError(f"{where} {error}") from None
+    receiver = receiver_of(table, where)
     is_cdevents = table.get("format") == "cdevents"
     if "mode" in table and not is_cdevents:
         raise SettingsError(f'{where} mode: only format = "cdevents" has modes')

@@ -139,6 +139,7 @@ def sentence(notification: Notification) -> str:
         Occurrence.DEPLOYED: f"{what} is live",
         Occurrence.UPGRADED: f"{what} is live{instead}",
         Occurrence.ROLLED_BACK: f"{what} is live again{instead}: rolled back",
+        Occurrence.ROLLBACK_FAILED: f"{what} did not become live again: {why}",
         Occurrence.FAILED: f"{what} failed: {why}" + (f"; version {before} stays live" if before else ""),
         Occurrence.CANCELLED: f"{what} was cancelled",
         Occurrence.REPLACED: f"{what} was replaced and is removed",

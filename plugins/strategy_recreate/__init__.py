@@ -58,8 +58,10 @@ class Recreate(Strategy):
         return render_workload(context)
 
     def drain(self, plan: Plan) -> float:
-        """The old version has no pods that could end any requests: only data planes may need some time."""
-        return plan.settings.minimum_hold
+        """The old version has no pods that could end any requests: only data planes may need some time. What is to be
+        kept for a rollback for longer than requests take is kept, without pods."""
+        kept = plan.settings.hold > plan.settings.proxysleep
+        return plan.settings.hold if kept else plan.settings.minimum_hold
 
     def retire_steps(self, plan: Plan) -> Sequence[Step]:
         """The usual removal: of the old version there are only objects left."""

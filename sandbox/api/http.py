@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -24,7 +25,7 @@ log = logging.getLogger("sandbox")
 
 LONGEST_BODY = 3 * 1024 * 1024
 """Bytes; the real server's limit."""
-LOG_OPTIONS = {"container", "previous", "tailLines", "limitBytes", "pretty"}
+LOG_OPTIONS = {"container", "previous", "tailLines", "limitBytes", "pretty", "timestamps", "sinceTime"}
 TRUE = ("true", "1", "True")
 _HERE = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 _TO_POD = re.compile(r"/api/v1/namespaces/[^/]+/pods/[^/]+/proxy/")
@@ -163,10 +164,14 @@ class Api:
         unsupported = [name for name in query if name not in LOG_OPTIONS and query[name] not in ("false", "")]
         if unsupported:
             raise status.not_supported(f"the log option {unsupported[0]}")
-        text = self._kubelet.log_text(target.key, query.get("container", ""), query.get("previous") in TRUE)
+        lines = self._kubelet.log_lines(target.key, query.get("container", ""), query.get("previous") in TRUE)
+        if "sinceTime" in query:  # on its way to the kubelet it loses its fraction
+            since = _time(query["sinceTime"], "sinceTime").replace(microsecond=0)
+            lines = [line for line in lines if _time(line[0], "time") >= since]
         if "tailLines" in query:
-            lines = text.splitlines(keepends=True)
-            text = b"".join(lines[max(0, len(lines) - _number(query["tailLines"], "tailLines")) :])
+            lines = lines[max(0, len(lines) - _number(query["tailLines"], "tailLines")) :]
+        stamped = query.get("timestamps") in TRUE
+        text = b"".join(f"{time} ".encode() + line if stamped else line for time, line in lines)
         if "limitBytes" in query:
             text = text[: _number(query["limitBytes"], "limitBytes")]
         return web.Response(body=text, content_type="text/plain")
@@ -326,6 +331,13 @@ def _number(text: str, name: str) -> int:
     if not text.isdigit():
         raise status.bad_request(f"{name}: invalid value {text!r}: must be a number and not negative")
     return int(text)
+
+
+def _time(text: str, name: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise status.bad_request(f"{name}: invalid value {text!r}: must be a time as in RFC 3339") from None
 
 
 def _answer(body: Object, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from deployer.sandbox.kinds import Key, Object, timestamp
 from deployer.sandbox.nodes.environment import ConfigError, environment
+from deployer.sandbox.nodes.logs import read_log, write_log
 from deployer.sandbox.nodes.node import Node
 from deployer.sandbox.nodes.probes import probe
 from deployer.sandbox.status import bad_request
@@ -34,8 +35,10 @@ def program_of(image: str) -> str | None:
     name, _, tag = image.removeprefix("docker.io/").partition(":")
     if image == "lab/demo:1":
         return "web"
-    if name != "sample/web" or tag == "missing" or "@" in image:
+    if name not in ("sample/web", "sample/job") or tag == "missing" or "@" in image:
         return None
+    if name == "sample/job":
+        return "job"
     return "crash" if tag == "crash" else "web"
 
 
@@ -169,12 +172,12 @@ class Container:
         self.pod.tell("Pulled", f'Container image "{image}" already present on machine', self.name)
         path = self._log_file(self.status["restartCount"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as output:
-            own = {name: os.environ[name] for name in INHERITED if name in os.environ}
-            command = (sys.executable, "-I", "-S", str(PROGRAM))
-            self.process = await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=output, stderr=STDOUT, env=own, cwd=path.parent, start_new_session=True
-            )
+        own = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        command = (sys.executable, "-I", "-S", str(PROGRAM))
+        self.process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=own, cwd=path.parent, start_new_session=True
+        )
+        log = asyncio.create_task(write_log(self.process.stdout, path))
         start = {"address": self.pod.address, "program": program_of(image), "env": env}
         stdin = self.process.stdin
         if stdin is None:
@@ -195,6 +198,7 @@ class Container:
             self._probing = asyncio.create_task(self._probe())
         code = await self.process.wait()
         stdin.close()
+        await log
         self._ended(code, began, identity)
         return code
 
@@ -287,8 +291,8 @@ class Container:
     def _log_file(self, run: int) -> Path:
         return self.pod.logs / self.name / f"{run}.log"
 
-    def log_text(self, previous: bool) -> bytes:
-        """Raises the kubelet's 400 when there is none."""
+    def log_lines(self, previous: bool) -> list[tuple[str, bytes]]:
+        """With the time of each. Raises the kubelet's 400 when there is none."""
         run, where = self.status["restartCount"], f'container "{self.name}" in pod "{self.pod.key[1]}"'
         if "waiting" in self.status["state"] and self.process is not None:
             pass  # crash loop: its log is still that of the last run
@@ -301,4 +305,4 @@ class Container:
         if previous and run == 0:
             raise bad_request(f"previous terminated {where} not found")
         path = self._log_file(run - 1 if previous else run)
-        return path.read_bytes() if path.exists() else b""
+        return read_log(path)

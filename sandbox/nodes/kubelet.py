@@ -228,8 +228,8 @@ class Kubelet:
             log.error("pod %s: %r", worker.key, error, exc_info=error)
             worker.warn("Failed", f"the sandbox failed to run this pod: {error!r}")
 
-    def log_text(self, key: Key, container: str, previous: bool) -> bytes:
-        """What a container wrote. Raises a 400 with the kubelet's sentences."""
+    def log_lines(self, key: Key, container: str, previous: bool) -> list[tuple[str, bytes]]:
+        """What a container wrote, and when. Raises a 400 with the kubelet's sentences."""
         pod = self.node.store.get(POD, *key)
         names = [spec["name"] for spec in pod["spec"]["containers"]]
         if not container and len(names) > 1:
@@ -245,7 +245,7 @@ class Kubelet:
             raise ApiError(
                 400, "BadRequest", f'container "{name}" in pod "{key[1]}" is waiting to start: ContainerCreating'
             )
-        return found.log_text(previous)
+        return found.log_lines(previous)
 
     async def close(self) -> None:
         """Kills every pod's processes and waits for their end."""

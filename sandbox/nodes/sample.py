@@ -4,6 +4,9 @@ The first line of stdin is a JSON object: {"address", "program", "env"}. The con
 as the process's own, so that nothing in a descriptor (LD_PRELOAD, PYTHONPATH) reaches an interpreter. stdin then stays
 open: its end means that the sandbox is gone, and the program with it.
 
+Program `job`: writes JOB_LINES (1) lines of JOB_TEXT, waits JOB_SECONDS (0) or until SIGTERM, then ends with exit code
+JOB_EXIT (0).
+
 Program `web`: PORT (8080) answers with its version, `/slow` after two seconds, `/env` with its environment; HEALTH_PORT
 (9999) has `/health` and `/healthy`, `/unhealthy`, `/simple`, `/error`. Program `crash`: exits 3 at once. Environment:
 APP_VERSION, POD_NAME, FAIL (health says no), SLOW_START (seconds before it listens), DRAIN (seconds that it serves on
@@ -160,6 +163,11 @@ def main() -> int:
     if start["program"] == "crash":
         log("cannot start: crashing on purpose")
         return 3
+    if start["program"] == "job":
+        for number in range(int(env.get("JOB_LINES") or 1)):
+            log(f"line {number + 1} {env.get('JOB_TEXT', '')}".rstrip())
+        stopped = stop.wait(float(env.get("JOB_SECONDS") or 0))
+        return 143 if stopped else int(env.get("JOB_EXIT") or 0)
     log(f"starting version {env.get('APP_VERSION', '')}")
     if not stop.wait(float(env.get("SLOW_START") or 0)):
         web = Web(env)

@@ -2,7 +2,19 @@
 
 import base64
 
-from deployer.sandbox.kinds import CRD, ENDPOINT_SLICE, HTTP_ROUTE, NAMESPACE, POD, RC, SECRET, SERVICE, Kind, Object
+from deployer.sandbox.kinds import (
+    CRD,
+    ENDPOINT_SLICE,
+    HTTP_ROUTE,
+    JOB,
+    NAMESPACE,
+    POD,
+    RC,
+    SECRET,
+    SERVICE,
+    Kind,
+    Object,
+)
 from deployer.sandbox.objects import custom
 from deployer.sandbox.status import ApiError
 
@@ -17,6 +29,8 @@ def fill(kind: Kind, obj: Object) -> None:
             obj["spec"]["terminationGracePeriodSeconds"] = 1
     elif kind is RC:
         _replication_controller(obj)
+    elif kind is JOB:
+        _job(obj)
     elif kind is SERVICE:
         _service(obj.setdefault("spec", {}))
     elif kind is NAMESPACE:
@@ -66,6 +80,25 @@ def _replication_controller(obj: Object) -> None:
             spec["selector"] = dict(labels)
         if not obj["metadata"].get("labels"):
             obj["metadata"]["labels"] = dict(labels)
+    _pod_spec(template.setdefault("spec", {}))
+
+
+def _job(obj: Object) -> None:
+    meta, spec = obj["metadata"], obj.setdefault("spec", {})
+    if "parallelism" not in spec:
+        spec.setdefault("completions", 1)
+    usual = {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False}
+    for field, value in {**usual, "podReplacementPolicy": "TerminatingOrFailed", "manualSelector": False}.items():
+        spec.setdefault(field, value)
+    template = spec.setdefault("template", {})
+    labels = template.setdefault("metadata", {}).setdefault("labels", {})
+    if labels and not meta.get("labels"):
+        meta["labels"] = dict(labels)
+    for prefix in ("", "batch.kubernetes.io/"):
+        labels.setdefault(f"{prefix}job-name", meta["name"])
+        labels.setdefault(f"{prefix}controller-uid", meta["uid"])
+    selected = spec.setdefault("selector", {}).setdefault("matchLabels", {})
+    selected.setdefault("batch.kubernetes.io/controller-uid", meta["uid"])
     _pod_spec(template.setdefault("spec", {}))
 
 

@@ -204,6 +204,8 @@ def _begin_status(kind: Kind, obj: Object) -> None:
         obj["status"] = {"replicas": 0}
     elif kind is CRD:
         obj["status"] = custom.accepted(obj)
+    elif kind.plural == "jobs":
+        obj["status"] = {}
 
 
 def _check_names(kind: Kind, key: Key, meta: Object) -> None:

@@ -11,6 +11,7 @@ from deployer.sandbox.kinds import (
     ENDPOINT_SLICE,
     HTTP_ROUTE,
     INGRESS,
+    JOB,
     NAMESPACE,
     POD,
     RC,
@@ -48,6 +49,8 @@ def validate(kind: Kind, obj: Object, old: Object | None = None) -> None:
         pod_spec(obj.get("spec") or {}, "spec", problems)
     elif kind is RC:
         _replication_controller(obj.get("spec") or {}, problems)
+    elif kind is JOB:
+        _job(obj["spec"], problems)
     elif kind is INGRESS:
         _ingress(obj.get("spec") or {}, problems)
     elif kind is CRD:
@@ -192,6 +195,27 @@ def _replication_controller(spec: Object, problems: Problems) -> None:
     pod_spec(pod, "spec.template.spec", problems)
     if pod.get("restartPolicy") in ("OnFailure", "Never"):
         problems.unsupported("spec.template.spec.restartPolicy", pod["restartPolicy"], ("Always",))
+
+
+def _job(spec: Object, problems: Problems) -> None:
+    for field in ("completions", "parallelism", "backoffLimit", "activeDeadlineSeconds"):
+        if spec.get(field, 0) < 0:
+            problems.invalid(f"spec.{field}", spec[field], "must be greater than or equal to 0")
+    if spec["podReplacementPolicy"] not in ("Failed", "TerminatingOrFailed"):
+        known = ("Failed", "TerminatingOrFailed")
+        problems.unsupported("spec.podReplacementPolicy", spec["podReplacementPolicy"], known)
+    labels(spec["template"]["metadata"]["labels"], "spec.template.metadata.labels", problems)
+    pod = spec["template"]["spec"]
+    pod_spec(pod, "spec.template.spec", problems)
+    if pod["restartPolicy"] == "Always":
+        problems.required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"')
+    apart = {"podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "managedBy", "ttlSecondsAfterFinished"}
+    if found := sorted(apart & spec.keys()) or ["manualSelector"] * spec["manualSelector"]:
+        raise status.not_supported(f"the field {found[0]} of Jobs")
+    if spec["completionMode"] != "NonIndexed" or spec.get("completions") != 1 or spec["parallelism"] != 1:
+        raise status.not_supported("Jobs with more than one completion")
+    if pod["restartPolicy"] == "OnFailure":
+        raise status.not_supported("Jobs that restart their containers, only those with restartPolicy Never")
 
 
 def pod_spec(spec: Object, at: str, problems: Problems) -> None:
@@ -405,6 +429,10 @@ def _unchanged(kind: Kind, obj: Object, old: Object, problems: Problems) -> None
     immutable = "field is immutable"
     if kind is SERVICE and obj["spec"].get("clusterIP") != old["spec"].get("clusterIP"):
         problems.invalid("spec.clusterIPs[0]", [obj["spec"].get("clusterIP")], "may not change once set")
+    elif kind is JOB and any(obj["spec"][field] != old["spec"][field] for field in ("selector", "template")):
+        for field in ("selector", "template"):
+            if obj["spec"][field] != old["spec"][field]:
+                problems.invalid(f"spec.{field}", obj["spec"][field], immutable)
     elif kind is POD and _fixed(obj["spec"]) != _fixed(old["spec"]):
         problems.forbidden("spec", "pod updates may not change fields other than the containers' images")
     elif kind in (CONFIG_MAP, SECRET) and old.get("immutable"):

@@ -19,8 +19,10 @@ from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.routes import ROUTES, Anybody, Permission, Route
 from deployer.commands.freezes import Freeze
+from deployer.core.model.gates import GateDecision
 from deployer.core.model.records import App, Deployment, Operation, Status, StoredDescriptor
 from deployer.core.ports.store import Create, Update
+from support.gates import waiting_gate
 from support.issuer import Issuer, bearer, jwt_settings
 
 from .conftest import NS, Served, document
@@ -37,7 +39,8 @@ CREDENTIALS: dict[str, dict[str, Any] | None] = {
     "deploy": {"namespaces": [NS], "roles": ["deploy"]},
     "freeze": {"namespaces": [NS], "roles": ["freeze"]},
     "override alone": {"namespaces": [NS], "roles": ["override-freeze"]},
-    "wildcard": {"namespaces": ["*"], "roles": ["deploy", "freeze", "override-freeze"]},
+    "approve": {"namespaces": [NS], "roles": ["approve"]},
+    "wildcard": {"namespaces": ["*"], "roles": ["deploy", "freeze", "override-freeze", "approve"]},
 }
 FREEZE = b'{"reason": "an audit"}'
 MAY = {
@@ -88,6 +91,8 @@ def expected(demanded: Any, kind: str) -> int:
     if kind in NOBODY:
         return 401
     if isinstance(demanded, Permission):
+        if demanded.verb == "approve":
+            return 200 if kind in ("approve", "wildcard") else 403
         return 200 if kind in MAY[demanded.resource == "freezes", demanded.reads] else 403
     return 200
 
@@ -102,6 +107,9 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
         served.service.freezes.lift(NS)
     app = f"shop-{uuid.uuid4().hex[:8]}" if route.path == "/rollbacks" else "shop"
     deployment = served.deployment(app)
+    if route.path.endswith("/approval"):
+        served.store.commit(Create(waiting_gate(NS, app, deployment.id)))
+        return f"{route.path.format(id=deployment.id)}?{q}", {"approve": True}
     served.end(deployment.id)
     descriptor = deployment.descriptor_id
     if route.freezes:
@@ -141,7 +149,7 @@ def example(served: Served, route: Route, method: str) -> tuple[str, Any]:
 
 def state(served: Served) -> list[Any]:
     """Everything that a request could have changed."""
-    return [served.store.find(kind) for kind in (StoredDescriptor, Deployment, Operation, Freeze)]
+    return [served.store.find(kind) for kind in (StoredDescriptor, Deployment, Operation, Freeze, GateDecision)]
 
 
 # --- the matrix -------------------------------------------------------------------------------------------------------
@@ -253,7 +261,8 @@ def test_what_is_not_in_the_table_is_for_nobody_who_is_not_known() -> None:
 def test_every_permission_is_one_of_kubernetes_verbs_on_our_resources() -> None:
     permissions = {p for route in ROUTES for p in route.methods.values() if isinstance(p, Permission)}
     assert {p.resource for p in permissions} == {"descriptors", "deployments", "freezes"}
-    assert {p.verb for p in permissions} <= {"get", "list", "create", "update", "delete", "deletecollection"}
+    usual = {"get", "list", "create", "update", "delete", "deletecollection"}
+    assert {(p.resource, p.verb) for p in permissions if p.verb not in usual} == {("deployments", "approve")}
     for route in ROUTES:
         for method, permission in route.methods.items():
             if isinstance(permission, Permission):

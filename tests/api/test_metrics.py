@@ -112,12 +112,13 @@ def test_a_store_that_does_not_answer_costs_its_figures_only(caplog: pytest.LogC
 def test_deployments_are_counted_when_they_end() -> None:
     metrics = Metrics()
     times = {"created": "2026-01-01T00:00:00Z", "lastModified": "2026-01-01T00:01:30Z"}
-    metrics.ended("deployment_started", {"status": "DEPLOYING", **times})
-    metrics.ended("deployment_finished", {"status": "DEPLOYED", **times})
-    metrics.ended("deployment_finished", {"status": "UNDEPLOYED", **times})
+    metrics.told("deployment_started", "started", {"status": "DEPLOYING", **times})
+    metrics.told("deployment_finished", "rolledback", {"status": "DEPLOYED", **times})
+    metrics.told("deployment_finished", "replaced", {"status": "UNDEPLOYED", **times})
     seen = samples(metrics.render().decode())
     assert seen["deployer_deployments_ended_total", "DEPLOYED"] == 1
     assert seen["deployer_deployments_ended_total", "UNDEPLOYED"] == 1
+    assert (seen["deployer_rollbacks_total", "done"], seen["deployer_rollbacks_total", "failed"]) == (1, 0)
     assert seen["deployer_deployments_ended_total", "FAILURE"] == 0
     assert seen["deployer_deployment_duration_seconds_sum", "DEPLOYED"] == 90
     # How long it had been live says nothing about deploying.

@@ -15,7 +15,7 @@ from .test_schemathesis import judge, registry, settings  # noqa: F401
 
 @pytest.mark.timeout(300)
 def test_nobody_gets_by_without_credentials(served: Any, issuer: Issuer, tmp_path: Path) -> None:  # noqa: F811
-    token = bearer(issuer.token(namespaces=["*"], roles=["deploy", "read", "freeze", "override-freeze"]))[
+    token = bearer(issuer.token(namespaces=["*"], roles=["deploy", "read", "freeze", "override-freeze", "approve"]))[
         "Authorization"
     ]
-    assert "Tested: 29" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")
+    assert "Tested: 30" in judge(served.port, tmp_path, "--header", f"Authorization: {token}")

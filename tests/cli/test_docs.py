@@ -17,6 +17,7 @@ import yaml
 from deployer.cli.reference import settings_page
 from deployer.cli.sandbox import sample
 from deployer.core.contract.environment import EnvInjector
+from deployer.core.contract.gate import Gate
 from deployer.core.contract.health import HealthChecker
 from deployer.core.contract.ingress import IngressProvider
 from deployer.core.contract.strategy import Strategy
@@ -24,7 +25,7 @@ from deployer.descriptor.schema_errors import schema_problems
 from deployer.plugin_manager.hookspecs import Specs
 from deployer.plugins.ingress_nginx import options
 from deployer.sdk.strategy import Done, Work
-from deployer.testing import environment, health, strategies
+from deployer.testing import environment, gates, health, strategies
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -50,7 +51,7 @@ def test_every_hook_is_documented_with_its_exact_arguments() -> None:
 
 def test_every_method_of_a_provider_is_documented() -> None:
     text = (ROOT / "docs" / "plugins.md").read_text()
-    for kind in (Strategy, HealthChecker, IngressProvider, EnvInjector):
+    for kind in (Strategy, HealthChecker, Gate, IngressProvider, EnvInjector):
         methods = [name for name in vars(kind) if not name.startswith("_")]
         assert methods and [name for name in methods if f"`{name}" not in text] == []
 
@@ -87,12 +88,14 @@ def test_the_examples_of_testing_a_plugin_pass(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
-    for name in ("test_announce", "test_word", "test_notes"):
+    for name in ("test_announce", "test_word", "test_notes", "test_open"):
         names[name]()
     names["test_mine"](tmp_path)
     # Of the suites those without a sandbox; what the strategy's does is what tests/plugins/test_strategies.py does.
     for check in health.CHECKS:
         names["test_word_conforms"](check)
+    for check in gates.CHECKS:
+        names["test_open_conforms"](check)
     for check in environment.CHECKS:
         names["test_notes_conform"](check, None, tmp_path)
     assert names["strategies"].CHECKS is strategies.CHECKS

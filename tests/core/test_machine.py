@@ -41,7 +41,7 @@ from deployer.core.operations.actions import (
     TurnBack,
     Undo,
 )
-from deployer.core.operations.machine import AWAITS, DONE, SAID, STARTED, UNDONE
+from deployer.core.operations.machine import AWAITS, DONE, HELD, SAID, STARTED, UNDONE
 
 NOW = 1_000.0
 QUEUED, RUNNING, UNDOING = OperationState.QUEUED, OperationState.RUNNING, OperationState.UNDOING
@@ -427,9 +427,17 @@ def test_where_only_a_person_can_decide_all_is_kept(state: OperationState, actio
         "due": until,
         "period": machine.HOLD_INTERVAL,
         "least": 0.0,
-        "memory": {"start/x": 1, SAID: "why not"},
+        "memory": {"start/x": 1, SAID: "why not", HELD: WHY.reason},
     }
     assert (transition.durable, transition.say, transition.until) == (True, "why not", until)
+
+
+@pytest.mark.parametrize(("result", "is_held"), [(Succeeded(), False), (failed(Cause.CLUSTER), True)])
+def test_it_is_held_until_it_goes_on(result: Succeeded | Failed, is_held: bool) -> None:
+    operation = an_operation(UNDOING, steps=noted(DONE), memory={"start/x": 1, SAID: "why not", HELD: WHY.reason})
+    transition = machine.settle(operation, Undo("start"), result, GOING, NOW)
+    assert (HELD in transition.fields["memory"]) is is_held
+    assert transition.line == ("" if is_held else "no longer held")
 
 
 @pytest.mark.parametrize("state", [RUNNING, UNDOING])

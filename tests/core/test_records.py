@@ -17,6 +17,7 @@ import pytest
 
 from deployer.commands.freezes import Freeze
 from deployer.core.errors import Conflict
+from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.json_codec import dumps
 from deployer.core.model.operation.timeline import StepState
 from deployer.core.model.records import (
@@ -36,7 +37,7 @@ from deployer.core.model.records import (
 
 T = TypeVar("T")
 
-KINDS = (*RECORDS, Freeze)
+KINDS = (*RECORDS, Freeze, GateResults, GateDecision)
 
 ENDS = {Status.FAILURE, Status.UNDEPLOYED}
 

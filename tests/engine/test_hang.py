@@ -410,7 +410,11 @@ STRATEGIES: dict[str, tuple[Callable[[Plan], Any], str]] = {
     "endless": (lambda plan: [Saying(budget=float("inf"))], "gave a step whose budget is no positive number"),
     "a word of time": (lambda plan: [Saying(budget="60s")], "gave a step whose budget is no positive number"),
     "an endless id": (lambda plan: [Saying(id="a" * 201)], "gave a step whose id is longer than 200 characters"),
-    "an id of the core": (lambda plan: [Saying(id="engine")], "or 'engine', which is the core's own"),
+    "an id of the core": (lambda plan: [Saying(id="engine")], "or one of the core's own: engine, soakSeconds"),
+    "the id of the core's step": (
+        lambda plan: [Saying(id="soakSeconds")],
+        "one of the core's own: engine, soakSeconds",
+    ),
     "cannot say what it frees": (
         lambda plan: [StartWorkload(), Silent(), MoveService()],
         "a step raised ZeroDivisionError when it was asked what it does",

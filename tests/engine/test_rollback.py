@@ -16,13 +16,13 @@ from deployer import sandbox
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.clock import SteadyClock
 from deployer.core.errors import Conflict, NotFound, QueueFull
-from deployer.core.model.kind import CONTROLLER, INGRESS, POD, SERVICE
+from deployer.core.model.kind import CONTROLLER, EVENT, HTTP_ROUTE, INGRESS, POD, SERVICE
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
 from deployer.core.ports.store import Update
 from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sandbox import Load
 from support import late
-from support.world import HEALTHY, NGINX, World
+from support.world import GATEWAY, HEALTHY, NGINX, World
 
 HOST = "shop.example.com"
 
@@ -169,6 +169,9 @@ def test_a_rollback_that_fails_is_undone_and_the_version_is_as_warm_as_before(
         assert "the rollback to version 1 failed, and nothing has changed: the last step fails" in world.log(id)
     assert (leads_to(world), world.live_version(), set(world.pods())) == (before, "2", pods)
     assert world.answer(HOST)[1].startswith("version 2 ")
+    failed = record(world, first.id).failure or {}
+    assert (failed["reason"], "the last step fails" in failed["message"]) == ("RollbackFailed", True)
+    world.until(lambda: "RollbackFailed" in {e["reason"] for e in world.objects(EVENT).values()}, "an Event of it")
     (again,) = retirements(world)
     assert (again.deployment, again.target) == (retirement.deployment, retirement.target)
     assert again.due == pytest.approx(retirement.due, abs=1.0)
@@ -407,3 +410,141 @@ def test_a_rollback_that_cannot_be_queued_cancels_nothing(make_world: Any) -> No
         rollbacks(world).roll_back(world.namespace, "shop", first.id)
     assert record(world, third.id).status is Status.DEPLOYING
     world.ended(third, Status.DEPLOYED)
+
+
+# --- cancelled ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_is_cancelled_like_a_deployment(make_world: Any) -> None:
+    """At its last step, when everything leads to the version that should have come back; a restart forgets nothing."""
+    late_too = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
+    world: World = make_world(entry_points=late_too, proxysleep=120.0)
+    waits = {"deploymentType": "late", "strategyOptions": {"end": "succeeds", "back": "waits"}}
+    first = world.deployed(**HEALTHY, **waits, frontend=HOST)
+    second = world.deployed(**HEALTHY, frontend=HOST)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.until(lambda: late.WAITING in world.log(first.id), "the last step of the rollback")
+    assert world.answer(HOST)[1].startswith("version 1 ")
+    world.kill()
+    world.service.undeploy(world.namespace, first.id)
+    world.restart()
+    world.until(lambda: rolled_back(world), "the rollback to end")
+    ended = record(world, first.id)
+    assert (ended.status, ended.failure, ended.unwanted) == (Status.UNDEPLOYING, None, False)
+    assert record(world, second.id).status is Status.DEPLOYED
+    assert world.answer(HOST)[1].startswith("version 2 ")
+    for id in (first.id, second.id):
+        assert "the rollback to version 1 was cancelled, and nothing has changed" in world.log(id)
+    assert [o.deployment for o in retirements(world)] == [first.id]
+
+
+def test_deleting_all_of_an_app_ends_a_rollback_too(make_world: Any) -> None:
+    late_too = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
+    world: World = make_world(entry_points=late_too, proxysleep=120.0)
+    waits = {"deploymentType": "late", "strategyOptions": {"end": "succeeds", "back": "waits"}}
+    first = world.deployed(**HEALTHY, **waits, frontend=HOST)
+    world.deployed(**HEALTHY, frontend=HOST)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.until(lambda: late.WAITING in world.log(first.id), "the last step of the rollback")
+    world.service.delete_deployments(world.namespace, "shop", undeploy=True)
+    world.quiet()
+    assert (world.names(), world.pods()) == ({}, {})
+    assert world.store.find(Deployment, namespace=world.namespace) == []
+
+
+# --- what has changed since -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_with_another_ingress_provider_by_now_the_route_goes_over(make_world: Any, warm: bool) -> None:
+    plugins = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
+    world: World = make_world(proxysleep=120.0 if warm else 0.0, plugins=plugins)
+    _, second = two_versions(world)
+    if not warm:
+        world.quiet()
+    world.stop()
+    world.settings = dataclasses.replace(world.settings, ingress="gateway")
+    world.start()
+    asked = rollbacks(world).roll_back(world.namespace, "shop")
+    assert asked.warm is warm
+    world.ended(asked.deployment, Status.DEPLOYED)
+    assert world.answer(HOST)[1].startswith("version 1 ")
+    assert set(world.objects(HTTP_ROUTE)) == {"shop"}
+    assert record(world, second.id).status in (Status.FAILURE, Status.UNDEPLOYING, Status.UNDEPLOYED)
+
+
+def test_a_host_that_another_app_took_since_is_not_taken_back(make_world: Any) -> None:
+    world: World = make_world(proxysleep=0.0)
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    second = world.deployed(**HEALTHY, frontend="other.example.com")
+    world.quiet()
+    world.service.descriptors.delete(world.namespace, first.descriptor_id)
+    world.deployed("cart", **HEALTHY, frontend=HOST)
+    asked = rollbacks(world).roll_back(world.namespace, "shop")
+    failed = world.ended(asked.deployment, Status.FAILURE).failure or {}
+    assert (failed["reason"], f"host {HOST} belongs to app cart" in failed["message"]) == ("HostTaken", True)
+    assert record(world, second.id).status is Status.DEPLOYED
+    assert world.answer("other.example.com")[1].startswith("version 2 ")
+
+
+def test_what_was_purged_is_not_known_any_more(make_world: Any) -> None:
+    world: World = make_world(proxysleep=0.0)
+    first, _ = two_versions(world)
+    world.quiet()
+    world.service.delete_deployments(world.namespace, "shop")
+    with pytest.raises(NotFound):
+        rollbacks(world).roll_back(world.namespace, "shop", first.id)
+    with pytest.raises(Conflict, match="no earlier version of shop is known that was live"):
+        rollbacks(world).roll_back(world.namespace, "shop")
+
+
+# --- by itself, with every strategy ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["recreate", "canary"])
+def test_whatever_the_strategy_a_version_that_fails_is_rolled_back(warm: World, strategy: str) -> None:
+    options = {"strategyOptions": {"steps": [{"weight": 50, "pause": 0.1}]}} if strategy == "canary" else {}
+    probe = {"httpGet": {"path": "/health", "port": 9999}, "periodSeconds": 1}
+    fields = {
+        **HEALTHY,
+        "deploymentType": strategy,
+        **options,
+        "probe": probe,
+        "frontend": HOST,
+        "replicas": 2,
+        "keepWarm": 600,
+    }
+    first = warm.deployed(**fields)
+    second = warm.deployed(**fields, env={"CRASH_AFTER": "6"})
+    warm.ended(first, Status.DEPLOYED)
+    assert (record(warm, second.id).failure or {})["reason"] == "RolledBack"
+    assert warm.answer(HOST)[1].startswith("version 1 ")
+
+
+def test_health_that_turns_bad_while_nothing_restarts_is_enough(make_world: Any) -> None:
+    late_too = [*importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), late.ENTRY_POINT]
+    world: World = make_world(entry_points=late_too, proxysleep=120.0, watch_interval=1.0)
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    sick = world.settings.data_dir / "sick"
+    fields = {**HEALTHY, "healthCheckType": "late", "healthCheckOptions": {"sick": str(sick)}}
+    second = world.deployed(**fields, frontend=HOST)
+    sick.touch()
+    world.ended(first, Status.DEPLOYED)
+    assert "1 of 1 pods are not healthy any more: it is ill" in (record(world, second.id).failure or {})["message"]
+
+
+def test_what_was_rolled_back_leaves_the_route_before_its_service_goes(make_world: Any) -> None:
+    """Also when the version that came back has been replaced, and come back again, since."""
+    plugins = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
+    world: World = make_world(proxysleep=4.0, ingress="gateway", plugins=plugins)
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    for _ in range(2):
+        second = world.deployed(**HEALTHY, frontend=HOST)
+        rollbacks(world).roll_back(world.namespace, "shop")
+        world.ended(first, Status.DEPLOYED)
+    assert second.version == "3"
+    world.deployed(**HEALTHY, frontend=HOST)  # while both drain
+    for service in ("shop-2", "shop-3"):
+        world.until(lambda name=service: name not in world.objects(SERVICE) or None, f"{service} to go")
+        rules = world.objects(HTTP_ROUTE)["shop"]["spec"]["rules"]
+        assert service not in {backend["name"] for rule in rules for backend in rule["backendRefs"]}

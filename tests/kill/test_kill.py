@@ -42,6 +42,7 @@ from support.history import (
     document,
     foreign_versions,
     make_foreign,
+    run_twice,
 )
 from support.world import World
 
@@ -169,7 +170,7 @@ class Case:
             assert self._listen(child) is None and child.exit == 0, f"the service ended with {child.exit}"
         history.now()
         problems += broken(history, APP, end if self.flow.stays else 0)
-        problems += check_empty(world, after["report"])
+        problems += check_empty(world, after["report"]) + run_twice(history)
         problems += [f"foreign {was} was changed" for was in foreign if was not in foreign_versions(world)]
         assert not problems, "\n  ".join(["", *problems])
         return dict(message["counts"])

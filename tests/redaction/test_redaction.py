@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployer.core.model.plan import Workload
+from deployer.core.model.plan import PlannedGate, Workload
 from deployer.core.model.records import Plan
 from deployer.core.model.secrets import secrets_of, values_of
 from deployer.redaction import redactor as redaction
@@ -200,7 +200,16 @@ def test_secrets_of_a_deployment_are_the_values_of_its_environment_and_not_its_n
         environment=[{"name": "F", "value": "overridden"}, {"name": "G", "valueFrom": {}}],
     )
     assert secrets_of(descriptor, plan) == {"own value", "of the init container", "injected", "overridden"}
-    assert secrets_of({"podspec": [1]}) == set()
+    assert secrets_of({"podspec": [1], "gates": 1}) == set()
+
+
+def test_what_gates_add_to_the_environment_is_as_secret() -> None:
+    gates = [{"options": {"env": [{"name": "A", "value": "of the admin"}]}}, {"options": None}, {}, "x"]
+    descriptor = {"appName": "shop", "gates": {"beforeStart": gates, "afterSwitch": None}}
+    assert secrets_of(descriptor) == {"of the admin"}
+    forced = PlannedGate(step="s", point="beforeStart", type="job", name="x", options={"env": [{"value": "forced"}]})
+    plan = Plan(namespace="n", app="shop", deployment="d", version="7", gates=(forced,))
+    assert secrets_of(descriptor, plan) == {"of the admin", "forced"}
 
 
 def test_values_are_known_as_containers_get_them() -> None:

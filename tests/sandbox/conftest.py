@@ -27,6 +27,7 @@ PATHS = {
     "service_account": "api/v1/{}/serviceaccounts",
     "event": "api/v1/{}/events",
     "endpoint_slice": "apis/discovery.k8s.io/v1/{}/endpointslices",
+    "job": "apis/batch/v1/{}/jobs",
     "ingress": "apis/networking.k8s.io/v1/{}/ingresses",
     "gateway": "apis/gateway.networking.k8s.io/v1/{}/gateways",
     "http_route": "apis/gateway.networking.k8s.io/v1/{}/httproutes",
@@ -103,7 +104,8 @@ class Cluster:
         objects = {item["metadata"]["uid"]: item for item in found["items"]}
         if predicate(list(objects.values())):
             return list(objects.values())
-        group = {"ingress": client.NetworkingV1Api, "endpoint_slice": client.DiscoveryV1Api}.get(what, client.CoreV1Api)
+        groups = {"ingress": client.NetworkingV1Api, "endpoint_slice": client.DiscoveryV1Api, "job": client.BatchV1Api}
+        group = groups.get(what, client.CoreV1Api)
         if what == "http_route":
             custom = client.CustomObjectsApi(self.api)
 

@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[2] / "sandbox" / "objects" / "fields.json"
 CLIENT = "37"
 """The major version of the client that the committed file is made from."""
 ROOTS = "Event Namespace Node Pod Service ReplicationController ConfigMap Secret EndpointSlice Ingress IngressClass"
-ROOTS += " DeleteOptions"
+ROOTS += " Job DeleteOptions"
 PLAIN = {
     "str": "string",
     "bytes": "string",

@@ -21,7 +21,9 @@ def test_discovery(api, http):
     kinds = {resource.name for resource in client.CoreV1Api(api).get_api_resources().resources}
     assert {"pods", "services", "replicationcontrollers", "pods/log"} <= kinds
     groups = {group.name for group in client.ApisApi(api).get_api_versions().groups}
-    assert groups == {"discovery.k8s.io", "networking.k8s.io", "gateway.networking.k8s.io", "apiextensions.k8s.io"}
+    assert groups == {"discovery.k8s.io", "networking.k8s.io", "batch"} | {
+        f"{name}.k8s.io" for name in ("gateway.networking", "apiextensions")
+    }
     assert client.NetworkingV1Api(api).read_ingress_class("nginx").spec.controller == "k8s.io/ingress-nginx"
     assert [http("GET", path).data for path in ("/readyz", "/healthz")] == [b"ok", b"ok"]
 

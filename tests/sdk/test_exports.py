@@ -16,6 +16,10 @@ EXPORTS = {
         KubeConflict KubeError KubeForbidden KubeNotFound KubeRejected KubeUnavailable NotDelivered OperatorNeeded
         PluginError Revoked SettingsError StepFailed
     """,
+    "gate": """
+        Decision Failed Gate GateContext HealthTarget HttpAnswer Inconclusive JobPods Measurement Missing Outcome Passed
+        Pending Point Signal Verdict VersionAccess VersionUnreachable failed_pod how_it_failed
+    """,
     "health": """
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
     """,
@@ -27,8 +31,9 @@ EXPORTS = {
         shares_of www_twin www_twin_is_free
     """,
     "kube": """
-        CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS Kind KubeAccess
-        NAMESPACE NotReady POD SECRET SERVICE annotation_of deployment_of objects_of_app role_of
+        CONFIG_MAP CONTROLLER Changed ENDPOINT_SLICE EVENT HTTP_ROUTE INGRESS INGRESS_CLASS JOB Kind KubeAccess
+        NAMESPACE NotReady POD SECRET SERVICE annotation_of controlled_by deployment_of name_of objects_of_app
+        role_of uid_of
     """,
     "observer": """
         HOOKS Notification Observer Occurrence
@@ -44,12 +49,16 @@ EXPORTS = {
         is_ready name_of own_controller remove_orphans render_workload require_ready retire_steps rollback_steps
         undeploy_steps workload_labels
     """,
+    "webhook": """
+        NoAnswer RECEIVER_SCHEMA Receiver Server parse_keys receiver_of signature status_text
+    """,
 }
 
 TESTING = {
     "descriptors": "HEALTHY IMAGE describe plan_of",
     "environment": "CHECKS Check InjectorBench",
     "fakes": "FakeEnvironment FakeKube FakeWork",
+    "gates": "CHECKS Check FakeGate FakeVersion GateBench",
     "health": "CHECKS Check HealthBench WRONG",
     "ingress": "Bench CHECKS open_bench",
     "plugins": "load problems_of require_options",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
+from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, HTTP_ROUTE, INGRESS, JOB, POD, SERVICE, Kind
 from deployer.core.model.records import Document, Status
 from support.flows import Flow
 from support.history import backend_of, document, ready_pods
@@ -57,6 +57,8 @@ def check_objects(world: World, live: Document | None, kind_of_route: Kind) -> l
     for kind, names in wanted.items():
         if set(world.objects(kind)) != names:
             problems.append(f"{kind.plural} are {sorted(world.objects(kind))}, not {sorted(names)}")
+    if jobs := world.objects(JOB):
+        problems.append(f"jobs are left: {sorted(jobs)}")
     maps = {name for name in world.objects(CONFIG_MAP) if name not in FOREIGN}
     if len(maps) != (len(route) if kind_of_route is INGRESS else 0):
         problems.append(f"configmaps are {sorted(maps)}")
@@ -106,5 +108,5 @@ def check_empty(world: World, report: Document) -> list[str]:
 
 def all_objects(world: World) -> list[Document]:
     """Everything in the namespace that a Deployer could have made."""
-    kinds = (POD, CONTROLLER, SERVICE, INGRESS, HTTP_ROUTE, CONFIG_MAP)
+    kinds = (POD, CONTROLLER, SERVICE, INGRESS, HTTP_ROUTE, CONFIG_MAP, JOB)
     return [{"kind": k.kind, **o} for k in kinds for o in world.eyes.list(k, world.namespace)[0]]

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deployer import sandbox
+from deployer.commands.approvals import ApprovalCommands
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core import failpoints
 from deployer.core.errors import Conflict
+from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -236,6 +238,46 @@ def sickness(world: World) -> Path:
     return world.settings.data_dir / "sick"
 
 
+def soak_and_fall_ill(world: World, tell: Tell) -> None:
+    """Version 2 has traffic, but falls ill before it is committed."""
+    options = {"sick": str(sickness(world))}
+    id = deploy(world, tell, soakSeconds=3600, healthCheckType="late", healthCheckOptions=options)
+    world.until(lambda: "has to serve for 3600 s" in world.log(id), "version 2 to serve")
+    fall_ill(world, tell)
+    world.ended(id)
+
+
+def approving(world: World, tell: Tell) -> None:
+    """Deploy behind gates at every point, and approve the one that waits for that."""
+    world_id = deploy(world, tell, gates={point: [*gates] for point, gates in GATES.items()})
+    approve(world, tell)
+    world.ended(world_id)
+
+
+def approve(world: World, tell: Tell) -> None:
+    """Approve whatever waits for that, as far as it has not happened yet."""
+    for deployment in world.service.deployments(world.namespace, "shop", status=Status.DEPLOYING):
+        asks = lambda id=deployment.id: _asks(world, id)  # noqa: E731
+        if world.until(asks, "a gate to wait for a person, or the deployment to end") == "asks":
+            with contextlib.suppress(Conflict):  # somebody was quicker
+                ApprovalCommands(world.store).decide(world.namespace, deployment.id, {"approve": True}, "otto")
+
+
+def _asks(world: World, id: str) -> str:
+    found, results = world.store.get(Deployment, id), world.store.get(GateResults, id)
+    if found is None or found.status is not Status.DEPLOYING:
+        return "ended"
+    decided = bool(world.store.find(GateDecision))
+    return "asks" if decided or (results and any(entry.asks for entry in results.entries)) else ""
+
+
+LOOKS = {"type": "late", "name": "looks", "options": {"end": "passes"}}
+GATES = {
+    "beforeStart": [{**LOOKS, "name": "first"}],
+    "beforeSwitch": [{"type": "approval", "name": "ask"}],
+    "afterSwitch": [{**LOOKS, "name": "last"}],
+}
+NOT_AFTER = {"gates": {"afterSwitch": [{**LOOKS, "options": {"end": "fails"}}]}}
 CANARY = {
     # Pods that join a version which has traffic get theirs as soon as they are ready.
     "probe": {"httpGet": {"path": "/health", "port": 9999}, "periodSeconds": 1},
@@ -243,6 +285,15 @@ CANARY = {
     "replicas": 2,
     "strategyOptions": {"steps": [{"weight": 40, "pause": 0.1}, {"weight": 60, "pause": 0.1}]},
 }
+
+
+def migrating(exit_code: int = 0) -> dict[str, Any]:
+    """The field for a Job that has to succeed before anything of the version is made."""
+    env = [{"name": "JOB_LINES", "value": "3"}, {"name": "JOB_EXIT", "value": str(exit_code)}]
+    options = {"image": "sample/job:1", "env": env}
+    return {"gates": {"beforeStart": [{"type": "job", "name": "migrate", "timeoutSeconds": 60, "options": options}]}}
+
+
 UNHEALTHY = {"env": {"FAIL": "1"}}
 D, F, U = Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED
 
@@ -266,6 +317,22 @@ FLOWS: Mapping[str, Flow] = {
     ),
     "canary": Flow(live, deploying(**CANARY), (U, D), writes=14, stride=3),
     "canary-gateway": Flow(live, deploying(**CANARY), (U, D), writes=10, before="gateway", ingress="gateway", stride=3),
+    "gates": Flow(live, approving, (U, D), again=approve, writes=11, stride=2, spare=True),
+    "gates-fail-late": Flow(live, deploying(**NOT_AFTER), (D, F), reason="GateFailed", writes=11, stride=3, spare=True),
+    "soak": Flow(live, deploying(soakSeconds=1), (U, D), writes=9, stride=3, spare=True),
+    "soak-fail": Flow(
+        live,
+        soak_and_fall_ill,
+        (D, F),
+        reason="Unhealthy",
+        again=fall_ill,
+        watch=1.0,
+        writes=9,
+        stride=3,
+        spare=True,
+    ),
+    "gates-job": Flow(live, deploying(**migrating()), (U, D), writes=12, spare=True),
+    "gates-job-fail": Flow(live, deploying(**migrating(3)), (D, F), reason="GateFailed", writes=3, spare=True),
     "undeploy": Flow(live, undeploy, (U,), stays=False, again=undeploy, writes=5),
     "again": Flow(live, again, (U, D), stays=False, again=again, writes=10, stride=3),
     "rollback": Flow(warm, roll_back, (D, F), reason="RolledBack", again=roll_back, writes=5, spare=True),

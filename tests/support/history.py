@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Interrupted, KubeError, KubeNotFound, Revoked
-from deployer.core.model.kind import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, POD, SERVICE, Kind
+from deployer.core.model.kind import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, JOB, POD, SERVICE, Kind
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
 from support.world import World
 
-KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS, HTTP_ROUTE)
+KINDS = (POD, SERVICE, ENDPOINT_SLICE, INGRESS, HTTP_ROUTE, JOB)
 ROUTES = (INGRESS, HTTP_ROUTE)
 State = dict[str, dict[str, Document]]
 """Objects by plural and name."""
@@ -142,6 +142,16 @@ def broken(history: History, app: str, stays_until: int) -> list[str]:
         elif "endpoints" in served:
             problems.append(f"{change}: no endpoint of service {app} is ready")
     return problems
+
+
+def run_twice(history: History) -> list[str]:
+    """What Jobs ever did more than once: of each, which may be one for each deployment and gate, one pod may run."""
+    pods: dict[str, set[str]] = {}
+    for _, _, state in history.states():
+        for pod in state["pods"].values():
+            if name := (pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name"):
+                pods.setdefault(name, set()).add(pod["metadata"]["uid"])
+    return [f"job {name} had {len(uids)} pods" for name, uids in pods.items() if len(uids) > 1]
 
 
 def ready_pods(state: State, service: Document) -> list[str]:

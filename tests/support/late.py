@@ -1,4 +1,4 @@
-"""Trouble that comes late, for tests: the strategy and the health checker `late`.
+"""Trouble that comes late, for tests: the strategy, the health checker and the gate `late`.
 
 The strategy is blue-green with one more step at the very end, which fails, or waits to be cancelled.
 
@@ -17,6 +17,9 @@ from pathlib import Path
 
 from deployer.plugins.strategy_bluegreen import deploy_steps
 from deployer.sdk.errors import StepFailed
+from deployer.sdk.gate import Failed, Gate, GateContext, Measurement, Passed, Pending
+from deployer.sdk.gate import Outcome as GateOutcome
+from deployer.sdk.gate import Verdict as GateVerdict
 from deployer.sdk.health import HealthChecker, HealthTarget, Verdict
 from deployer.sdk.kube import CONFIG_MAP
 from deployer.sdk.plugin import PluginSettings, hookimpl
@@ -102,6 +105,40 @@ class Sick(HealthChecker):
     def check(self, target: HealthTarget) -> Verdict:
         sick = Path(str(target.options["sick"])).exists()
         return Verdict(not sick, "it is ill" if sick else "it is well")
+
+
+class Looks(Gate):
+    """Makes an object, looks twice with a wait in between, says what option `end` says (`passes` or `fails`), and
+    removes the object when it is over."""
+
+    name = "late"
+    options_schema: Mapping[str, object] = {
+        "type": "object",
+        "required": ["end"],
+        "properties": {"end": {"enum": ["passes", "fails"]}},
+    }
+
+    def check(self, context: GateContext) -> GateOutcome:
+        name = f"{context.plan.app}-{context.plan.version}-{context.name}"
+        metadata = {"name": name, "annotations": context.kube.annotations("versioned-gate")}
+        context.kube.create(CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
+        looks = context.recall("looks", 0) + 1
+        context.remember("looks", looks)
+        measured = [Measurement(looks, ">= 2", GateVerdict.PASSED if looks > 1 else GateVerdict.INCONCLUSIVE)]
+        if looks < 2:
+            return Pending(context.now(), "a second look", measurements=measured)
+        if context.options["end"] == "fails":
+            return Failed("the gate fails", measured)
+        return Passed("it looked twice", measured)
+
+    def end(self, context: GateContext) -> None:
+        context.kube.delete(CONFIG_MAP, f"{context.plan.app}-{context.plan.version}-{context.name}")
+
+
+@hookimpl
+def register_gates() -> Sequence[Gate]:
+    """The one gate."""
+    return [Looks()]
 
 
 @hookimpl

@@ -70,6 +70,10 @@ def map_case(_context: Any, case: Any) -> Any:
         case.query["override"] = "an urgent fix"
     if case.path.startswith("/freezes/"):
         return _frozen(case)
+    if case.path.endswith("/approval"):
+        if isinstance(case.body, dict) and "comment" in case.body:
+            case.body["comment"] = "looks fine"  # printable, and in one line
+        return case
     if (case.method, case.path) == ("POST", "/deployments") and STORED:
         case.query = {**(case.query or {}), "namespace": "default", "descriptorId": STORED[-1]}
     if isinstance(case.body, dict):
@@ -96,6 +100,7 @@ def _agree(case: Any, body: dict[str, Any]) -> None:
     body["newVersion"] = body["newVersion"][:40].rstrip("-._") or "1"
     case.query = {**(case.query or {}), "namespace": "default"}
     body["namespace"] = "default"
+    body.pop("gates", None)  # of types that are installed, each with options of its own
     needed = ("healthCheckPort", "healthCheckPath", "healthCheckType")
     if body.get("useHealthCheck") in (True, "true") and not all(body.get(name) for name in needed):
         body["useHealthCheck"] = False

@@ -23,7 +23,7 @@ from deployer.core.errors import (
 from deployer.core.model.kind import CONTROLLER, POD, Kind
 from deployer.core.model.plan import PlannedStep, Workload
 from deployer.core.model.records import Plan
-from deployer.core.ports.cluster import PODS_GONE, Inventory, Log, Thing, VersionEvent
+from deployer.core.ports.cluster import PODS_GONE, Inventory, Log, Thing, Unready, VersionEvent
 
 EXTRA = Kind("example.org", "v1", "extras", "Extra")
 """What steps make besides the workload."""
@@ -86,6 +86,9 @@ class Trouble(Protocol):
     def live_version_fails(self) -> bool:
         """Does the version that is watched fail?"""
 
+    def version_before_is_unready(self) -> bool:
+        """Can the version that is kept not take over?"""
+
     def pods_end_at_once(self) -> bool:
         """Do the pods of a controller that was removed end at once?"""
 
@@ -107,6 +110,10 @@ class Kube:
     def __init__(self, state: State, trouble: Trouble, owner: Owner, scope: CancelScope, inventory: Inventory) -> None:
         self.state, self.owner, self.scope = state, owner, scope
         self._trouble, self._inventory = trouble, inventory
+
+    def with_scope(self, scope: CancelScope) -> Kube:
+        """The same, bound to another scope."""
+        return Kube(self.state, self._trouble, self.owner, scope, self._inventory)
 
     def write(self, apply: Callable[[], None], *, shared: bool = False) -> None:
         """Change something. Raises Fenced for what versions share, when another process carries on with the app."""
@@ -443,6 +450,9 @@ class SimulatedCluster:
         self.state, self._trouble = state, trouble
         self.waiting: list[tuple[ClusterEvent, Callable[[], None]]] = []
 
+    def version(self, *_: object) -> None:
+        """What gates could ask: nobody does."""
+
     def access(self, owner: Owner, scope: CancelScope, inventory: Inventory) -> Kube:
         return Kube(self.state, self._trouble, owner, scope, inventory)
 
@@ -504,6 +514,11 @@ class SimulatedCluster:
 
     def rollback_steps(self, plan: Plan) -> list[Step]:
         return [make_step(spec, self._trouble) for spec in BACK]
+
+    def unready(self, kube: Kube, plan: Plan, *, stopped: bool) -> Unready | None:
+        found = kube.read().controllers.get(plan.version)
+        up = found is not None and found.deployment == plan.deployment and found.up
+        return None if up and not self._trouble.version_before_is_unready() else Unready("it is not up", ANY_EVENT)
 
     def watch_step(self, until: float) -> Step:
         return Watch(self._trouble, until)

@@ -32,14 +32,17 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.operations.execution import executor
 from deployer.core.operations.execution.invocation import BoundedInvoker, StepCrashed
+from deployer.core.operations.gates import step as gates
 from deployer.core.operations.rollbacks import NOT_WARM
 from deployer.core.ports.observers import Observers
 from deployer.core.ports.planning import Handles, Planning
 from deployer.core.ports.store import Append, Change, Create, Lease, Store
+from deployer.planning.gates import inserted
 from deployer.redaction.redactor import Redactor
 from deployer.settings import Settings
 from support.memory_store import MemoryStore
 from support.simulated_cluster import BACK, Kube, SimulatedCluster, make_step, planned
+from support.simulated_gates import SimulatedGate
 
 if TYPE_CHECKING:
     from support.simulation import World
@@ -247,6 +250,17 @@ class Process:
         """Ourselves."""
         return self.strategy(name)
 
+    def gate(self, name: str) -> SimulatedGate:
+        """One that says what the adversary wants."""
+        self.strategy(name)
+        return SimulatedGate(self.world)
+
+    declared = types.SimpleNamespace(check_seconds=30.0)
+
+    def title(self, kind: str, name: str) -> str:
+        """What errors call it."""
+        return f"{kind} {name}"
+
     def ingress(self) -> None:
         """There is none."""
 
@@ -311,7 +325,7 @@ class SimulatedPlanning(Planning):
             if (other.status.moving or other.status is Status.DEPLOYED) and not self.world.is_released(other.id):
                 raise StepFailed(f"version {other.version} is in use")
         previous = Previous(deployment=app.live, version=app.live_version) if app.live else None
-        specs = self.world.specs[deployment.id]
+        specs, gates = self.world.specs[deployment.id], self.world.gates[deployment.id]
         plan = Plan(
             namespace=NAMESPACE,
             app=APP,
@@ -319,7 +333,8 @@ class SimulatedPlanning(Planning):
             version=deployment.version,
             previous=previous,
             strategy=ProviderRef("simulated", "a:b", "1"),
-            steps=tuple(planned(spec, self.world) for spec in specs),
+            steps=inserted(tuple(planned(spec, self.world) for spec in specs), gates),
+            gates=gates,
             objects=Workload(),
             budgets={phase.name: 300.0 for phase in Phase},
             settings=PinnedSettings(hold=self.world.choices.pick((20.0, 0.0))),
@@ -334,7 +349,7 @@ class SimulatedPlanning(Planning):
         if not app.live or found is None or found.deployment != pinned.deployment or not found.up:
             raise StepFailed(f"version {pinned.version} is not warm", reason=NOT_WARM)
         plan = dataclasses.replace(pinned, previous=Previous(deployment=app.live, version=app.live_version))
-        return dataclasses.replace(plan, steps=tuple(planned(spec, self.world) for spec in BACK))
+        return dataclasses.replace(plan, steps=tuple(planned(spec, self.world) for spec in BACK), gates=())
 
     def _require_live(self, app: App, handles: Handles) -> None:
         led = cast(Kube, handles.kube).read().traffic.get("service", "")
@@ -404,6 +419,7 @@ def simulated(world: World) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (executor, "BoundedInvoker", InlineInvoker),
+            (gates, "BoundedInvoker", InlineInvoker),
             (executor, "time", time),
             (dispatcher, "time", time),
             (dispatcher, "threading", threads),

@@ -18,9 +18,11 @@ from typing import TypeVar
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.contract.strategy import Phase, Step, Work
 from deployer.core.errors import Conflict, KubeUnavailable, NotFound, StoreUnavailable
+from deployer.core.model.plan import PlannedGate
 from deployer.core.model.records import App, Deployment, Event, Operation, Status
 from deployer.core.operations import dispatcher
 from deployer.core.ports.store import Update
+from support import simulated_gates
 from support.memory_store import MemoryStore
 from support.simulated_cluster import (
     DRAINS,
@@ -83,6 +85,9 @@ class World:
         self.store = MemoryStore(clock=self.clock)
         self.state = State()
         self.specs: dict[str, list[StepSpec]] = {}
+        self.gates: dict[str, tuple[PlannedGate, ...]] = {}
+        self.passed: set[tuple[str, str]] = set()
+        """The gates, by deployment and step, that have passed or that somebody has approved."""
         self.trace: list[str] = []
         self.pumping: list[Process] = []
         self.met: Counter[str] = Counter()
@@ -144,6 +149,7 @@ class World:
         turns = (
             self._pump, self._pump, self._pump, self._pump, self._deploy, self._deploy, self._redeploy,
             self._undeploy, self._pass_time, self._end_pods, self._restart, self._second_process, self._roll_back,
+            self._decide,
         )  # fmt: skip
         self.choices.pick(turns)()
 
@@ -174,10 +180,16 @@ class World:
             self.checks.disrupted()  # what waited may be told once more why
         self.check()
 
+    def _decide(self) -> None:
+        """People look after the gates that wait for them."""
+        simulated_gates.decide(self)
+
     def _queue(self, version: str) -> Deployment:
         deployment = self.new_id()
         self.specs[deployment] = self._generate()
-        self.note(f"deploy {version} as {deployment}: {self.specs[deployment]}")
+        self.gates[deployment] = simulated_gates.generate(self)
+        points = [gate.point for gate in self.gates[deployment]]
+        self.note(f"deploy {version} as {deployment}: {self.specs[deployment]}, gates {points}")
         return self.client.queue(version, deployment, self.new_id())
 
     def _generate(self) -> list[StepSpec]:
@@ -374,6 +386,10 @@ class World:
     def live_version_fails(self) -> bool:
         """See `Trouble`."""
         return self.troubled_steps and self.choices.rare(2)
+
+    def version_before_is_unready(self) -> bool:
+        """See `Trouble`."""
+        return self.troubled_steps and self.choices.rare(3)
 
     def pods_end_at_once(self) -> bool:
         """See `Trouble`."""

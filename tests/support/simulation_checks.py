@@ -152,6 +152,11 @@ class Checks:
         for spec in self._specs(operation):
             note = operation.steps.get(spec.id)
             self.require(note == DONE, f"committed, and {spec.id} is {note}")
+        if operation.kind is OperationKind.DEPLOY:
+            for gate in self._world.gates[deployment.id]:
+                passed = (deployment.id, gate.step) in self._world.passed
+                note = operation.steps.get(gate.step)
+                self.require(passed and note == DONE, f"committed, and {gate.step} is {note}, passed: {passed}")
 
     def _complete(self, deployment: Deployment) -> None:
         """All objects of a deployment are there."""

@@ -76,7 +76,7 @@ def slow(world: World) -> None:
     world.quiet()
 
 
-NEWER = {"canary", "canary-gateway", *(name for name in FLOWS if name.startswith("rollback"))}
+NEWER = {"canary", "canary-gateway", *(name for name in FLOWS if name.startswith(("rollback", "soak", "gates")))}
 """Flows of what the older service did not have yet."""
 
 ALL: Mapping[str, Flow] = {

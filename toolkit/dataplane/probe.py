@@ -7,7 +7,7 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.toolkit import http_exchange
@@ -44,6 +44,7 @@ class Answer:
     status: int
     revision: str = ""
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         if not self.status:
@@ -82,7 +83,7 @@ def ask(
         )
         found = http_exchange.exchange(sock, request, limit=_LIMIT, tls=tls, server_name=host)
         # A head that is complete says enough, whatever becomes of the rest (`found.cut`).
-        return Answer(found.status, found.headers.get(revision_header.lower(), ""), found.body)
+        return Answer(found.status, found.headers.get(revision_header.lower(), ""), found.body, found.headers)
     except TimeoutError:
         scope.check()
         return Answer(0, body=b"gave no answer in time")

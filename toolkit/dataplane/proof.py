@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.backoff import Backoff
+from deployer.core.contract.health import HttpAnswer
 from deployer.core.contract.ingress import RouteContext
 from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed, require_answers
 from deployer.core.model.kind import ENDPOINT_SLICE
@@ -146,6 +147,24 @@ class DataPlane:
         round_ = _Round(self, context, host, what, tls, objection, dict(headers or {}), header, expected, path)
         round_.healthy = healthy
         round_.run()
+
+    def ask_each(
+        self, context: RouteContext, host: str, path: str, *, tls: bool, headers: Mapping[str, str] | None = None
+    ) -> list[HttpAnswer]:
+        """What GET `path` of `host` gets, asked once at every address. Raises StepFailed when there is nobody to ask,
+        when one gives no answer, and when a header tells that it is another deployment's."""
+        found = []
+        for address in self.current(context, tls) if self.known else ():
+            answer = ask(address, host, self.revision_header, context.scope, path=path, headers=headers)
+            wrong = self.revision_header and answer.revision != context.route.deployment
+            if not answer.status or wrong:
+                why = f"{address} {answer}" + (", which is not this version's" if answer.status else "")
+                raise StepFailed(f"the preview of {context.route.host}: {why}", reason="RouteNotConfirmed")
+            found.append(HttpAnswer(answer.status, answer.headers, answer.body))
+        if not found:
+            said = f"the preview of {context.route.host} cannot be asked: the ingress controller has no known addresses"
+            raise StepFailed(said, reason="RouteNotConfirmed")
+        return found
 
     def current(self, context: RouteContext, tls: bool) -> list[Address]:
         """Every address to ask now: those that speak TLS when the route has it, as far as there are any."""

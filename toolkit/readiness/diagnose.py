@@ -225,7 +225,7 @@ def _missed(kube: KubeAccess, watcher: _Watcher, over: DeadlineExceeded, log: Lo
         return StepFailed(text, reason="NotReady", hint=CHECK_API_SERVER)
 
     def events_of(about: str) -> Sequence[Document]:
-        return _events_now(kube, about)
+        return events_now(kube, about)
 
     text = explain_not_ready(watcher.controller, watcher.pods, events_of)
     unready = next((p for p in watcher.pods if is_active(p) and not is_ready(p)), None)
@@ -241,7 +241,7 @@ def _missed(kube: KubeAccess, watcher: _Watcher, over: DeadlineExceeded, log: Lo
     return StepFailed(f"not ready in time: {text}", reason=reason, pod=name_of(unready), hint=hint)
 
 
-def _events_now(kube: KubeAccess, uid: str) -> Sequence[Document]:
+def events_now(kube: KubeAccess, uid: str) -> Sequence[Document]:
     """Straight from the server, and none when it does not give them: they only explain."""
     try:
         return kube.events(uid)
@@ -250,7 +250,7 @@ def _events_now(kube: KubeAccess, uid: str) -> Sequence[Document]:
 
 
 def _tell_events(kube: KubeAccess, whose: str, uid: str, log: Log) -> None:
-    if lines := listed(_events_now(kube, uid)):
+    if lines := listed(events_now(kube, uid)):
         log(f"events of {whose}:\n{lines}")
 
 

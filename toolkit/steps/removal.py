@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deployer.core.contract.kube import CONTROLLED_BY, Gone
 from deployer.core.contract.strategy import Done, Outcome, Park, Phase, Step, Work
-from deployer.core.errors import OperatorNeeded, StepFailed
+from deployer.core.errors import PLUGIN_MISSING, OperatorNeeded, StepFailed
 from deployer.core.model.kind import POD, SERVICE
 from deployer.core.model.names import service_name, versioned_name
 from deployer.core.model.records import Document
@@ -42,7 +42,8 @@ class CheckUnused(Step):
                 provider = plan.ingress.name if plan.ingress else ""
                 raise OperatorNeeded(
                     f"nobody can tell whether {plan.route.host} still leads to {versioned}, which is to be removed: "
-                    f"ingress provider {provider} is not installed; it stays"
+                    f"ingress provider {provider} is not installed; it stays",
+                    reason=PLUGIN_MISSING,
                 )
             state = work.ingress.state(work.route())
             if state and leads_to(state.backends, versioned):

@@ -7,11 +7,12 @@ import time
 
 from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
 from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
-from deployer.core.errors import OperatorNeeded
+from deployer.core.errors import PLUGIN_MISSING, OperatorNeeded
 from deployer.core.model.names import versioned_name
 from deployer.core.model.plan import Route
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
 from deployer.toolkit.host_ownership import require_free
+from deployer.toolkit.steps.guard import while_it_serves
 from deployer.toolkit.workload import await_serving, leads_to, require_ready, route_back
 
 SERVICE_HOLD = 10.0
@@ -176,7 +177,8 @@ def _displaced(work: Work) -> IngressProvider:
         host = work.plan.route.host if work.plan.route else ""
         raise OperatorNeeded(
             f"ingress provider {work.plan.displaced}, which led {host} to the version "
-            "before, is not installed any more: everything is kept as it is until it is there again"
+            "before, is not installed any more: everything is kept as it is until it is there again",
+            reason=PLUGIN_MISSING,
         )
     return work.displaced
 
@@ -214,7 +216,9 @@ def confirm(work: Work) -> None:
     host, version = work.plan.route.host, work.plan.version
     work.waiting(f"{host} to answer with version {version}")
     began = time.monotonic()
-    asked = work.ingress.confirm(with_answers(work, work.route()))
+    with while_it_serves(work) as scope:
+        context = with_answers(work, work.route())
+        asked = work.ingress.confirm(dataclasses.replace(context, kube=work.kube.with_scope(scope), scope=scope))
     taken = time.monotonic() - began
     if asked:
         work.log(f"{host} answers with version {version} after {taken:.2f} s")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
 from deployer.core.model.kind import SERVICE
 from deployer.core.model.names import service_name
 from deployer.kube.pods import name_of
+from deployer.toolkit.steps.guard import while_it_serves
 from deployer.toolkit.steps.route import SERVICE_HOLD, MovesTraffic, confirm
 from deployer.toolkit.workload import await_serving, put_service
 
@@ -23,7 +26,11 @@ class MoveService(MovesTraffic):
         wanted = work.plan.objects.service
         if wanted is None:
             return Done()
-        await_serving(work, fresh=True)
+        if work.ingress and work.plan.route and not work.plan.route.stable:
+            with while_it_serves(work) as scope:  # it has traffic already
+                await_serving(dataclasses.replace(work, kube=work.kube.with_scope(scope), scope=scope), fresh=True)
+        else:
+            await_serving(work, fresh=True)
         before = work.plan.previous.service_object if work.plan.previous else None
         put_service(work.kube, wanted, instead_of=before)
         work.log(f"service {name_of(wanted)} selects version {work.plan.version}")

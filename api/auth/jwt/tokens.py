@@ -143,6 +143,7 @@ class TokenAuthorizer(Authorizer):
         self._deploy = settings.jwt_deploy_role
         self._freeze = settings.jwt_freeze_role
         self._override = settings.jwt_override_role
+        self._approve = settings.jwt_approve_role
 
     def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
         if not isinstance(caller, TokenPrincipal):
@@ -159,6 +160,8 @@ class TokenAuthorizer(Authorizer):
 
     def _roles(self, permission: Permission) -> tuple[str, ...]:
         """Those of which one is enough."""
+        if permission.verb == "approve":
+            return (self._approve,)  # not the role for deploying: whoever a gate is for must not open it
         if permission.resource != "freezes":
             return (self._read, self._deploy) if permission.reads else (self._deploy,)
         if permission.verb == "override":

@@ -23,7 +23,9 @@ class Budgets:
 
     def account(self, step: Step, plan: Plan) -> tuple[str, float | None]:
         """Where the step's time is counted, and the budget of that; a step with a budget of its own has an account of
-        its own. None: it is not counted, as those of removals, which are tried until they succeed."""
+        its own. None: it is not counted, as those of gates, and of removals, which are tried until they succeed."""
+        if plan.gate(step.id) is not None:
+            return f"step {step.id}", None  # it has a time of its own, which goes on while it is parked
         phase = (SHARED.get(step.phase) or Phase(step.phase)).name
         planned = plan.planned(step.id)
         if planned is not None and planned.budget is not None:

@@ -21,6 +21,7 @@ from deployer.core.operations.execution.invocation import BoundedInvoker
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.rollbacks import NOT_WARM
+from deployer.core.operations.steps import SOAK
 from deployer.core.ports import planning
 from deployer.core.ports.store import Change
 
@@ -63,7 +64,9 @@ class Decision:
             self.handles.log(f"deploying {self.journal.operation.app} in namespace {self.journal.operation.namespace}")
         for _ in range(DECISIONS):
             deployment = self.dependencies.store.get(Deployment, self.journal.operation.deployment)
-            if deployment is None or deployment.status is not machine.SWITCHING[self.journal.operation.kind]:
+            if deployment is None or machine.is_cancelled(self.journal.operation, deployment):
+                raise Cancelled("cancelled by request")
+            if deployment.status is not machine.SWITCHING[self.journal.operation.kind]:
                 raise Cancelled("cancelled by request")
             with contextlib.suppress(StaleRevision):
                 if rolls_back:
@@ -111,6 +114,11 @@ class Decision:
             conceal=lambda values: self.dependencies.redactor.register(id, values),
             scope=scope,
         )
+
+    def own_steps(self, plan: Plan) -> Sequence[Step]:
+        """The core's, after those of the strategy."""
+        soak = float(plan.descriptor.get("soakSeconds", 0))
+        return [self.dependencies.cluster.soak_step(soak)] if plan.planned(SOAK) else []
 
     def rollback_steps(self, strategy: Strategy, plan: Plan) -> Sequence[Step]:
         """The strategy's own steps back to a version that is warm, or the usual ones."""

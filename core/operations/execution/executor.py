@@ -11,9 +11,10 @@ from functools import partial
 
 from deployer.core.backoff import Backoff
 from deployer.core.contract.kube import ClusterEvent
-from deployer.core.contract.strategy import Outcome, Park, Phase, Step
+from deployer.core.contract.strategy import Outcome, Park, Phase, Signal, Step
 from deployer.core.errors import (
     CHECK_API_SERVER,
+    PLUGIN_MISSING,
     Cancelled,
     Conflict,
     DeadlineExceeded,
@@ -50,6 +51,7 @@ from deployer.core.operations import actions, machine
 from deployer.core.operations.actions import Cause, Failed, Progress, Result, StepFacts, Succeeded, Transition
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution import clearing
+from deployer.core.operations.execution.automatic_rollback import AutomaticRollback
 from deployer.core.operations.execution.budgets import Budgets
 from deployer.core.operations.execution.clearing import Clearing
 from deployer.core.operations.execution.decision import Decision
@@ -59,6 +61,7 @@ from deployer.core.operations.execution.outage import OutageNotice
 from deployer.core.operations.execution.removal import Removal, Todo
 from deployer.core.operations.execution.transactions import Transactions
 from deployer.core.operations.execution.version_events import VersionEvents
+from deployer.core.operations.gates.step import GateSteps
 from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.reporter import Reporter
@@ -111,7 +114,7 @@ class Executor:
         self._steps: dict[str, tuple[Step, Plan]] = {}
         self._deployment: Deployment | None = None
         self._plan: Plan | None = None
-        self.event: ClusterEvent | None = None
+        self.event: ClusterEvent | Signal | None = None
         """What the step that parked waits for, besides the time."""
 
     @property
@@ -240,11 +243,11 @@ class Executor:
             case actions.GiveUpUndo():
                 self._give_up_undo(action)
             case actions.Hold(what, why):
-                raise OperatorNeeded(self._kept(what, why))
+                raise OperatorNeeded(self._kept(what, why), reason=PLUGIN_MISSING)
             case actions.Clear():
                 return self._clear()
-            case actions.Close():
-                self._journal.write(state=OperationState.DONE)
+            case actions.Condemn(failure):
+                return self._condemn(failure)
             case _:
                 self._finish(action)
         return Succeeded()
@@ -254,14 +257,14 @@ class Executor:
         changes = self._transactions
         ends: Callable[[], Sequence[Change]]
         match action:
+            case actions.Close():
+                ends = list
             case actions.Commit():
                 ends = partial(changes.committed, self._pinned)
             case actions.End(failure, ending):
                 ends = partial(changes.ended, failure, ending, self._plan)
             case actions.Conclude():
                 ends = partial(changes.concluded, ends=self._ends)
-            case actions.Condemn(failure):
-                ends = partial(changes.condemned, failure)
             case _:
                 return
         why = action.failure.to_document() if isinstance(action, actions.End) and action.failure else None
@@ -272,6 +275,8 @@ class Executor:
             (self._events.switched if deploys else self._events.rolled_back)(self._pinned)
         elif isinstance(action, actions.End) and deploys:
             self._events.ended(self._plan, action.failure)
+        elif isinstance(action, actions.End) and action.failure is not None:
+            self._events.not_rolled_back(self._deployment, action.failure)
 
     @property
     def _pinned(self) -> Plan:
@@ -295,6 +300,16 @@ class Executor:
             **machine.wait(self._dependencies.clock(), blocker.limit, least=blocker.limit),
         )
 
+    def _condemn(self, failure: Failure) -> Result:
+        """The version that is watched fails."""
+        rollback = AutomaticRollback(
+            self._dependencies, self._journal, self._handles, self._invoker, self._transactions
+        )
+        result = rollback.begin(failure)
+        self.event = rollback.event
+        self._handles.keep_lines()
+        return result
+
     # --- steps ---------------------------------------------------------------------------------------------------
 
     def _load(self) -> Succeeded:
@@ -309,20 +324,21 @@ class Executor:
         return Succeeded(steps=tuple(self._facts(step) for step, _ in todo))
 
     def _deploy_steps(self, plan: Plan) -> Todo:
-        """The pinned steps. Raises PluginError when a provider is gone, or the strategy has other steps now."""
+        """The pinned steps, with gates. Raises PluginError when a provider is gone, or the strategy has other steps."""
         name = plan.strategy.name
         strategy = self._dependencies.registry.strategy(name)
         rolls_back = self.operation.kind is OperationKind.ROLLBACK
         ask = partial(self._decision.rollback_steps, strategy) if rolls_back else strategy.deploy_steps
-        found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(ask(plan), name))
-        if [step.id for step in found] != [step.id for step in plan.steps]:
+        own = plan.without_gates
+        found = self._invoker.call(self._dependencies.settings.expose_timeout, lambda _: check_steps(ask(own), name))
+        found += self._decision.own_steps(plan)
+        if [step.id for step in found] != [step.id for step in own.steps]:
             raise PluginError(f"strategy {name} has other steps than when this deployment was decided")
         if plan.route:
             self._handles.ingress(plan)
-        if self.operation.state is OperationState.RUNNING and not rolls_back:
-            # Nobody is asked for its health on the way back.
+        if self.operation.state is OperationState.RUNNING and not rolls_back:  # nobody is asked on the way back
             self._handles.health(plan)
-        return [(step, plan) for step in found]
+        return [(step, plan) for step in GateSteps(self._dependencies, self._journal, self._handles).among(found, plan)]
 
     def _facts(self, step: Step) -> StepFacts:
         return _facts(step, watches=self.operation.kind is OperationKind.WATCH)
@@ -393,7 +409,7 @@ class Executor:
             budget = self._dependencies.settings.undo_timeout
             if self._invoker.call(budget, lambda scope: self._clearing.is_exposed(plan, scope)):
                 what = f"version {plan.version} may have traffic already, and nobody can move it back"
-                raise OperatorNeeded(self._kept(what, action.why))
+                raise OperatorNeeded(self._kept(what, action.why), reason=PLUGIN_MISSING)
         if action.step:
             self._handles.log(f"{action.why}; the core removes the objects itself")
         else:
@@ -464,6 +480,8 @@ class Executor:
             hint = next((hint for kind, hint in HINTS if isinstance(error, kind)), "")
             return Failure(reason=error.reason or "KubernetesError", message=clean(str(error)), hint=hint)
         message = str(error)
+        if isinstance(error, OperatorNeeded):
+            return Failure(reason=error.reason, message=clean(message))
         if isinstance(error, HostTaken) and error.namespace == self.operation.namespace:
             message = error.told  # whoever reads a deployment knows its namespace, but perhaps no other one
         return Failure(reason=type(error).__name__, message=clean(message))

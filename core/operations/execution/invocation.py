@@ -14,8 +14,16 @@ from typing import TypeVar
 from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope, Notice
 from deployer.core.contract.kube import is_event
-from deployer.core.contract.strategy import Done, Outcome, Park, Step
-from deployer.core.errors import Cancelled, DeadlineExceeded, DeployerError, Interrupted, Revoked, StepFailed
+from deployer.core.contract.strategy import Done, Outcome, Park, Signal, Step
+from deployer.core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DeployerError,
+    Interrupted,
+    OperatorNeeded,
+    Revoked,
+    StepFailed,
+)
 
 T = TypeVar("T")
 
@@ -160,9 +168,12 @@ def _sayable(error: DeployerError) -> DeployerError:
         return _crashed(wrong)
     if not isinstance(message, str) or not all(isinstance(text, str) for text in said.values()):
         return _crashed(error)
+    named = _REASON.fullmatch(said.get("reason", "")) is not None
+    if isinstance(error, OperatorNeeded) and not named:
+        return OperatorNeeded(message)
     if not isinstance(error, StepFailed):
         return error
-    reason = said["reason"] if _REASON.fullmatch(said["reason"]) else "StepFailed"
+    reason = said["reason"] if named else "StepFailed"
     cut = {name: text[:MOST_SAID] for name, text in said.items()} | {"reason": reason}
     ours = type(error).__module__ == StepFailed.__module__  # another class may say something else the next time
     return error if ours and (cut, message[:MOST_SAID]) == (said, message) else StepFailed(message[:MOST_SAID], **cut)
@@ -180,7 +191,7 @@ def checked(step: Step, outcome: object) -> Outcome:
         wrong = f"parks until {outcome.until!r}, which is no time in seconds since the epoch"
     elif isinstance(outcome, Park) and not (isinstance(outcome.reason, str) and len(outcome.reason) <= MOST_SAID):
         wrong = f"parks for a reason that is no text of at most {MOST_SAID} characters"
-    elif isinstance(outcome, Park) and outcome.event is not None and not is_event(outcome.event):
+    elif isinstance(outcome, Park) and not (outcome.event in (None, Signal()) or is_event(outcome.event)):
         wrong = f"parks for {type(outcome.event).__name__}, which is no event to wait for"
     elif not isinstance(outcome, Done | Park):
         wrong = f"returned {type(outcome).__name__}, neither Done() nor Park(...)"

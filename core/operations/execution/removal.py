@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.strategy import Step
 from deployer.core.errors import DeadlineExceeded, PluginError, StepFailed
+from deployer.core.model.plan import Previous
 from deployer.core.model.records import App, Deployment, Operation, OperationKind, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.handles import Handles
@@ -38,8 +40,11 @@ class Removal:
     def _watch(self, operation: Operation) -> Todo | None:
         app = self._store.get(App, f"{operation.namespace}/{operation.app}")
         plan = self._store.get(Plan, operation.deployment)
+        deployment = self._store.get(Deployment, operation.deployment)
         if app is None or plan is None or app.live != operation.deployment:
             return None  # another version is live by now, or none
+        if deployment is None or deployment.status is not Status.DEPLOYED:
+            return None  # it is being undeployed
         return _on(plan, [self._dependencies.cluster.watch_step(operation.target.until)])
 
     def _retirement(self, operation: Operation) -> Todo:
@@ -52,7 +57,7 @@ class Removal:
         todo: Todo = []
         winner = self._store.get(Plan, target.by) if target.by else None
         if winner is not None and winner.route and self._known(winner):
-            todo += _on(winner, self._usual.release())
+            todo += _on(_over(winner, target.previous), self._usual.release())
         old = self._old_plan(operation)
         if old is None:
             return todo
@@ -123,6 +128,18 @@ class Removal:
             self._handles.log_once(f"the route of {plan.route.host} is left as it is: {error}")
             return False
         return True
+
+
+def _over(winner: Plan, previous: Previous | None) -> Plan:
+    """The plan of a version, as it was when it took over from that one: a rollback to it has made it another one since,
+    while that one still drained."""
+    route, last = winner.route, winner.previous
+    if route is None or route.previous is None or previous is None or last is None or route.stable:
+        return winner
+    if last.deployment == previous.deployment or not previous.service:
+        return winner
+    led = dataclasses.replace(route.previous, service=previous.service)
+    return dataclasses.replace(winner, previous=previous, route=dataclasses.replace(route, previous=led))
 
 
 def _bare_plan(operation: Operation, deployment: str, version: str) -> Plan:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from deployer.core.errors import Cancelled
+from deployer.core.errors import ROLLBACK_FAILED, Cancelled
+from deployer.core.model.gates import planned_results
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.operation import timeline
 from deployer.core.model.operation.target import Ending, Target
@@ -28,7 +29,7 @@ from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.host_claims import claim_hosts, ended_changes, happened
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.machine import PARK_LEAST, SWITCHING, wait
-from deployer.core.operations.rollbacks import NOT_WARM, ROLLED_BACK, back_to, is_warm
+from deployer.core.operations.rollbacks import NOT_WARM, ROLLED_BACK
 from deployer.core.ports.store import Change, Create, Update
 
 
@@ -55,11 +56,13 @@ class Transactions:
             Update(decided),
             happened(decided, Occurrence.STARTED, plan.previous.version if plan.previous else ""),
         ]
+        if results := planned_results(plan.namespace, plan.app, plan.deployment, plan.gates):
+            changes.append(Create(results))
         if plan.route:
             preview = plan.route.preview.host
             changes += claim_hosts(self._store, self._dependencies.settings, plan.descriptor, preview=preview)
         text = f"version {plan.version}" + (f", replacing version {plan.previous.version}" if plan.previous else "")
-        return [*changes, self._line(deployment.id, text)]
+        return [*changes, self.line(deployment.id, text)]
 
     def committed(self, plan: Plan) -> list[Change]:
         """The commit point: live, held, both statuses, and what is left to do. Raises Cancelled when somebody was
@@ -67,32 +70,34 @@ class Transactions:
         deployment, app = self._store.get(Deployment, plan.deployment), self._app()
         if deployment is None or app is None or deployment.status is not SWITCHING[self._operation.kind]:
             raise Cancelled("cancelled by request")
+        if deployment.unwanted:
+            raise Cancelled("cancelled by request")
         rolls_back = self._operation.kind is OperationKind.ROLLBACK
         done = self._with_steps(deployment)
         done = done.to(Status.DEPLOYED, rollback=rolls_back, went_live=timestamp())
         if rolls_back:
-            done = dataclasses.replace(done, purge=False)  # who wants it back wants its record, too
+            done = dataclasses.replace(done, purge=False, failure=None)  # who wants it back wants its record, too
         taken = dataclasses.replace(
             app, live=plan.deployment, live_version=plan.version, held=app.live, held_version=app.live_version
         )
         occurrence = Occurrence.UPGRADED if plan.previous else Occurrence.DEPLOYED
         occurrence = Occurrence.ROLLED_BACK if rolls_back else occurrence
         before = plan.previous.version if plan.previous else ""
-        changes: list[Change] = [Update(done), Update(taken), happened(done, occurrence, before)]
+        changes: list[Change] = [Update(done), Update(taken), happened(done, occurrence, before), *self._unwatched()]
         replaced = self._store.get(Deployment, app.live) if app.live else None
         if rolls_back and replaced is not None and replaced.status is Status.DEPLOYED:
             return [*changes, *self._rolled_back(replaced, plan)]
         if replaced is not None and replaced.status is Status.DEPLOYED:
             changes.append(Update(replaced.to(Status.UNDEPLOYING)))
         changes += [Create(operation) for operation in self.follow_up(plan)]
-        changes.append(self._line(plan.deployment, f"DEPLOYED: version {plan.version} is live"))
+        changes.append(self.line(plan.deployment, f"DEPLOYED: version {plan.version} is live"))
         if replaced is not None and plan.previous is None:
             # Nothing leads to it: its records, and whatever else it may have made, are to be cleared away.
             changes.append(Create(self._operation_for(replaced.id, OperationKind.UNDEPLOY)))
-            changes.append(self._line(replaced.id, f"was gone, and version {plan.version} is live"))
+            changes.append(self.line(replaced.id, f"was gone, and version {plan.version} is live"))
         elif replaced is not None:
             text = f"replaced by version {plan.version}; will be removed in {plan.settings.hold:g} s"
-            changes.append(self._line(replaced.id, text))
+            changes.append(self.line(replaced.id, text))
         return changes
 
     def _rolled_back(self, replaced: Deployment, plan: Plan) -> list[Change]:
@@ -106,8 +111,8 @@ class Transactions:
             Update(gone),
             happened(gone, Occurrence.FAILED, plan.version),
             *(Create(operation) for operation in self.follow_up(plan)),
-            self._line(plan.deployment, f"DEPLOYED: version {plan.version} is live again"),
-            self._line(replaced.id, f"FAILURE: {message}; will be removed in {plan.settings.hold:g} s"),
+            self.line(plan.deployment, f"DEPLOYED: version {plan.version} is live again"),
+            self.line(replaced.id, f"FAILURE: {message}; will be removed in {plan.settings.hold:g} s"),
         ]
 
     def decided_back(self, deployment: Deployment, app: App, plan: Plan) -> list[Change]:
@@ -118,23 +123,8 @@ class Transactions:
         assert plan.previous is not None
         said = f"rolling back from version {plan.previous.version} to version {plan.version}"
         for id in (deployment.id, plan.previous.deployment):
-            changes.append(self._line(id, said))
+            changes.append(self.line(id, said))
         return changes
-
-    def condemned(self, failure: Failure | None) -> list[Change]:
-        """The version that is watched fails: a rollback to the version before, when the descriptor wants that."""
-        app, failing = self._app(), self._store.get(Deployment, self._operation.deployment)
-        if app is None or failing is None or app.live != failing.id or failure is None:
-            return []
-        if self.others(OperationKind.ROLLBACK):
-            return []  # somebody was quicker
-        before = self._store.get(Deployment, app.held) if app.held else None
-        wanted = failing.descriptor.get("autoRollback", self._dependencies.settings.auto_rollback)
-        if before is None or not is_warm(self._store, before) or not wanted:
-            why = "autoRollback is off" if before is not None and not wanted else "no version before it is warm"
-            return [self._line(failing.id, f"version {failing.version} fails ({failure.message}); {why}")]
-        said = f"version {failing.version} fails ({failure.message}); rolling back to version {before.version}"
-        return [self._line(failing.id, said), *back_to(self._store, before, cause=failure.message)]
 
     def follow_up(self, plan: Plan) -> list[Operation]:
         """What is left to do after the commit: release, drop, retire."""
@@ -162,7 +152,7 @@ class Transactions:
         if deployment is None:
             return []
         if self._operation.kind is OperationKind.ROLLBACK:
-            return self._not_back(deployment, failure)
+            return self._not_back(self._with_steps(deployment), failure)
         deployment = self._with_steps(deployment)
         changes: list[Change] = []
         for uid in ending:
@@ -175,13 +165,13 @@ class Transactions:
             said = f"FAILURE: {failure.reason}, as said above" if told else f"FAILURE: {failure}"
             live = plan.previous.version if plan and plan.previous else ""
             changes += [
-                self._line(deployment.id, said),
+                self.line(deployment.id, said),
                 *ended_changes(self._store, deployment, Occurrence.FAILED, live),
             ]
         elif not ending:
             said = "UNDEPLOYED: the deployment was cancelled"
             changes += [
-                self._line(deployment.id, said),
+                self.line(deployment.id, said),
                 *ended_changes(self._store, deployment, Occurrence.CANCELLED),
             ]
         else:
@@ -189,13 +179,22 @@ class Transactions:
         return changes
 
     def _not_back(self, deployment: Deployment, failure: Failure | None) -> list[Change]:
-        """A rollback that failed: what was live still is, and the other version drains again."""
+        """A rollback that failed (None: it was cancelled): what was live still is, and the other version drains again.
+        That it failed is in its record, as nobody may be there who reads the log."""
         app = self._app()
-        why = failure or "the version is not there any more"
-        said = f"the rollback to version {deployment.version} failed, and nothing has changed: {why}"
-        changes: list[Change] = [self._line(deployment.id, said)]
+        live = app.live_version if app else ""
+        if failure is None:
+            said = f"the rollback to version {deployment.version} was cancelled, and nothing has changed"
+            back, told = dataclasses.replace(deployment, unwanted=False), None
+        else:
+            said = f"the rollback to version {deployment.version} failed, and nothing has changed: {failure}"
+            message = f"the rollback to version {deployment.version} failed, and nothing has changed: {failure.message}"
+            known = dataclasses.replace(failure, reason=ROLLBACK_FAILED, message=message)
+            back = dataclasses.replace(deployment, unwanted=False, failure=known.to_document())
+            told = happened(back, Occurrence.ROLLBACK_FAILED, live)
+        changes: list[Change] = [self.line(deployment.id, said), Update(back), *([told] if told else [])]
         if app is not None and app.live:
-            changes.append(self._line(app.live, said))
+            changes.append(self.line(app.live, said))
         target = self._operation.target
         if deployment.status is Status.UNDEPLOYING and target.previous is not None:
             again = Target(by=app.live if app else "", previous=target.previous)
@@ -229,7 +228,7 @@ class Transactions:
         if deployment.status is Status.UNDEPLOYING:
             cancelled = self._operation.target.ending is not None
             said = "the deployment was cancelled" if cancelled else f"version {deployment.version} is removed"
-            changes.append(self._line(deployment.id, f"UNDEPLOYED: {said}"))
+            changes.append(self.line(deployment.id, f"UNDEPLOYED: {said}"))
         end = self._end_of(deployment)
         return [*changes, *self.forgotten(), *ended_changes(self._store, self._with_steps(deployment), end)]
 
@@ -252,9 +251,14 @@ class Transactions:
         if app.live == deployment:
             new = dataclasses.replace(new, live="", live_version="")
             changes = [Update(dataclasses.replace(o, due=0.0)) for o in self.others(OperationKind.RETIRE)]
+            changes += self._unwatched()
         if app.held == deployment:
             new = dataclasses.replace(new, held="", held_version="")
         return [*changes, Update(new)] if new is not app else changes
+
+    def _unwatched(self) -> list[Change]:
+        """Nobody looks any more after what was live until now."""
+        return [Update(dataclasses.replace(o, state=OperationState.DONE)) for o in self.others(OperationKind.WATCH)]
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -279,5 +283,5 @@ class Transactions:
         """The deployment, which keeps what the steps of this operation did."""
         return dataclasses.replace(deployment, steps=timeline.kept(deployment.steps, self._operation.timeline))
 
-    def _line(self, deployment: str, text: str) -> Change:
+    def line(self, deployment: str, text: str) -> Change:
         return self._dependencies.deployment_log.line(deployment, text)

@@ -34,6 +34,13 @@ class VersionEvents:
         self._tell(plan.version, plan.deployment, "RolledBack", traffic)
         self._tell_previous(plan, "RolledBack", f"{traffic}; version {_before(plan)} drains and is then removed")
 
+    def not_rolled_back(self, deployment: Deployment | None, failure: Failure) -> None:
+        """It should have been the live version again, but what came after it still is."""
+        if deployment is None:
+            return
+        why = f"the rollback to version {deployment.version} failed: {failure.message}"
+        self._tell(deployment.version, deployment.id, "RollbackFailed", why, warning=True)
+
     def turned(self, occurrence: Occurrence | None, deployment: Deployment | None, plan: Plan | None, why: str) -> None:
         """It failed, and what was begun is undone now; or it is held, and a person has to look."""
         if occurrence is Occurrence.FAILED and plan is not None:

@@ -93,6 +93,18 @@ def test_pod_log_is_capped(server: Any, client: KubeClient) -> None:
     assert (server.requests[0].path, server.requests[0].query) == ("/api/v1/namespaces/ns/pods/a/log", query)
 
 
+def test_lines_of_a_log_come_whole(server: Any, client: KubeClient) -> None:
+    """The last one may have been cut, or may not be written to its end."""
+    server.answer = lambda request: request.json(b"1 one\n2 \xfftwo\n3 thr")
+    assert client.pod_lines("ns", "a", "c", "2026-01-02T03:04:05Z") == ["1 one", "2 \ufffdtwo"]
+    query = {"container": "c", "timestamps": "true", "limitBytes": "262144", "sinceTime": "2026-01-02T03:04:05Z"}
+    assert (server.requests[0].path, server.requests[0].query) == ("/api/v1/namespaces/ns/pods/a/log", query)
+    server.answer = lambda request: request.json(b"1 begun")
+    assert client.pod_lines("ns", "a", "c") == []
+    server.answer = lambda request: request.json(b"x" * 300_000)
+    assert client.pod_lines("ns", "a", "c") == ["x" * client_module.FOLLOWED_BYTES]
+
+
 def test_a_log_that_cannot_be_had_holds_nobody_up(server: Any, client: KubeClient) -> None:
     server.answer = lambda request: request.reset()
     with pytest.raises(KubeUnavailable):

@@ -1,0 +1,1 @@
+"""Gates among the steps of an operation."""

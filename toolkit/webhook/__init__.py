@@ -1,0 +1,1 @@
+"""Requests to receivers that the settings name: addresses, signatures, and sending."""
