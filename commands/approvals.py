@@ -61,6 +61,7 @@ class ApprovalCommands:
 
         `said` is as `SCHEMA` has it. Raises Invalid, NotFound, NotPermitted, and Conflict when nothing waits for it.
         """
+        self._deployment(namespace, id)
         problems = schema_problems(said, SCHEMA)
         if not problems and not said.get("comment", "").isprintable():
             problems = [Problem("comment", "must be a single line of printable text")]
@@ -69,9 +70,7 @@ class ApprovalCommands:
         return decide_again(lambda: self._decide(namespace, id, said, by))
 
     def _decide(self, namespace: str, id: str, said: Document, by: str) -> GateDecision:
-        deployment = self._store.get(Deployment, id, namespace=namespace)
-        if deployment is None:
-            raise NotFound("there is no deployment with this id in this namespace")
+        deployment = self._deployment(namespace, id)
         results = self._store.get(GateResults, id)
         known = self._store.find(GateDecision, namespace=namespace, app=deployment.app, tag=id)
         waiting = self._waiting(deployment, results, known)
@@ -102,6 +101,12 @@ class ApprovalCommands:
         # Touched, so that the gate notices it, should it come to a verdict at this moment.
         self._store.commit(Create(decision), Update(results), Expect(deployment))
         return decision
+
+    def _deployment(self, namespace: str, id: str) -> Deployment:
+        deployment = self._store.get(Deployment, id, namespace=namespace)
+        if deployment is None:
+            raise NotFound("there is no deployment with this id in this namespace")
+        return deployment
 
     def _waiting(
         self, deployment: Deployment, results: GateResults | None, known: list[GateDecision]

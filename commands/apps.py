@@ -125,7 +125,7 @@ class AppViews:
         app = known.apps.get(name)
         if app is not None and app.highest:
             found["highestVersion"] = app.highest
-        found["queue"] = [self._member(d, known, d.created) for d in known.upcoming(name)]
+        found["queue"] = [self._member(d, known, _asked(o, d)) for o, d in known.upcoming(name)]
         if shown.descriptors:
             found["previewHosts"] = sorted(claim.host for claim in known.claims.get(name, ()) if claim.preview)
             stored = self._store.find(StoredDescriptor, namespace=namespace, app=name)
@@ -180,12 +180,12 @@ class AppViews:
         out: Document = {"namespace": known.namespace, "appName": name}
         app = known.apps.get(name)
         if app is not None and app.live:
-            out["live"] = self._held(known, app.live, app.live_version)
+            out["live"] = self._held(known, app.live, app.live_version, app.live)
             out["replicas"] = _replicas(counts, versioned_name(name, app.live_version))
         if app is not None and app.held:
-            out["warm"] = self._held(known, app.held, app.held_version)
+            out["warm"] = self._held(known, app.held, app.held_version, app.live)
         if upcoming := known.upcoming(name)[:1]:
-            out["upcoming"] = self._member(upcoming[0], known, upcoming[0].created)
+            out["upcoming"] = self._member(upcoming[0][1], known, _asked(*upcoming[0]))
         if shown.descriptors:
             out["hosts"] = sorted(claim.host for claim in known.claims.get(name, ()) if not claim.preview)
         if (failed := known.failures.get(name)) is not None:
@@ -194,13 +194,14 @@ class AppViews:
             out["freezes"] = frozen
         return out
 
-    def _held(self, known: _Known, id: str, version: str) -> Document:
-        """The live version, or the one before it."""
+    def _held(self, known: _Known, id: str, version: str, live: str) -> Document:
+        """The live version, or the one before it, since what is `live` took over."""
         deployment = self._store.get(Deployment, id, namespace=known.namespace)
         if deployment is None:
             return {"deployment": id, "version": version}
-        live = deployment.status is Status.DEPLOYED
-        return self._member(deployment, known, deployment.went_live if live else deployment.last_modified)
+        took_over = deployment if live == id else self._store.get(Deployment, live, namespace=known.namespace)
+        since = took_over.went_live if took_over is not None else ""
+        return self._member(deployment, known, since or deployment.last_modified)
 
     def _member(self, deployment: Deployment, known: _Known, since: str) -> Document:
         progress = self.progress.among(deployment, known.waiting)
@@ -255,14 +256,13 @@ class _Known:
         """Is there anything to count?"""
         return any(app.live for name in names if (app := self.apps.get(name)))
 
-    def upcoming(self, name: str) -> list[Deployment]:
+    def upcoming(self, name: str) -> list[tuple[Operation, Deployment]]:
         """What is to be live, in the order in which that is tried."""
         comes = [o for o in self.waiting.get(name, ()) if o.kind in (OperationKind.DEPLOY, OperationKind.ROLLBACK)]
         comes.sort(key=lambda o: (not o.begun, o.sequence))
         found = [(o, self._moving.get(o.deployment)) for o in comes]
-        return [
-            d for o, d in found if d is not None and (o.kind is OperationKind.ROLLBACK or d.status is Status.DEPLOYING)
-        ]
+        back = OperationKind.ROLLBACK
+        return [(o, d) for o, d in found if d is not None and (o.kind is back or d.status is Status.DEPLOYING)]
 
 
 _MOVING = (Status.DEPLOYING, Status.UNDEPLOYING)
@@ -273,6 +273,12 @@ def _by_app(records: Sequence[R]) -> dict[str, list[R]]:
     for record in records:
         found.setdefault(record.app, []).append(record)
     return found
+
+
+def _asked(operation: Operation, deployment: Deployment) -> str:
+    """When it was asked for."""
+    asked = operation.timeline.asked
+    return timeline.timestamp_of(asked) if asked else deployment.created
 
 
 def _replicas(counts: Counts | str, controller: str) -> Document:

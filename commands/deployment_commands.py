@@ -164,9 +164,9 @@ class DeploymentCommands:
             old = self.deployment(namespace, id)
             expect(f"deployment {id}", old.revision, if_match)
             status = Status.UNDEPLOYING if old.status in (Status.DEPLOYING, Status.DEPLOYED) else old.status
-            new = old.to(status, purge=old.purge or purge)
+            new = dataclasses.replace(old, purge=old.purge or purge)
             if status is not old.status:
-                new = dataclasses.replace(new, undeployed_by=by)
+                new = new.to(status, undeployed_by=by)
             changes: list[Change] = [Update(new)]
             draining = self._draining(old)
             if draining is not None:
@@ -208,7 +208,10 @@ class DeploymentCommands:
             if deployment.status in (Status.FAILURE, Status.UNDEPLOYED):
                 decide_again(lambda id=deployment.id: self._purge(id))  # type: ignore[misc]
             elif undeploy:
-                ending = self.undeploy(namespace, deployment.id, purge=True, by=by)
+                try:
+                    ending = self.undeploy(namespace, deployment.id, purge=True, by=by)
+                except NotFound:
+                    continue  # it ended meanwhile, and its record went with it
                 live = ending if deployment.status is Status.DEPLOYED else live
             else:
                 continue

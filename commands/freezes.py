@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.clock import SteadyClock
-from deployer.core.errors import Frozen, Invalid, NotFound, Problem
+from deployer.core.errors import Frozen, Invalid, NotFound, PreconditionFailed, Problem
 from deployer.core.model.operation.timeline import timestamp_of
 from deployer.core.model.records import Document, Record, timestamp
 from deployer.core.ports.store import Change, Create, Delete, Store, Update
@@ -83,7 +83,7 @@ class Freeze(Record):
 class FreezeInForce:
     """What freezes a namespace now.
 
-    namespace  the frozen namespace, or `*` for all; of a window its patterns, with commas
+    namespace  the frozen namespace, or `*` for all; of a window its patterns, with commas, where all freezes are listed
     source     `request` when somebody put it, `window` when the settings have it
     until      RFC 3339; empty when nobody knows yet
     by         who put it; empty when that is not known
@@ -173,8 +173,10 @@ class Freezes:
                 continue
             until = window.until(now)
             if until is not None:
+                # Whoever asks about one namespace is not told which others a window has.
+                names = window.namespaces if namespace is None or EVERYWHERE in window.namespaces else (namespace,)
                 yield FreezeInForce(
-                    namespace=", ".join(window.namespaces),
+                    namespace=", ".join(names),
                     reason=window.reason,
                     source="window",
                     until="" if math.isinf(until) else timestamp_of(until),
@@ -206,9 +208,17 @@ class Freezes:
         return found
 
     def put(
-        self, namespace: str, body: bytes, by: str = "", *, if_match: Collection[int] | None = None
+        self,
+        namespace: str,
+        body: bytes,
+        by: str = "",
+        *,
+        if_match: Collection[int] | None = None,
+        replaces: bool = False,
     ) -> tuple[Freeze, bool]:
         """Freeze a namespace, or all of them (`*`); one that is there is replaced. True when there was none.
+
+        With `replaces` there must be one.
 
         Raises Invalid, PreconditionFailed, Conflict, StoreUnavailable.
         """
@@ -219,8 +229,11 @@ class Freezes:
             stored = {freeze.namespace: freeze for freeze in self._store.find(Freeze)}
             old = stored.pop(namespace, None)
             known = old is not None and not old.ended(now)
-            if if_match is not None:
-                expect(f"the freeze of {namespace}", old.revision if old and known else 0, if_match)
+            if old is None or not known:
+                if replaces:
+                    raise PreconditionFailed(f"there is no freeze of {namespace} by now; leave If-Match out to put one")
+            else:
+                expect(f"the freeze of {namespace}", old.revision, if_match)
             new = Freeze(
                 namespace=namespace,
                 app="",

@@ -76,15 +76,19 @@ class Progress:
         mine = [operation for operation in of_app if operation.deployment == deployment.id]
         if not mine:
             return {"steps": deployment.steps}
-        stored = min(mine, key=lambda operation: (not operation.begun, _FIRST.index(operation.kind)))
+        # A watch notices a moment later that its version was replaced.
+        over = () if deployment.status is Status.DEPLOYED else (OperationKind.WATCH,)
+        stored = min(mine, key=lambda o: (o.kind in over, not o.begun, _FIRST.index(o.kind)))
         activity = self._activities.of(stored)
         operation = stored
         if activity is not None and activity.operation.revision >= stored.revision:
             operation = activity.operation  # as this process has it, which is written with what comes next
         said = _Said(deployment, operation, activity, of_app)
+        took_over = self._store.get(Deployment, operation.target.by) if said.phase == DRAIN else None
         document: Document = {"phase": said.phase}
         document |= {"step": said.step} if said.step else {}
         since = said.since if isinstance(said.since, str) else self._written(said.since) if said.since else ""
+        since = took_over.went_live or since if took_over is not None else since
         document |= {"since": since} if since else {}
         document |= {"deadline": self._written(said.deadline)} if said.deadline else {}
         document |= {"held": said.held} if said.held else {}

@@ -75,7 +75,7 @@ def await_serving(work: Work, log: Callable[[str], None] | None = None, *, fresh
         seen[:] = [p for p in pods if controlled_by(p, uid)]
         ready = [p["metadata"]["uid"] for p in seen if is_ready(p)]
         if len(ready) < wanted:
-            work.waiting(f"{wanted - len(ready)} of {wanted} pods to be ready")
+            work.waiting(f"{wanted - len(ready)} more of {wanted} pods to be ready")
         return ready if len(ready) >= wanted else None
 
     try:

@@ -17,7 +17,7 @@ _HOW_FAR: Document = {
     },
     "step": {"type": "string", "description": "The id of the step that is run, undone or waited with."},
     "deadline": {**TIME, "description": "When that ends, or is given up, at the latest, as far as it is known."},
-    "waitingFor": {"type": "string", "description": "In words.", "example": "2 of 3 pods to be ready"},
+    "waitingFor": {"type": "string", "description": "In words.", "example": "2 more of 3 pods to be ready"},
     "held": {"type": "string", "description": "Why nobody can go on: a person has to look."},
 }
 """As far as there is something to say: what is not there is left out."""

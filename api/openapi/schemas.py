@@ -266,7 +266,7 @@ _RECORDS: dict[str, Any] = {
         ("namespace", "reason", "source"),
         namespace={
             "type": "string",
-            "description": "The frozen namespace; `*` for all; of a window its names and patterns, with commas.",
+            "description": "The frozen namespace; `*` for all; in the list of all freezes a window's patterns.",
         },
         reason={"type": "string"},
         source={

@@ -36,7 +36,8 @@ class Freeze(http.Resource):
     def on_put(self, req: falcon.Request, resp: falcon.Response, namespace: str) -> None:
         """Put it, in the place of the one that there is."""
         where, body = http.frozen_namespace(req, namespace), http.body(req)
-        freeze, created = self._freezes.put(where, body, http.by(req), if_match=http.if_match(req))
+        replaces = req.get_header("If-Match") is not None
+        freeze, created = self._freezes.put(where, body, http.by(req), if_match=http.if_match(req), replaces=replaces)
         resp.context.freeze = str(Commands.shown(freeze))
         resp.set_header("Location", http.location("freezes", where, where))
         _show(resp, freeze, 201 if created else 200)

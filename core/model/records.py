@@ -153,7 +153,7 @@ class Deployment(Record):
     """What REST shows of one deployment; `descriptor` is a copy.
 
     purge        delete the record when it has ended
-    went_live    when it was committed first, as RFC 3339; empty when it never was
+    went_live    when it was committed, or came back, as RFC 3339; empty when it never was
     rollback_of  id of the deployment whose pinned plan it deploys once more; empty for one of a descriptor
     unwanted     somebody wants to be rid of it while it is being rolled back to
     steps        of its operations that have ended, as REST shows them

@@ -17,6 +17,7 @@ from deployer.commands.progress import Progress
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.operation.target import Target
 from deployer.core.model.operation.timeline import Timeline
+from deployer.core.model.plan import Previous
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -49,7 +50,7 @@ def apps(served: Served, query: str = "") -> list[Any]:
 def live(served: Served, app: str = "shop", version: str = "1", **fields: Any) -> Deployment:
     """A deployment that is live, as the engine leaves it."""
     made = served.deployment(app, version)
-    done = dataclasses.replace(served.end(made.id), went_live="2026-01-01T00:00:00Z", **fields)
+    done = dataclasses.replace(served.end(made.id), **{"went_live": "2026-01-01T00:00:00Z", **fields})
     (operation,) = [o for o in served.store.find(Operation, tag="open") if o.deployment == made.id]
     over = dataclasses.replace(operation.timeline, outcome=Occurrence.DEPLOYED.value, ended=2000.0)
     closed = dataclasses.replace(operation, state=OperationState.DONE, timeline=over)
@@ -75,6 +76,12 @@ def operation(served: Served, deployment: Deployment, kind: OperationKind, n: in
     )
     served.store.commit(Create(made))
     return made
+
+
+def waiting(deployment: Deployment, kind: OperationKind, **fields: Any) -> Operation:
+    """One that has not begun."""
+    named = {"namespace": deployment.namespace, "app": deployment.app, "deployment": deployment.id}
+    return Operation(id=new_id(), kind=kind, **named, **fields)
 
 
 def claim_hosts(served: Served) -> None:
@@ -139,7 +146,8 @@ def test_what_is_live_upcoming_and_failed(served: Served) -> None:
     record = served.store.get(Deployment, failed.id)
     assert record
     why = {"reason": "CrashLoop", "message": "it ended"}
-    served.store.commit(Update(dataclasses.replace(record.to(Status.FAILURE), failure=why)))
+    at = "2026-01-01T00:00:00Z"
+    served.store.commit(Update(dataclasses.replace(record.to(Status.FAILURE), failure=why, last_modified=at)))
     for waiting in served.store.find(Operation, tag="open"):
         served.store.commit(Update(dataclasses.replace(waiting, state=OperationState.DONE)))
     queued = [served.deployment("shop", version) for version in ("3", "4")]
@@ -149,11 +157,36 @@ def test_what_is_live_upcoming_and_failed(served: Served) -> None:
     assert (shown["upcoming"]["deployment"], shown["upcoming"]["version"]) == (queued[0].id, "3")
     assert (shown["upcoming"]["phase"], shown["upcoming"]["waitingFor"]) == ("QUEUED", "its turn")
     assert shown["lastFailure"]["deployment"] == failed.id
+    served.call("DELETE", f"/deployments/{failed.id}?namespace={NS}")  # which clears away what it left behind
+    assert apps(served)[0]["lastFailure"]["at"] == shown["lastFailure"]["at"] == "2026-01-01T00:00:00Z"
     assert {name: shown["lastFailure"][name] for name in why} == why
     assert "warm" not in shown and "freezes" not in shown
     queue = get(served, "/apps/shop/").json["queue"]
     assert [entry["deployment"] for entry in queue] == [one.id for one in queued]
     assert queue[1]["waitingFor"] == f"the deployment {queued[0].id} of this app"
+
+
+def test_since_is_the_moment_of_the_switch_or_of_the_request(served: Served) -> None:
+    """Whatever was asked for, or written, since."""
+    replaced = "2026-01-02T00:00:00Z"
+    ids = [live(served).id, live(served, version="2", went_live=replaced).id]
+    first, second = (found for id in ids if (found := served.store.get(Deployment, id)))
+    going = dataclasses.replace(second.to(Status.UNDEPLOYING), last_modified="2026-01-03T00:00:00Z")
+    app = served.store.get(App, f"{NS}/shop")
+    assert app
+    held = dataclasses.replace(app, held=first.id, held_version="1")
+    served.store.commit(Update(first.to(Status.UNDEPLOYING)), Update(going), Update(held))
+    removal = Target(by=second.id, previous=Previous(deployment=first.id, version="1"))
+    served.store.commit(Create(waiting(first, OperationKind.RETIRE, target=removal, due=9e9)))
+    # The watch over it ends a moment later than it is replaced.
+    served.store.commit(Create(waiting(first, OperationKind.WATCH, state=OperationState.RUNNING)))
+    (shown,) = apps(served)
+    assert shown["live"]["since"] == shown["warm"]["since"] == replaced
+    drained = get(served, f"/deployments/{first.id}").json
+    assert (drained["phase"], drained["since"]) == ("DRAIN", replaced)
+    served.store.commit(Create(waiting(first, OperationKind.ROLLBACK, timeline=Timeline(asked=1000.0))))
+    shown = get(served, "/apps/shop/").json
+    assert shown["upcoming"]["since"] == shown["queue"][0]["since"] == "1970-01-01T00:16:40Z"
 
 
 def test_hosts_are_those_that_belong_to_the_app(served: Served) -> None:

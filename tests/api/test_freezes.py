@@ -76,7 +76,9 @@ def test_a_freeze_is_put_shown_listed_replaced_and_lifted(served: Served) -> Non
     assert served.call("DELETE", f"/freezes/{NS}/", headers=old).problem["status"] == 412
     assert served.call("DELETE", f"/freezes/{NS}/?{Q}").status == 200
     assert served.call("DELETE", f"/freezes/{NS}/?{Q}").problem["status"] == 404
-    assert put(served, headers={"If-Match": '"1"'}).problem["status"] == 412
+    for tag in ('"1"', '"0"', "*"):
+        refused = put(served, headers={"If-Match": tag}).problem
+        assert (refused["status"], "there is no freeze of" in refused["detail"]) == (412, True), tag
     assert served.store.find(Freeze) == []
 
 
@@ -218,18 +220,26 @@ def test_nobody_ends_a_freeze_by_setting_the_clock(served: Served, monkeypatch: 
 
 def test_a_window_freezes_without_anybody_asking(tmp_path: Path) -> None:
     clock = Clock()  # a Tuesday, noon in UTC
-    window = {"reason": "lunch", "from": "13:00", "to": "14:00", "time_zone": "Europe/Amsterdam", "namespaces": ["a-*"]}
+    window = {
+        "reason": "lunch",
+        "from": "13:00",
+        "to": "14:00",
+        "time_zone": "Europe/Amsterdam",
+        "namespaces": ["secret", "a-*"],
+    }
     settings = Settings(freeze_windows=(window,))  # type: ignore[arg-type]
     store = SqliteStore(tmp_path / "deployer.db")
     freezes = Freezes(store, settings.freeze_windows, clock)
     assert freezes.of("b") == []
     [frozen] = freezes.of("a-1")
     assert frozen.document() == {
-        "namespace": "a-*",
+        "namespace": "a-1",  # and not those of others
         "reason": "lunch",
         "source": "window",
         "until": "2026-12-01T13:00:00Z",
     }
+    assert str(frozen) == "namespace a-1 is frozen until 2026-12-01T13:00:00Z by the settings: lunch"
+    assert [freeze.namespace for freeze in freezes.everywhere()] == ["secret, a-*"]
     assert freezes.count()["window"] == 1
     clock.now += 3600
     assert freezes.of("a-1") == []
@@ -268,7 +278,10 @@ class TestTokens:
             target = "*" if everywhere else NS
             there = "*" in namespaces or target in namespaces
             may = there and "freeze" in roles
-            assert put(served, target, headers).status == (201 if may else 403), namespaces
+            answer = put(served, target, headers)
+            assert answer.status == (201 if may else 403), namespaces
+            if not there:
+                assert ("* among the namespaces" in answer.problem["detail"]) == everywhere
             assert bool(served.store.find(Freeze)) == may
             served.service.freezes.put(target, b'{"reason": "r"}')
             reads = there and bool({"read", "deploy", "freeze"} & set(roles))

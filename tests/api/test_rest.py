@@ -15,7 +15,7 @@ import pytest
 import deployer
 from deployer.core.errors import KubeError, KubeUnavailable, StoreUnavailable
 from deployer.core.model.records import Deployment, HealthData, Operation, Status, StoredDescriptor
-from deployer.core.ports.store import Create
+from deployer.core.ports.store import Create, Delete
 from deployer.settings import Settings
 
 Q = "?namespace=shop-ns"
@@ -255,6 +255,18 @@ def test_deployments_are_deleted_in_bulk(served: Any, query: str, left: int) -> 
     expected = Status.UNDEPLOYING if query.endswith("true") else Status.DEPLOYED
     assert served.store.get(Deployment, live).status is expected
     assert len(served.store.find(Deployment)) == left
+
+
+def test_a_record_that_goes_meanwhile_keeps_nobody_from_deleting_the_rest(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes, stays = served.deployment("a").id, served.deployment("a").id
+    listed = [served.store.get(Deployment, id) for id in (goes, stays)]
+    served.store.commit(Delete(listed[0]))
+    monkeypatch.setattr(served.service, "deployments", lambda *_: listed)
+    answer = served.call("DELETE", f"/deployments/{Q}&appname=a&undeploy=true")
+    assert (answer.status, answer.json) == (202, {"deleted": 1})
+    assert served.store.get(Deployment, stays).status is Status.UNDEPLOYING
 
 
 def test_the_log_is_text(served: Any) -> None:

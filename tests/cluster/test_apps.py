@@ -33,7 +33,7 @@ def test_pods_are_counted_as_they_come_and_go(world: RealWorld) -> None:
     never = {"httpGet": {"path": "/error", "port": 9999}, "periodSeconds": 1}
     upcoming = world.deploy(probe=never, replicas=2)
     world.until(
-        lambda: shown().get("upcoming", {}).get("waitingFor", "").startswith("1 of 1 pods to be ready") or None,
+        lambda: shown().get("upcoming", {}).get("waitingFor", "").startswith("1 more of 1 pods to be ready") or None,
         "the pods to be waited for",
     )
     assert shown()["live"]["deployment"] == live.id

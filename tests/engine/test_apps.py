@@ -14,7 +14,8 @@ from falcon import testing
 from deployer.api.app import create_app
 from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.kind import CONTROLLER
-from deployer.core.model.records import Status
+from deployer.core.model.records import Deployment, Status
+from deployer.core.ports.store import Update
 from deployer.toolkit.replicas import ReplicaCounts
 from support.world import HEALTHY, World
 
@@ -53,10 +54,13 @@ def test_versions_pods_and_hosts_of_an_app(world: World) -> None:
     world.eyes.patch(CONTROLLER, "shop-2", patch, world.namespace)
     world.until(lambda: shown(world)["replicas"] == {"wanted": 3, "ready": 3} or None, "the third pod to be counted")
     assert get(world, "/apps/", **{"If-None-Match": tag}).status_code == 200
+    long_ago = "2026-01-01T00:00:00Z"
+    world.store.commit(Update(dataclasses.replace(world.store.get(Deployment, first.id) or first, went_live=long_ago)))
     RollbackCommands(world.service).roll_back(world.namespace, "shop", by="ann")
     world.until(lambda: shown(world)["live"]["version"] == "1" or None, "version 1 to be live again")
     app = shown(world)
     assert (app["lastFailure"]["deployment"], app["lastFailure"]["reason"]) == (second.id, "RolledBack")
+    assert app["live"]["since"] == app["warm"]["since"] > long_ago
     world.service.undeploy(world.namespace, first.id, by="bob")
     world.until(lambda: "live" not in shown(world) or None, "nothing to be live")
     world.quiet()

@@ -376,7 +376,7 @@ def test_pods_that_are_not_ready_are_counted(rest: Rest) -> None:
     deployment = rest.world.deploy(replicas=3, probe=never)
     shown = rest.until(deployment, step="await-ready", phase="START")
     rest.world.until(
-        lambda: rest.deployment(deployment).get("waitingFor", "").startswith("3 of 3 pods to be ready") or None,
+        lambda: rest.deployment(deployment).get("waitingFor", "").startswith("3 more of 3 pods to be ready") or None,
         "the pods to be counted",
     )
     assert moment(shown["deadline"]) > moment(shown["since"])

@@ -183,6 +183,9 @@ class ProcessStore(MemoryStore):
         self._reach()
         self._world.trouble(self._process)
         revision = self._reach().commit(*changes, fence=fence)
+        for change in changes:
+            if isinstance(change, Append):
+                self._world.checks.between(change.deployment)
         self._world.check()
         self._world.trouble(self._process)
         return revision

@@ -70,6 +70,10 @@ class Checks:
         if current and alone and before is not None and before[1] == self._disruptions:
             self.require(text not in (before[0], "resumed"), f"said without need: {text}")
 
+    def between(self, deployment: str) -> None:
+        """A line came into its log together with a change of the records: what comes next may be said again."""
+        self._said.pop(deployment, None)
+
     # --- at every moment -----------------------------------------------------------------------------------------
 
     def always(self) -> None:

@@ -32,7 +32,7 @@ def test_shared_steps_run_on_a_fake_with_the_plan_of_a_descriptor() -> None:
     assert fake.kube.objects[CONTROLLER, "shop-2"]["spec"]["replicas"] == 3
     with pytest.raises(StepFailed):
         AwaitReady().run(fake.work)
-    assert set(fake.waits) == {"3 of 3 pods to be ready"}
+    assert set(fake.waits) == {"3 more of 3 pods to be ready"}
     StartWorkload().undo(fake.work)
     assert fake.kube.objects == {}
 

@@ -183,7 +183,7 @@ class _Watcher:
         said of every pod that it befalls."""
         missing, wanted = judgement.missing
         trouble = next(iter(judgement.troubles.values()), "")
-        self._waiting(f"{missing} of {wanted} pods to be ready{': ' if trouble else ''}{trouble}")
+        self._waiting(f"{missing} more of {wanted} pods to be ready{': ' if trouble else ''}{trouble}")
         if judgement.progress != self._progress:
             self._log(judgement.progress)
         self._progress = judgement.progress
@@ -295,7 +295,7 @@ def await_endpoints(
         nonlocal missing
         missing = wanted - frozenset(ready_endpoints(slices))
         if missing:
-            waiting(f"{len(missing)} of {len(wanted)} pods to be ready endpoints of Service {service_name}")
+            waiting(f"{len(missing)} more of {len(wanted)} pods to be ready endpoints of Service {service_name}")
         return not missing
 
     try:

@@ -149,6 +149,8 @@ class TokenAuthorizer(Authorizer):
         if not isinstance(caller, TokenPrincipal):
             return "the caller has no token"
         if namespace not in caller.namespaces and ANY not in caller.namespaces:
+            if namespace == ANY:
+                return f"{caller.name} may not use all namespaces: that needs {ANY} among the namespaces of the token"
             return f"{caller.name} may not use this namespace"
         roles = self._roles(permission)
         if caller.roles.intersection(roles):

@@ -74,7 +74,7 @@ class Transactions:
             raise Cancelled("cancelled by request")
         rolls_back = self._operation.kind is OperationKind.ROLLBACK
         done = self._with_steps(deployment)
-        done = done.to(Status.DEPLOYED, rollback=rolls_back, went_live=deployment.went_live or timestamp())
+        done = done.to(Status.DEPLOYED, rollback=rolls_back, went_live=timestamp())
         if rolls_back:
             done = dataclasses.replace(done, purge=False, failure=None)  # who wants it back wants its record, too
         taken = dataclasses.replace(
