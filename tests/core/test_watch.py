@@ -21,18 +21,20 @@ def pod(number: int, *restarts: int) -> dict[str, Any]:
 
 def test_a_large_version_is_remembered_in_little() -> None:
     memory: dict[str, Any] = {}
-    work: Any = SimpleNamespace(recall=memory.get, remember=memory.__setitem__)
+    work: Any = SimpleNamespace(recall=memory.get, remember=memory.__setitem__, now=lambda: 0.0)
     pods = [pod(number, 0, 0, 0) for number in range(1000)]
-    WatchVersion(0.0, 5.0)._check_restarts(work, pods)
+    WatchVersion(0.0, 5.0)._check_crashes(work, pods)
     assert len(json.dumps(memory)) < MOST_REMEMBERED
 
 
 def test_restarts_count_from_when_the_watch_began() -> None:
     memory: dict[str, Any] = {}
     kube = SimpleNamespace(pod_log=lambda *_, **__: "", scope=SimpleNamespace(pause=lambda _: None))
-    work: Any = SimpleNamespace(recall=memory.get, remember=memory.__setitem__, kube=kube, log=lambda _: None)
+    work: Any = SimpleNamespace(
+        recall=memory.get, remember=memory.__setitem__, kube=kube, log=lambda _: None, now=lambda: 0.0
+    )
     watch = WatchVersion(0.0, 5.0)
     for restarts in (3, 4):
-        watch._check_restarts(work, [pod(1, restarts)])
-    with pytest.raises(StepFailed, match="restarted 2 times since the switch"):
-        watch._check_restarts(work, [pod(1, 5)])
+        watch._check_crashes(work, [pod(1, restarts)])
+    with pytest.raises(StepFailed, match="crashed 2 times since the switch"):
+        watch._check_crashes(work, [pod(1, 5)])

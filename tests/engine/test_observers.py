@@ -92,7 +92,7 @@ class Bench:
             changed.clear()
         forget()
 
-    def watch(self, name: str, deployment: Document) -> None:
+    def watch(self, name: str, occurrence: str, deployment: Document) -> None:
         with self._came:
             self.watched.append(f"{name} {deployment['id']}")
             self._came.notify_all()

@@ -63,7 +63,10 @@ class WatchVersion(Step):
         controller = next(iter(work.kube.items(CONTROLLER, {"name": name})), None)
         if controller is None or not work.kube.owned_by(controller, work.plan.deployment):
             return Done()  # somebody has removed it: there is nothing left to look after
-        return self.look(work, controller, self._until)
+        until, hold = self._until, work.plan.settings.hold
+        if until > work.now() + hold:  # the system's clock was set back before this start
+            until = work.now() + work.left("began", hold)
+        return self.look(work, controller, until)
 
     def look(self, work: Work, controller: Document, until: float, reason: str = "") -> Outcome:
         """Done when it is well and the time is over. Raises StepFailed. `reason`: with which it parks."""
