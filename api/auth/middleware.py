@@ -98,6 +98,7 @@ class AuditMiddleware:
             reason=refusal,
             override=_one(req, "override") if any(self._demands.besides(req)) else None,
             freeze=getattr(resp.context, "freeze", None),
+            decision=getattr(resp.context, "decision", None),
         )
 
 

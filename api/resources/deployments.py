@@ -130,6 +130,7 @@ class Approval(http.Resource):
         namespace = http.namespace(req)
         decision = self._approvals.decide(namespace, id, parse(http.body(req)), http.by(req))
         http.about(resp, decision.app, id)
+        resp.context.decision = str(decision)
         http.send(resp, decision.public())
 
 

@@ -152,5 +152,6 @@ class TestWithTokens:
         told = [json.loads(r.message) for r in caplog.records if r.name == "deployer.audit"]
         (line,) = [one for one in told if one.get("outcome") == "ok" and one["method"] == "POST"]
         assert (line["who"], line["verb"], line["id"], line["app"]) == ("otto", "approve", deployment.id, "shop")
+        assert line["decision"].startswith("approved ") and line["decision"].endswith(": go")
         seen = served.call("GET", f"/deployments/{deployment.id}/?namespace={NS}", headers=by["otto"])
         assert seen.status == 403  # who may approve may not therefore read

@@ -39,6 +39,11 @@ class GateDecision(Record):
         """What is kept of it with the result."""
         return {"approve": self.approve, "by": self.by, "at": self.at, "comment": self.comment}
 
+    def __str__(self) -> str:
+        """What was said of which step, in words."""
+        words = f": {self.comment}" if self.comment else ""
+        return f"{'approved' if self.approve else 'refused'} {self.step}{words}"
+
     def public(self) -> Document:
         """As REST shows it."""
         return {"gate": self.gate, **self.said, "at": shown_time(self.at)}
