@@ -63,7 +63,8 @@ def labelled(context: WorkloadContext) -> Workload:
     made = render_workload(context)
     template = made.controller["spec"]["template"]
     template["metadata"]["labels"]["team"] = "blue"
-    template["spec"]["containers"].append({"name": "beside", "image": "sample/web:1", "env": []})
+    ports = [{"name": name, "value": port} for name, port in (("PORT", "8081"), ("HEALTH_PORT", "9998"))]
+    template["spec"]["containers"].append({"name": "beside", "image": "sample/web:1", "env": ports})
     assert made.service is not None
     made.service["metadata"]["annotations"]["example.com/scrape"] = "true"
     return made
