@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import fnmatch
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployer.settings.namespaces import covers, namespace_patterns
 from deployer.settings.spelling import similar
 
 REASON_MOST = 500
@@ -18,7 +18,6 @@ REASON_MOST = 500
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _DAY, _WEEK = 24 * 60, 7 * 24 * 60  # minutes
 _TIME = re.compile(r"(?:([a-z]+) +)?([0-2][0-9]):([0-5][0-9])")
-_PATTERN = re.compile(r"[a-z0-9*?-]{1,63}")
 _FIELDS = ("namespaces", "reason", "time_zone", "days", "from", "to")
 
 
@@ -42,7 +41,7 @@ class FreezeWindow:
 
     def covers(self, namespace: str) -> bool:
         """Is the namespace frozen in this window?"""
-        return any(fnmatch.fnmatchcase(namespace, pattern) for pattern in self.namespaces)
+        return covers(self.namespaces, namespace)
 
     def until(self, now: float) -> float | None:
         """When what is in force at `now` ends; infinite when it never does, None when nothing is in force.
@@ -103,7 +102,7 @@ def parse(table: Mapping[str, Any]) -> FreezeWindow:
     if not minutes:
         raise ValueError("from and to are the same; for a whole day write 00:00 and 24:00")
     return FreezeWindow(
-        namespaces=_namespaces(table.get("namespaces", ["*"])),
+        namespaces=namespace_patterns(table.get("namespaces", ["*"])),
         reason=table["reason"].strip(),
         time_zone=_zone(table.get("time_zone", "UTC")),
         days=days,
@@ -143,15 +142,6 @@ def _day(name: str) -> int:
         if name in (day, day[:3]):
             return number
     raise ValueError(f"{name!r} is not a day; write mon, tue, wed, thu, fri, sat or sun")
-
-
-def _namespaces(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError('namespaces must be a list like ["shop", "team-*"]')
-    for pattern in value:
-        if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
-            raise ValueError(f"namespaces: {pattern!r} is not a namespace or a pattern like team-*")
-    return tuple(value)
 
 
 def _zone(value: object) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from deployer.settings.namespaces import covers, namespace_patterns
 
 POINTS = ("beforeStart", "beforeSwitch", "afterSwitch")
 ON_MISSING = ("fail", "inconclusive")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_PATTERN = re.compile(r"[a-z0-9*?-]{1,63}")
 _FIELDS = ("namespaces", "point", "type", "name", "timeoutSeconds", "onMissing", "dryRun", "options")
 _LONGEST = 604_800
 
@@ -36,7 +36,7 @@ class ForcedGate:
 
     def covers(self, namespace: str) -> bool:
         """Is it forced on that namespace?"""
-        return any(fnmatch.fnmatchcase(namespace, pattern) for pattern in self.namespaces)
+        return covers(self.namespaces, namespace)
 
     def document(self) -> dict[str, Any]:
         """As a descriptor would have it, with its `point`."""
@@ -60,7 +60,7 @@ def parse(table: Mapping[str, Any]) -> ForcedGate:
     if not isinstance(table.get("dryRun", False), bool):
         raise ValueError("dryRun must be true or false")
     return ForcedGate(
-        namespaces=_namespaces(table.get("namespaces", ["*"])),
+        namespaces=namespace_patterns(table.get("namespaces", ["*"])),
         point=_one_of("point", table["point"], POINTS),
         type=_text("type", table["type"], _TYPE),
         name=_text("name", table["name"], _NAME),
@@ -93,12 +93,3 @@ def _text(name: str, value: object, pattern: re.Pattern[str]) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ValueError(f"{name}: {value!r} cannot be one; write a-z, 0-9 and '-'")
     return value
-
-
-def _namespaces(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError('namespaces must be a list like ["shop", "team-*"]')
-    for pattern in value:
-        if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
-            raise ValueError(f"namespaces: {pattern!r} is not a namespace or a pattern like team-*")
-    return tuple(value)
