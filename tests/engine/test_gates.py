@@ -446,10 +446,11 @@ def test_a_repeated_approval_never_approves_the_next_gate(world: World) -> None:
 
 def second_waits(world: World, deployment: Deployment) -> None:
     """Wait until the second of its two gates asks a person."""
-    until = time.monotonic() + 20
-    while [found["waitsForApproval"] for found in results(world, deployment)] != [False, True]:
-        assert time.monotonic() < until, results(world, deployment)
-        time.sleep(0.02)
+    waiting = [False, True]
+    world.until(
+        lambda: [found["waitsForApproval"] for found in results(world, deployment)] == waiting or None,
+        "the second gate to ask a person",
+    )
 
 
 def test_a_repeated_approval_never_approves_another_gate_of_that_name(world: World) -> None:
