@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from deployer.commands.transactions import decide_again
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.gate.interface import Point
 from deployer.core.errors import Conflict, Invalid, NotFound, NotPermitted, Problem
-from deployer.core.model.gates import GateDecision, GateResult, GateResults
+from deployer.core.model.gates import GateDecision, GateResult, GateResults, decision_key
 from deployer.core.model.records import Deployment, Document, Plan, Status
 from deployer.core.ports.store import Create, Expect, Store, Update
 from deployer.descriptor.schema_errors import schema_problems
@@ -45,6 +46,16 @@ SCHEMA: Document = {
     },
 }
 """Of what is sent."""
+
+
+def results_of(store: Store, deployment: str) -> GateResults | None:
+    """What became of a deployment's gates; None when it has none, or is not decided yet."""
+    found = store.get(GateResults, deployment)
+    for asking in [entry for entry in found.entries if entry.asks] if found else ():
+        # What somebody has said is taken up a moment later, and nobody is asked for it any more.
+        if found and store.get(GateDecision, decision_key(deployment, asking.step)) is not None:
+            found = found.with_entry(dataclasses.replace(asking, asks=False))
+    return found
 
 
 class ApprovalCommands:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+from deployer.commands.approvals import results_of
 from deployer.commands.descriptor_commands import DescriptorCommands, unknown_text
 from deployer.commands.freezes import Freezes
+from deployer.commands.idempotency import Claim, Idempotency, RequestKey, result_of, without_key
+from deployer.commands.limits.paging import RecordList
 from deployer.commands.transactions import decide_again, expect
+from deployer.core import log_context
 from deployer.core.clock import wall_clock
 from deployer.core.deployment_log import DeploymentLog
-from deployer.core.errors import NotFound, QueueFull
+from deployer.core.errors import NotFound
 from deployer.core.model.descriptors import version_of
-from deployer.core.model.gates import GateResults
 from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import (
     Deployment,
@@ -31,12 +35,16 @@ from deployer.descriptor.podspec import types as podtypes
 from deployer.descriptor.validation import DescriptorDryRun, Remarks, no_remarks
 from deployer.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 
 class DeploymentCommands:
     """Deployments of all namespaces. Authorisation is the caller's business; existence is ours.
 
     descriptors   the commands for what is deployed
     freezes       what keeps namespaces from new deployments
+    idempotency   the keys of requests that were carried out
+    quotas        what namespaces may have at most
     """
 
     def __init__(
@@ -53,34 +61,57 @@ class DeploymentCommands:
         """`dry_run` and `remarks` are asked about descriptors; `clock` says when freezes end."""
         self.store = store
         self.deployment_log = deployment_log
-        self.descriptors = DescriptorCommands(store, registry, settings, dry_run=dry_run, remarks=remarks)
+        self.idempotency = Idempotency(store, settings.idempotency_ttl, clock)
+        self.descriptors = DescriptorCommands(
+            store, registry, settings, dry_run=dry_run, remarks=remarks, idempotency=self.idempotency
+        )
         self.freezes = Freezes(store, settings.freeze_windows, clock)
-        self._queue_limit = settings.queue_limit
+        self.quotas = self.descriptors.quotas
 
-    def deploy(self, namespace: str, descriptor_id: str, by: str = "", *, override: str = "") -> Deployment:
+    def deploy(
+        self,
+        namespace: str,
+        descriptor_id: str,
+        by: str = "",
+        *,
+        override: str = "",
+        key: RequestKey | None = None,
+    ) -> Deployment:
         """Queue a deployment of a stored descriptor; `override` is why it may pass a freeze.
 
-        Raises NotFound, Invalid, Frozen, QueueFull, StoreUnavailable.
+        Raises NotFound, Invalid, Frozen, QueueFull, QuotaExceeded, KeyReused, StoreUnavailable.
         """
-        stored = self.descriptors.get(namespace, descriptor_id)
-        document = self.descriptors.check(namespace, stored.document, stored=True)
-        return self._queue(document, stored.public(), by, overridden=self.freezes.admit(namespace, override))
+
+        def perform(claim: Claim) -> Deployment:
+            stored = self.descriptors.get(namespace, descriptor_id)
+            document = self.descriptors.check(namespace, stored.document, stored=True)
+            overridden = self.freezes.admit(namespace, override)
+            return self._queue(document, stored.public(), by, overridden=overridden, claim=claim)
+
+        return self.idempotency.once(key, perform, lambda known: result_of(self.store, Deployment, known))
 
     def redeploy(
-        self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None, override: str = ""
-    ) -> Deployment:
-        """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does."""
+        self, namespace: str, id: str, by: str = "", *, if_match: Collection[int] | None = None, override: str = "",
+        claim: Claim = without_key,
+    ) -> Deployment:  # fmt: skip
+        """Queue a new deployment of the descriptor copy of an earlier one. Raises what `deploy` does, and StaleRevision
+        when somebody else came first."""
         earlier = self.deployment(namespace, id)
         expect(f"deployment {id}", earlier.revision, if_match)
         document = self.descriptors.check(namespace, earlier.descriptor, stored=True)
-        return self._queue(document, earlier.descriptor, by, overridden=self.freezes.admit(namespace, override))
+        overridden = self.freezes.admit(namespace, override)
+        return self._queue(document, earlier.descriptor, by, overridden=overridden, claim=claim)
 
-    def again(self, earlier: Deployment, by: str = "", also: Sequence[Change] = ()) -> Deployment:
-        """Queue a deployment of a version that was live once, as it was, in one transaction with `also`. Raises what
-        `deploy` does."""
+    def again(
+        self, earlier: Deployment, by: str = "", also: Sequence[Change] = (), *, claim: Claim, details: Document
+    ) -> Deployment:
+        """Queue a deployment of a version that was live once, as it was, in one transaction with `also`. `details` are
+        those of the key. Raises what `redeploy` does."""
         document = self.descriptors.check(earlier.namespace, earlier.descriptor, stored=True)
         document["newVersion"] = earlier.version
-        return self._queue(document, earlier.descriptor, by, rollback_of=earlier.id, also=also)
+        return self._queue(
+            document, earlier.descriptor, by, rollback_of=earlier.id, also=also, claim=claim, details=details
+        )
 
     def _queue(
         self,
@@ -91,14 +122,14 @@ class DeploymentCommands:
         rollback_of: str = "",
         overridden: Document | None = None,
         also: Sequence[Change] = (),
+        claim: Claim,
+        details: Document | None = None,
     ) -> Deployment:
         """`source` is the descriptor as it is shown, whose identity goes with the copy of it; `overridden` what it was
         let through in spite of."""
-        waiting = self.store.count(Deployment, tag=Status.DEPLOYING.value)
-        if waiting >= self._queue_limit:
-            raise QueueFull(f"{waiting} deployments are waiting or running already; try again in a while", 5)
-        now = timestamp()
         namespace = document["namespace"]
+        self.quotas.deployment(namespace, document, rollback=bool(rollback_of))
+        now = timestamp()
         identity: Document = {name: source[name] for name in ("id", "created", "lastModified") if name in source}
         deployment = Deployment(
             namespace=namespace,
@@ -120,16 +151,20 @@ class DeploymentCommands:
             kind=OperationKind.DEPLOY,
             deployment=deployment.id,
             timeline=Timeline(asked=wall_clock()),
+            request=log_context.request(),
         )
         said = self.deployment_log.line(
             deployment.id, f"queued: deployment of {deployment.app} in namespace {namespace}{_by(by)}"
         )
         changes: list[Change] = [*also, Create(deployment), Create(operation), said]
+        changes += claim(deployment.app, deployment.id, details)
         if unknown := list(podtypes.unknown_fields(document["podspec"])):
             changes.append(self.deployment_log.line(deployment.id, f"the podspec {unknown_text(unknown)}"))
         if overridden:
             changes.append(self.deployment_log.line(deployment.id, _in_spite(overridden) + _by(by)))
         revision = self.store.commit(*changes)
+        with log_context.about(namespace=namespace, app=deployment.app, deployment=deployment.id):
+            logger.info("deployment %s of %s in %s is queued", deployment.id, deployment.app, namespace)
         return dataclasses.replace(deployment, revision=revision, sequence=revision)
 
     def deployments(
@@ -144,6 +179,13 @@ class DeploymentCommands:
             newest_first=True,
             limit_per_app=limit,
         )
+
+    def listed(
+        self, namespace: str, app: str | None = None, status: Status | None = None, *, per_app: int | None = None
+    ) -> RecordList[Deployment]:
+        """The same, of which no more than a piece is in memory."""
+        tag = status.value if status else None
+        return RecordList(self.store, Deployment, namespace, app=app, tag=tag, per_app=per_app)
 
     def deployment(self, namespace: str, id: str) -> Deployment:
         """One deployment. Raises NotFound, also for one of another namespace."""
@@ -182,6 +224,7 @@ class DeploymentCommands:
                             kind=OperationKind.UNDEPLOY,
                             deployment=id,
                             timeline=Timeline(asked=wall_clock()),
+                            request=log_context.request(),
                         )
                     )
                 )
@@ -204,7 +247,7 @@ class DeploymentCommands:
         Returns how many are or will be deleted, and the one of them that was live.
         """
         count, live = 0, None
-        for deployment in self.deployments(namespace, app):
+        for deployment in self.listed(namespace, app):
             if deployment.status in (Status.FAILURE, Status.UNDEPLOYED):
                 decide_again(lambda id=deployment.id: self._purge(id))  # type: ignore[misc]
             elif undeploy:
@@ -249,7 +292,7 @@ class DeploymentCommands:
 
     def gates(self, deployment: Deployment) -> Document:
         """`gates`: what became of its gates, in their order; nothing when it has none, or is not decided yet."""
-        found = self.store.get(GateResults, deployment.id)
+        found = results_of(self.store, deployment.id)
         return {"gates": found.public()} if found else {}
 
     def log(self, namespace: str, id: str, after: int = 0) -> tuple[Iterator[str], int]:

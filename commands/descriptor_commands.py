@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Collection, Sequence
 
 from deployer import descriptor as descriptors
 from deployer.commands import capabilities
+from deployer.commands.idempotency import Claim, Idempotency, RequestKey, result_of
+from deployer.commands.limits.paging import RecordList
+from deployer.commands.limits.quotas import Quotas
 from deployer.commands.provider_calls import ProviderCalls
 from deployer.commands.transactions import decide_again, expect
 from deployer.core.errors import HostProblem, HostTaken, Invalid, NotFound, PluginError, Problem
@@ -45,9 +49,12 @@ class DescriptorCommands:
         *,
         dry_run: DescriptorDryRun | None = None,
         remarks: Remarks = no_remarks,
+        idempotency: Idempotency | None = None,
     ) -> None:
-        """`dry_run` asks the cluster about descriptors; without one nobody does."""
+        """`dry_run` asks the cluster about descriptors; without one nobody does. `idempotency` has the keys of
+        requests."""
         self._store = store
+        self._idempotency = idempotency or Idempotency(store, settings.idempotency_ttl)
         self._dry_run = dry_run
         self._remarks_of = remarks
         self._registry = registry
@@ -55,6 +62,7 @@ class DescriptorCommands:
         self._calls = ProviderCalls(registry)
         self._ingress = registry.ingress_entry()
         self.rules = rules(registry, settings)
+        self.quotas = Quotas(store, settings.limit)
 
     # --- checking ------------------------------------------------------------------------------------------------
 
@@ -176,7 +184,7 @@ class DescriptorCommands:
         """What there is to say about a valid descriptor, the providers' word included, and no reason to refuse it."""
         said = f"is not a field that Kubernetes {podtypes.VERSION} knows"
         paths = () if cluster_asked else podtypes.unknown_fields(normal["podspec"])
-        unknown = [Problem(path, said) for path in itertools.islice(paths, MAX_UNKNOWN)]
+        unknown = [Problem(path, said + podtypes.advice(path)) for path in itertools.islice(paths, MAX_UNKNOWN)]
         chosen = self._calls.remarks(self._chosen(normal), normal)
         if (ingress := self._ingress) and normal.get("frontend"):
             chosen += capabilities.remarks(normal, ingress.provider.name, ingress.declared.capabilities, chosen)
@@ -199,28 +207,37 @@ class DescriptorCommands:
 
     # --- storing -------------------------------------------------------------------------------------------------
 
-    def create(self, namespace: str, body: bytes) -> StoredDescriptor:
-        """Store a new descriptor. Raises Invalid, or HostTaken when another app owns its host."""
-        document = self._accept(namespace, body)
-        now = timestamp()
-        record = StoredDescriptor(
-            namespace=namespace,
-            app=document["appName"],
-            id=new_id(),
-            document=document,
-            created=now,
-            last_modified=now,
-        )
+    def create(self, namespace: str, body: bytes, *, key: RequestKey | None = None) -> StoredDescriptor:
+        """Store a new one. Raises Invalid, QuotaExceeded, KeyReused, or HostTaken when another app owns its host."""
 
-        def attempt() -> StoredDescriptor:
-            revision = self._store.commit(Create(record), *self._claim(document))
+        @functools.cache  # the cluster is asked once, however often the transaction is decided
+        def checked() -> StoredDescriptor:
+            document, now = self._accept(namespace, body), timestamp()
+            return StoredDescriptor(
+                namespace=namespace,
+                app=document["appName"],
+                id=new_id(),
+                document=document,
+                created=now,
+                last_modified=now,
+            )
+
+        def perform(claim: Claim) -> StoredDescriptor:
+            record = checked()
+            self.quotas.descriptor(namespace, record.document)
+            changes = [*self._claim(record.document), *claim(record.app, record.id)]
+            revision = self._store.commit(Create(record), *changes)
             return dataclasses.replace(record, revision=revision, sequence=revision)
 
-        return decide_again(attempt)
+        return self._idempotency.once(key, perform, lambda known: result_of(self._store, StoredDescriptor, known))
 
-    def find(self, namespace: str, app: str | None = None) -> list[StoredDescriptor]:
-        """All of a namespace or of an app, in order of arrival."""
-        return self._store.find(StoredDescriptor, namespace=namespace, app=app)
+    def listed(self, namespace: str, app: str | None = None) -> RecordList[StoredDescriptor]:
+        """All of a namespace or of an app, newest first."""
+        return RecordList(self._store, StoredDescriptor, namespace, app=app)
+
+    def moved(self, namespace: str) -> int:
+        """What differs whenever anything of a namespace's list may, in this process."""
+        return self._store.changed(namespace)
 
     def get(self, namespace: str, id: str) -> StoredDescriptor:
         """One descriptor. Raises NotFound, also for one of another namespace."""
@@ -230,7 +247,7 @@ class DescriptorCommands:
         return found
 
     def update(self, namespace: str, id: str, body: bytes, if_match: Collection[int] | None = None) -> StoredDescriptor:
-        """Replace a descriptor. Raises NotFound, Invalid, HostTaken, PreconditionFailed.
+        """Replace a descriptor. Raises NotFound, Invalid, HostTaken, PreconditionFailed, QuotaExceeded.
 
         if_match   the revisions that it may have; None: any
         """
@@ -245,6 +262,7 @@ class DescriptorCommands:
                 raise Invalid([Problem("appName", message)])
             # Last, since it counts only when everything else is right (RFC 9110, 13.2.1).
             expect(f"descriptor {id}", old.revision, if_match)
+            self.quotas.descriptor(namespace, document, instead_of=old.document)
             new = dataclasses.replace(old, document=document, last_modified=timestamp())
             changes: list[Change] = [Update(new), *self._claim(document)]
             if hosts_of(old.document).keys() - hosts_of(document).keys():
@@ -267,12 +285,15 @@ class DescriptorCommands:
     def delete_all(self, namespace: str, app: str, keep_latest: bool = True) -> int:
         """Delete an app's descriptors, by default all but the one that was modified last; returns how many."""
         # The revision decides within a second, which is as exactly as the time is kept.
-        doomed = sorted(self.find(namespace, app), key=lambda d: (d.last_modified, d.revision))
+        doomed = sorted((d.last_modified, d.revision, d.id) for d in self.listed(namespace, app))
         if keep_latest:
             doomed = doomed[:-1]
-        for record in doomed:
-            self.delete(namespace, record.id)
-        return len(doomed)
+        deleted = 0
+        for *_, id in doomed:
+            with contextlib.suppress(NotFound):  # somebody else deletes them at the same time
+                self.delete(namespace, id)
+                deleted += 1
+        return deleted
 
     def _unclaimed(self, namespace: str, old: StoredDescriptor, document: Document) -> list[Change]:
         """What a descriptor that changes gives back, less what it claims in the same transaction."""

@@ -203,7 +203,7 @@ class Freezes:
             raise NotFound(
                 "nobody has put a freeze on all namespaces"
                 if namespace == EVERYWHERE
-                else "nobody has put a freeze on this namespace; GET /freezes/?namespace= lists all that freezes it"
+                else f"nobody has put a freeze on namespace {namespace}; its list of freezes has all that freezes it"
             )
         return found
 
@@ -305,5 +305,5 @@ def _refusal(frozen: Sequence[FreezeInForce]) -> str:
     said = "; ".join(map(str, frozen))
     return (
         f"{said} (rollbacks and undeployments go through; whoever may override a freeze deploys with "
-        "override=<reason> in the query)"
+        "a reason as `override`)"
     )

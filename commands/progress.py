@@ -1,4 +1,5 @@
-"""How far a deployment is, for people to read: from what is durable, and from what this process knows besides.
+"""How far a deployment is, for people to read: from what is durable, and from what the process knows besides that
+carries it out, be it this one or another replica.
 
 Reading it writes nothing. After a restart all that is durable is still there: phase, step, times, what is waited for;
 what only the process knew (how long a step may still take, what it waits for within itself) comes with the next step.
@@ -7,6 +8,7 @@ what only the process knew (how long a step may still take, what it waits for wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from deployer.core.clock import SteadyClock, wall_clock
 from deployer.core.model.operation import timeline
@@ -40,8 +42,19 @@ _DRIFT = 1.5
 """Seconds by which the system's clock must differ from the service's own for times to be shown by the former."""
 
 
+class Others(Protocol):
+    """What other replicas do."""
+
+    def of(self, operation: Operation) -> Activity | None:
+        """As `Activities.of`."""
+
+    def moved(self, namespace: str) -> int:
+        """As `Activities.moved`."""
+
+
 class Progress:
-    """Of deployments. `activities` and `clock` are the engine's; `wall` is the system's clock."""
+    """Of deployments. `activities` and `clock` are the engine's; `wall` is the system's clock; `others` are what other
+    replicas do."""
 
     def __init__(
         self,
@@ -49,15 +62,18 @@ class Progress:
         activities: Activities | None = None,
         clock: Callable[[], float] | None = None,
         wall: Callable[[], float] = wall_clock,
+        others: Others | None = None,
     ) -> None:
         self._store = store
         self._activities = activities or Activities()
+        self._others = others or Activities()
         self._clock = clock or SteadyClock(wall)
         self._wall = wall
 
     def moved(self, namespace: str) -> tuple[int, int, int]:
         """What differs whenever anything in the namespace may be shown differently."""
-        return self._store.changed(namespace), self._activities.moved(namespace), self._drift()
+        moved = self._activities.moved(namespace) + self._others.moved(namespace)
+        return self._store.changed(namespace), moved, self._drift()
 
     def of(self, deployment: Deployment) -> Document:
         """`phase`, `step`, `since`, `deadline`, `waitingFor`, `held` as far as there is anything to say; `steps`."""
@@ -79,10 +95,10 @@ class Progress:
         # A watch notices a moment later that its version was replaced.
         over = () if deployment.status is Status.DEPLOYED else (OperationKind.WATCH,)
         stored = min(mine, key=lambda o: (o.kind in over, not o.begun, _FIRST.index(o.kind)))
-        activity = self._activities.of(stored)
+        activity = self._activities.of(stored) or self._others.of(stored)
         operation = stored
         if activity is not None and activity.operation.revision >= stored.revision:
-            operation = activity.operation  # as this process has it, which is written with what comes next
+            operation = activity.operation  # as its process has it, which is written with what comes next
         said = _Said(deployment, operation, activity, of_app)
         took_over = self._store.get(Deployment, operation.target.by) if said.phase == DRAIN else None
         document: Document = {"phase": said.phase}

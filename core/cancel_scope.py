@@ -21,9 +21,22 @@ class CancelScope:
     one that had already been sent is over, so that undoing does not overtake it.
     """
 
-    def __init__(self, deadline: float | None = None, notice: Notice | None = None) -> None:
-        """`deadline` is on `time.monotonic()`'s clock; None means no end. `notice` is told what is waited for."""
+    def __init__(
+        self,
+        deadline: float | None = None,
+        notice: Notice | None = None,
+        permit: Callable[[], bool] | None = None,
+        parent: CancelScope | None = None,
+    ) -> None:
+        """`deadline` is on `time.monotonic()`'s clock; None means no end. `notice` is told what is waited for.
+
+        `permit` is asked at each use, as after a pause of the whole process there is nobody yet who could have closed
+        the scope. Once it has said no the scope is closed, whatever it would say later: another process may have gone
+        on meanwhile. A scope with a `parent` asks that one.
+        """
         self._lock = threading.Condition()
+        self._permit = permit
+        self._parent = parent
         self._deadline = deadline
         self._notice = notice
         self._reason: Interrupted | None = None
@@ -38,9 +51,14 @@ class CancelScope:
 
     @property
     def closed(self) -> bool:
-        """True once somebody closed it; a deadline that merely passed is another matter."""
+        """True once somebody closed it, or its permit was refused; a deadline that merely passed is another matter."""
         with self._lock:
             return self._reason is not None
+
+    @property
+    def revoked(self) -> bool:
+        """True once whoever uses it has lost the right to."""
+        return isinstance(self._ended(), Revoked) or not self._permitted()
 
     def remaining(self, most: float = float("inf")) -> float:
         """Seconds until the deadline, never negative, never more than `most`; 0.0 once closed."""
@@ -56,9 +74,22 @@ class CancelScope:
         with self._lock:
             self._check()
 
+    def _ended(self) -> Interrupted | None:
+        with self._lock:
+            if self._reason is None and self._parent is not None:
+                self._reason = self._parent._ended()
+            if self._reason is None and not self._permitted():
+                self._reason = Revoked("the lease could not be renewed in time")
+            return self._reason
+
+    def _permitted(self) -> bool:
+        if self._parent is not None:
+            return self._parent._permitted()
+        return self._permit is None or self._permit()
+
     def _check(self) -> None:
-        if self._reason is not None:
-            raise self._reason
+        if (reason := self._ended()) is not None:
+            raise reason
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise DeadlineExceeded("the time for this is used up")
 
@@ -96,7 +127,7 @@ class CancelScope:
         What is left then is for saying why the time was not enough: once this scope's own deadline has passed, nobody
         waits for the explanation.
         """
-        child = CancelScope(None if self._deadline is None else self._deadline - seconds, self._notice)
+        child = CancelScope(None if self._deadline is None else self._deadline - seconds, self._notice, parent=self)
         forget = self.on_close(lambda: child.close(self._reason or Revoked("it was closed")))
         try:
             yield child

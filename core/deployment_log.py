@@ -111,10 +111,13 @@ class DeploymentLog:
         return None if deployment is None else secrets_of(deployment.descriptor, self._store.get(Plan, deployment_id))
 
     def _changed(self, kind: str, key: str) -> None:
-        if kind not in ("log", Deployment.KIND):
+        if kind == Plan.KIND:  # perhaps by another process, which has learnt more secrets
+            self.redactor.forget(key)
+        if kind not in ("log", Deployment.KIND, ""):
             return
         with self._lock:
-            wakes = list(self._watchers.get(key, {}).values())
+            watched = [self._watchers.get(key, {})] if kind else self._watchers.values()
+            wakes = [wake for watchers in watched for wake in watchers.values()]
         for wake in wakes:
             try:
                 wake()

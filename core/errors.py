@@ -114,7 +114,14 @@ class StaleRevision(StoreError):
 
 
 class Fenced(StoreError):
-    """The lease under which this was written belongs to somebody else now: step back, write nothing more."""
+    """The lease under which this was written belongs to somebody else now: step back, write nothing more.
+
+    token   the higher one that was found on an object in the cluster; 0 when the store said it
+    """
+
+    def __init__(self, message: str, token: int = 0) -> None:
+        super().__init__(message)
+        self.token = token
 
 
 class StoreUnavailable(StoreError):

@@ -13,7 +13,7 @@ from deployer.core.model.records import Document
 from deployer.descriptor.checks import CHECKS, HEALTH, Rules, health
 from deployer.descriptor.podspec import types as podtypes
 from deployer.descriptor.schema import SCHEMA
-from deployer.descriptor.schema_errors import MAX_PROBLEMS, schema_problems, shown
+from deployer.descriptor.schema_errors import MAX_PROBLEMS, UNKNOWN, schema_problems, shown
 
 DEFAULT_STRATEGY = "blue-green"
 
@@ -61,7 +61,7 @@ def examine(
     stored      true for one that was accepted before, perhaps by the original: it may lack `healthCheckPort`
     """
     out = _clean(document)
-    shape = schema_problems(out, SCHEMA)
+    shape = [_placed(problem) for problem in schema_problems(out, SCHEMA)]
     if len(shape) >= MAX_PROBLEMS:
         return out, [*shape[:MAX_PROBLEMS], Problem("", "there may be more problems")]
     broken = broken_fields(shape)
@@ -80,6 +80,13 @@ def examine(
     if not broken.intersection(HEALTH):
         meaning += health(out, rules, stored)
     return out, [*shape, *meaning]
+
+
+def _placed(problem: Problem) -> Problem:
+    """With where the field belongs, when that is not the top of a descriptor: `image` is one of a container."""
+    if problem.message != UNKNOWN or "." in problem.path:
+        return problem
+    return Problem(problem.path, problem.message + podtypes.place(problem.path))
 
 
 def broken_fields(problems: Iterable[Problem]) -> set[str]:

@@ -19,6 +19,7 @@ from deployer.settings.spelling import similar
 MAX_PROBLEMS = 200
 MAX_UNKNOWN = 30
 """Unknown fields named of one object; as the bound above, so that answers and the time they take are bounded."""
+UNKNOWN = "is not a known field"
 MAX_KNOWN = 12
 """Known fields that are named beside an unknown one that looks like none of them."""
 
@@ -117,7 +118,7 @@ def _problems(error: jsonschema.ValidationError, path: str, *, secret: bool) -> 
         case "additionalProperties" if limit is False:
             known = error.schema.get("properties", {}) if isinstance(error.schema, Mapping) else {}
             for name in itertools.islice((n for n in given if n not in known), MAX_UNKNOWN):
-                yield Problem(join(path, name), f"is not a known field{suggestion(name, known)}")
+                yield Problem(join(path, name), UNKNOWN + suggestion(name, known))
         case _:
             yield Problem(path, _said(error, secret=secret))
 
@@ -132,6 +133,8 @@ def _said(error: jsonschema.ValidationError, *, secret: bool) -> str:
         case "type":
             kinds = [limit] if isinstance(limit, str) else limit
             said = f"must be {' or '.join(_KINDS[k] for k in kinds if k != 'null')}, not {podtypes.kind_of(value)}"
+            if limit == "string" and isinstance(value, bool | int | float):
+                said += ": put it in quotes"
         case "maxItems" | "maxLength":
             said = _LIMITS[rule].format(limit)
         case _ if "x-rule" in schema:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.errors import KubeError, KubeForbidden, KubeNotFound, KubeRejected, Problem
+from deployer.descriptor.podspec import types as podtypes
 
 Path = tuple[str | int, ...]
 
@@ -69,8 +70,9 @@ def read(error: KubeError, podspec: Any, at: str) -> Refusal:
 def strict_problems(text: str, at: str) -> Iterator[Problem]:
     """The unknown and duplicate fields that a sentence, or a warning, names."""
     for kind, where in _STRICT.findall(text):
-        message = "is not a field that Kubernetes knows here" if kind == "unknown" else "is given twice"
-        yield Problem(_field(where, at), message)
+        field = _field(where, at)
+        unknown = f"is not a field that Kubernetes knows here{podtypes.advice(field)}"
+        yield Problem(field, unknown if kind == "unknown" else "is given twice")
 
 
 def unknown_fields(error: KubeError, at: str) -> list[str]:

@@ -41,6 +41,7 @@ from deployer.kube.ownership import (
     ROLE_CONTROLLER,
     ROLE_VERSIONED_SERVICE,
     is_original,
+    was_original,
 )
 from deployer.kube.pods import event_time, name_of
 
@@ -66,7 +67,11 @@ class OwnedKube(KubeAccess):
         owner: Owner,
         scope: CancelScope,
         inventory: Inventory | None = None,
+        *,
+        late: Callable[[Owner, Kind, str], None] | None = None,
     ) -> None:
+        """`late` is told of what may have been made although the right to do so was lost meanwhile."""
+        self._late = late
         self.owner = owner
         self.scope = scope
         self._client = client
@@ -74,11 +79,11 @@ class OwnedKube(KubeAccess):
         self._inventory = inventory
 
     def with_scope(self, scope: CancelScope) -> OwnedKube:
-        return OwnedKube(self._client, self._informers, self.owner, scope, self._inventory)
+        return OwnedKube(self._client, self._informers, self.owner, scope, self._inventory, late=self._late)
 
     def for_deployment(self, deployment: str) -> OwnedKube:
         owner = dataclasses.replace(self.owner, deployment=deployment)
-        return OwnedKube(self._client, self._informers, owner, self.scope, self._inventory)
+        return OwnedKube(self._client, self._informers, owner, self.scope, self._inventory, late=self._late)
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -163,14 +168,19 @@ class OwnedKube(KubeAccess):
         names = {
             name_of(controller)
             for controller in self.list(CONTROLLER, {"app": app})
-            if is_original(controller, app)
+            if self._was_original(controller)
             and _annotations(controller).get("frontend") == shape.frontend
             and (taken or name_of(controller) == selected)
         }
         if shape.redirect:
             return bool(names)
         versioned = self.get(SERVICE, shape.service) if shape.service in names else None
-        return versioned is not None and is_original(versioned, app)
+        return versioned is not None and self._was_original(versioned)
+
+    def _was_original(self, found: Document) -> bool:
+        """The original made it, and nobody else than this Deployer has taken it over."""
+        app = self.owner.app
+        return is_original(found, app) or (was_original(found, app) and self.is_ours(found))
 
     def owned_by(self, found: Document, deployment: str) -> bool:
         return self.is_ours(found) and _annotations(found).get(ANNOTATION_DEPLOYMENT) == deployment
@@ -196,7 +206,8 @@ class OwnedKube(KubeAccess):
         if (fencing_token := fencing_token_of(found)) > self.owner.fencing_token:
             raise Fenced(
                 f"{kind.kind} {name_of(found)} in namespace {self.owner.namespace} has fencing token {fencing_token}, "
-                f"this process holds {self.owner.fencing_token}: another one carries on with app {self.owner.app}"
+                f"this process holds {self.owner.fencing_token}: another one carries on with app {self.owner.app}",
+                fencing_token,
             )
 
     # --- versioned objects ----------------------------------------------------------------------------------------
@@ -209,6 +220,13 @@ class OwnedKube(KubeAccess):
         if self._inventory is not None:
             with self.scope.writing():
                 self._inventory.making(self.owner.deployment, kind, name)
+        try:
+            return self._create(kind, name, body)
+        finally:
+            if self._late is not None and self.scope.revoked:
+                self._late(self.owner, kind, name)
+
+    def _create(self, kind: Kind, name: str, body: Document) -> Document:
         for attempt in range(ATTEMPTS):
             with self._again_when_lost(attempt), contextlib.suppress(KubeConflict):
                 lost: KubeUnavailable | None = None

@@ -32,11 +32,15 @@ def is_original(found: Mapping[str, Any], app: str) -> bool:
     They are recognised by their exact label shape: `{name, app, version}` for what belongs to a version,
     `{app, name, persistent: "true"}` for the Service that stays; and by not being marked as anybody's.
     """
+    annotations = (found.get("metadata") or {}).get("annotations") or {}
+    return was_original(found, app) and not any(key.startswith("kube-deployer/") for key in annotations)
+
+
+def was_original(found: Mapping[str, Any], app: str) -> bool:
+    """True also for one that an import has marked as this Deployer's since: what this one makes has a label more."""
     metadata = found.get("metadata") or {}
     labels = metadata.get("labels") or {}
     name = metadata.get("name")
-    if any(key.startswith("kube-deployer/") for key in metadata.get("annotations") or {}):
-        return False
     if found.get("kind") in (None, "Service") and name == service_name(app):
         # Lists carry no kind in their items; the names tell the two apart.
         return bool(labels == {"app": app, "name": name, "persistent": "true"})

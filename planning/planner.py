@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from deployer.core.contract.environment import EnvContext
@@ -35,6 +36,11 @@ logger = logging.getLogger(__name__)
 
 MOST_SAID = 10
 """Problems that a failure names."""
+
+ALREADY_LIVE = "AlreadyLive"
+"""The reason when exactly what is asked for is live: clients may take that for a success."""
+
+_ENDED = (Status.UNDEPLOYED, Status.FAILURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,26 +161,40 @@ class Planner:
             self.versions.check_name(app.app, version)
             return version
         going = released(self.store, app.namespace, app.app)
-        for other in self.store.find(Deployment, namespace=app.namespace, app=app.app):
+        # Those that have ended are in nobody's way, and there may be very many.
+        find = partial(self.store.find, Deployment, namespace=app.namespace, app=app.app)
+        for other in (one for status in Status if status not in _ENDED for one in find(tag=status.value)):
             gone = other.id in going or (other.id == app.live and live is None)
             if other.id == deployment.id or other.version != wanted or gone:
                 continue
             if other.status is Status.DEPLOYING and other.sequence > deployment.sequence:
                 continue  # it waits for this one
-            if other.status.moving or other.status is Status.DEPLOYED:
-                what = {Status.DEPLOYED: "is live", Status.UNDEPLOYING: "is still held or being removed"}.get(
-                    other.status, "is being deployed"
-                )
+            if other.status is Status.DEPLOYED:
+                raise self._is_live(deployment, other.descriptor, f" (deployment {other.id})")
+            if other.status.moving:
+                what = "still held or being removed" if other.status is Status.UNDEPLOYING else "being deployed"
                 raise StepFailed(
-                    f"version {wanted} of {app.app} {what} (deployment {other.id})",
+                    f"version {wanted} of {app.app} is {what} (deployment {other.id})",
                     reason="VersionInUse",
                     hint="choose another newVersion, or '#' to count on",
                 )
         if live is not None and live.version == wanted:
-            raise StepFailed(
-                f"version {wanted} of {app.app} is live", reason="VersionInUse", hint="choose another newVersion"
-            )
+            raise self._is_live(deployment, live.plan.descriptor if live.plan else {})
         return wanted
+
+    @staticmethod
+    def _is_live(deployment: Deployment, descriptor: Document, who: str = "") -> StepFailed:
+        """The failure of a deployment whose version is live already, with that descriptor."""
+        version = f"version {deployment.descriptor['newVersion']} of {deployment.app}"
+        if _content(descriptor) == _content(deployment.descriptor):
+            return StepFailed(
+                f"{version} is live already, from the same descriptor{who}",
+                reason=ALREADY_LIVE,
+                hint="nothing is left to do; choose another newVersion, or '#' to count on, to start it anew",
+            )
+        return StepFailed(
+            f"{version} is live{who}", reason="VersionInUse", hint="choose another newVersion, or '#' to count on"
+        )
 
     def _replicas(self, descriptor: Document, live: LiveVersion | None) -> int:
         """The live number is carried over when the descriptor's did not change since: somebody scaled by hand."""
@@ -305,7 +325,7 @@ class Planner:
         if found.name:
             return found.name
         failed = found.failed
-        if before and (failed or (live and live.plan is None)):
+        if before and (failed or (live and (live.plan is None or not live.plan.steps))):  # imported, or not even that
             self.handles.log(f"TLS secret {before} is kept: {failed or 'the original deployer chose it'}")
             return before
         if failed:
@@ -349,6 +369,11 @@ class Planner:
         warm = float(plan.descriptor.get("keepWarm", self.settings.keep_warm))
         hold = max(self.settings.proxysleep, warm, least)
         return PinnedSettings(hold=hold, minimum_hold=least, **{name: getattr(self.settings, name) for name in names})
+
+
+def _content(descriptor: Document) -> Document:
+    """A descriptor without the identity of the record that it was stored in."""
+    return {name: value for name, value in descriptor.items() if name not in ("id", "created", "lastModified")}
 
 
 def parent_domains(host: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Tells observers of deployments: each plugin in order from a durable queue of its own, and none waits for another."""
+"""Tells observers of deployments: each plugin in order from a durable queue of its own, and none waits for another.
+
+Of several replicas one does it, under a lease. What it did not record of what it told, its successor tells again.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from deployer.core import log_context
 from deployer.core.backoff import Backoff
 from deployer.core.calls import Invocation
 from deployer.core.clock import SteadyClock
@@ -19,6 +23,7 @@ from deployer.core.model.records import Document, Event, new_id
 from deployer.core.model.secrets import secrets_of
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.ports import observers as port
+from deployer.core.ports.leases import LEASE, Held, Leases
 from deployer.core.ports.redactor import Redactor
 from deployer.core.ports.store import Delete, Store, Update
 
@@ -37,6 +42,12 @@ PAUSE_MOST = 60.0
 
 CHANGES_KEPT = 1000
 """Deployments whose progress waits for an observer that is slow; the oldest is forgotten for another one."""
+
+DUTY = ("!observers", "!observers")
+"""Under which lease they are told: no namespace and no app has such a name."""
+
+COUNTED = "!counted"
+"""Among those who were told: whoever counts what happened, of which one replica is enough."""
 
 STOPPING = 1.0
 """Seconds that a call under way gets when the service stops; what did not return is told again at the next start."""
@@ -70,15 +81,19 @@ class Observers(port.Observers):
         secrets: Callable[[str], set[str] | None],
         clock: SteadyClock,
         hung: Callable[[threading.Thread], None],
-        watch: Callable[[str, str, Document], None] | None = None,
+        watch: Callable[[Event], None] | None = None,
+        leases: Leases | None = None,
     ) -> None:
         """
         secrets   what must not be said of a deployment, as far as it is stored; may raise StoreError
         hung      is told of a thread that goes on past its deadline
         watch     is told everything too, at once and at least once; it neither fails nor waits
+        leases    of this process; None when it is the only one
         """
         self._store = store
         self._watch = watch
+        self._leases = leases
+        self._held: Held | None = None
         self.redactor, self.secrets, self.clock, self.hung = redactor, secrets, clock, hung
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -92,7 +107,7 @@ class Observers(port.Observers):
         self._queues = [_Queue(observer, self) for observer in observers]
 
     @classmethod
-    def of(cls, needed: Dependencies, watch: Callable[[str, str, Document], None] | None = None) -> Observers:
+    def of(cls, needed: Dependencies, watch: Callable[[Event], None] | None = None) -> Observers:
         """Those of the plugins that are installed, for a service that is made of these parts."""
         return cls(
             needed.store,
@@ -102,6 +117,7 @@ class Observers(port.Observers):
             clock=needed.clock,
             hung=needed.hung.add,
             watch=watch,
+            leases=needed.leases,
         )
 
     def start(self) -> None:
@@ -126,6 +142,8 @@ class Observers(port.Observers):
 
     def changed(self, deployment: Document) -> None:
         """Tell of progress: transient, and of each deployment only the newest, when an observer is slow."""
+        if not self.on_duty:
+            return
         progress = Notification(new_id(), "deployment_changed", "", self.clock(), "", deployment)
         for queue in self._queues:
             queue.change(progress)
@@ -139,14 +157,37 @@ class Observers(port.Observers):
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._wake.wait()
+            self._wake.wait(LEASE / 3 if self._leases is not None and not self.on_duty else None)
             self._wake.clear()
             try:
-                self._take_in()
+                if self._begin():
+                    self._take_in()
             except StoreError as error:
                 logger.error("observers are told later: %s", error)
                 self._stopping.wait(PAUSE)
                 self._wake.set()
+        for thread in self._threads[1:]:
+            thread.join(2 * STOPPING)
+        if self._leases is not None and self._held is not None:
+            self._leases.give_back(self._held)
+
+    @property
+    def on_duty(self) -> bool:
+        """Is it this process that tells them?"""
+        return self._leases is None or (self._held is not None and self._held.good)
+
+    def _begin(self) -> bool:
+        """Tell them from now on, if nobody else does. Raises StoreUnavailable."""
+        if self.on_duty or self._leases is None:
+            return True
+        for queue in self._queues:
+            queue.forget()
+        with self._lock:
+            self._events = {}
+        if self._held is not None:
+            self._leases.give_back(self._held)
+        self._held = self._leases.take(*DUTY, lambda _: self._wake.set())
+        return self._held is not None
 
     def _take_in(self) -> None:
         """Hand what is new to the observers that implement its hook; what nobody waits for is over."""
@@ -154,12 +195,15 @@ class Observers(port.Observers):
         with self._lock:
             new = [event for event in found if event.id not in self._events]
             self._events = {e.id: self._events.get(e.id, e) for e in found}
+            known = list(self._events.values())
         for event in new:
             for queue in self._queues:
                 if queue.waits_for(event):
                     queue.put(event)
-            if self._watch is not None:
-                self._watch(event.name, event.occurrence, event.deployment)
+            if self._watch is not None and COUNTED not in event.told:
+                self._watch(event)
+        # All of them each time: one that the store would not let go of is tried again, not left until a restart.
+        for event in known:
             if not self._pending(event):
                 self._settle(event)
 
@@ -174,7 +218,7 @@ class Observers(port.Observers):
         """Add who was told, and delete the event when that were all."""
         with self._lock:
             while (current := self._events.get(event.id)) is not None:
-                known = {*current.told, *([key] if key else [])}
+                known = {*current.told, COUNTED, *([key] if key else [])}
                 new = dataclasses.replace(current, told=sorted(known))
                 try:
                     if self._pending(new):
@@ -235,6 +279,12 @@ class _Queue:
                     del self._changes[next(iter(self._changes))]
                 self._ready.notify()
 
+    def forget(self) -> None:
+        """Another replica tells it."""
+        with self._ready:
+            self._events.clear()
+            self._changes.clear()
+
     def stop(self) -> None:
         """End `run`."""
         self._stopping.set()
@@ -250,16 +300,23 @@ class _Queue:
                 self._ready.wait_for(lambda: self._stopping.is_set() or self._events or self._changes)
                 event = self._events[0] if self._events else None
                 change = None if event or not self._changes else self._changes.pop(next(iter(self._changes)))
-            if event is not None and self._deliver(event):
-                self._events.popleft()
+            if event is not None:
+                over = self._deliver(event)
+                with self._ready:
+                    if over and self._events and self._events[0] is event:
+                        self._events.popleft()
+                if not over:  # another replica tells it now
+                    self._stopping.wait(PAUSE)
             elif change is not None:
                 self._once(change)
 
-    def _deliver(self, event: Event) -> bool:
+    def _tell(self, event: Event) -> bool:
         """Tell it until that succeeds or is given up, and record that. False when the service stops before."""
         again, failures = Backoff(PAUSE, PAUSE_MOST), 0
-        told = Notification(event.id, event.name, event.occurrence, event.at, event.previous, event.deployment)
-        while not self._stopping.is_set():
+        told = Notification(
+            event.id, event.name, event.occurrence, event.at, event.previous, event.deployment, event.operation
+        )
+        while not self._stopping.is_set() and self._owner.on_duty:
             if self._once(told):
                 self._failing_since = None
                 return self._record(event)
@@ -276,8 +333,13 @@ class _Queue:
             self._stopping.wait(again.after(failures))
         return False
 
+    def _deliver(self, event: Event) -> bool:
+        ids = {key: str(event.operation.get(id) or "") for key, id in (("operation", "id"), ("request", "request"))}
+        with log_context.about(namespace=event.namespace, app=event.app, deployment=event.deployment["id"], **ids):
+            return self._tell(event)
+
     def _record(self, event: Event) -> bool:
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._owner.on_duty:
             try:
                 self._owner.told(event, self.key)
             except StoreError as error:

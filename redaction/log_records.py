@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from deployer.core import log_context
 from deployer.redaction.redactor import Clean, Redactor
 
 
@@ -30,6 +31,7 @@ class _CleanRecords(logging.Filter):
         record.exc_info = None
         record.exc_text = record.exc_text and self._clean(record.exc_text)
         record.stack_info = record.stack_info and self._clean(record.stack_info)
+        record.ids = {name: self._clean(id) for name, id in log_context.ids().items() if id}
         record.cleaned = True
         return True
 

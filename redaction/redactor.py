@@ -92,6 +92,7 @@ class Redactor(port.Redactor):
         self._unguessable: tuple[str, ...] = ()
         self._deployments: OrderedDict[str, _Known] = OrderedDict()
         self._in_use: Counter[str] = Counter()
+        self._forgotten = 0
 
     # --- what is secret --------------------------------------------------------------------------------------------
 
@@ -132,14 +133,22 @@ class Redactor(port.Redactor):
                     del self._in_use[deployment]
                 self._shorten()
 
+    def forget(self, deployment: str) -> None:
+        """What `find` said of it may be less than it would say now, unless it is worked on here."""
+        with self._lock:
+            self._forgotten += 1
+            if deployment not in self._in_use:
+                self._deployments.pop(deployment, None)
+
     # --- cleaning --------------------------------------------------------------------------------------------------
 
     def clean_of(self, deployment: str, text: str) -> str:
         """A text of that deployment, as those see it who may read it. Raises what `find` raises."""
+        forgotten = self._forgotten
         known = self._at_hand(deployment)
         if known is None and (found := self.find(deployment)) is not None:
-            with self._lock:
-                known = self._keep(deployment, found)
+            with self._lock:  # not kept when there may be more by now
+                known = self._keep(deployment, found) if forgotten == self._forgotten else _Known(found)
         return self.clean(known.clean(text) if known else text)
 
     def clean(self, text: str) -> str:
@@ -240,5 +249,5 @@ def redactor_for(settings: Settings) -> Redactor:
     redactor = Redactor()
     gates = {"gates": [gate.options for gate in settings.gates]}
     secrets = (*secret_settings(settings.plugins), *secret_settings(gates))
-    redactor.set_credentials("settings", (settings.kubernetes_password, *secrets))
+    redactor.set_credentials("settings", (settings.kubernetes_password, settings.etcd_password, *secrets))
     return redactor

@@ -2,10 +2,12 @@
 
 from deployer.core.contract.ingress import (
     PREVIEW_OPTIONS,
+    AddressAnswer,
     Capability,
     IngressProvider,
     PodAnswers,
     RequestMatch,
+    RouteAnswers,
     RouteClaim,
     RouteContext,
     RouteReader,
@@ -14,6 +16,7 @@ from deployer.core.contract.ingress import (
     shares_of,
 )
 from deployer.core.model.hosts import www_twin
+from deployer.core.model.operation.timeline import Requests
 from deployer.core.model.plan import Backend, Preview, Route
 from deployer.kube.adoption import ANNOTATIONS as ORIGINAL_ANNOTATIONS
 from deployer.kube.adoption import redirect_name
@@ -27,6 +30,7 @@ __all__ = [
     "PREVIEW_OPTIONS",
     "REVISION_HEADER",
     "Address",
+    "AddressAnswer",
     "Answer",
     "Backend",
     "Capability",
@@ -36,7 +40,9 @@ __all__ = [
     "PodAnswers",
     "Preview",
     "RequestMatch",
+    "Requests",
     "Route",
+    "RouteAnswers",
     "RouteClaim",
     "RouteContext",
     "RouteReader",

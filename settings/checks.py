@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from deployer.core.model.hosts import DNS_LABEL, DNS_SUBDOMAIN, PATH, canonical_host, is_address
 from deployer.settings import freeze_windows as windows
-from deployer.settings import gates
+from deployer.settings import gates, namespaces
+from deployer.settings.issuers import issuer
 from deployer.settings.options import ENV_PREFIX, Check, plain
 from deployer.settings.spelling import similar
+
+T = TypeVar("T")
 
 # What browsers send as `Origin` (RFC 6454, 6.2): lower case, and without the scheme's own port.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -55,6 +58,11 @@ def server(value: str) -> str:
 
 def urls(value: str) -> str:
     return next((wrong for wrong in map(url, (part.strip() for part in value.split(","))) if wrong), "")
+
+
+def prefix(value: str) -> str:
+    good = value.startswith("/") and value.strip("/") and value.isascii() and value.isprintable()
+    return "" if good else f"{value!r} is not a prefix like /deployer/store/"
 
 
 def https(value: str) -> str:
@@ -140,22 +148,39 @@ def secret_names(value: Mapping[str, Any]) -> str:
 
 
 def freeze_windows(value: Iterable[Mapping[str, Any]]) -> str:
-    for number, table in enumerate(value, 1):
-        try:
-            windows.parse(table)
-        except ValueError as error:
-            return f"window {number}: {error}"
-    return ""
+    return _tables(value, "window", windows.parse)
+
+
+def quotas(value: Iterable[Mapping[str, Any]]) -> str:
+    return _tables(value, "quota", namespaces.parse_quota)
 
 
 def forced_gates(value: Iterable[Mapping[str, Any]]) -> str:
+    return _tables(value, "gate", gates.parse, gates.wrong_together)
+
+
+def issuers(value: Iterable[Mapping[str, Any]]) -> str:
+    return _tables(value, "issuer", issuer.parse, issuer.wrong_together, by_name=True)
+
+
+def _tables(
+    value: Iterable[Mapping[str, Any]],
+    called: str,
+    parse: Callable[[Mapping[str, Any]], T],
+    together: Callable[[list[T]], str] | None = None,
+    *,
+    by_name: bool = False,
+) -> str:
+    """What is wrong with the first table that cannot be parsed, which is called by its place, or by its name where
+    tables have one; else with all of them together."""
     found = []
     for number, table in enumerate(value, 1):
         try:
-            found.append(gates.parse(table))
+            found.append(parse(table))
         except ValueError as error:
-            return f"gate {number}: {error}"
-    return gates.wrong_together(found)
+            name = table.get("name") if by_name else None
+            return f"{name if isinstance(name, str) and name.isprintable() else f'{called} {number}'}: {error}"
+    return together(found) if together else ""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from deployer.core.errors import SettingsError
 from deployer.core.model.hosts import is_loopback
+from deployer.settings.issuers.configured import issuers_of
+from deployer.settings.issuers.issuer import wrong_together
 from deployer.settings.table import OPTIONS, Settings
 
 
@@ -21,7 +23,20 @@ def check_together(settings: Settings) -> None:
                 f"namespace_hosts lists {host} for {namespace}, but it could be the preview of an app "
                 f"(--preview-host {settings.preview_host}): give previews a domain of their own"
             )
+    _check_etcd(settings)
     check_auth(settings)
+
+
+def _check_etcd(settings: Settings) -> None:
+    if settings.store == "etcd" and not settings.etcd:
+        raise SettingsError("--store etcd also needs --etcd, the addresses of etcd")
+    if bool(settings.etcd_username) != bool(settings.etcd_password):
+        raise SettingsError("--etcd-username and --etcd-password belong together: give both or none")
+    if bool(settings.etcd_cert_file) != bool(settings.etcd_key_file):
+        raise SettingsError("--etcd-cert-file and --etcd-key-file belong together: give both or none")
+    given = [o.flag for o in OPTIONS if o.name.startswith("etcd_") and getattr(settings, o.name) != o.default]
+    if given and not settings.etcd:
+        raise SettingsError(f"{given[0]} has no effect without --etcd: set that too, or leave it out")
 
 
 def check_auth(settings: Settings) -> None:
@@ -31,13 +46,23 @@ def check_auth(settings: Settings) -> None:
             f"--auth {settings.auth} and --insecure-no-auth contradict each other: everybody has to prove who they "
             "are, or nobody; leave one of them out"
         )
-    for prefix, auth in (("jwt_", "jwt"), ("kubernetes_audiences", "kubernetes")):
-        given = [o.flag for o in OPTIONS if o.name.startswith(prefix) and getattr(settings, o.name) != o.default]
+    for prefix, auth in (("jwt_", "jwt"), ("issuers", "jwt"), ("kubernetes_audiences", "kubernetes")):
+        given = [o for o in OPTIONS if o.name.startswith(prefix) and getattr(settings, o.name) != o.default]
         if given and settings.auth != auth:
             # Somebody thinks that tokens are checked.
-            raise SettingsError(f"{given[0]} has no effect without --auth {auth}: set that too, or leave it out")
+            name = given[0].flag or f"[[{given[0].name}]]"
+            raise SettingsError(f"{name} has no effect without --auth {auth}: set that too, or leave it out")
     if settings.auth == "jwt":
-        _check_jwt(settings)
+        if _describes_an_issuer(settings):
+            _check_jwt(settings)
+        if wrong := wrong_together(issuers_of(settings)):
+            raise SettingsError(f"issuers: {wrong}")
+
+
+def _describes_an_issuer(settings: Settings) -> bool:
+    """Do the settings `jwt_*` say something? They must where there is no other issuer."""
+    own = [o for o in OPTIONS if o.name.startswith("jwt_") and o.name != "jwt_leeway"]
+    return not settings.issuers or any(getattr(settings, o.name) != o.default for o in own)
 
 
 def _check_jwt(settings: Settings) -> None:
@@ -54,6 +79,7 @@ def _check_jwt(settings: Settings) -> None:
         "freeze_role",
         "override_role",
         "approve_role",
+        "rollback_role",
     ):
         if not getattr(settings, f"jwt_{name}"):
             missing.append(f"--jwt-{name.replace('_', '-')}")
@@ -67,6 +93,10 @@ def _check_jwt(settings: Settings) -> None:
         raise SettingsError("--jwt-read-role and --jwt-deploy-role are the same, so that reading would be deploying")
     if settings.jwt_read_role in (settings.jwt_freeze_role, settings.jwt_override_role):
         raise SettingsError("--jwt-read-role is also the role for freezes, so that reading would be freezing")
+    if settings.jwt_read_role == settings.jwt_rollback_role:
+        raise SettingsError(
+            "--jwt-read-role and --jwt-rollback-role are the same, so that reading would be rolling back"
+        )
     if settings.jwt_read_role == settings.jwt_approve_role:
         raise SettingsError("--jwt-read-role and --jwt-approve-role are the same, so that reading would be approving")
 

@@ -28,6 +28,7 @@ class Option:
     original  the flag of the original that means the same, without dashes; empty when there was none
     choices   the only texts allowed; empty when any will do
     secret    never shown
+    subject   the heading under which help and documentation have it
     """
 
     name: str
@@ -38,6 +39,7 @@ class Option:
     original: str = ""
     choices: tuple[str, ...] = ()
     secret: bool = False
+    subject: str = ""
 
     @property
     def flag(self) -> str:

@@ -20,6 +20,11 @@ CONFIG_ENV = "DEPLOYER_CONFIG"
 # Failpoints and tests have variables of their own, and Kubernetes puts variables for a Service named `deployer` (or
 # `deployer-...`) into every pod of its namespace: https://kubernetes.io/docs/concepts/services-networking/service/
 _NOT_OURS = re.compile(r"DEPLOYER_(FAILPOINT|TEST|(\w+_)?SERVICE_(HOST|PORT)(_|$)|(\w+_)?PORT_\d+_(TCP|UDP|SCTP)(_|$))")
+# What the client of the command line reads: the same shell runs both.
+CLIENT_VARIABLES = frozenset(
+    f"DEPLOYER_{name}"
+    for name in ("SERVER", "NAMESPACE", "PROFILE", "TOKEN", "TOKEN_FILE", "CA_FILE", "OIDC_AUDIENCE", "CLIENT_CONFIG")
+)
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
@@ -112,7 +117,7 @@ def _read_file(path: Path) -> list[tuple[str, str, object]]:
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = {option.env for option in OPTIONS} | {CONFIG_ENV}
     for name in sorted(environ):
-        if not name.startswith(ENV_PREFIX) or name in known or _NOT_OURS.match(name):
+        if not name.startswith(ENV_PREFIX) or name in known or name in CLIENT_VARIABLES or _NOT_OURS.match(name):
             continue
         if name.endswith("_PORT") and _SERVICE_LINK.match(environ[name]):
             continue

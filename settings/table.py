@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import fnmatch
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,9 @@ from deployer.settings import checks, defaults
 from deployer.settings.freeze_windows import FreezeWindow, parse
 from deployer.settings.gates import ForcedGate
 from deployer.settings.gates import parse as parse_gate
-from deployer.settings.options import Option, setting
+from deployer.settings.issuers.callers import CallerSettings
+from deployer.settings.namespaces import LIMITS, Quota, limits_of, parse_quota
+from deployer.settings.options import TABLES, Option, setting
 
 # Where durations end to make sense: a day, in seconds.
 _DAY = 86_400.0
@@ -25,15 +28,9 @@ _DAY = 86_400.0
 # What `{app}` and `{namespace}` in `preview_host` can become: DNS-1035 and DNS-1123 labels.
 _PLACEHOLDERS = {"{app}": r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", "{namespace}": r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"}
 
-JWT_ALGORITHMS = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA"),
-)
-"""Signatures by a private key (RFC 7518, 8037). Not HS256: whoever can check such a token can also make one."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(CallerSettings):
     """Everything that can be set, checked. `Settings()` has the defaults; `load` reads the usual sources."""
 
     kubernetes: str = setting(
@@ -69,10 +66,21 @@ class Settings:
     etcd: str = setting(
         "text",
         "",
-        "Addresses of etcd, separated by commas, from which the env_etcd plugin reads the environment variables to "
-        "inject. In this release the Deployer's own records stay in the embedded store (--data-dir) all the same.",
+        "Addresses of etcd, separated by commas: it keeps the Deployer's own records (see --store), and the env_etcd "
+        "plugin reads the environment variables to inject from it.",
         original="etcd",
         check=checks.urls,
+    )
+    etcd_username: str = setting("text", "", "User name at etcd.")
+    etcd_password: str = setting("text", "", "Password to the user name; better given as a variable.", secret=True)
+    etcd_ca_file: str = setting("text", "", "File with the certificates that etcd's is checked with.")
+    etcd_cert_file: str = setting("text", "", "File with the client certificate for etcd; read again when it changes.")
+    etcd_key_file: str = setting("text", "", "File with the key to the client certificate.")
+    etcd_prefix: str = setting(
+        "text", "/deployer/store/", "Prefix of records' keys in etcd; two Deployers need two.", check=checks.prefix
+    )
+    etcd_timeout: float = setting(
+        "seconds", 5.0, "How long one request to etcd may take, over all addresses.", check=checks.between(0.5, 60)
     )
     deployport: int = setting(
         "integer",
@@ -82,16 +90,6 @@ class Settings:
         check=checks.between(0, 65_535),
     )
     deployhost: str = setting("text", "127.0.0.1", "Address to listen on; others than loopback need authentication.")
-    auth: str = setting(
-        "text",
-        "none",
-        "How callers prove who they are: jwt by tokens of an identity provider, kubernetes by tokens that the API "
-        "server checks. See docs/authentication.md.",
-        choices=("none", "jwt", "kubernetes"),
-    )
-    insecure_no_auth: bool = setting(
-        "switch", False, "Listen on other addresses than loopback although everybody there may deploy."
-    )
     allowed_origins: tuple[str, ...] = setting(
         "names",
         (),
@@ -105,56 +103,6 @@ class Settings:
         "listens on: names, IP addresses, and *.example.com for all below a domain. Without authentication everything "
         "else gets a 421, so that no web page can pass for one of this service; with it, only when this is set.",
         check=checks.allowed_hosts,
-    )
-    jwt_algorithm: str = setting(
-        "text", "RS256", "The only algorithm in which tokens may be signed.", choices=JWT_ALGORITHMS
-    )
-    jwt_issuer: str = setting("text", "", "The issuer (iss) that tokens must have, exactly.")
-    jwt_audience: str = setting("text", "", "The audience (aud) that tokens must be for.")
-    jwt_key_file: str = setting(
-        "text",
-        "",
-        "PEM file with the issuer's public key or certificate, or several of them; read again when it changes.",
-    )
-    jwt_jwks_url: str = setting(
-        "text", "", "The issuer's keys as a JWK Set, at an address that begins with https://.", check=checks.https
-    )
-    jwt_jwks_ca_file: str = setting(
-        "text",
-        "",
-        "File with the certificates that the server of --jwt-jwks-url is checked with.",
-        shown="the system's",
-    )
-    jwt_name_claim: str = setting("text", "sub", "Claim with the caller's name, as in createdBy and in the audit log.")
-    jwt_namespaces_claim: str = setting(
-        "text",
-        "namespaces",
-        "Claim with the namespaces that the caller may use; * means all. Dots lead into objects: a.b is b in a.",
-    )
-    jwt_roles_claim: str = setting("text", "roles", "Claim with the caller's roles; dots lead into objects.")
-    jwt_read_role: str = setting("text", "read", "The role that may read.")
-    jwt_deploy_role: str = setting("text", "deploy", "The role that may read and deploy.")
-    jwt_freeze_role: str = setting("text", "freeze", "The role that may put and lift freezes.")
-    jwt_override_role: str = setting(
-        "text", "override-freeze", "The role that may deploy in spite of a freeze, together with the one for deploying."
-    )
-    jwt_approve_role: str = setting(
-        "text", "approve", "The role that may say whether a gate may be passed; the one for deploying may not."
-    )
-    jwt_leeway: float = setting(
-        "seconds", 30.0, "How far the issuer's clock may be from this one.", check=checks.between(0, 300)
-    )
-    kubernetes_audiences: tuple[str, ...] = setting(
-        "names",
-        ("kube-deployer",),
-        "Audiences of which a token must have one, for auth = kubernetes. Empty: the API server's own, so that every "
-        "token for it is good here too.",
-    )
-    auth_cache: float = setting(
-        "seconds",
-        10.0,
-        "How long an answer of the API server about a token or a right is good, for auth = kubernetes.",
-        check=checks.between(0, 300),
     )
     timeout: float = setting(
         "seconds",
@@ -196,11 +144,37 @@ class Settings:
         "Time between two rounds of health checks of a version that has just taken over.",
         check=checks.between(1, 3600),
     )
+    store: str = setting(
+        "text",
+        "auto",
+        "Where records are kept: sqlite in a file of --data-dir, for one process; etcd in that of --etcd, for several; "
+        "auto in etcd when --etcd is given.",
+        choices=("auto", "sqlite", "etcd"),
+    )
     data_dir: Path = setting(  # noqa: RUF009 (it is a dataclasses.field)
         "path",
         defaults.state_dir,
         "Directory of the embedded store.",
         shown="$XDG_STATE_HOME/kube-deployer, else ~/.local/state/kube-deployer",
+    )
+    history_days: int = setting(
+        "integer",
+        90,
+        "Days after its end for which an ended deployment is kept, with its log and all else; 0: for ever.",
+        check=checks.between(0, 36_500),
+    )
+    history_limit: int = setting(
+        "integer",
+        1000,
+        "Ended deployments of each app that are kept at most, the newest; 0: all.",
+        check=checks.between(0, 1_000_000),
+    )
+    history_rollbacks: int = setting(
+        "integer",
+        10,
+        "Earlier versions of each app, the newest of those that were live, that are kept whatever history_days and "
+        "history_limit say: a rollback can go back to them.",
+        check=checks.between(1, 1000),
     )
     instance: str = setting(
         "text",
@@ -271,9 +245,20 @@ class Settings:
         shown="true",
     )
     queue_limit: int = setting(
-        "integer", 200, "Deployments that may wait before 429.", check=checks.between(1, 100_000)
+        "integer", 200, "Deployments of a namespace that may wait or run before 429.", check=checks.between(1, 100_000)
     )
-    workers: int = setting("integer", 128, "Operations that may run at once.", check=checks.between(1, 1024))
+    idempotency_ttl: float = setting(
+        "seconds",
+        _DAY,
+        "How long a request that is sent again with the same Idempotency-Key is answered as the first one was.",
+        check=checks.between(1, 7 * _DAY),
+    )
+    workers: int = setting(
+        "integer",
+        128,
+        "Operations that may run at once; one namespace alone gets half of them.",
+        check=checks.between(1, 1024),
+    )
     unschedulable_grace: float = setting(
         "seconds",
         30.0,
@@ -316,6 +301,24 @@ class Settings:
     )
     log_level: str = setting(
         "text", "info", "What the service logs of itself.", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = setting(
+        "text",
+        "text",
+        "Form of that log: text for people, or json, an object a line with the ids of what it is about.",
+        choices=("text", "json"),
+    )
+    metrics_namespaces: int = setting(
+        "integer",
+        20,
+        "Namespaces by which /metrics divides its figures, the first that are seen; all later ones are `other`.",
+        check=checks.between(0, 1000),
+    )
+    metrics_port: int = setting(
+        "integer",
+        0,
+        "Port on which /metrics, and nothing else, is answered without a token, for Prometheus; 0: none.",
+        check=checks.between(0, 65_535),
     )
     plugins: Mapping[str, dict[str, Any]] = setting(
         "table", {}, "[plugins.<name>]: settings of a plugin, checked by its own schema.", check=checks.plugin_tables
@@ -367,6 +370,15 @@ class Settings:
         check=checks.freeze_windows,
     )
 
+    quotas: tuple[Quota, ...] = setting(
+        "tables",
+        (),
+        "[[quotas]]: what `namespaces` (patterns) may have at most: `descriptors`, `deployments` that wait or run, "
+        "`stored_bytes`, `log_bytes`, `viewers` of logs. The first table that names a limit counts; see "
+        "docs/operations.md.",
+        check=checks.quotas,
+    )
+
     gates: tuple[ForcedGate, ...] = setting(
         "tables",
         (),
@@ -384,8 +396,11 @@ class Settings:
         object.__setattr__(self, "namespace_hosts", MappingProxyType(lists))
         windows = tuple(parse(window) if isinstance(window, Mapping) else window for window in self.freeze_windows)
         object.__setattr__(self, "freeze_windows", windows)
+        quotas = tuple(parse_quota(quota) if isinstance(quota, Mapping) else quota for quota in self.quotas)
+        object.__setattr__(self, "quotas", quotas)
         gates = tuple(parse_gate(gate) if isinstance(gate, Mapping) else gate for gate in self.gates)
         object.__setattr__(self, "gates", gates)
+        self._parse_issuers()
 
     def protects(self, namespace: str) -> bool:
         """True when nobody may deploy in `namespace`."""
@@ -395,6 +410,11 @@ class Settings:
     def forced_gates(self, namespace: str) -> list[dict[str, Any]]:
         """The gates that deployments in `namespace` must pass besides their own, each with its `point`."""
         return [gate.document() for gate in self.gates if gate.covers(namespace)]
+
+    def limit(self, namespace: str, name: str) -> int:
+        """What a namespace may have at most; the names are those of `LIMITS`."""
+        default = self.queue_limit if name == "deployments" else LIMITS[name]
+        return limits_of(self.quotas, namespace).get(name, default)
 
     def allows_host(self, namespace: str, host: str) -> bool:
         """True when apps of `namespace` may claim `host`.
@@ -431,7 +451,26 @@ class Settings:
         return next((self.tls_secrets[domain] for domain in domains if domain in self.tls_secrets), "")
 
 
-def _row(f: dataclasses.Field[Any]) -> Option:
+SUBJECTS: Mapping[str, str] = MappingProxyType(
+    {
+        "kubernetes": "The cluster",
+        "etcd": "Connection to etcd",
+        "deployport": "Listening",
+        "auth": "Who may call",
+        "timeout": "Times of a deployment",
+        "store": "Records",
+        "ingress": "Ingress",
+        "protected_namespaces": "What may be deployed",
+        "queue_limit": "Limits",
+        "unschedulable_grace": "Readiness and health",
+        "log_level": "Log and metrics",
+        "plugins": "In the TOML file only",
+    }
+)
+"""In the order of the help, by the first setting about each; those that follow it in the table are about the same."""
+
+
+def _row(f: dataclasses.Field[Any], subject: str) -> Option:
     meta = f.metadata
     default = f.default
     if meta["kind"] == "table":
@@ -439,10 +478,19 @@ def _row(f: dataclasses.Field[Any]) -> Option:
     elif meta["computed"]:
         default = None
     names = ("kind", "shown", "help", "original", "choices", "secret")
-    return Option(name=f.name, default=default, **{name: meta[name] for name in names})
+    return Option(name=f.name, default=default, subject=subject, **{name: meta[name] for name in names})
 
 
-OPTIONS: tuple[Option, ...] = tuple(_row(f) for f in dataclasses.fields(Settings))
+def _rows() -> Iterator[Option]:
+    """In the order of their subjects."""
+    subject, by_subject = "", {name: list[Option]() for name in SUBJECTS.values()}
+    for f in dataclasses.fields(Settings):
+        subject = SUBJECTS["plugins"] if f.metadata["kind"] in TABLES else SUBJECTS.get(f.name, subject)
+        by_subject[subject].append(_row(f, subject))
+    return itertools.chain.from_iterable(by_subject.values())
+
+
+OPTIONS: tuple[Option, ...] = tuple(_rows())
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 

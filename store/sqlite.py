@@ -7,56 +7,49 @@ every finished COMMIT and never wait for the writer.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from deployer.core.clock import SteadyClock
-from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
+from deployer.core.errors import Fenced, StaleRevision, StoreUnavailable
 from deployer.core.model import json_codec
-from deployer.core.model.records import Deployment, Record
-from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, LogLine, R, Store, Update
+from deployer.core.model.records import Deployment, Record, StoredDescriptor
+from deployer.core.ports.store import (
+    Append,
+    Change,
+    Create,
+    Delete,
+    Expect,
+    Lease,
+    LogLine,
+    Place,
+    R,
+    Update,
+    require_namespace,
+)
+from deployer.store.members import Members, StoreOfOneProcess
+from deployer.store.opening import open_file, take_lock
+from deployer.store.readers import Readers
+from deployer.store.reserve import Reserve
+from deployer.store.transfer import sqlite as transfer
+from deployer.store.transfer.port import Item, Transferable
 from deployer.store.writer import (
     LAST_LINE,
     WAIT,
     Subscriber,
     Transaction,
     Writer,
-    closed,
-    connect,
     write_lines,
 )
 
-SCHEMA_VERSION = 1
-_IDLE_READERS = 16  # connections kept open, one for each thread of REST; two file descriptors each
 _LINES_PER_READ = 10_000
 
-_SCHEMA = (
-    "CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL)",
-    "INSERT INTO meta VALUES (1, 0)",
-    # An ordinary rowid table: documents are large, and a WITHOUT ROWID tree would carry them in its inner pages.
-    """CREATE TABLE records (
-         id INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, namespace TEXT NOT NULL, app TEXT NOT NULL,
-         tag TEXT NOT NULL, revision INTEGER NOT NULL, sequence INTEGER NOT NULL, document TEXT NOT NULL)""",
-    "CREATE UNIQUE INDEX records_key ON records (kind, key)",
-    "CREATE INDEX records_app ON records (kind, namespace, app, sequence, key)",
-    "CREATE INDEX records_tag ON records (kind, tag, sequence, key)",
-    """CREATE TABLE log (
-         deployment TEXT NOT NULL, number INTEGER NOT NULL, time TEXT NOT NULL, text TEXT NOT NULL,
-         PRIMARY KEY (deployment, number)) WITHOUT ROWID""",
-    """CREATE TABLE leases (
-         namespace TEXT NOT NULL, app TEXT NOT NULL, holder TEXT NOT NULL, token INTEGER NOT NULL,
-         expires REAL NOT NULL, PRIMARY KEY (namespace, app)) WITHOUT ROWID""",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
-# What is open of an app, or what state its deployments are in, is found without reading all that ever was. Earlier
-# releases, which know nothing of it, keep it up to date all the same.
-_LATER = ("CREATE INDEX IF NOT EXISTS records_state ON records (kind, namespace, tag, app, sequence, key)",)
 _GET = "SELECT document, revision, sequence FROM records WHERE kind = ? AND key = ?"
 _GET_IN = f"{_GET} AND namespace = ?"
 # By one seek in the index for each app.
@@ -67,40 +60,36 @@ _APPS = """
       SELECT (SELECT min(app) FROM records WHERE kind = ? AND namespace = ? AND app > names.app)
       FROM names WHERE names.app IS NOT NULL)
     SELECT app FROM names WHERE app IS NOT NULL LIMIT ?"""
-# Deployments that have a log, found by one seek each rather than by reading every line.
-_LOGS_WITHOUT_DEPLOYMENT = """
-    WITH RECURSIVE logged(deployment) AS (
-      SELECT min(deployment) FROM log
-      UNION ALL
-      SELECT (SELECT min(deployment) FROM log WHERE log.deployment > logged.deployment)
-      FROM logged WHERE logged.deployment IS NOT NULL)
-    SELECT deployment FROM logged WHERE deployment IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM records WHERE kind = ? AND key = logged.deployment)"""
-
 _log = logging.getLogger(__name__)
 
 
-class SqliteStore(Store):
+class SqliteStore(StoreOfOneProcess, Transferable):
     """A store in the file `path`, which this process owns (`<path>.lock`) until `close`.
 
     Raises SettingsError when the file is in use, cannot be opened, is none of ours, or was written by a newer release.
     `clock` gives seconds since the epoch, for leases. Opening expires the leases of earlier processes (the lock proves
     that they are gone; tokens go on growing) and removes log lines that were written after their deployment's deletion.
 
+    `reserve` is how many bytes are kept free for a full disk, on which what ends or deletes something can still be
+    recorded.
+
     Subscribers are called after the callers that waited for the commit were released.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] | None = None, reserve: int = 0) -> None:
         self._path = path
         self._clock = clock or SteadyClock()
-        self._lock = _take_lock(path)
+        self._members = Members(self._clock)
+        self._lock = take_lock(path)
+        kept = Reserve(path, reserve)
         try:
-            connection = _open(path)
+            connection = open_file(path, kept)
         except BaseException:
             os.close(self._lock)
             raise
-        self._readers = _Readers(path)
-        self._writer = Writer(path, connection)
+        kept.take()
+        self._readers = Readers(path)
+        self._writer = Writer(path, connection, kept)
 
     # --- records ---------------------------------------------------------------------------------------------
 
@@ -120,24 +109,35 @@ class SqliteStore(Store):
         tag: str | None = None,
         newest_first: bool = False,
         limit_per_app: int | None = None,
+        limit: int | None = None,
+        after: Place | None = None,
+        size: int | None = None,
     ) -> list[R]:
-        """Records in order of arrival. `limit_per_app` keeps the newest of each app, whichever way they are listed."""
-        if app is not None and namespace is None:
-            raise ValueError("find: an app's name means something in its namespace only; give that too")
+        require_namespace(namespace, app)
         filters = {"kind": kind.KIND, "namespace": namespace, "app": app, "tag": tag}
-        sql, values = _find_query(filters, newest_first, limit_per_app)
-        return [_record(kind, row) for row in self._readers.fetch(sql, values)]
+        sql, values = _find_query(filters, newest_first, limit_per_app, limit, after)
+        rows = self._readers.fetch(sql, values, take=lambda rows: _up_to(size, rows, text=0))
+        return [_record(kind, row) for row in rows]
 
     def apps(self, kind: type[Record], namespace: str, *, after: str = "", limit: int | None = None) -> list[str]:
         place = (kind.KIND, namespace)
         return [row[0] for row in self._readers.fetch(_APPS, (*place, after, *place, -1 if limit is None else limit))]
 
-    def count(self, kind: type[Record], *, tag: str | None = None) -> int:
-        sql, values = "SELECT count(*) FROM records WHERE kind = ?", [kind.KIND]
-        if tag is not None:
-            sql, values = sql + " AND tag = ?", [kind.KIND, tag]
-        number: int = self._readers.fetch(sql, values)[0][0]
+    def count(
+        self, kind: type[Record], *, namespace: str | None = None, app: str | None = None, tag: str | None = None
+    ) -> int:
+        require_namespace(namespace, app)
+        where, values = _narrowed({"kind": kind.KIND, "namespace": namespace, "app": app, "tag": tag})
+        number: int = self._readers.fetch(f"SELECT count(*) FROM records WHERE {where}", values)[0][0]
         return number
+
+    def namespaces(self) -> list[str]:
+        sql = "SELECT namespace FROM usage WHERE what = 'records' AND bytes > 0 AND namespace != '' ORDER BY namespace"
+        return [row[0] for row in self._readers.fetch(sql, ())]
+
+    def usage(self, namespace: str) -> tuple[int, int]:
+        found = dict(self._readers.fetch("SELECT what, bytes FROM usage WHERE namespace = ?", (namespace,)))
+        return found.get("records", 0), found.get("logs", 0)
 
     def changed(self, namespace: str) -> int:
         return self._writer.changed.get(namespace, 0)
@@ -159,7 +159,7 @@ class SqliteStore(Store):
             tx.notices.update(dict.fromkeys(_notice(change) for change in changes if not isinstance(change, Expect)))
             return revision
 
-        return self._writer.call(work, commit=True)
+        return self._writer.call(work, commit=True, begins=any(map(_begins, changes)))
 
     # --- logs ------------------------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class SqliteStore(Store):
         lines = self._readers.fetch(
             "SELECT number, time, text FROM log WHERE deployment = ? AND number > ? ORDER BY number LIMIT ?",
             (deployment, after, max(0, min(limit, _LINES_PER_READ))),
-            take=lambda rows: _up_to(size, rows),
+            take=lambda rows: _up_to(size, rows, text=2),
         )
         return [LogLine(*line) for line in lines]
 
@@ -206,189 +206,109 @@ class SqliteStore(Store):
     def renew(self, lease: Lease, ttl: float) -> Lease:
         def work(tx: Transaction) -> Lease:
             _check_fence(tx.connection, lease)
+            row = _lease_row(tx.connection, lease.namespace, lease.app)
+            if row is not None and not row[2]:
+                raise Fenced(f"the lease of {lease.namespace}/{lease.app} was given back")
             renewed = Lease(lease.namespace, lease.app, lease.holder, lease.token, self._clock() + ttl)
             _write_lease(tx.connection, renewed)
             return renewed
 
         return self._writer.call(work)
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, *, above: int = 0) -> None:
+        # The row stays: it remembers the token. One that is raised is nobody's.
+        raised = "token = ?, holder = '', " if above > lease.token else ""
+        values = (*([above] if raised else []), lease.namespace, lease.app, lease.holder, lease.token)
+        where = "namespace = ? AND app = ? AND holder = ? AND token = ?"
+
         def work(tx: Transaction) -> None:
-            # The row stays: it remembers the token.
-            tx.connection.execute(
-                "UPDATE leases SET expires = 0 WHERE namespace = ? AND app = ? AND holder = ? AND token = ?",
-                (lease.namespace, lease.app, lease.holder, lease.token),
-            )
+            tx.connection.execute(f"UPDATE leases SET {raised}expires = 0 WHERE {where}", values)
 
         self._writer.call(work)
 
+    # --- moving ----------------------------------------------------------------------------------------------
+
+    def dump(self) -> contextlib.AbstractContextManager[Iterator[Item]]:
+        self._writer.flush()
+        return transfer.SqliteFile(self._path).dump()
+
+    def load(self, items: Sequence[Item]) -> None:
+        self._writer.call(lambda tx: transfer.load(tx, items), commit=True)
+
     # --- the rest --------------------------------------------------------------------------------------------
 
+    def problem(self) -> str:
+        return self._writer.problem()
+
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
-        return self._writer.subscribe(callback)
+        return self._members.subscribe(callback, self._writer.subscribe(callback))
 
     def close(self) -> None:
         if self._lock < 0:
             return
+        self._members.close()
+        self._readers.close()
         # The lock is let go last, and not at all while a hung disk keeps the writer: its write may still arrive.
         if self._writer.close():
-            self._readers.close()
             os.close(self._lock)
             self._lock = -1
         else:
-            self._readers.close()
             _log.error("the store %s did not finish within %.0f s and stays locked until exit", self._path, WAIT)
-
-
-# --- opening --------------------------------------------------------------------------------------------------------
-
-
-def _take_lock(path: Path) -> int:
-    """The descriptor that holds `<path>.lock`. The kernel lets go of it when the process ends, however it ends."""
-    lock = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SettingsError(
-            f"the store {path} cannot be opened ({error.strerror}); choose a directory that this user may write"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.read(descriptor, 20).decode(errors="replace").strip()
-        os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            raise SettingsError(f"{lock} cannot be locked ({error.strerror}); put the store on a local disk") from error
-        who = f"process {owner}" if owner else "another process"
-        raise SettingsError(
-            f"the store {path} is in use by {who}; stop that one, or give this one a data directory of its own"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """The writer's connection to a store of the current schema, ready for this process."""
-    try:
-        # Made by us so that nobody else can read it: descriptors may hold secrets. WAL files take over these rights.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = connect(path)
-    except (sqlite3.Error, OSError) as error:
-        raise SettingsError(f"the store {path} cannot be opened ({error}); name another file, or restore it") from error
-    try:
-        _prepare(connection, path)
-    except sqlite3.Error as error:
-        connection.close()
-        raise SettingsError(f"the store {path} cannot be opened ({error}); free space, or restore it") from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Create what is missing, and clear up after earlier processes, in one transaction."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise SettingsError(
-            f"the store {path} was written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}); "
-            "start that release, or restore a backup"
-        )
-    connection.execute("BEGIN IMMEDIATE")
-    if version == 0:
-        if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise SettingsError(f"{path} is a database of another program; name another file")
-        for statement in _SCHEMA:
-            connection.execute(statement)
-    for statement in _LATER:
-        connection.execute(statement)
-    connection.execute("UPDATE leases SET expires = 0 WHERE expires > 0")
-    orphans = connection.execute(_LOGS_WITHOUT_DEPLOYMENT, (Deployment.KIND,)).fetchall()
-    connection.executemany("DELETE FROM log WHERE deployment = ?", orphans)
-    connection.execute("COMMIT")
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-class _Readers:
-    """Read-only connections: one in use per reading thread, a few kept idle."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._uri = f"{path.absolute().as_uri()}?mode=ro"
-        self._idle: deque[sqlite3.Connection] = deque()  # its append and pop are atomic
-        self._closed = False
-
-    def fetch(self, sql: str, values: Sequence[Any], take: Callable[[Iterable[Any]], list[Any]] = list) -> list[Any]:
-        """All rows, or those that `take` takes. Raises StoreUnavailable."""
-        if self._closed:
-            raise closed(self._path)
-        try:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
-            try:
-                cursor = connection.execute(sql, values)
-                rows = take(cursor)
-                # Rows that nobody takes would keep the read transaction open, and the WAL from being reset.
-                cursor.close()
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"the store {self._path} cannot be read now ({error})") from error
-        self._idle.append(connection)
-        if self._closed or len(self._idle) > _IDLE_READERS:
-            self._drop(keep=0 if self._closed else _IDLE_READERS)
-        return rows
-
-    def close(self) -> None:
-        self._closed = True
-        self._drop(keep=0)
-
-    def _drop(self, keep: int) -> None:
-        with contextlib.suppress(IndexError):
-            while len(self._idle) > keep:
-                self._idle.popleft().close()
-
-
-def _up_to(size: int | None, rows: Iterable[Any]) -> list[Any]:
-    """The lines up to the one that brings their text to `size` characters."""
+def _up_to(size: int | None, rows: Iterable[Any], *, text: int) -> list[Any]:
+    """The rows up to the one that brings what they have in the column `text` to `size` characters."""
     if size is None:
         return list(rows)
     taken: list[Any] = []
     for row in rows:
         taken.append(row)
-        size -= len(row[2])
+        size -= len(row[text])
         if size <= 0:
             break
     return taken
 
 
+def _narrowed(filters: Mapping[str, str | None]) -> tuple[str, list[Any]]:
+    """A condition and its values, of those that are given."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    return " AND ".join(f"{name} = ?" for name in given), list(given.values())
+
+
 def _find_query(
-    filters: Mapping[str, str | None], newest_first: bool, limit_per_app: int | None
+    filters: Mapping[str, str | None],
+    newest_first: bool,
+    limit_per_app: int | None = None,
+    limit: int | None = None,
+    after: Place | None = None,
 ) -> tuple[str, list[Any]]:
-    where = " AND ".join(f"{name} = ?" for name, value in filters.items() if value is not None)
-    values: list[Any] = [value for value in filters.values() if value is not None]
+    where, values = _narrowed(filters)
     if limit_per_app is not None:
         # The window runs over the index alone; documents are read only for the rows that stay.
         where = f"""id IN (SELECT id FROM (SELECT id, row_number()
             OVER (PARTITION BY namespace, app ORDER BY sequence DESC, key DESC) AS place
             FROM records WHERE {where}) WHERE place <= ?)"""
         values.append(limit_per_app)
-    order = "DESC" if newest_first else "ASC"
-    return (
-        f"SELECT document, revision, sequence FROM records WHERE {where} ORDER BY sequence {order}, key {order}",
-        values,
-    )
+    order, behind = ("DESC", "<") if newest_first else ("ASC", ">")
+    if after is not None:
+        where += f" AND (sequence, key) {behind} (?, ?)"
+        values += after
+    sql = f"SELECT document, revision, sequence FROM records WHERE {where} ORDER BY sequence {order}, key {order}"
+    if limit is not None:
+        sql, values = f"{sql} LIMIT ?", [*values, max(0, limit)]
+    return sql, values
 
 
 def _record(kind: type[R], row: tuple[str, int, int]) -> R:
-    return kind.from_document(json_codec.loads(row[0]), revision=row[1], sequence=row[2])
+    """Raises StoreUnavailable when what is stored is none."""
+    try:
+        return kind.from_document(json_codec.loads(row[0]), revision=row[1], sequence=row[2])
+    except (ValueError, TypeError, LookupError, AttributeError, msgspec.MsgspecError) as error:
+        said = f"revision {row[1]} in the store, of a {kind.KIND}, cannot be read ({type(error).__name__})"
+        raise StoreUnavailable(f"{said}: the store is damaged; restore the newest backup") from error
 
 
 # --- statements of the writer ---------------------------------------------------------------------------------------
@@ -398,6 +318,13 @@ def _document(change: Change) -> str:
     if isinstance(change, (Create, Update)):
         return json_codec.dumps(change.record.to_document())
     return ""
+
+
+def _begins(change: Change) -> bool:
+    """Is it the beginning of something, and not of what brings something to its end? Going back is none."""
+    if isinstance(change, Create) and isinstance(change.record, Deployment):
+        return not change.record.rollback_of
+    return isinstance(change, (Create, Update)) and isinstance(change.record, StoredDescriptor)
 
 
 def _notice(change: Change) -> tuple[str, str]:
@@ -467,7 +394,7 @@ def _write_lease(connection: sqlite3.Connection, lease: Lease) -> None:
 def _check_fence(connection: sqlite3.Connection, lease: Lease) -> None:
     row = _lease_row(connection, lease.namespace, lease.app)
     if row is None or row[:2] != (lease.holder, lease.token):
-        now = f"{row[0]} with token {row[1]}" if row else "nobody"
+        now = f"{row[0]} with token {row[1]}" if row and row[0] else "nobody"
         raise Fenced(
             f"the lease of {lease.namespace}/{lease.app} belongs to {now}, "
             f"not to {lease.holder} with token {lease.token}; nothing was written"

@@ -24,9 +24,10 @@ from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import KubeAlreadyExists, KubeConflict, KubeNotFound, StoreUnavailable
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, NAMESPACE, POD, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, Event, Operation, Status
+from deployer.core.operations.activity import Activities
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
-from deployer.core.ports.store import Change, Lease
+from deployer.core.ports.store import Change, Lease, Store
 from deployer.core.registry import Registry
 from deployer.kube import client as kube_client
 from deployer.kube.client import WATCH_SILENCE, KubeClient
@@ -35,12 +36,15 @@ from deployer.kube.informer import Informers
 from deployer.planning.decisions import Decisions
 from deployer.plugin_manager.observers import Observers
 from deployer.redaction.redactor import Redactor
+from deployer.replicas.leases import Leases
+from deployer.replicas.membership import Membership
 from deployer.sdk.plugin import Provider
 from deployer.settings import Settings
-from deployer.store.sqlite import SqliteStore
+from deployer.store.selection import open_store
 from deployer.testing.descriptors import HEALTHY, IMAGE, describe
 from deployer.testing.plugins import load
 from deployer.toolkit.cluster import KubernetesCluster
+from deployer.toolkit.dataplane.shared_answers import SharedAnswers
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
 from deployer.toolkit.replicas import ReplicaCounts
@@ -99,6 +103,7 @@ class SandboxedService:
         self._parts: list[Callable[[], None]] = []
         self.entry_points: Sequence[EntryPoint] | None = None
         self.silence = WATCH_SILENCE
+        self.problem: Callable[[], str] = lambda: ""
         self.clock: Callable[[], SteadyClock] = SteadyClock
         self._life = _Life()
 
@@ -116,7 +121,7 @@ class SandboxedService:
         life = self._life = _Life()
         if kill_at:
             life.kill(kill_at)
-        self.store = _MortalStore(self.settings.data_dir / "deployer.db", life)
+        self.store = self._open_store(life)
         redactor = self.redactor = Redactor()
         self.deployment_log = DeploymentLog(self.store, redactor)
         self.registry = registry or self._load()
@@ -125,6 +130,16 @@ class SandboxedService:
         self.informers = Informers(self.client, silence=self.silence)
         cluster = KubernetesCluster(self.client, self.informers, self.store, self.settings)
         clock = self.clock()
+        leases, activities = Leases(self.store), Activities()
+        self.replicas = Membership(
+            self.store,
+            holder=leases.holder,
+            name="test",
+            slots=self.settings.workers,
+            activities=activities,
+            problem=self.problem,
+            clock=clock,
+        )
         dependencies = Dependencies(
             store=self.store,
             deployment_log=self.deployment_log,
@@ -133,16 +148,22 @@ class SandboxedService:
             settings=self.settings,
             cluster=cluster,
             planning=Decisions(self.store, self.registry, self.settings, KubernetesVersions()),
+            leases=leases,
             clock=clock,
+            activities=activities,
+            replicas=self.replicas,
         )
         self.engine = Engine(dependencies, Observers.of(dependencies))
-        progress = Progress(self.store, dependencies.activities, dependencies.clock)
+        self.how_far = Progress(self.store, activities, clock, others=self.replicas.others)
         life.stop = self.engine.stop
         dry_run = DryRun(self.client, self.settings)
         self.service = DeploymentCommands(
             self.store, self.deployment_log, self.registry, self.settings, dry_run=dry_run, remarks=remarks, clock=clock
         )
-        self.apps = AppViews(self.store, progress, ReplicaCounts(self.informers), self.service.freezes.shown_for)
+        instance = self.settings.instance
+        answers = SharedAnswers(self.client, self.informers, self.registry, redactor, instance=instance, clock=clock)
+        counts, freezing = ReplicaCounts(self.informers), self.service.freezes.shown_for
+        self.apps = AppViews(self.store, self.how_far, counts, freezing, answers)
         self.engine.start()
         self._parts = [
             self.engine.stop,
@@ -152,6 +173,9 @@ class SandboxedService:
             self.deployment_log.close,
             self.store.close,
         ]
+
+    def _open_store(self, life: _Life) -> Store:
+        return _mortal(open_store(self.settings), life)
 
     def _load(self) -> Registry:
         return load(self.settings, providers=self.providers, modules=self.modules, entry_points=self.entry_points)
@@ -347,17 +371,17 @@ class _Life:
         self.died.set()
 
 
-class _MortalStore(SqliteStore):
-    """Commits nothing of an operation once the service is dead."""
+def _mortal(store: Store, life: _Life) -> Store:
+    """The same store, which commits nothing of an operation once the service is dead."""
+    commit = store.commit
 
-    def __init__(self, path: Path, life: _Life) -> None:
-        super().__init__(path)
-        self._life = life
-
-    def commit(self, *changes: Change, fence: Lease | None = None) -> int:
-        if fence is not None and not self._life.write():
+    def commit_alive(*changes: Change, fence: Lease | None = None) -> int:
+        if fence is not None and not life.write():
             raise StoreUnavailable("the service is dead")
-        return super().commit(*changes, fence=fence)
+        return commit(*changes, fence=fence)
+
+    store.commit = commit_alive  # type: ignore[method-assign]
+    return store
 
 
 class _MortalTransport:

@@ -21,6 +21,7 @@ from deployer.core.ports.store import Store
 from deployer.kube.client import KubeClient
 from deployer.kube.event_recorder import EventRecorder
 from deployer.kube.informer import Informers
+from deployer.kube.late_objects import LateObjects
 from deployer.kube.owned import OwnedKube, find_owned
 from deployer.kube.pods import controlled_by, controller_uid, pods_left
 from deployer.settings import Settings
@@ -48,15 +49,17 @@ class KubernetesCluster(Cluster):
         self._store = store
         self._settings = settings
         self._recorder = EventRecorder(client, informers)
+        self._late = LateObjects(client, informers, store)
 
     def close(self) -> None:
         """Before informers and client are."""
+        self._late.close()
         self._recorder.close()
 
     # --- handles -------------------------------------------------------------------------------------------------
 
     def access(self, owner: Owner, scope: CancelScope, inventory: Inventory) -> KubeAccess:
-        return OwnedKube(self._client, self._informers, owner, scope, inventory)
+        return OwnedKube(self._client, self._informers, owner, scope, inventory, late=self._late.made)
 
     def on_event(self, event: ClusterEvent, wake: Callable[[], None]) -> Callable[[], None]:
         return self._informers.get(event.kind, event.namespace).on_event(event, wake)

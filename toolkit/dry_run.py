@@ -10,6 +10,7 @@ import copy
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,9 @@ from deployer.toolkit import manifests
 PATIENCE = 5.0
 """Seconds for all questions about one descriptor. A webhook that takes longer leaves it not checked."""
 
-AT_ONCE = 3
-"""Descriptors that are asked about at the same time, so that a slow cluster takes no more threads away from REST."""
+AT_ONCE = 4
+"""Descriptors that are asked about at the same time, so that a slow cluster takes no more threads away from REST. A
+namespace may have as many as are free, which is half of them for one alone."""
 
 QUICK_PATIENCE = 1.0
 """Seconds for the question about a descriptor that is being stored."""
@@ -62,7 +64,7 @@ class DryRun(DescriptorDryRun):
     def __init__(self, client: KubeClient, settings: Settings) -> None:
         self._try = client.try_create
         self._settings = settings
-        self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._slots = _Slots()
         self._quiet_until = 0.0
 
     def ask(self, descriptor: Mapping[str, Any], version: str) -> Findings:
@@ -73,14 +75,15 @@ class DryRun(DescriptorDryRun):
         """
         found = Findings()
         problem = _unusable(descriptor["podspec"])
-        if problem or not self._slots.acquire(blocking=False):
-            why = problem or f"{AT_ONCE} descriptors are being checked already; try again"
+        namespace = descriptor["namespace"]
+        if problem or not self._slots.take(namespace, 0.0):
+            why = problem or "other descriptors are being checked already; try again"
             found.not_checked = dict.fromkeys(KINDS, why)
             return found
         try:
             self._ask(descriptor, version, found)
         finally:
-            self._slots.release()
+            self._slots.give_back(namespace)
         return _tidy(found, descriptor["podspec"])
 
     def ask_quickly(self, descriptor: Mapping[str, Any], version: str) -> Findings:
@@ -94,8 +97,9 @@ class DryRun(DescriptorDryRun):
         why = _unusable(descriptor["podspec"])
         if time.monotonic() < self._quiet_until:
             why = "the API server did not answer a moment ago"
-        if not why and not self._slots.acquire(timeout=QUICK_PATIENCE):
-            why = f"{AT_ONCE} descriptors are being checked already"
+        namespace = descriptor["namespace"]
+        if not why and not self._slots.take(namespace, QUICK_PATIENCE):
+            why = "other descriptors are being checked already"
         if why:
             found.not_checked = {CONTROLLER.kind: why}
             return found
@@ -104,9 +108,9 @@ class DryRun(DescriptorDryRun):
             at = ("spec", "template", "spec")
             lenient = self._settings.lenient_podspec
             question = _Question(self._try, CONTROLLER, controller, at, found, lenient, lasting=True)
-            question.ask(descriptor["namespace"], CancelScope(end))
+            question.ask(namespace, CancelScope(end))
         finally:
-            self._slots.release()
+            self._slots.give_back(namespace)
         if question.unanswered:
             self._quiet_until = time.monotonic() + QUIET
         return _tidy(found, descriptor["podspec"])
@@ -135,6 +139,31 @@ class DryRun(DescriptorDryRun):
             _Question(self._try, kind, body, at, found, self._settings.lenient_podspec).ask(
                 descriptor["namespace"], scope
             )
+
+
+class _Slots:
+    """Who asks now. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken: Counter[str] = Counter()
+
+    def take(self, namespace: str, patience: float) -> bool:
+        """Whether it got one within so many seconds."""
+        with self._changed:
+            got = self._changed.wait_for(
+                lambda: self._taken[namespace] < AT_ONCE - self._taken.total(), timeout=patience
+            )
+            if got:
+                self._taken[namespace] += 1
+            return got
+
+    def give_back(self, namespace: str) -> None:
+        """One that was taken."""
+        with self._changed:
+            self._taken[namespace] -= 1
+            self._taken += Counter()  # keeps those that have some
+            self._changed.notify_all()
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from deployer.core.contract.provider import Provider, Schema
 from deployer.core.errors import KubeForbidden, KubeNotFound, StepFailed
 from deployer.core.model.hosts import PATH
 from deployer.core.model.kind import Kind
+from deployer.core.model.operation.timeline import Requests
 from deployer.core.model.plan import Backend, Route
 from deployer.core.model.records import Document
 
@@ -130,8 +131,13 @@ class PodAnswers:
 
 @dataclass(frozen=True, slots=True)
 class RouteContext:
-    """What an ingress provider's verbs get. `pods`: what is known from asking the pods themselves; `tls_hint`: what a
-    user can do about an app whose port speaks TLS."""
+    """What an ingress provider's verbs get.
+
+    pods      what is known from asking the pods themselves
+    tls_hint  what a user can do about an app whose port speaks TLS
+    count     is told how requests fared that `confirm` sent, also before that raises, and adds up; `DataPlane` does so.
+              None: nobody wants to know
+    """
 
     route: Route
     kube: KubeAccess
@@ -139,6 +145,7 @@ class RouteContext:
     scope: CancelScope
     pods: PodAnswers = PodAnswers()
     tls_hint: str = "choose a port that speaks plain HTTP with frontendPort"
+    count: Callable[[Requests], None] | None = None
 
     def wait(self, event: threading.Event, timeout: float) -> bool:
         """Wait for an event; False after `timeout` seconds. Raises when the scope closes."""
@@ -159,6 +166,42 @@ class RouteState:
     deployment: str = ""
     tls_secret: str = ""
     redirect_www: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressAnswer:
+    """What one address of the data plane answered.
+
+    address     `10.0.0.7:80`
+    tls         it was asked over TLS
+    seconds     until the answer was there, or nobody waited for it any longer
+    status      of HTTP; 0: there was no answer
+    deployment  id of the one whose route the answer says it took, or
+    version     the version that the answer says it is from; both empty: it tells neither
+    unknown     why it tells neither, as the rest of a sentence
+    """
+
+    address: str
+    tls: bool = False
+    seconds: float = 0.0
+    status: int = 0
+    deployment: str = ""
+    version: str = ""
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteAnswers:
+    """What the data plane answered for a host.
+
+    addresses  one answer from each address that was asked
+    left_out   addresses that were not asked, as there are so many
+    unknown    why there are no addresses, as a sentence
+    """
+
+    addresses: Sequence[AddressAnswer] = ()
+    left_out: int = 0
+    unknown: str = ""
 
 
 def shares_of(route: Route, shares: Sequence[Share]) -> tuple[Share, Share]:
@@ -278,6 +321,15 @@ class IngressProvider(Provider):
         """Return only when every address of the data plane answers with `route.deployment`; of a stable route, with
         `route.version`, as the Service was moved right before. True: that is proven; False: nothing could be asked, so
         that time was waited instead; None: the provider does not say."""
+
+    def ask_route(self, context: RouteContext) -> RouteAnswers | None:
+        """What GET `route.path` of `route.host` gets at this moment from every address of the data plane, for people
+        who look; None: the provider does not say.
+
+        The route is that of the live version, but another one may answer: an answer is told as it is, and never
+        guessed from the route. Only reads; asks each address once, all of them at the same time, and is over within
+        the scope's time, 3 s. Raises what reading the cluster raises, and nothing for an address that is silent."""
+        return None
 
     def split(self, context: RouteContext, shares: Sequence[Share]) -> None:
         """Divide the host's traffic between `route.previous` and `route.backend`, between `prepare` and `switch`.

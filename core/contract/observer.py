@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployer.core.contract.provider import Provider
 from deployer.core.model.records import Document
@@ -22,6 +22,10 @@ class Notification:
     at           when, in seconds since the epoch; 0 for what an earlier release left
     previous     version that was live before, or that takes over again; empty when there is none
     deployment   what REST shows; for progress with `operation`: `{"kind", "state", "steps", "until"}`
+    operation    the operation that ended with it: `{"id", "kind", "request", "asked", "ended", "steps"}`, of which each
+                 step that began is `{"id", "phase", "state", "began", "ended", "requests", "gate"}` (how requests
+                 fared that it counted while traffic moved, or None; the type of the gate that it is, else empty);
+                 times in seconds since the epoch, 0 for none. Empty when none ended
     """
 
     id: str
@@ -30,6 +34,7 @@ class Notification:
     at: float
     previous: str
     deployment: Document
+    operation: Document = field(default_factory=dict)
 
 
 class Observer(Provider):

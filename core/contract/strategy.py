@@ -15,6 +15,7 @@ from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, ProbeResponse, RouteContext
 from deployer.core.contract.kube import ClusterEvent, KubeAccess
 from deployer.core.contract.provider import Provider
+from deployer.core.model.operation.timeline import Requests
 from deployer.core.model.plan import Previous, Route, Workload
 from deployer.core.model.records import Document, Json, Plan
 
@@ -91,6 +92,8 @@ class Work:
     ask_pods     asks some of these pods for the route's path on its port, without the data plane; None: nobody can
     displaced    the one that has the host until `ingress` takes over, when it is another one (`Plan.displaced`)
     waiting      `work.waiting("approval by a person", until)`: what the step waits for, until it says otherwise or ends
+    count        keeps with the step how requests fared while traffic moved, and adds up (`RouteContext.count`)
+    earlier      ids of the steps that had begun when the operation was taken up: after a crash, or when it had parked
     remember     keep a JSON value; durable when it returns
     recall       what was remembered under that key by this step, or the default
     scope        `scope.check()`, `scope.pause(seconds)`, `scope.remaining()`: cancellation and the deadline
@@ -109,6 +112,8 @@ class Work:
     displaced: IngressProvider | None = None
     ask_pods: Callable[[Sequence[Document], Route, CancelScope], Sequence[ProbeResponse]] | None = None
     waiting: Waiting = unheard
+    count: Callable[[Requests], None] | None = None
+    earlier: Collection[str] = ()
 
     def left(self, key: str, seconds: float) -> float:
         """How much is left of a period that begins when the step first asks under `key`; 0 when it is over.

@@ -297,6 +297,7 @@ class Event(Record):
     told         the observers that need it no more, as `distribution:plugin`
     occurrence   what happened, an `Occurrence`; empty for one of an earlier release
     previous     version that was live before, or takes over again; empty when there is none
+    operation    the operation that ended with it, as in a `Notification`; empty when none did
     """
 
     KIND: ClassVar[str] = "event"
@@ -307,6 +308,7 @@ class Event(Record):
     told: list[str] = field(default_factory=list)
     occurrence: str = ""
     previous: str = ""
+    operation: Document = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -407,6 +409,7 @@ class Operation(Record):
     failure     why it is being undone, once it is
     attempts    how often it was retried since it last got further
     target      what it is for, besides the deployment
+    request     id of the request from which it follows, for the log; empty for none
     """
 
     KIND: ClassVar[str] = "operation"
@@ -426,6 +429,7 @@ class Operation(Record):
     attempts: int = 0
     target: Target = NOTHING
     timeline: Timeline = NO_TIMELINE
+    request: str = ""
 
     @property
     def key(self) -> str:

@@ -9,8 +9,10 @@ from deployer.core.deployment_log import DeploymentLog
 from deployer.core.operations.activity import Activities
 from deployer.core.operations.execution.invocation import Hung
 from deployer.core.ports.cluster import Cluster
+from deployer.core.ports.leases import Leases
 from deployer.core.ports.planning import Planning
 from deployer.core.ports.redactor import Redactor
+from deployer.core.ports.replicas import Replicas
 from deployer.core.ports.settings import CoreSettings
 from deployer.core.ports.store import Store
 from deployer.core.registry import Registry
@@ -27,6 +29,8 @@ class Dependencies:
     settings: CoreSettings
     cluster: Cluster
     planning: Planning
+    leases: Leases
+    replicas: Replicas
     clock: SteadyClock = field(default_factory=SteadyClock)
     activities: Activities = field(default_factory=Activities)
     hung: Hung = field(default_factory=Hung)

@@ -8,9 +8,9 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
+from deployer.core import log_context
 from deployer.core.backoff import Backoff
 from deployer.core.clock import bounded
 from deployer.core.contract.kube import ClusterEvent
@@ -25,20 +25,19 @@ from deployer.core.model.records import (
     OperationKind,
     OperationState,
     Status,
-    new_id,
 )
 from deployer.core.operations.activity import Activity
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.execution.executor import Executor
 from deployer.core.operations.host_claims import ended_changes
 from deployer.core.operations.machine import PARK_LEAST, SWITCHING, is_cancelled
+from deployer.core.operations.queueing.lanes import WATCHING, Lane, Queue, app_of, lane_of
+from deployer.core.operations.queueing.turns import Turns
+from deployer.core.ports.leases import LEASE, Held
 from deployer.core.ports.observers import Observers
-from deployer.core.ports.store import Lease, Update
+from deployer.core.ports.store import Update
 
 logger = logging.getLogger(__name__)
-
-LEASE = 15.0
-"""Seconds for which a lease is good without being renewed; a successor waits that long after a crash."""
 
 TOO_MANY_HUNG = 8
 """Threads that hang past their deadline before the service calls itself unready."""
@@ -53,90 +52,27 @@ AFTER_FAILURE = Backoff(first=RETRY, most=60.0)
 """Pauses after an operation had to be left as it is."""
 
 
-Lane = tuple[str, str]
-"""Whose operations take turns, under one lease: a namespace, and an app, or `WATCHING` an app."""
-
-WATCHING = "!watch"
-"""At the end of an app's name, where no app can have it. A watch changes nothing, so it goes on beside whatever is done
-to the app meanwhile: a version may fail while the next one is started."""
-
-
-def _lane(operation: Operation) -> Lane:
-    watches = operation.kind is OperationKind.WATCH
-    return operation.namespace, operation.app + (WATCHING if watches else "")
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What is open in one lane, by operation id, and what is running. `early`: ids to take up before they are due."""
-
-    operations: dict[str, Operation] = field(default_factory=dict)
-    early: set[str] = field(default_factory=set)
-    executor: Executor | None = None
-    busy: bool = False
-    not_before: float = 0.0
-    failures: int = 0
-
-    def next(self, now: float, watched: Collection[str] = ()) -> Operation | None:
-        """What has begun comes first, alone; else the lowest that is due, old versions' retirements before the others.
-
-        So a burst of deployments does not pile up old versions, and what a new version dropped is out of the way. Of
-        the others only the one that came first, which may wait for a retirement: nobody overtakes it, but a rollback,
-        which may be one that nobody asked for. `watched`: ids of deployments for which the version before is kept.
-        """
-        if self.busy:
-            return None
-        ordered = sorted(
-            (o for o in self.operations.values() if not _is_kept(o, watched)),
-            key=lambda o: (not o.aside, not o.target.drop, o.kind is not OperationKind.ROLLBACK, o.sequence, o.id),
-        )
-        if not ordered:
-            return None
-        begun = next((o for o in ordered if o.begun), None)
-        if begun is not None:
-            return begun
-        others = [o for o in ordered if not o.aside]
-        ordered = [*(o for o in ordered if o.aside), *others[:1]]
-        return next((o for o in ordered if self._due(o) <= now), min(ordered, key=self._due))
-
-    def due(self, operation: Operation) -> float:
-        """When it may be taken up, by the engine's clock."""
-        return max(self._due(operation), self.not_before)
-
-    def _due(self, operation: Operation) -> float:
-        awaited = operation.target.awaits
-        ready = operation.id in self.early or (bool(awaited) and awaited not in self.operations)
-        return 0.0 if ready else operation.due
-
-
-def _is_kept(operation: Operation, watched: Collection[str]) -> bool:
-    """Is it the retirement, not begun yet, of a version to which one of the watched may have to go back? Without a time
-    it is of one to which nobody can."""
-    retires = operation.kind is OperationKind.RETIRE and operation.target.previous and not operation.target.drop
-    begun = operation.begun or operation.steps or operation.attempts
-    return bool(retires and operation.due) and not begun and operation.target.by in watched
-
-
 class Engine:
     """One per process. `start` resumes whatever is open; `stop` leaves the rest to the next start."""
 
     def __init__(self, dependencies: Dependencies, observers: Observers) -> None:
         self._dependencies = dependencies
         self._store = dependencies.store
-        self.holder = new_id()
+        self._leases = dependencies.leases
+        self._replicas = dependencies.replicas
         self.hung = dependencies.hung
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._changed: set[tuple[str, str]] = set()
-        self._apps: dict[Lane, _Queue] = defaultdict(_Queue)
-        self._leases: dict[Lane, tuple[Lease, Executor]] = {}
+        self._apps: dict[Lane, Queue] = defaultdict(Queue)
+        self._orphaned = False
         self._fenced: dict[Lane, int] = {}
         self._woken: deque[tuple[Lane, str]] = deque()
         self._listening: dict[str, Callable[[], None]] = {}
         self._parked: dict[str, float] = {}
         """When operations parked for an event last, by `time.monotonic`."""
-        self._slots = threading.Semaphore(dependencies.settings.workers)
+        self._turns = Turns(dependencies.settings.workers)
         self._threads: set[threading.Thread] = set()
         self._observers = observers
         self._service: list[threading.Thread] = []
@@ -146,22 +82,31 @@ class Engine:
 
     def start(self) -> None:
         """Begin, with what is open. Raises StoreUnavailable."""
-        self._bound_periods()
+        self._replicas.start(self._replicas_moved, self._hand_over)
+        if self._replicas.alone:
+            self._bound_periods()
         self._unsubscribe = self._store.subscribe(self._on_change)
         for operation in self._store.find(Operation, tag="open"):
-            # What is parked or held is looked at once: what it was pinned to, or waits for, may be gone, or back.
-            queue = self._apps[_lane(operation)]
-            queue.operations[operation.id] = operation
-            if operation.begun or operation.steps:
-                queue.early.add(operation.id)
-        for name, target in (("engine", self._dispatch), ("leases", self._renew)):
-            thread = threading.Thread(target=target, name=name, daemon=True)
-            thread.start()
-            self._service.append(thread)
+            self._apps[lane_of(operation)].operations[operation.id] = operation
+        if self._replicas.alone:
+            self._look_at_begun()
+        self._leases.start()
+        thread = threading.Thread(target=self._dispatch, name="engine", daemon=True)
+        thread.start()
+        self._service.append(thread)
         self._observers.start()
 
+    def _look_at_begun(self) -> None:
+        """Who began them is gone. What is parked or held is looked at once: what it was pinned to, or waits for, may be
+        gone, or back; and the event for which it waits is heard of only by a process that has looked."""
+        with self._lock:
+            for queue in self._apps.values():
+                queue.early |= {o.id for o in queue.operations.values() if o.begun or o.steps}
+                queue.not_before = 0.0
+
     def _bound_periods(self) -> None:
-        """Nothing waits for ever, or not at all, because the system's clock was set before this start."""
+        """Nothing waits for ever, or not at all, because the system's clock was set before this start. Not while others
+        work on the store: what they carry out is theirs."""
         now = self._dependencies.clock()
         for operation in self._store.find(Operation, tag="open"):
             if not operation.due or not operation.period:
@@ -184,6 +129,9 @@ class Engine:
             executor.stop(Revoked("the service is stopping"))
         for thread in [*threads, *self._service, *observers]:
             thread.join(max(0.1, end - time.monotonic()))
+        # Leases last until they are given back, and the others step in once they are.
+        for thread in [*self._leases.stop(), *self._replicas.stop()]:
+            thread.join(max(0.1, end - time.monotonic()))
         for forget in list(self._listening.values()):
             forget()
         self._unsubscribe()
@@ -204,14 +152,28 @@ class Engine:
         """True when nothing is open; for tests and for a quiet shutdown."""
         return not self._store.find(Operation, tag="open") and not self._store.count(Event)
 
+    # --- other replicas ------------------------------------------------------------------------------------------
+
+    def _replicas_moved(self, gone: bool) -> None:
+        self._orphaned |= gone
+        self._wake.set()
+        self._observers.wake()
+
+    def _hand_over(self, why: str) -> None:
+        """Let others carry out what this process does."""
+        with self._lock:
+            executors = [queue.executor for queue in self._apps.values() if queue.executor]
+        for executor in executors:
+            executor.stop(Revoked(why))
+
     # --- dispatching ---------------------------------------------------------------------------------------------
 
     def _on_change(self, kind: str, key: str) -> None:
-        if kind in (Operation.KIND, Deployment.KIND, GateDecision.KIND):
+        if kind in (Operation.KIND, Deployment.KIND, GateDecision.KIND, ""):
             with self._lock:
                 self._changed.add((kind, key))
             self._wake.set()
-        elif kind == Event.KIND:
+        if kind in (Event.KIND, ""):
             self._observers.wake()
 
     def _dispatch(self) -> None:
@@ -230,6 +192,11 @@ class Engine:
 
     def _take_in(self) -> None:
         """Look at what changed: operations that came or moved, deployments that somebody cancelled."""
+        if self._orphaned:
+            if self._replicas.alone:
+                self._bound_periods()
+            self._orphaned = False
+            self._look_at_begun()
         with self._lock:
             changed, self._changed = self._changed, set()
             while self._woken:
@@ -245,6 +212,13 @@ class Engine:
                 self._changed |= changed
 
     def _take_in_one(self, kind: str, key: str) -> None:
+        if not kind:  # nobody can say what changed
+            with self._lock:
+                known = [operation for queue in self._apps.values() for operation in queue.operations.values()]
+            for each in {o.id: o for o in [*known, *self._store.find(Operation, tag="open")]}.values():
+                self._take_in_one(Operation.KIND, each.id)
+                self._take_in_one(Deployment.KIND, each.deployment)
+            return
         if kind == Deployment.KIND:
             deployment = self._store.get(Deployment, key)
             if deployment is not None and deployment.status is Status.UNDEPLOYING:
@@ -254,12 +228,16 @@ class Engine:
             self._signal(self._store.get(GateDecision, key))
             return
         operation = self._store.get(Operation, key)
+        if operation is not None and operation.least and operation.due:  # perhaps by a clock that is ahead of this one
+            least = self._dependencies.clock() + operation.least
+            operation = dataclasses.replace(operation, due=max(operation.due, least))
         with self._lock:
             if operation is None or operation.state is OperationState.DONE:
                 for queue in self._apps.values():
                     queue.operations.pop(key, None)
+                self._forget(key)
             else:
-                self._apps[_lane(operation)].operations[key] = operation
+                self._apps[lane_of(operation)].operations[key] = operation
         if operation is not None and operation.begun and "deployment_changed" in self._observers.wanted:
             self._tell_progress(operation)
 
@@ -312,6 +290,7 @@ class Engine:
         """Start what is due and return the seconds until something else is, None when nothing waits."""
         pause: float | None = None
         now = self._dependencies.clock()
+        due: dict[str, tuple[Lane, Queue, Operation]] = {}
         with self._lock:
             for app, queue in list(self._apps.items()):
                 watches = self._apps.get((app[0], app[1] + WATCHING))
@@ -320,27 +299,37 @@ class Engine:
                     if not queue.operations and not queue.busy:
                         del self._apps[app]
                     continue
-                left = queue.due(operation) - now
+                # Whoever hears what it waits for takes it up; else the others come first when it is their turn.
+                heard = operation.id in self._listening
+                patience = 0.0 if heard else self._replicas.patience(*app_of(app))
+                left = queue.mine(operation, now, patience) - now
                 if left > 0:
                     pause = left if pause is None else min(pause, left)
                     continue
-                if not self._slots.acquire(blocking=False):
-                    return RETRY if pause is None else min(pause, RETRY)
+                due[operation.id] = app, queue, operation
+            for granted in self._turns.grant([operation for *_, operation in due.values()]):
+                app, queue, operation = due.pop(granted.id)
                 queue.busy = True
+                woken = operation.id in queue.early
                 queue.early.discard(operation.id)
                 thread = threading.Thread(
-                    target=self._work, args=(app, queue, operation), name=f"operation-{operation.app}", daemon=True
+                    target=self._work,
+                    args=(app, queue, operation, woken),
+                    name=f"operation-{operation.app}",
+                    daemon=True,
                 )
                 self._threads.add(thread)
                 thread.start()
-        return pause
+        return min(pause or RETRY, RETRY) if due else pause
 
     # --- one operation -------------------------------------------------------------------------------------------
 
-    def _work(self, app: Lane, queue: _Queue, operation: Operation) -> None:
+    def _work(self, app: Lane, queue: Queue, operation: Operation, woken: bool) -> None:
         pause = 0.0
-        self._listening.pop(operation.id, lambda: None)()
+        self._forget(operation.id)
         subject = contextlib.ExitStack()
+        ids = {"deployment": operation.deployment, "operation": operation.id, "request": operation.request}
+        subject.enter_context(log_context.about(namespace=operation.namespace, app=operation.app, **ids))
         try:
             # Before the first line is written, here or by a step.
             secrets = self._dependencies.deployment_log.secrets(operation.deployment) or ()
@@ -368,13 +357,13 @@ class Engine:
             pause = self._failed(queue)
         finally:
             subject.close()
-            self._done(app, queue, operation, pause)
+            self._done(app, queue, operation, pause, woken)
 
-    def _failed(self, queue: _Queue) -> float:
+    def _failed(self, queue: Queue) -> float:
         queue.failures += 1
         return AFTER_FAILURE.after(queue.failures)
 
-    def _held(self, queue: _Queue, operation: Operation, why: str) -> float:
+    def _held(self, queue: Queue, operation: Operation, why: str) -> float:
         """Say once to whoever deploys why nothing goes on; the words are the core's, so there is nothing to conceal."""
         if not queue.failures and operation.deployment:
             with contextlib.suppress(StoreError), self._dependencies.redactor.about(operation.deployment, set()):
@@ -382,14 +371,13 @@ class Engine:
         self._dependencies.activities.put(Activity(operation=operation, held=why))
         return self._failed(queue)
 
-    def _done(self, app: Lane, queue: _Queue, operation: Operation, pause: float) -> None:
+    def _done(self, app: Lane, queue: Queue, operation: Operation, pause: float, woken: bool) -> None:
         """The app may be taken up again; the dispatcher reads the operation anew, whatever became of it."""
         with self._lock:
             executor, queue.executor = queue.executor, None
             queue.not_before = self._dependencies.clock() + pause if pause else 0.0
-            self._leases.pop(app, None)
             self._threads.discard(threading.current_thread())
-        self._slots.release()
+            self._turns.give_back(operation)
         try:
             now = self._store.get(Operation, operation.id)
         except StoreError:
@@ -401,6 +389,8 @@ class Engine:
                 self._dependencies.activities.drop(operation)
             else:
                 queue.operations[now.id] = now
+                if woken and pause:  # nothing came of it, and what woke it does not come again
+                    queue.early.add(now.id)
                 # A cancellation that came while the step was parking found neither a executor nor a parked operation.
                 self._changed.add((Deployment.KIND, now.deployment))
         if executor is None or not isinstance(executor.event, ClusterEvent):
@@ -427,51 +417,44 @@ class Engine:
         with contextlib.suppress(Revoked):
             self._listening[id] = self._dependencies.cluster.on_event(event, wake)
 
-    def _under_lease(self, app: Lane, queue: _Queue, operation: Operation) -> float:
+    def _forget(self, id: str) -> None:
+        """Listen no more to what it waited for."""
+        self._listening.pop(id, lambda: None)()
+
+    def _under_lease(self, app: Lane, queue: Queue, operation: Operation) -> float:
         """Run it and return how long the app should be left alone (0 unless another process has the lease)."""
-        lease = self._store.acquire(*app, self.holder, LEASE)
-        if lease is None:
+        held = self._leases.take(*app)
+        if held is None:
             return LEASE / 3
         try:
             # Read under the lease: whoever had it before may have gone on with it.
             current = self._store.get(Operation, operation.id)
             if current is None or current.state is OperationState.DONE:
                 return 0.0
-            fenced = self._fenced.get(app) == lease.token
-            executor = Executor(self._dependencies, current, lease, fenced=fenced)
-            with self._lock:
-                queue.executor = executor
-                self._leases[app] = (lease, executor)
-            if self._stopping.is_set():
-                return 0.0
-            # A cancellation that came before the executor was known is seen by its own look at the deployment.
-            self._check_cancelled(executor)
-            executor.run()
-            self._fenced[app] = lease.token
-            queue.failures = 0
+            self._run_under(held, app, queue, current)
             return 0.0
         finally:
-            try:
-                self._store.release(lease)
-            except StoreError as error:
-                logger.warning("the lease of %s/%s could not be given back: %s", *app, error)
+            self._leases.give_back(held)
+
+    def _run_under(self, held: Held, app: Lane, queue: Queue, operation: Operation) -> None:
+        token = held.lease.token
+        executor = Executor(self._dependencies, operation, held, fenced=self._fenced.get(app) == token)
+        held.lost = executor.stop
+        with self._lock:
+            queue.executor = executor
+        if self._stopping.is_set():
+            return
+        # A cancellation that came before the executor was known is seen by its own look at the deployment.
+        self._check_cancelled(executor)
+        executor.run()
+        if executor.operation.state is OperationState.DONE:
+            how = operation.kind, operation.deployment, operation.app, executor.operation.timeline.outcome
+            logger.info("the %s of deployment %s of %s has ended: %s", *how)
+        self._fenced[app] = token
+        queue.failures = 0
 
     def _check_cancelled(self, executor: Executor) -> None:
         operation = executor.operation
         deployment = self._store.get(Deployment, operation.deployment) if operation.kind in SWITCHING else None
         if deployment is not None and is_cancelled(operation, deployment):
             executor.cancel()
-
-    # --- leases --------------------------------------------------------------------------------------------------
-
-    def _renew(self) -> None:
-        while not self._stopping.wait(LEASE / 3):
-            with self._lock:
-                held = list(self._leases.values())
-            for lease, executor in held:
-                try:
-                    self._store.renew(lease, LEASE)
-                except Fenced as error:
-                    executor.stop(Revoked(f"the lease is lost: {error}"))
-                except StoreError as error:
-                    logger.error("the lease of %s/%s could not be renewed: %s", lease.namespace, lease.app, error)

@@ -160,4 +160,5 @@ def ended_changes(store: Store, deployment: Deployment, occurrence: Occurrence, 
                 environment=plan.environment,
             )
             changes.append(Create(release))
-    return [*changes, Update(ended)] if end else changes
+    # Even where nothing of it changes: somebody may ask for its deletion at this moment.
+    return [*changes, Update(ended) if end else Expect(deployment)]

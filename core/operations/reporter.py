@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from types import TracebackType
+
+import msgspec
 
 from deployer.core.deployment_log import printable
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.operation import timeline
-from deployer.core.model.operation.timeline import StepState, Timeline
-from deployer.core.model.records import Event, OperationKind, OperationState
+from deployer.core.model.operation.timeline import Requests, StepState, Timeline
+from deployer.core.model.records import Document, Event, OperationKind, OperationState, Plan
 from deployer.core.operations.actions import Transition
 from deployer.core.operations.activity import Activity
 from deployer.core.operations.dependencies import Dependencies
@@ -36,6 +38,7 @@ class Reporter:
         self._clean = clean
         self._outage = ""
         self._until = 0.0
+        self._counted = Requests(0, 0, 0)
         self._doing = Activity(operation=journal.operation)
 
     def __enter__(self) -> None:
@@ -59,6 +62,9 @@ class Reporter:
         phases = {step.id: step.phase for step in facts}
         notes = fields.get("steps", before.steps)
         steps = timeline.noted(steps, before.steps, notes, lambda id: phases.get(id, ""), now)
+        if self._counted.asked:
+            mine, counted = self._doing.step, self._counted
+            steps = tuple(dataclasses.replace(s, requests=counted) if s.id == mine else s for s in steps)
         new = dataclasses.replace(before.timeline, steps=steps)
         if transition.until is not None:
             held = transition.tells is Occurrence.HELD
@@ -72,16 +78,29 @@ class Reporter:
         """As it is once the operation waits for that."""
         return dataclasses.replace(self._journal.operation.timeline, waits=_shown(reason), until=0.0, held=False)
 
-    def ended(self, changes: Iterable[Change], *, failed: bool) -> Timeline:
-        """As it is at the end, which these changes make. Most tell observers how it ended; `failed`: for those that do
-        not."""
+    def ended(self, changes: Sequence[Change], plan: Plan | None, *, failed: bool) -> tuple[Sequence[Change], Timeline]:
+        """The changes that make its end, whose event tells observers of it, and the timeline. Most tell observers how
+        it ended; `failed`: for those that do not."""
         operation = self._journal.operation
         told = (c.record for c in changes if isinstance(c, Create) and isinstance(c.record, Event))
         outcome = next((event.occurrence for event in told if event.deployment["id"] == operation.deployment), "")
         if not outcome and operation.kind in SWITCHING:
             back = operation.kind is OperationKind.ROLLBACK  # which leaves its deployment as it was when it fails
             outcome = Occurrence.FAILED if back and failed else Occurrence.CANCELLED
-        return timeline.over(operation.timeline, outcome or Occurrence.REMOVED, self._clock())
+        times = timeline.over(operation.timeline, outcome or Occurrence.REMOVED, self._clock())
+        return self._telling(changes, times, plan), times
+
+    def _telling(self, changes: Sequence[Change], times: Timeline, plan: Plan | None) -> list[Change]:
+        operation, told = self._journal.operation, list(changes)
+        gates = {gate.step: gate.type for gate in plan.gates} if plan else {}
+        steps = [msgspec.to_builtins(step) | {"gate": gates.get(step.id, "")} for step in times.steps if step.began]
+        document: Document = {"id": operation.id, "kind": operation.kind.value, "request": operation.request}
+        document |= {"asked": times.asked, "ended": times.ended, "steps": steps}
+        for n, change in enumerate(told):
+            match change:
+                case Create(Event() as event) if event.deployment["id"] == operation.deployment:
+                    told[n] = Create(dataclasses.replace(event, operation=document))
+        return told
 
     # --- what only this process knows ----------------------------------------------------------------------------
 
@@ -90,6 +109,7 @@ class Reporter:
         now = self._clock()
         same = step == self._doing.step
         self._until = self._until if same else 0.0
+        self._counted = self._counted if same else Requests(0, 0, 0)
         since, waits = (self._doing.since, self._doing.waits) if same else (now, "")
         self._doing = dataclasses.replace(self._doing, step=step, since=since, deadline=now + seconds, waits=waits)
         self.publish()
@@ -107,6 +127,11 @@ class Reporter:
         if (said, deadline) != (known.waits, known.deadline):
             self._doing = dataclasses.replace(known, waits=said, deadline=deadline)
             self.publish()
+
+    def count(self, requests: Requests) -> None:
+        """What `Work.count` is. Raises msgspec.ValidationError for what could not be read back."""
+        new, known = msgspec.convert(dataclasses.asdict(requests), Requests), self._counted
+        self._counted = Requests(known.asked + new.asked, known.lost + new.lost, new.addresses, new.seconds)
 
     def outage(self, why: str) -> None:
         """The API server does not answer; empty: it does again."""

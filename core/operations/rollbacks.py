@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from deployer.core import log_context
 from deployer.core.clock import wall_clock
 from deployer.core.model.operation.target import Target
 from deployer.core.model.operation.timeline import Timeline
@@ -52,6 +53,7 @@ def back_to(store: Store, warm: Deployment, *, by: str = "", cause: str = "") ->
                 deployment=warm.id,
                 target=Target(by=by, cause=cause, previous=previous, until=until),
                 timeline=Timeline(asked=wall_clock()),
+                request=log_context.request(),
             )
         ),
     ]

@@ -27,3 +27,6 @@ class Redactor(Protocol):
 
     def clean_of(self, deployment: str, text: str) -> str:
         """A text of that deployment, as those see it who may read it. Raises what `find` raises."""
+
+    def forget(self, deployment: str) -> None:
+        """What is secret of that deployment may have grown: `find` is asked again, unless it is worked on here."""

@@ -7,9 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deployer.core.model.records import Record
+from deployer.core.model.records import Document, Record
 
 R = TypeVar("R", bound=Record)
+
+REPLICA = "replica"
+"""What subscribers are told, instead of a record's kind, when a replica comes, goes, or says something else."""
+
+
+def require_namespace(namespace: str | None, app: str | None) -> None:
+    """Raises ValueError for an app without its namespace."""
+    if app is not None and namespace is None:
+        raise ValueError("an app's name means something in its namespace only; give that too")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,9 @@ class Append:
 
 Change = Create | Update | Delete | Expect | Append
 
+Place = tuple[int, str]
+"""Where a record stands in the order of arrival: its sequence and its key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -70,6 +82,15 @@ class Lease:
     holder: str
     token: int
     expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process that works on this store: `holder` as in its leases, and what it says of itself to the others, as JSON
+    of at most 512 KiB."""
+
+    holder: str
+    says: Document
 
 
 class Store(ABC):
@@ -97,8 +118,19 @@ class Store(ABC):
         tag: str | None = None,
         newest_first: bool = False,
         limit_per_app: int | None = None,
+        limit: int | None = None,
+        after: Place | None = None,
+        size: int | None = None,
     ) -> list[R]:
-        """Records in order of arrival. `app` goes with `namespace`. Indexed by (namespace, app) and by tag."""
+        """Records in order of arrival. `app` goes with `namespace`. Whatever they are narrowed to, a page of them costs
+        the same wherever it begins.
+
+        limit_per_app  keeps the newest of each app, whichever way they are listed
+        limit          how many at most, of those that come after `after`
+        after          the last record of the page before, in the order that is asked for; it may be gone by now
+        size           may end the page early, with the record that brings the JSON to so many bytes: of one record at
+                       least. Whoever gives it goes on until a page is empty.
+        """
 
     @abstractmethod
     def apps(self, kind: type[Record], namespace: str, *, after: str = "", limit: int | None = None) -> list[str]:
@@ -106,8 +138,20 @@ class Store(ABC):
         depends on how many apps there are, not on how many records."""
 
     @abstractmethod
-    def count(self, kind: type[Record], *, tag: str | None = None) -> int:
-        """How many records of a kind (and tag) there are."""
+    def count(
+        self, kind: type[Record], *, namespace: str | None = None, app: str | None = None, tag: str | None = None
+    ) -> int:
+        """How many records of a kind (and namespace, and app of it, and tag) there are. Of an app it costs no more than
+        that has records."""
+
+    @abstractmethod
+    def namespaces(self) -> list[str]:
+        """Those that have records, sorted. The cost does not depend on how many records there are."""
+
+    @abstractmethod
+    def usage(self, namespace: str) -> tuple[int, int]:
+        """Bytes that the records of a namespace take as JSON, and its logs as text, but for lines that wait in
+        `append_log`. The cost does not depend on how many there are."""
 
     @abstractmethod
     def changed(self, namespace: str) -> int:
@@ -151,19 +195,45 @@ class Store(ABC):
 
     @abstractmethod
     def renew(self, lease: Lease, ttl: float) -> Lease:
-        """The lease with a later expiry. Raises Fenced when it is not the current one."""
+        """The lease with a later expiry. Raises Fenced when it is not the current one, or was given back; and perhaps
+        when it has expired, although nobody else has it."""
 
     @abstractmethod
-    def release(self, lease: Lease) -> None:
-        """Give it back: the next `acquire` need not wait. Does nothing when it is not the current one."""
+    def release(self, lease: Lease, *, above: int = 0) -> None:
+        """Give it back: the next `acquire` need not wait. Does nothing when it is not the current one.
+
+        The app's later leases have tokens above `above`, whoever gets them: that is one which was found in the cluster,
+        since the store is a copy of earlier times.
+        """
+
+    # --- replicas --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def join(self, replica: Replica, ttl: float) -> None:
+        """Be among `replicas` for `ttl` seconds from now on; again: for longer, and with what it says then."""
+
+    @abstractmethod
+    def leave(self, holder: str) -> None:
+        """Be among them no more. Does nothing when it is not."""
+
+    @abstractmethod
+    def replicas(self) -> list[Replica]:
+        """Those that joined and whose time is not up, by holder."""
 
     # --- the rest --------------------------------------------------------------------------------------------
 
+    def problem(self) -> str:
+        """Why it cannot record everything now, a sentence by what it met last; empty when it can. Returns at once."""
+        return ""
+
     @abstractmethod
     def subscribe(self, callback: Callable[[str, str], None]) -> Callable[[], None]:
-        """Call `callback(kind, key)` after each committed change, and `("log", deployment)` after appended lines.
+        """Call `callback(kind, key)` after each committed change, and `("log", deployment)` after appended lines;
+        `(REPLICA, holder)` after `join` and `leave`, but need not when a replica's time runs out; `("", "")` when more
+        may have changed than anybody can name.
 
-        Runs in the store's thread: it must only set a flag or an event. Returns the function that unsubscribes.
+        Whoever else writes to this store, it is told. Runs in a thread that others need: it must only set a flag or an
+        event. Returns the function that unsubscribes.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from deployer.core.errors import Problem
+from deployer.settings.spelling import similar
 
 _FILE: Mapping[str, Any] = json.loads(resources.files(__package__).joinpath("types.json").read_text("utf-8"))
 VERSION: str = _FILE["version"]
@@ -49,6 +50,28 @@ def _whole(value: Any, kind: str) -> Any:
     return value
 
 
+def without_unknown(podspec: Any) -> tuple[Any, list[str]]:
+    """The podspec without the fields that are not in the version of Kubernetes whose fields are known here, and their
+    paths."""
+    dropped: list[str] = []
+    return _known(podspec, _ROOT, "podspec", dropped), dropped
+
+
+def _known(value: Any, kind: str, path: str, dropped: list[str]) -> Any:
+    if isinstance(value, list) and kind.startswith("["):
+        return [_known(item, kind[1:-1], f"{path}[{index}]", dropped) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if kind.startswith("{"):
+        return {name: _known(item, kind[1:-1], f"{path}.{_step(name)}", dropped) for name, item in value.items()}
+    if (fields := _TYPES.get(kind)) is None:
+        return value
+    dropped += [f"{path}.{_step(name)}" for name in value if name not in fields]
+    return {
+        name: _known(item, fields[name], f"{path}.{name}", dropped) for name, item in value.items() if name in fields
+    }
+
+
 def type_problems(podspec: Any) -> Iterator[Problem]:
     """Values of another type than their field has; every cluster refuses them. No value is repeated."""
     for where, kind, value in _walk(podspec, _ROOT, "podspec"):
@@ -59,6 +82,34 @@ def type_problems(podspec: Any) -> Iterator[Problem]:
 def unknown_fields(podspec: Any) -> Iterator[str]:
     """Paths of fields that are not in the version of Kubernetes whose fields are known here."""
     return (where for where, kind, _ in _walk(podspec, _ROOT, "podspec") if not kind)
+
+
+def advice(path: str) -> str:
+    """What an unknown field may have been meant for, or where it belongs: `; did you mean livenessProbe?`. Empty when
+    there is nothing to say. `path` is that of a whole descriptor, such as `podspec.containers[0].livenesProbe`."""
+    steps = [name if name is not None else "" for name in _steps(path)]
+    kind = _ROOT
+    for step in steps[1:-1]:
+        kind = kind[1:-1] if step == "" or kind.startswith("{") else _TYPES.get(kind, {}).get(step, "")
+    name, fields = steps[-1], _TYPES.get(kind, {})
+    if len(steps) < 2 or not fields:
+        return place(name) if len(steps) == 1 else ""
+    if near := similar(name, fields):
+        return f"; did you mean {near[0]}?"
+    return place(name)
+
+
+def place(name: str) -> str:
+    """Where a field belongs that stands at the wrong place; empty when it is in neither a podspec nor a container."""
+    if name in _TYPES["Container"] and name != "name":
+        return f"; it belongs to a container: podspec.containers[0].{name}"
+    return f"; it belongs to the podspec: podspec.{name}" if name in _TYPES[_ROOT] else ""
+
+
+def _steps(path: str) -> Iterator[str | None]:
+    """Names of a path as `_walk` writes it; None for an index."""
+    for index, quoted, plain in re.findall(r'\[(\d+)\]|("(?:[^"\\]|\\.)*")|([^.\[\]"]+)', path):
+        yield None if index else json.loads(quoted) if quoted else plain
 
 
 def _walk(value: Any, kind: str, path: str) -> Iterator[tuple[str, str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 import pyetcd
@@ -19,6 +19,8 @@ from deployer.plugins.env_etcd import v2
 from deployer.sdk.environment import EnvContext, EnvInjector
 from deployer.sdk.errors import SettingsError, StepFailed
 from deployer.sdk.plugin import CancelScope, PluginSettings, hookimpl
+
+T = TypeVar("T")
 
 PREFIX = "/deployer/environment/"
 TIMEOUT = 5.0
@@ -99,15 +101,44 @@ class EtcdInjector(EnvInjector):
             "copy them to v3, as docs/etcd.md says"
         )
 
+    def take_over(
+        self, variables: Mapping[str, str], scope: CancelScope, *, write: bool
+    ) -> tuple[list[str], list[str]]:
+        """Store variables of the original where there is no key of that name; `write` False: only look.
+
+        Returns the keys that were, or would be, stored, and those that have another value, which stays. Raises
+        StepFailed.
+        """
+        there = {key.decode("utf-8", "replace"): value for key, value in self._read_prefix(scope)}
+        new = {key: value for key, value in variables.items() if key not in there}
+        if write and new:
+
+            def put(client: Any) -> None:
+                for key, value in new.items():
+                    client.put_if_not_exists(self._access.prefix + key, value)
+
+            self._each(scope, put)
+        kept = [key for key, value in variables.items() if there.get(key, value.encode()) != value.encode()]
+        return sorted(new), sorted(kept)
+
     def _read_prefix(self, scope: CancelScope) -> list[tuple[bytes, bytes]]:
-        """Keys without the prefix, and values, from the first endpoint that answers."""
+        """Keys without the prefix, and values."""
+
+        def read(client: Any) -> list[tuple[bytes, bytes]]:
+            found = client.get_prefix_response(self._access.prefix)
+            return [(pair.key[len(self._access.prefix.encode()) :], pair.value) for pair in found.kvs]
+
+        return self._each(scope, read)
+
+    def _each(self, scope: CancelScope, use: Callable[[Any], T]) -> T:
+        """What `use` makes of a client of the first endpoint that answers. Raises StepFailed."""
         end = time.monotonic() + self._access.timeout
         failures = []
         for number, endpoint in enumerate(self._access.endpoints):
             scope.check()
             share = scope.remaining(max(0.0, end - time.monotonic())) / (len(self._access.endpoints) - number)
             try:
-                return self._ask(endpoint, share, scope)
+                return self._ask(endpoint, share, scope, use)
             except (grpc.RpcError, pyetcd.Etcd3Exception, ValueError) as error:
                 scope.check()  # a closing scope closes the channel, which gRPC reports in one of several ways
                 failures.append(f"{endpoint} {_reason(error)}")
@@ -117,7 +148,7 @@ class EtcdInjector(EnvInjector):
             hint="check that etcd runs, and the settings [plugins.env_etcd] or --etcd",
         )
 
-    def _ask(self, endpoint: str, seconds: float, scope: CancelScope) -> list[tuple[bytes, bytes]]:
+    def _ask(self, endpoint: str, seconds: float, scope: CancelScope, use: Callable[[Any], T]) -> T:
         parts = urllib.parse.urlsplit(endpoint)
         secure = parts.scheme == "https"
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -133,8 +164,7 @@ class EtcdInjector(EnvInjector):
                 # It sends the token as metadata too, and gRPC refuses call credentials on a channel without TLS.
                 client.call_credentials = None
                 client.timeout = max(0.001, end - time.monotonic())
-                found = client.get_prefix_response(self._access.prefix)
-                return [(pair.key[len(self._access.prefix.encode()) :], pair.value) for pair in found.kvs]
+                return use(client)
             finally:
                 forget()
 
@@ -215,7 +245,10 @@ def settings_schema() -> Mapping[str, Any]:
 def register_env_injectors(settings: PluginSettings) -> Sequence[EnvInjector]:
     """The injector, or none when no setting says where etcd is. Raises SettingsError."""
     table = dict(settings.table)
-    given = table.pop("endpoints", None) or [part.strip() for part in settings.core.etcd.split(",")]
+    given = table.pop("endpoints", None)
+    if not given:
+        given = [part.strip() for part in settings.core.etcd.split(",")]
+        table = _of_the_service(settings, table)
     endpoints = tuple(endpoint for endpoint in given if endpoint)
     if not endpoints:
         return []
@@ -226,6 +259,14 @@ def register_env_injectors(settings: PluginSettings) -> Sequence[EnvInjector]:
         raise SettingsError("[plugins.env_etcd] username goes with either password or password_file: give both or none")
     prefix = str(table.pop("prefix", PREFIX)).rstrip("/") + "/"
     return [EtcdInjector(Access(endpoints=endpoints, prefix=prefix, **table))]
+
+
+def _of_the_service(settings: PluginSettings, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table, with what the service itself needs for the same etcd where the table says nothing of it."""
+    core = settings.core
+    tls = {"ca_file": core.etcd_ca_file, "cert_file": core.etcd_cert_file, "key_file": core.etcd_key_file}
+    login = {"username": core.etcd_username, "password": core.etcd_password} if "username" not in table else {}
+    return {name: value for name, value in {**tls, **login}.items() if value} | dict(table)
 
 
 def _check_endpoint(endpoint: str) -> None:

@@ -19,6 +19,7 @@ from deployer.sdk.ingress import (
     DataPlane,
     IngressProvider,
     Route,
+    RouteAnswers,
     RouteContext,
     RouteState,
     Share,
@@ -232,6 +233,18 @@ class Gateway(IngressProvider):
         """The controller has taken the route as it is, and every address answers with the deployment."""
         watched = self._accepted(context)
         return self._await(context, "the route", watched)
+
+    def ask_route(self, context: RouteContext) -> RouteAnswers:
+        """While the traffic is divided the revision is that of the division, whichever version answers."""
+        found = self._data_plane.ask_route(context, tls=self._config.https)
+        told = []
+        for answer in found.addresses:
+            _, divided, weight = answer.deployment.partition("/")
+            untold = (
+                f"{weight} % of the requests go to the new version, and the answer does not tell which one it is from"
+            )
+            told.append(dataclasses.replace(answer, deployment="", unknown=untold) if divided else answer)
+        return dataclasses.replace(found, addresses=told)
 
     def await_loaded(self, context: RouteContext) -> None:
         """As `confirm` does, under the private host, which the route has besides the public one until `release`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployer.plugins.ingress_nginx import objects, options, render
@@ -21,6 +21,7 @@ from deployer.sdk.ingress import (
     DataPlane,
     IngressProvider,
     Route,
+    RouteAnswers,
     RouteContext,
     RouteState,
     Share,
@@ -33,6 +34,7 @@ from deployer.sdk.ingress import (
 from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE, KubeAccess, annotation_of, deployment_of, objects_of_app
 from deployer.sdk.plugin import Problem, Schema
 
+_DIVIDED = "a canary gets part of the requests, and the header does not tell whether it answered"
 _GZIP = "is left to the controller, whose setting use-gzip is on"
 _NO_GZIP = (
     "has no effect here: gzip is a setting of the whole ingress-nginx controller (use-gzip), not of a host; where that "
@@ -284,6 +286,20 @@ class Nginx(IngressProvider):
         )
         self._watched.pop((route.namespace, route.app), None)
         return proven
+
+    def ask_route(self, context: RouteContext) -> RouteAnswers:
+        """Of a stable route the apps may name their version. Else the header is that of the app's Ingress, whoever
+        answers, so that beside a canary it tells nothing."""
+        route, tls = context.route, bool(context.route.tls_secret)
+        if route.stable:
+            return self._data_plane.ask_route(context, tls=tls, version_header=self._version_header(route))
+        found = self._data_plane.ask_route(context, tls=tls)
+        canary = context.kube.get(INGRESS, render.canary_name(route.app))
+        if canary is None or not context.kube.is_ours(canary):
+            return found
+        sure = ("", deployment_of(canary))
+        told = [a if a.deployment in sure else replace(a, deployment="", unknown=_DIVIDED) for a in found.addresses]
+        return replace(found, addresses=told)
 
     def await_loaded(self, context: RouteContext) -> None:
         """Ask under a private host that the app's Ingress has besides the public one until `release`. A stable route

@@ -18,7 +18,7 @@ LATE = 2.0
 
 def a_silent_data_plane_ends_at_the_deadline(bench: Bench) -> None:
     """`prepare` ends in time, one way or the other; `confirm` says that it was not confirmed when its time is up, and
-    ends at once when it is cancelled."""
+    ends at once when it is cancelled. `ask_route` raises nothing, and says of each address that it gave no answer."""
     if bench.silent is None:
         return
     host, _ = exposed(bench)
@@ -36,6 +36,11 @@ def a_silent_data_plane_ends_at_the_deadline(bench: Bench) -> None:
     else:
         raise AssertionError("confirm() returned although nothing answered")
     assert time.monotonic() - began < 1.0 + LATE, f"confirm() took {time.monotonic() - began:.1f} s instead of 1 s"
+    began = time.monotonic()
+    found = provider.ask_route(bench.context(bench.route(host, "2"), CancelScope(began + 1.0)))
+    assert time.monotonic() - began < 1.0 + LATE, f"ask_route() took {time.monotonic() - began:.1f} s instead of 1 s"
+    for answer in found.addresses if found else ():
+        assert not answer.status and answer.unknown, f"{answer.address} is silent, but ask_route() has {answer}"
     scope = CancelScope(time.monotonic() + BUDGET)
     timer = threading.Timer(0.5, scope.close, [Cancelled("cancelled by request")])
     timer.start()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.errors import Interrupted
-from deployer.core.model.plan import Preview
+from deployer.core.contract.ingress import IngressProvider
+from deployer.core.errors import Interrupted, Revoked
+from deployer.core.model.plan import Preview, Route
 from deployer.testing.ingress.bench import APP, DEPLOYMENTS, Bench, Exhausted
 from deployer.testing.ingress.situations import MOST_WRITES, difference, exposed, way_back
 
@@ -32,17 +33,38 @@ def state_tells_where_the_route_leads(bench: Bench) -> None:
 
 
 def confirm_returns_when_the_new_version_answers(bench: Bench) -> None:
-    """And not before: what is asked right after it gets no old answer. `prepare` alone moves nothing."""
+    """And not before: what is asked right after it gets no old answer. `prepare` alone moves nothing. `ask_route`
+    of a provider that has it only reads, and every address names the version that answers, whatever the route says, or
+    says why it names none."""
     host, provider = exposed(bench)
+    live = bench.route(host, "1")
     bench.require_version(host, "1")
     context = bench.context(bench.route(host, "2"))
     provider.prepare(context)
     bench.require_version(host, "1")
+    _require_told(bench, provider, live, "1")
     bench.switch(provider, context)
-    provider.confirm(context)
+    proven = provider.confirm(context)
     bench.require_version(host, "2", times=20)
+    _require_told(bench, provider, live, "2", proven=bool(proven))
     provider.release(context)
     bench.require_version(host, "2")
+
+
+def _require_told(bench: Bench, provider: IngressProvider, route: Route, version: str, *, proven: bool = False) -> None:
+    scope = Exhausted(0)
+    found = None
+    with contextlib.suppress(Revoked):
+        found = provider.ask_route(bench.context(route, scope))
+        if found is None:
+            return
+    assert not scope.refused, "ask_route() writes"
+    assert found is not None and found.addresses, f"ask_route() asked nobody: {found}"
+    for answer in found.addresses:
+        named = {answer.deployment, answer.version} - {""}
+        assert answer.status, f"{answer.address} gave no answer: {answer.unknown}"
+        assert named <= {DEPLOYMENTS[version], version}, f"{answer.address}: {named} instead of version {version}"
+        assert named or (answer.unknown and not proven), f"{answer.address} names no version: {answer.unknown!r}"
 
 
 def switching_back_restores_everything(bench: Bench) -> None:

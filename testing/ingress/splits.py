@@ -29,7 +29,7 @@ def _divides(bench: Bench) -> bool:
 
 def a_split_divides_the_traffic_until_it_is_taken_back(bench: Bench) -> None:
     """For providers with the capability `weights`, as the other checks about splits: both versions answer at half and
-    half, `state` says so, and back at 100 everything is as it was before."""
+    half, `state` says so, `ask_route` does not name the same one each time, and back at 100 everything is as before."""
     if not _divides(bench):
         return
     host, provider = exposed(bench)
@@ -39,6 +39,11 @@ def a_split_divides_the_traffic_until_it_is_taken_back(bench: Bench) -> None:
     _split(provider, context, 50)
     answers = Counter(bench.version(host) for _ in range(60))
     assert set(answers) == {"1", "2"}, f"at 50 % {host} answers {dict(answers)}"
+    live, named = bench.context(bench.route(host, "1")), set()
+    for _ in range(40):
+        told = provider.ask_route(live)
+        named |= {answer.deployment or answer.version for answer in (told.addresses if told else ())} - {""}
+    assert len(named) != 1, f"at 50 % ask_route() always names {named}, whichever version answers"
     state = provider.state(context)
     assert state is not None
     weights = {backend.service: backend.weight for backend in state.backends if backend.weight}

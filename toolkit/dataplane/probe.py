@@ -52,6 +52,9 @@ class Answer:
         return f"answered HTTP {self.status}" + (f" for revision {self.revision}" if self.revision else "")
 
 
+LATE = Answer(0, body=b"gave no answer in time")
+
+
 def parse_address(text: str, *, tls: bool) -> Address:
     """`127.0.0.1:80`, `[::1]:80` or `localhost:80`. Raises ValueError: names would have to be resolved."""
     host, _, port = text.rpartition(":")
@@ -69,8 +72,10 @@ def ask(
     *,
     path: str = "/",
     headers: Mapping[str, str] | None = None,
+    timeout: float = ANSWER_TIMEOUT,
 ) -> Answer:
-    """GET `path` for `host`, with `headers` besides the usual ones. Raises what the scope raises.
+    """GET `path` for `host`, with `headers` besides the usual ones, within `timeout` seconds. Raises what the scope
+    raises.
 
     Raises ValueError for what would be more than one request line or header.
     """
@@ -79,14 +84,14 @@ def ask(
     tls = _context() if address.tls else None
     try:
         sock = http_exchange.connect(
-            address.host, address.port, scope, timeout=scope.remaining(ANSWER_TIMEOUT), connect_timeout=CONNECT_TIMEOUT
+            address.host, address.port, scope, timeout=scope.remaining(timeout), connect_timeout=CONNECT_TIMEOUT
         )
         found = http_exchange.exchange(sock, request, limit=_LIMIT, tls=tls, server_name=host)
         # A head that is complete says enough, whatever becomes of the rest (`found.cut`).
         return Answer(found.status, found.headers.get(revision_header.lower(), ""), found.body, found.headers)
     except TimeoutError:
         scope.check()
-        return Answer(0, body=b"gave no answer in time")
+        return LATE
     except (OSError, http.client.HTTPException, ValueError) as error:
         scope.check()
         return Answer(0, body=f"gave no answer ({type(error).__name__})".encode())

@@ -9,16 +9,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.core.backoff import Backoff
 from deployer.core.contract.health import HttpAnswer
-from deployer.core.contract.ingress import RouteContext
+from deployer.core.contract.ingress import AddressAnswer, RouteAnswers, RouteContext
 from deployer.core.errors import DeadlineExceeded, SettingsError, StepFailed, require_answers
 from deployer.core.model.kind import ENDPOINT_SLICE
-from deployer.toolkit.dataplane.probe import WANTS_TLS, Address, Answer, ask, parse_address
+from deployer.core.model.operation.timeline import Requests
+from deployer.toolkit.dataplane.probe import ANSWER_TIMEOUT, LATE, WANTS_TLS, Address, Answer, ask, parse_address
 
 Objection = Callable[[], str]
 """What speaks against the route at this moment, as a whole sentence that quotes the controller; or nothing."""
@@ -42,6 +44,15 @@ _PAUSES = Backoff(first=0.03, most=1.0, growth=1.2)
 
 _SAY_AFTER, _SAY_EVERY = 2.0, 5.0
 """Seconds before a wait says what it waits for, and at least between two such lines."""
+
+MOST_ASKED = 32
+"""Addresses that are asked at the same time, and those that people are shown."""
+
+LOOK_TIMEOUT = 2.0
+"""Seconds that each address has to answer somebody who looks."""
+
+_SPARE = 0.2
+"""Seconds of the scope's time that are left then for saying that there was no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +118,30 @@ class DataPlane:
         )
         round_.serving = serving or context.pods.serving
         if self.known:
-            round_.run()
+            try:
+                round_.run()
+            finally:
+                if proven and context.count:
+                    context.count(round_.counted)
         round_.check_objection()
         return proven
 
     def _unproven(self, header: str, setting: str) -> str:
         """Why nothing can be proven, and the settings that would change it."""
-        table = f"[plugins.{self.plugin}]" if self.plugin else "the provider's settings"
-        missing = []
-        if not self.known:
-            missing.append("no addresses of the controller are configured (set controller or addresses")
-        if not header:
-            missing.append(f"no response header names the version (set {setting}")
-        return f" in {table}); ".join(missing) + f" in {table})" if missing else "which version is live is not known"
+        missing = [] if self.known else [self._no_addresses]
+        missing += [] if header else [self._no_header(setting)]
+        return "; ".join(missing) or "which version is live is not known"
+
+    @property
+    def _no_addresses(self) -> str:
+        return f"no addresses of the controller are configured (set controller or addresses in {self._table})"
+
+    def _no_header(self, setting: str) -> str:
+        return f"no response header names the version (set {setting} in {self._table})"
+
+    @property
+    def _table(self) -> str:
+        return f"[plugins.{self.plugin}]" if self.plugin else "the provider's settings"
 
     def await_healthy(
         self,
@@ -154,8 +176,8 @@ class DataPlane:
         """What GET `path` of `host` gets, asked once at every address. Raises StepFailed when there is nobody to ask,
         when one gives no answer, and when a header tells that it is another deployment's."""
         found = []
-        for address in self.current(context, tls) if self.known else ():
-            answer = ask(address, host, self.revision_header, context.scope, path=path, headers=headers)
+        addresses = self.current(context, tls) if self.known else []
+        for address, answer, _ in self._ask_all(context, addresses, host, path, self.revision_header, headers=headers):
             wrong = self.revision_header and answer.revision != context.route.deployment
             if not answer.status or wrong:
                 why = f"{address} {answer}" + (", which is not this version's" if answer.status else "")
@@ -165,6 +187,65 @@ class DataPlane:
             said = f"the preview of {context.route.host} cannot be asked: the ingress controller has no known addresses"
             raise StepFailed(said, reason="RouteNotConfirmed")
         return found
+
+    def ask_route(self, context: RouteContext, *, tls: bool, version_header: str | None = None) -> RouteAnswers:
+        """What `IngressProvider.ask_route` is: of up to `MOST_ASKED` addresses what each answers, and which deployment
+        the revision header names.
+
+        version_header  the response header in which the app itself says its version, to be read instead; empty: none
+        """
+        by_version = version_header is not None
+        header = self.revision_header if version_header is None else version_header
+        addresses = self.current(context, tls) if self.known else []
+        if not addresses:
+            return RouteAnswers(unknown=_NOBODY if self.known else self._no_addresses)
+        asked, route = addresses[:MOST_ASKED], context.route
+        timeout = max(0.0, min(LOOK_TIMEOUT, context.scope.remaining() - _SPARE))
+        answers = self._ask_all(context, asked, route.host, route.path, header, timeout=timeout)
+        no_header = self._no_header("version_header" if by_version else "revision_header")
+        told = []
+        for address, answer, seconds in answers:
+            unknown = "" if answer.revision else f"the answer has no header {header}" if header else no_header
+            told.append(
+                AddressAnswer(
+                    address=str(address),
+                    tls=address.tls,
+                    seconds=seconds,
+                    status=answer.status,
+                    deployment="" if by_version else answer.revision,
+                    version=answer.revision if by_version else "",
+                    unknown=unknown if answer.status else str(answer),
+                )
+            )
+        return RouteAnswers(told, len(addresses) - len(asked))
+
+    def _ask_all(
+        self,
+        context: RouteContext,
+        addresses: Sequence[Address],
+        host: str,
+        path: str,
+        header: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> list[tuple[Address, Answer, float]]:
+        """What each address answers, all asked once and at the same time, and after how many seconds. With a `timeout`
+        the end of the scope's time is one more reason for which there is no answer."""
+        seconds = ANSWER_TIMEOUT if timeout is None else timeout
+
+        def one(address: Address) -> tuple[Address, Answer, float]:
+            began = time.monotonic()
+            try:
+                answer = ask(address, host, header, context.scope, path=path, headers=headers, timeout=seconds)
+            except DeadlineExceeded:
+                if timeout is None:
+                    raise
+                answer = LATE
+            return address, answer, time.monotonic() - began
+
+        with ThreadPoolExecutor(MOST_ASKED, thread_name_prefix="address") as pool:
+            return list(pool.map(one, addresses))
 
     def current(self, context: RouteContext, tls: bool) -> list[Address]:
         """Every address to ask now: those that speak TLS when the route has it, as far as there are any."""
@@ -205,10 +286,21 @@ class _Round:
     last: dict[Address, Answer] = field(default_factory=dict)
     rounds: int = 0
     wants_tls: bool = False
+    asked: Counter[Address] = field(default_factory=Counter)
+    lost: int = 0
+    moved: dict[Address, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def counted(self) -> Requests:
+        """How those for the public host fared, and when the last address came to answer from the right version."""
+        moved = [self.moved[address] - self.began for address in self.last if self._done(address)]
+        seconds = max(moved) if moved and len(moved) == len(self.last) else None
+        return Requests(self.asked.total(), self.lost, len(self.asked), seconds)
 
     def run(self) -> None:
         """Ask until all have answered. Raises StepFailed, and what the scope raises but for its deadline."""
-        began = time.monotonic()
+        began = self.began
         said: set[str] = set()
         say_at = began + _SAY_AFTER
         try:
@@ -254,7 +346,11 @@ class _Round:
 
     def _ask_once(self, address: Address) -> None:
         answer = self.last[address] = self._ask(address, self.host, self.headers)
+        self.asked[address] += 1
+        self.lost += self._is_lost(answer)
         if self._is_right(answer) and not self._is_nobodys(address, answer):
+            if not self.right[address]:
+                self.moved[address] = time.monotonic()
             self.right[address] += 1
             self.rounds = 0
             self.wants_tls = self.wants_tls or (answer.status == 400 and WANTS_TLS.search(answer.body) is not None)
@@ -270,6 +366,15 @@ class _Round:
         if answer.status in _NO_BACKEND and answer.status and (pods.any_status or answer.status in pods.statuses):
             return True
         return bool(self.expected and answer.status and not self.serving) or answer.status not in _NO_BACKEND
+
+    def _is_lost(self, answer: Answer) -> bool:
+        """Did whoever sent such a request at this moment get nothing from the app? Its pods are asked themselves
+        whether a 502 to 504 is the app's; where they cannot be, one that names a version counts as its own."""
+        if not answer.status:
+            return True
+        pods = self.context.pods
+        own = pods.any_status or answer.status in pods.statuses or (not pods.answered and bool(answer.revision))
+        return answer.status in _NO_BACKEND and not own
 
     def _is_nobodys(self, address: Address, answer: Answer) -> bool:
         """Without a revision a 404 may be the app's, or the controller's own for hosts that it does not know."""
@@ -289,7 +394,7 @@ class _Round:
 
     def _text(self) -> str:
         wrong = [f"{address} {answer}" for address, answer in self._wrong().items()]
-        return "; ".join(wrong) or "there is no ready address of the controller to ask"
+        return "; ".join(wrong) or _NOBODY
 
     def _failed(self) -> StepFailed:
         route, pods, wrong = self.context.route, self.context.pods, list(self._wrong().values())
@@ -310,6 +415,7 @@ class _Round:
         return StepFailed(f"{said}: {self._text()}{why}", reason="RouteNotConfirmed", hint=hint)
 
 
+_NOBODY = "there is no ready address of the controller to ask"
 _LISTENS = (
     "check that the app listens on port {port}, on all addresses, and in plain HTTP; another port of the app is named "
     "in containerPort and frontendPort, another path to ask for in frontendPath"

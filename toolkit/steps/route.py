@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 from deployer.core.contract.ingress import IngressProvider, PodAnswers, RouteContext
 from deployer.core.contract.strategy import Done, Duty, Outcome, Phase, Step, Work
 from deployer.core.errors import PLUGIN_MISSING, OperatorNeeded
 from deployer.core.model.names import versioned_name
+from deployer.core.model.operation.timeline import Requests
 from deployer.core.model.plan import Route
 from deployer.toolkit.dataplane.pods import await_listening, with_answers
 from deployer.toolkit.host_ownership import require_free
 from deployer.toolkit.steps.guard import while_it_serves
 from deployer.toolkit.workload import await_serving, leads_to, require_ready, route_back
+
+MOVING = frozenset(("switch-route", "displace-route", "move-service"))
+"""Ids of the shared steps that move a host's traffic."""
 
 SERVICE_HOLD = 10.0
 """Seconds, at most, for which a failed version stays after the unversioned Service was led away from it."""
@@ -212,20 +217,40 @@ class ConfirmRoute(Step):
 
 
 def confirm(work: Work) -> None:
+    """Have the provider confirm that the route leads to the new version, and count what becomes of the requests that it
+    sends meanwhile: where a version served before, and all of the switch is made at this attempt at the operation."""
     assert work.ingress and work.plan.route
     host, version = work.plan.route.host, work.plan.version
     work.waiting(f"{host} to answer with version {version}")
     began = time.monotonic()
+    counted: list[Requests] = []
+
+    def count(found: Requests) -> None:
+        if work.count is not None:
+            counted.append(found)
+            work.count(found)
+
+    seen = route_back(work.plan) is not None and not MOVING.intersection(work.earlier)
     with while_it_serves(work) as scope:
-        context = with_answers(work, work.route())
+        context = dataclasses.replace(with_answers(work, work.route()), count=count if seen else None)
         asked = work.ingress.confirm(dataclasses.replace(context, kube=work.kube.with_scope(scope), scope=scope))
     taken = time.monotonic() - began
     if asked:
-        work.log(f"{host} answers with version {version} after {taken:.2f} s")
+        work.log(f"{host} answers with version {version} after {taken:.2f} s{_fared(counted)}")
     elif asked is False:
         work.log(f"{host} should answer with version {version} now: waited {taken:.2f} s, as nothing could be asked")
     else:
         work.log(f"{host} is switched to version {version} after {taken:.2f} s")
+
+
+def _fared(counted: Sequence[Requests]) -> str:
+    """The end of a sentence that says how requests fared while traffic moved; empty when nobody counted them."""
+    asked, lost = sum(found.asked for found in counted), sum(found.lost for found in counted)
+    if not asked:
+        return ""
+    addresses = max(found.addresses for found in counted)
+    to = f"{asked} request{'' if asked == 1 else 's'} to {addresses} address{'' if addresses == 1 else 'es'}"
+    return f"; of {to} while traffic moved, {lost or 'none'} {'was' if lost < 2 else 'were'} lost"
 
 
 class ReleaseRoute(Step):

@@ -24,11 +24,28 @@ class StepState(StrEnum):
     UNDONE = "undone"
 
 
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What the data plane was asked for the public host while traffic moved.
+
+    asked      how many requests
+    lost       those without an answer, or with a 502, 503 or 504 that the app itself did not give
+    addresses  how many addresses were asked
+    seconds    from the first request until every address answered with the new version; None: one never did
+    """
+
+    asked: int
+    lost: int
+    addresses: int
+    seconds: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
     """A step with its times, in seconds since the epoch; 0: not yet.
 
-    phase  name of a `Phase`
+    phase     name of a `Phase`
+    requests  those that were counted while it moved traffic, or confirmed that; None: they were not
     """
 
     id: str
@@ -36,13 +53,14 @@ class StepTime:
     state: StepState = StepState.PENDING
     began: float = 0.0
     ended: float = 0.0
+    requests: Requests | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
     """Of one operation, by `clock.SteadyClock`.
 
-    asked    when it was asked for; 0 for one that follows from another, and those of older releases
+    asked    when it was asked for, or another one left it to do; 0 for those of older releases
     ended    when it ended; 0 before
     outcome  how it ended, an `Occurrence`; empty before
     waits    what it waits for, or why it is tried again, in words without secrets
@@ -118,7 +136,8 @@ def timestamp_of(seconds: float) -> str:
 def _shown(step: StepTime, clock: Callable[[float], str]) -> dict[str, Any]:
     out: dict[str, Any] = {"id": step.id, "phase": step.phase, "state": step.state.value}
     times = {"began": step.began, "ended": step.ended}
-    return out | {name: clock(seconds) for name, seconds in times.items() if seconds}
+    counted = {"requests": dataclasses.asdict(step.requests)} if step.requests else {}
+    return out | {name: clock(seconds) for name, seconds in times.items() if seconds} | counted
 
 
 def planned(steps: Iterable[tuple[str, str]]) -> tuple[StepTime, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -66,7 +65,8 @@ from deployer.core.operations.inventory import PlanInventory
 from deployer.core.operations.journal import Journal
 from deployer.core.operations.reporter import Reporter
 from deployer.core.operations.steps import check_steps
-from deployer.core.ports.store import Change, Lease
+from deployer.core.ports.leases import Held
+from deployer.core.ports.store import Change
 
 logger = logging.getLogger(__name__)
 
@@ -91,21 +91,21 @@ HINTS = (
 class Executor:
     """One operation, until it is done or has to wait."""
 
-    def __init__(self, dependencies: Dependencies, operation: Operation, lease: Lease, *, fenced: bool) -> None:
+    def __init__(self, dependencies: Dependencies, operation: Operation, held: Held, *, fenced: bool) -> None:
         """`fenced`: this process wrote the lease's token on the app's objects already."""
         self._dependencies = dependencies
         self._store = dependencies.store
-        self._journal = Journal(dependencies.store, operation, lease)
-        inventory = PlanInventory(dependencies.store, self._journal, dependencies.cluster.pinned)
-        self._handles = Handles(dependencies, self._journal, lease, inventory)
+        self._journal = Journal(dependencies.store, operation, held.lease)
+        inventory = PlanInventory(self._store, self._journal, dependencies.cluster.pinned)
+        self._handles = Handles(dependencies, self._journal, held.lease, inventory)
         self._reporter = Reporter(dependencies, self._journal, self._handles.clean)
-        self._handles.waiting = self._reporter.waits
+        self._handles.waiting, self._handles.count = self._reporter.waits, self._reporter.count
         outage = OutageNotice(self._handles.log, self._reporter.outage)
-        self._invoker = BoundedInvoker(operation.app, dependencies.hung, outage.report)
+        self._invoker = BoundedInvoker(operation.app, dependencies.hung, outage.report, lambda: held.good)
         self._clearing = Clearing(dependencies, self._handles, inventory)
         self._transactions = Transactions(dependencies, self._journal)
-        undo_timeout = dependencies.settings.undo_timeout
         self._events = VersionEvents(dependencies.cluster, operation)
+        undo_timeout = dependencies.settings.undo_timeout
         self._budgets = Budgets(operation.spent, resumed=operation.begun, undo_timeout=undo_timeout)
         self._decision = Decision(
             dependencies, self._journal, self._handles, self._invoker, self._budgets, self._transactions
@@ -197,8 +197,8 @@ class Executor:
             try:
                 made = changes()
                 if ended:
-                    failed = bool(fields.get("failure"))
-                    fields |= {"timeline": self._reporter.ended(made, failed=failed), "state": OperationState.DONE}
+                    made, times = self._reporter.ended(made, self._plan, failed=bool(fields.get("failure")))
+                    fields |= {"timeline": times, "state": OperationState.DONE}
                 self._journal.write(*made, **fields)
             except StaleRevision:
                 continue
@@ -368,7 +368,7 @@ class Executor:
             try:
                 if left <= 0:
                     raise DeadlineExceeded(f"step {step.id} did not finish in time") from last
-                run = functools.partial(self._handles.run, step, plan, frozenset(said))
+                run = partial(self._handles.run, step, plan, frozenset(said))
                 outcome = self._invoker.call(left, run, cancellable=cancellable)
                 return checked(step, outcome)
             except StepCrashed as error:

@@ -14,8 +14,9 @@ from deployer.core.contract.health import HealthRounds
 from deployer.core.contract.ingress import IngressProvider, RouteContext
 from deployer.core.contract.kube import KubeAccess, Owner
 from deployer.core.contract.strategy import Outcome, Step, Waiting, Work, unheard
-from deployer.core.errors import PluginError, StepFailed
+from deployer.core.errors import Fenced, PluginError, StepFailed
 from deployer.core.model.json_codec import dumps
+from deployer.core.model.operation.timeline import Requests
 from deployer.core.model.plan import blank_route
 from deployer.core.model.records import App, Deployment, Json, Operation, Plan, Status
 from deployer.core.operations.dependencies import Dependencies
@@ -52,8 +53,11 @@ class Handles:
         self._kept: frozenset[str] | None = None
         self.lines: list[str] = []
         """Digests of what the step that was begun last put into its log, whether that was said already or not."""
+        self._earlier = frozenset(journal.operation.steps)
         self.waiting: Waiting = unheard
         """What `Work.waiting` is."""
+        self.count: Callable[[Requests], None] | None = None
+        """What `Work.count` is."""
 
     @property
     def _operation(self) -> Operation:
@@ -111,6 +115,8 @@ class Handles:
             displaced=displaced,
             ask_pods=self._dependencies.cluster.ask_pods if plan.route else None,
             waiting=waiting,
+            count=self.count,
+            earlier=self._earlier,
         )
 
     def _remember(self, step: str, key: str, value: Json, scope: CancelScope) -> None:
@@ -154,7 +160,15 @@ class Handles:
     # --- fencing -------------------------------------------------------------------------------------------------
 
     def fence(self, scope: CancelScope) -> None:
-        """From here on an earlier holder of the lease can no longer write the app's shared objects."""
+        """From here on an earlier holder of the lease can no longer write the app's shared objects. Raises Fenced."""
+        try:
+            self._fence(scope)
+        except Fenced as error:
+            # Who holds the lease and meets a higher token has a store that was restored; else this does nothing.
+            self._store.release(self._lease, above=error.token)
+            raise
+
+    def _fence(self, scope: CancelScope) -> None:
         kube = self.kube(self._operation.deployment, scope)
         self._dependencies.cluster.fence(kube, self._operation.app)
         route = blank_route(self._operation.namespace, self._operation.app)

@@ -67,11 +67,15 @@ class Hung:
 class BoundedInvoker:
     """Makes an operation's calls, one at a time, and ends the one under way when it is stopped or cancelled."""
 
-    def __init__(self, name: str, hung: Hung, notice: Notice | None = None) -> None:
-        """`name` is for threads and logs; `notice` is told what its calls wait for."""
+    def __init__(
+        self, name: str, hung: Hung, notice: Notice | None = None, permit: Callable[[], bool] | None = None
+    ) -> None:
+        """`name` is for threads and logs; `notice` is told what its calls wait for; `permit` says whether they may do
+        anything now."""
         self._name = name
         self._hung = hung
         self._notice = notice
+        self._permit = permit
         self._lock = threading.Lock()
         self._scope: CancelScope | None = None
         self._cancellable = False
@@ -105,7 +109,7 @@ class BoundedInvoker:
         Raises what it raises (StepCrashed for what is not a DeployerError), DeadlineExceeded, Cancelled, or the reason
         of `stop`. A thread that does not come back is counted and loses its handles: the scope is closed.
         """
-        scope = CancelScope(time.monotonic() + seconds, self._notice)
+        scope = CancelScope(time.monotonic() + seconds, self._notice, self._permit)
         self._enter(scope, cancellable)
         call = Invocation(partial(_bounded, function, scope), f"step-{self._name}")
         forget = scope.on_close(call.wake)

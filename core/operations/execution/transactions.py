@@ -13,6 +13,7 @@ from deployer.core.model.gates import planned_results
 from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.operation import timeline
 from deployer.core.model.operation.target import Ending, Target
+from deployer.core.model.operation.timeline import Timeline
 from deployer.core.model.records import (
     App,
     Deployment,
@@ -277,7 +278,9 @@ class Transactions:
 
     def _operation_for(self, deployment: str, kind: OperationKind) -> Operation:
         namespace, app = self._operation.namespace, self._operation.app
-        return Operation(namespace=namespace, app=app, id=new_id(), kind=kind, deployment=deployment)
+        asked, request = Timeline(asked=self._dependencies.clock()), self._operation.request
+        made = Operation(namespace=namespace, app=app, id=new_id(), kind=kind, deployment=deployment)
+        return dataclasses.replace(made, timeline=asked, request=request)
 
     def _with_steps(self, deployment: Deployment) -> Deployment:
         """The deployment, which keeps what the steps of this operation did."""

@@ -1,0 +1,1 @@
+"""What keeps one caller from taking everything: lists that are read in pieces, and quotas of namespaces."""

@@ -1,0 +1,1 @@
+"""What waits to be carried out, and in which order."""

@@ -1,0 +1,1 @@
+"""Whose tokens are good, and what each of them allows: the tables `[[issuers]]`."""
