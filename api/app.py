@@ -15,12 +15,16 @@ from deployer.api.auth.middleware import AuditMiddleware, AuthMiddleware
 from deployer.api.auth.route_permissions import RoutePermissions
 from deployer.api.browsers.cors import CorsMiddleware
 from deployer.api.browsers.hosts import AllowedHosts
+from deployer.api.fairness.callers import Callers
+from deployer.api.lists.answers import Streams
 from deployer.api.metrics import Figures, Metrics, Timing
 from deployer.api.negotiation import Negotiation
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
+from deployer.api.request_id import RequestIds
 from deployer.api.resources import apps as app_resources
-from deployer.api.resources import deployments, descriptors, freezes, meta
+from deployer.api.resources import deployments, descriptors, freezes, meta, whoami
+from deployer.api.ui import files
 from deployer.commands.approvals import ApprovalCommands
 from deployer.commands.apps import AppViews
 from deployer.commands.deployment_commands import DeploymentCommands
@@ -45,6 +49,8 @@ def create_app(
     allowed_hosts: AllowedHosts | None = None,
     redactor: Redactor | None = None,
     apps: AppViews | None = None,
+    replicas: Callable[[], list[Document]] = list,
+    callers: Callers | None = None,
 ) -> App:
     """The WSGI application.
 
@@ -56,6 +62,8 @@ def create_app(
     allowed_hosts          what `Host` may be; loopback names only where nobody says
     allowed_origins        of web pages that may use the service beside its own
     apps                   what `/apps/` shows, and how far deployments are; without it what the store knows of that
+    replicas               what `/readyz` shows of the replicas on the store, itself among them
+    callers                who learn whose credentials are good
     redactor               takes secrets out of all that is not a record: problems, reasons, plugins' errors
     """
     redactor = redactor or Redactor()
@@ -65,12 +73,13 @@ def create_app(
     document = functools.cache(lambda: openapi.build(service.descriptors.rules, secured=access is not None))
     permissions = RoutePermissions()
     middleware: list[Any] = [
+        RequestIds(),
         Timing(metrics),
         AuditMiddleware(audit or Audit(), permissions),
         CorsMiddleware(allowed_origins, allowed_hosts),
     ]
     if access is not None:
-        middleware.append(AuthMiddleware(access, permissions))
+        middleware.append(AuthMiddleware(access, permissions, callers or Callers()))
     app: App = falcon.App(middleware=[*middleware, Negotiation()])
     app.req_options.strip_url_path_trailing_slash = True
     # An answer without a body has no type either; the framework knows None, but does not say so.
@@ -78,27 +87,32 @@ def create_app(
     errors.install(app, redactor.clean)
     rollbacks = RollbackCommands(service)
     apps = apps or AppViews(service.store, Progress(service.store), frozen=service.freezes.shown_for)
-    progress = apps.progress
+    progress, streams = apps.progress, Streams()
+    authentication = access.described if access else {"method": "none"}
     resources: dict[str, http.Resource] = {
-        "/": meta.Start(secured=access is not None),
+        "/": meta.Start(authentication),
         "/healthz": meta.Healthz(),
-        "/readyz": meta.Readyz(health, access),
+        "/readyz": meta.Readyz(health, access, replicas),
         "/openapi.json": meta.Openapi(document),
         "/docs": page.Docs(document),
         "/metrics": Figures(metrics),
         "/plugins": meta.Plugins(registry_description),
-        "/descriptors": descriptors.Descriptors(service.descriptors),
+        "/whoami": whoami.Whoami(service.store.namespaces, access),
+        "/ui": files.Index(authentication),
+        "/ui/{file}": files.Asset(),
+        "/descriptors": descriptors.Descriptors(service.descriptors, streams),
         "/descriptors/validate": descriptors.Validation(service.descriptors),
         "/descriptors/{id}": descriptors.Descriptor(service.descriptors),
-        "/deployments": deployments.Deployments(service, progress),
+        "/deployments": deployments.Deployments(service, progress, streams),
         "/deployments/{id}": deployments.Deployment(service, rollbacks, progress),
-        "/deployments/{id}/logs": deployments.Logs(service),
+        "/deployments/{id}/logs": deployments.Logs(service, streams),
         "/deployments/{id}/healthcheckdata": deployments.HealthCheckData(service),
         "/deployments/{id}/approval": deployments.Approval(service, ApprovalCommands(service.store)),
         "/rollbacks": deployments.Rollbacks(rollbacks, progress),
         "/apps": app_resources.Apps(apps),
         "/apps/{appname}": app_resources.App(apps),
         "/apps/{appname}/history": app_resources.History(apps),
+        "/apps/{appname}/dataplane": app_resources.DataPlane(apps),
         "/freezes": freezes.Freezes(service.freezes),
         "/freezes/{namespace}": freezes.Freeze(service.freezes),
         "/stream/deployments/{id}/logs": meta.Stream(),

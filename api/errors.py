@@ -16,6 +16,8 @@ from deployer.api.http import TooLarge, may, render
 from deployer.api.openapi import page
 from deployer.api.resources import start
 from deployer.api.routes import Permission
+from deployer.commands.idempotency import KeyReused
+from deployer.commands.limits.quotas import QuotaExceeded
 from deployer.core.errors import (
     Conflict,
     DeployerError,
@@ -46,12 +48,14 @@ _STATUS: dict[type[DeployerError], int] = {
     Unauthenticated: 401,
     Forbidden: 403,
     NotPermitted: 403,
+    QuotaExceeded: 403,
     NotFound: 404,
     Conflict: 409,
     StaleRevision: 409,
     UnknownFormat: 409,
     PreconditionFailed: 412,
     TooLarge: 413,
+    KeyReused: 422,
     Frozen: 423,
     QueueFull: 429,
     KubeError: 502,
@@ -71,7 +75,7 @@ def problem(status: int, detail: str, errors: Iterable[Problem] = (), **more: An
     """The body of an error. `about:blank` means that the status says what kind of problem it is (RFC 9457, 4.2.1).
 
     `more` are extension members (3.2), but for those that are None: `validation`, what was checked and what was not,
-    and `freezes`, what keeps a namespace from deployments.
+    `freezes`, what keeps a namespace from deployments, and `quota`, which is used up.
     """
     document: dict[str, Any] = {
         "type": "about:blank",
@@ -132,6 +136,8 @@ def _domain(req: falcon.Request, resp: falcon.Response, error: DeployerError, _p
     elif isinstance(error, Frozen):
         freezes = [{name: clean_credentials(value) for name, value in freeze.items()} for freeze in error.freezes]
         _answer(resp, status, str(error), freezes=freezes)
+    elif isinstance(error, QuotaExceeded):
+        _answer(resp, status, str(error), quota={"name": error.quota, "used": error.used, "limit": error.limit})
     elif isinstance(error, HostTaken):
         _answer(resp, status, _whose(req, error))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import urllib.parse
@@ -16,17 +17,21 @@ import msgspec
 from deployer.api.auth.principal import Principal
 from deployer.api.routes import Permission
 from deployer.commands.freezes import EVERYWHERE
+from deployer.commands.idempotency import RequestKey
 from deployer.core.errors import DeployerError, Invalid, Problem
 from deployer.descriptor import MAX_BODY, SCHEMA, fold, parse
 
 _TAG = re.compile(r'"?([0-9]{1,18})(?:\.[0-9a-f]{1,32})?"?')
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _TRUE, _FALSE = frozenset({"true", "t", "1"}), frozenset({"false", "f", "0"})
-# The `status` of a deployment, alone or in a list, stands out of what else may hold the word: see `send_record`.
-_GREPPED = re.compile(rb'^ {2}(?: {2})?"status": |status|Location', re.MULTILINE)
 _NAMESPACE = re.compile(SCHEMA["properties"]["namespace"]["pattern"].removesuffix("$") + r"\Z")
 
 E = TypeVar("E", bound=Enum)
+
+
+IDEMPOTENCY_KEY_PATTERN = r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--\[\]-~]{1,255})'
+"""A string of RFC 8941; or the same without quotes, as most clients send it, and then without commas, by which headers
+that come twice are joined."""
 
 
 class Query(Protocol):
@@ -92,14 +97,12 @@ def send_record(resp: falcon.Response, document: Any, status: int = 200) -> None
 
 def render_record(document: Any) -> bytes:
     """What `send_record` sends."""
-    data = render(document)
-    found = data.count(b"status") > 1 or b"Location" in data  # one is the record's own
-    return _GREPPED.sub(_spell, data) if found else data
-
-
-def _spell(match: re.Match[bytes]) -> bytes:
-    word = match.group()
-    return word if word.startswith(b" ") else b"\\u%04x%b" % (word[0], word[1:])
+    pieces = render(document).replace(b"Location", b"\\u004cocation").split(b"status")
+    out = [pieces[0]]
+    for before, after in itertools.pairwise(pieces):
+        own = after.startswith(b'": ') and before.endswith((b'\n  "', b'\n    "'))  # of a record, or of one in a list
+        out += (b"status" if own else b"\\u0073tatus", after)
+    return b"".join(out)
 
 
 def location(kind: str, id: str, namespace: str) -> str:
@@ -141,6 +144,41 @@ def may(req: falcon.Request, permission: Permission, name: str = "", *, where: s
 def about(resp: falcon.Response, app: str, id: str) -> None:
     """Tell the audit log which app and which record it was about."""
     resp.context.app, resp.context.id = app, id
+
+
+# --- what is sent again ---------------------------------------------------------------------------------------------
+
+REPLAYED = "Idempotent-Replayed"
+"""The header of an answer to a request that had been carried out before."""
+
+
+def request_key(req: falcon.Request, namespace: str, *, with_body: bool = False) -> RequestKey | None:
+    """The header `Idempotency-Key` and what it goes with; None without one. Raises Invalid.
+
+    `with_body`: the body belongs to the request; elsewhere it is not read.
+    """
+    header = req.get_header("Idempotency-Key")
+    if header is None:
+        return None
+    match = re.fullmatch(IDEMPOTENCY_KEY_PATTERN, header.strip(" \t"))
+    if match is None:
+        raise Invalid(
+            [Problem("Idempotency-Key", "is not one key of 1 to 255 printable ASCII characters, in quotes or without")]
+        )
+    text = re.sub(r"\\(.)", r"\1", match.group(1)) if match.group(1) else match.group(2)
+    asked = [
+        req.method,
+        req.path,
+        sorted(req.params.items()),
+        hashlib.sha256(body(req) if with_body else b"").hexdigest(),
+    ]
+    return RequestKey.of(by(req), namespace, text, asked)
+
+
+def tell_replayed(resp: falcon.Response, key: RequestKey | None) -> None:
+    """Say so when the answer is that of an earlier request."""
+    if key is not None and key.replayed:
+        resp.set_header(REPLAYED, "true")
 
 
 # --- query parameters: each raises Invalid, so that the answer names the parameter ------------------------------------
@@ -247,7 +285,11 @@ def _wrong(name: str, message: str) -> Invalid:
 
 def tag_of(document: Any, revision: int | None = None) -> str:
     """The entity tag of an answer: the record's revision, if it shows one, and a digest of `document`."""
-    digest = hashlib.blake2b(msgspec.json.encode(document), digest_size=8).hexdigest()
+    try:
+        data = msgspec.json.encode(document)
+    except (UnicodeError, RecursionError):
+        data = _render_slowly(document)
+    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
     return digest if revision is None else f"{revision}.{digest}"
 
 

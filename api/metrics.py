@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import platform
 import time
@@ -16,9 +15,10 @@ from prometheus_client.registry import Collector
 
 import deployer
 from deployer.api import http
+from deployer.api.figures.deployments import DeploymentFigures
+from deployer.api.figures.labels import Namespaces
 from deployer.core.errors import StoreError
-from deployer.core.model.occurrence import Occurrence
-from deployer.core.model.records import Document, Status
+from deployer.core.model.records import Event
 
 _log = logging.getLogger(__name__)
 
@@ -26,18 +26,15 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _REQUEST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-_DEPLOYMENT = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 
-Values = float | Mapping[str, float]
-
-
-_ROLLBACKS: Mapping[str, str] = {Occurrence.ROLLED_BACK: "done", Occurrence.ROLLBACK_FAILED: "failed"}
+Values = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
 
 
 class Metrics:
     """What is counted while requests are answered, and what is asked for when somebody looks."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespaces: int = 20) -> None:
+        """`namespaces`: how many of them have a label of their own; see `Namespaces`."""
         self.registry = CollectorRegistry()
         self._collected = _Collected()
         self._requests = Histogram(
@@ -47,46 +44,23 @@ class Metrics:
             buckets=_REQUEST,
             registry=None,
         )
-        self._ended = Counter(
-            "deployer_deployments_ended",
-            "Deployments that came to this status since the start of the process; a cancelled one is UNDEPLOYED.",
-            ("status",),
-            registry=None,
-        )
-        self._rollbacks = Counter(
-            "deployer_rollbacks",
-            "Rollbacks to a version that was warm, since the start of the process, and how they ended: done or failed.",
-            ("outcome",),
-            registry=None,
-        )
-        self._durations = Histogram(
-            "deployer_deployment_duration_seconds",
-            "From the request to the end of the deployment, the time in the queue included; in whole seconds.",
-            ("status",),
-            buckets=_DEPLOYMENT,
-            registry=None,
-        )
-        for status in (Status.DEPLOYED, Status.FAILURE):  # so that they are there before the first of them
-            self._durations.labels(status.value)
-        for outcome in _ROLLBACKS.values():
-            self._rollbacks.labels(outcome)
-        for status in (Status.DEPLOYED, Status.FAILURE, Status.UNDEPLOYED):
-            self._ended.labels(status.value)
-        self._collected.counted = (self._requests, self._ended, self._rollbacks, self._durations)
+        self._deployments = DeploymentFigures(Namespaces(namespaces))
+        self._collected.counted = (self._requests, *self._deployments.collected)
         self._children: dict[tuple[str | None, str, int], Any] = {}
         self.registry.register(self._collected)
         ProcessCollector(registry=self.registry)
 
-    def gauge(self, name: str, says: str, ask: Callable[[], Values], label: str = "") -> None:
-        """Show what `ask` returns whenever somebody looks; with `label`, a number for each of its values.
+    def gauge(self, name: str, says: str, ask: Callable[[], Values], *labels: str) -> None:
+        """Show what `ask` returns whenever somebody looks; with `labels`, a number for each of their
+        values, which are a text or as many as there are labels.
 
         A StoreError that it raises leaves the figure out.
         """
-        self._collected.families.append((GaugeMetricFamily, name, says, label, ask))
+        self._collected.families.append((GaugeMetricFamily, name, says, labels, ask))
 
-    def counter(self, name: str, says: str, ask: Callable[[], Values], label: str = "") -> None:
+    def counter(self, name: str, says: str, ask: Callable[[], Values], *labels: str) -> None:
         """Like `gauge`, for what only grows."""
-        self._collected.families.append((CounterMetricFamily, name, says, label, ask))
+        self._collected.families.append((CounterMetricFamily, name, says, labels, ask))
 
     def observe(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count one request. `route` is its template, None for none of ours; so the number of series is bounded."""
@@ -97,17 +71,13 @@ class Metrics:
             self._children[route, method, status] = child
         child.observe(seconds)
 
-    def told(self, event: str, occurrence: str, deployment: Document) -> None:
-        """Count a rollback, and a deployment that has come to an end; what else observers are told is no matter."""
-        if (rollback := _ROLLBACKS.get(occurrence)) is not None:
-            self._rollbacks.labels(rollback).inc()
-        if event != "deployment_finished":
-            return
-        status = deployment["status"]
-        self._ended.labels(status).inc()
-        if status in (Status.DEPLOYED, Status.FAILURE):
-            began, end = (datetime.datetime.fromisoformat(deployment[name]) for name in ("created", "lastModified"))
-            self._durations.labels(status).observe((end - began).total_seconds())
+    def told(self, event: Event) -> None:
+        """Count what observers are told."""
+        self._deployments.told(event)
+
+    def namespace(self, namespace: str) -> str:
+        """The label for a namespace."""
+        return self._deployments.label(namespace)
 
     def render(self) -> bytes:
         """All of it in the text format."""
@@ -118,7 +88,7 @@ class _Collected(Collector):
     """What was counted here, and what others keep, who are asked when somebody looks."""
 
     def __init__(self) -> None:
-        self.families: list[tuple[type[Any], str, str, str, Callable[[], Values]]] = []
+        self.families: list[tuple[type[Any], str, str, tuple[str, ...], Callable[[], Values]]] = []
         self.counted: tuple[Histogram | Counter, ...] = ()
 
     def describe(self) -> Iterable[Metric]:
@@ -136,15 +106,15 @@ class _Collected(Collector):
                 # The library adds when each series began, which nobody asked for and doubles the answer.
                 metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
                 yield metric
-        for family, name, says, label, ask in self.families:
+        for family, name, says, labels, ask in self.families:
             try:
                 values = ask()
             except StoreError as error:
                 _log.warning("%s is left out: %s", name, error)
                 continue
-            out: Any = family(name, says, labels=[label] if label else [])
-            for value, number in values.items() if isinstance(values, Mapping) else [("", values)]:
-                out.add_metric([value] if label else [], number)
+            out: Any = family(name, says, labels=labels)
+            for value, number in values.items() if isinstance(values, Mapping) else [((), values)]:
+                out.add_metric([value] if isinstance(value, str) else value, number)
             yield out
 
 

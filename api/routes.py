@@ -24,8 +24,8 @@ class Permission:
     """A right in the namespace of the request, in the terms of Kubernetes: a verb on one of our virtual resources.
 
     resource   `descriptors`, `deployments` or `freezes`
-    verb       `get`, `list`, `create`, `update`, `delete`, `deletecollection`; `approve`, which is of deployments only;
-               or `override`, which is of freezes only
+    verb       `get`, `list`, `create`, `update`, `delete`, `deletecollection`; `approve` and `rollback`, which are of
+               deployments only; or `override`, which is of freezes only
     """
 
     resource: str
@@ -41,6 +41,9 @@ Access = Anybody | Permission
 
 OVERRIDE = Permission("freezes", "override")
 """To deploy in spite of a freeze."""
+
+ROLLBACK = Permission("deployments", "rollback")
+"""To go back to an earlier version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,10 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/docs", methods={"GET": Anybody.EVERYBODY}),
     Route(path="/metrics", methods={"GET": Anybody.AUTHENTICATED}),
     Route(path="/plugins", methods={"GET": Anybody.AUTHENTICATED}),
+    Route(path="/whoami", methods={"GET": Anybody.AUTHENTICATED}),
+    # The page and its files, which hold no data: what they show they ask for with the token of whoever looks.
+    Route(path="/ui", methods={"GET": Anybody.EVERYBODY}),
+    Route(path="/ui/{file}", methods={"GET": Anybody.EVERYBODY}),
     Route(
         path="/descriptors",
         methods=_may("descriptors", GET="list", POST="create", DELETE="deletecollection"),
@@ -102,9 +109,22 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/apps", methods=_may("deployments", GET="list")),
     Route(path="/apps/{appname}", methods=_may("deployments", GET="list")),
     Route(path="/apps/{appname}/history", methods=_may("deployments", GET="list")),
-    # It makes another version live, as a deployment does.
-    Route(path="/rollbacks", methods=_may("deployments", POST="create")),
+    # It has the ingress controller asked, for the app's own host and nothing that a caller says.
+    Route(path="/apps/{appname}/dataplane", methods=_may("deployments", GET="list")),
+    # On call, somebody may have to go back who may not deploy. Whoever may deploy may do this too, unless the settings
+    # say otherwise.
+    Route(path="/rollbacks", methods=_may("deployments", POST="rollback")),
     Route(path="/freezes", methods=_may("freezes", GET="list"), freezes=True),
     Route(path="/freezes/{namespace}", methods=_may("freezes", GET="get", PUT="update", DELETE="delete"), freezes=True),
     Route(path="/stream/deployments/{id}/logs", methods=_may("deployments", GET="get"), stream=True),
 )
+
+PERMISSIONS: tuple[Permission, ...] = tuple(
+    dict.fromkeys(
+        access
+        for route in ROUTES
+        for access in (*route.methods.values(), *route.parameters.values())
+        if isinstance(access, Permission)
+    )
+)
+"""Every right that a route asks for."""

@@ -7,19 +7,23 @@ import errno
 import heapq
 import logging
 import math
+import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.task import ErrorTask, WSGITask
 
 from deployer.api.app import App
 from deployer.api.errors import MEDIA_TYPE, problem
+from deployer.api.fairness.callers import Callers
+from deployer.api.fairness.workers import Workers
 from deployer.api.request_head import MALFORMED, MAX_HEADERS, SENTENCES, HeadParser, asks_for_stream
 from deployer.api.stream.server import LogStream, descriptors
 from deployer.core.errors import SettingsError
@@ -32,24 +36,36 @@ REQUEST = 60.0
 """Seconds in which a request must have arrived, headers and body."""
 STALLED = 30.0
 """Seconds after which a client that takes nothing of its answer is cut off."""
+SLOWEST = 4096
+"""Bytes a second that a client must take of its answer, over `STALLED`: one that waits keeps a thread."""
 # Connections that the kernel keeps until they are accepted (it caps this at net.core.somaxconn): after a restart all
 # viewers and clients come back. One that finds no room is tried again by its own kernel only a second later.
 _BACKLOG = 1024
+_LAST_CALL = 0.2  # seconds that a new connection has for its first request when the service stops
 _LINGER = 5.0  # seconds for which the rest of a refused body is read, and how much of it at most
 _LINGER_BYTES = 16 * MAX_BODY
+# Bytes of an answer that may wait for its client: 1 MiB of them in memory, the rest in a temporary file. Whoever makes
+# more waits, with its thread.
+_WAITING = 4 * MAX_BODY
 _PEEK = 2048  # bytes that are looked at first; most heads are shorter
 
 _log = logging.getLogger(__name__)
-# waitress warns whenever a request waits for a thread, which is what its queue is for.
-_queue_log = logging.getLogger(f"{__name__}.queue")
-_queue_log.setLevel(logging.ERROR)
 
 
 class Server:
     """REST and log stream on `host` and `port` (0: any free one) from `start` to `stop`."""
 
     def __init__(
-        self, app: App, logs: LogStream, host: str, port: int, *, threads: int = 16, connections: int = 1000
+        self,
+        app: App,
+        logs: LogStream,
+        host: str,
+        port: int,
+        *,
+        threads: int = 16,
+        connections: int = 1000,
+        callers: Callers | None = None,
+        refused: Callable[[str], None] | None = None,
     ) -> None:
         """
         threads      how many requests are worked on at once; the others wait in a queue. Python runs one at a time:
@@ -58,7 +74,11 @@ class Server:
                      beside them.
         connections  how many REST connections are kept; never more than a quarter of the process's file descriptors.
                      A new one beyond that takes the place of the one that has been idle for longest.
+        callers      who get how much of the threads; without them all are the same
+        refused      is told the address of a caller whose request was refused unread, as too many others wait
         """
+        self._callers = callers or Callers()
+        self._refused = refused or (lambda _: None)
         self._app = app
         self._logs = logs
         self._address = (host, port)
@@ -83,13 +103,15 @@ class Server:
         except BaseException:
             sock.close()
             raise
-        self._rest = _Rest(self._app, self._logs, sock, self._threads, self._connections)
+        workers = Workers(self._threads, self._callers, self._refused)
+        self._rest = _Rest(self._app, self._logs, sock, workers, self._connections)
         self._thread = threading.Thread(target=self._run, args=(self._rest,), name="http", daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Finish the requests under way for at most `timeout` seconds, take no more, close the streams. Idempotent."""
         deadline = time.monotonic() + timeout
+        self._logs.leave(timeout)  # viewers come back, to another process, while the last requests are answered
         if self._thread is not None and self._rest is not None and not self._stopping.is_set():
             self._grace = timeout
             self._stopping.set()
@@ -128,9 +150,12 @@ class _ProblemTask(ErrorTask):
 
     def execute(self) -> None:
         refusal = self.request.error
+        if refusal.code == 429:
+            self.response_headers.append(("Retry-After", "1"))
         detail = {
             413: f"the body is larger than {MAX_BODY} bytes",
             431: f"the headers are larger than {MAX_HEADERS} bytes",
+            429: "too many requests of callers who are not known wait already; try again in a while",
             500: "internal error; the Deployer's log has the details",
             501: "the only transfer coding that can be sent is chunked",
         }.get(refusal.code, refusal.body if refusal.body in SENTENCES else MALFORMED)
@@ -154,6 +179,8 @@ class _Task(WSGITask):
 
     def write(self, data: bytes) -> None:
         """Part of the answer; the first one brings the headers."""
+        if self.channel.server.ending:
+            self.request.headers["CONNECTION"] = "close"
         if self.wrote_header or not data or self.content_length != len(data) or not self.has_body:
             super().write(data)
             return
@@ -185,6 +212,8 @@ class _Channel(HTTPChannel):
     linger = False  # set when an answer was given before the request had been read
     _draining: int | None = None  # bytes thrown away so far, once closing
     _peeked = 0  # bytes that were seen and told nothing yet
+    _taken = 0  # bytes of answers that the client took
+    _watched: tuple[float, int] | None = None  # since when it has had something to take, and `_taken` at that time
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -210,7 +239,26 @@ class _Channel(HTTPChannel):
             return now - self.since > _LINGER
         if (self.request is not None or self._peeked) and not self.requests:
             return now - self.since > REQUEST
-        return bool(self.total_outbufs_len) and now - self.last_activity > STALLED
+        if not self.total_outbufs_len:
+            self._watched = None
+            return False
+        return now - self.last_activity > STALLED or self._trickles(now)
+
+    def _trickles(self, now: float) -> bool:
+        """True when it took less than it must, of an answer that it could have had."""
+        if self._watched is None:
+            self._watched = now, self._taken
+        since, before = self._watched
+        if now - since <= STALLED:
+            return False
+        self._watched = now, self._taken
+        return self._taken - before < SLOWEST * (now - since)
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        """Send what the client takes of it; returns how much that is."""
+        sent = int(super().send(data, do_close))
+        self._taken += sent
+        return sent
 
     def service(self) -> None:
         """In a worker's thread: one request."""
@@ -299,10 +347,6 @@ class _Channel(HTTPChannel):
             super().handle_close()
 
 
-class _Workers(ThreadedTaskDispatcher):
-    queue_logger = _queue_log
-
-
 class _Rest(TcpWSGIServer):
     """waitress with our limits, turned by `turn` instead of by a loop that nobody can end."""
 
@@ -310,24 +354,25 @@ class _Rest(TcpWSGIServer):
     active_channels: dict[int, _Channel]  # type: ignore[assignment]
     effective_port: str
     _map: dict[int, Any]
+    ending = False
 
-    def __init__(self, app: App, logs: LogStream, sock: socket.socket, threads: int, connections: int) -> None:
+    def __init__(self, app: App, logs: LogStream, sock: socket.socket, workers: Workers, connections: int) -> None:
         self.logs = logs
         self._most = connections
         self._pause_until = self._maintained = 0.0
         self.next_channel_cleanup = math.inf  # type: ignore[assignment]  # see `readable`
         self._pulling = threading.Lock()
         self._over = False
-        workers = _Workers()
-        workers.set_thread_count(threads)
+        self._workers = workers
         adjustments = Adjustments(
             sockets=[sock],
-            threads=threads,
+            threads=workers.count,
             backlog=_BACKLOG,
             # `handle_accept` makes room before this is reached; it is the end when all of them are busy.
             connection_limit=connections + 64,
             channel_timeout=IDLE,
             max_request_header_size=MAX_HEADERS,
+            outbuf_high_watermark=_WAITING,
             # waitress refuses a body of exactly this length too.
             max_request_body_size=MAX_BODY + 1,
             # select() cannot watch file descriptors above 1023.
@@ -347,25 +392,42 @@ class _Rest(TcpWSGIServer):
 
     def turn(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for something to happen, and handle it."""
-        wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+        waits = self._workers.waits()
+        wasyncore.loop(timeout=timeout if waits is None else min(timeout, waits), use_poll=True, map=self._map, count=1)
+        if waits is not None:
+            self._workers.wake()
 
     def finish(self, timeout: float) -> None:
-        """Stop listening, let requests under way end, close everything."""
+        """Stop listening, answer what was accepted, close everything."""
         deadline = time.monotonic() + timeout
-        self.accepting = False
-        while time.monotonic() < deadline:
+        self._stop_listening()
+        pause = 0.0  # what has arrived is read before it is judged who is idle
+        while self.active_channels and time.monotonic() < deadline:
+            self.turn(pause)
+            pause = 0.1
             for channel in list(self.active_channels.values()):
-                if channel.idle:
+                if channel.idle and time.monotonic() - channel.since > _LAST_CALL:
                     channel.handle_close()
-            if not self.active_channels:
-                break
-            self.turn(0.1)
         self.task_dispatcher.shutdown(timeout=max(1, round(deadline - time.monotonic())))
         for channel in list(self.active_channels.values()):
             channel.drop()
         with self._pulling:
             self._over = True
             wasyncore.close_all(self._map)
+
+    def _stop_listening(self) -> None:
+        """Accept what the kernel has accepted already; whoever comes later is refused at once, and goes elsewhere."""
+        self.ending = True
+        assert self.socket is not None, "it listens"
+        listener = select.poll()
+        listener.register(self.socket, select.POLLIN)
+        for _ in range(_BACKLOG):
+            if not listener.poll(0):
+                break
+            self.handle_accept()
+        self.accepting = False
+        self.del_channel()
+        self.socket.close()
 
     def pull_trigger(self) -> None:
         """Wake the loop, from any thread. Once it is over, the trigger's descriptor may be somebody else's."""

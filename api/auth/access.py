@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from deployer.api.auth.circuit_breaker import CircuitBreaker
 from deployer.api.auth.cluster import ClusterAuthenticator, ClusterAuthorizer, Reviewer
-from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.jwt.issuers import GrantAuthorizer, open_issuers
 from deployer.api.auth.principal import Authenticator, Authorizer, Forbidden, Principal
 from deployer.api.routes import Permission
+from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
 from deployer.settings import Settings, check_auth
+from deployer.settings.issuers.configured import issuers_of
 
 
 class Access:
     """Who callers are and what they may do. Whoever is not known, or not allowed something, raises. Thread-safe."""
 
-    def __init__(self, authenticator: Authenticator, authorizer: Authorizer) -> None:
+    def __init__(self, authenticator: Authenticator, authorizer: Authorizer, described: Document | None = None) -> None:
+        """`described` is what whoever wants to log in has to know; anybody may read it."""
+        self.described = described or {}
         self._authenticator = authenticator
         self._authorizer = authorizer
 
@@ -36,6 +42,10 @@ class Access:
         """True when the caller may do that. Raises Unsure."""
         return not self._authorizer.refusal(caller, permission, namespace, name)
 
+    def named(self, caller: Principal) -> Collection[str]:
+        """The namespaces that the caller's rights name one by one, as far as that is known."""
+        return self._authorizer.named(caller)
+
     def problem(self) -> str:
         """Why nobody can be let in at present, as a sentence; empty when that is possible."""
         return self._authenticator.problem()
@@ -55,6 +65,8 @@ def open_access(settings: Settings, client: KubeClient) -> Access | None:
     if settings.auth == "none":
         return None
     if settings.auth == "jwt":
-        return Access(TokenAuthenticator(settings, open_keys(settings)), TokenAuthorizer(settings))
+        described: Document = {"method": "jwt", "issuers": [issuer.public() for issuer in issuers_of(settings)]}
+        return Access(open_issuers(settings), GrantAuthorizer(settings), described)
     reviewer = Reviewer(client, CircuitBreaker())
-    return Access(ClusterAuthenticator(settings, reviewer), ClusterAuthorizer(settings, reviewer))
+    described = {"method": "kubernetes", "audiences": list(settings.kubernetes_audiences)}
+    return Access(ClusterAuthenticator(settings, reviewer), ClusterAuthorizer(settings, reviewer), described)

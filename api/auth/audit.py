@@ -51,6 +51,10 @@ class Audit:
             timer.cancel()
             self._write_counts()
 
+    def refused_unread(self, source: str) -> None:
+        """Somebody who is not known had too many requests waiting already."""
+        self.note(who=None, outcome="refused", status=429, source=source, reason="too many requests wait already")
+
     def note(
         self, *, who: str | None, outcome: str, status: int, source: str | None = None, **more: str | None
     ) -> None:

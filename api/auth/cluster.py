@@ -29,7 +29,7 @@ from deployer.api.auth.principal import (
     Unsure,
     check_name,
 )
-from deployer.api.routes import Permission
+from deployer.api.routes import ROLLBACK, Permission
 from deployer.commands.freezes import EVERYWHERE
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Interrupted, KubeError, KubeForbidden
@@ -47,6 +47,7 @@ ASK_FOR = 3.0
 REMEMBERED = 4096
 """Tokens, refused tokens, and answers about rights that are remembered, each."""
 
+_DEPLOY = Permission("deployments", "create")
 _NOBODY = "the API server does not know the token, or it has expired or is for another audience"
 _ID = re.compile(r"[0-9a-zA-Z-]{1,64}")  # of a descriptor or deployment; others exist in no rule
 
@@ -167,6 +168,7 @@ class ClusterAuthorizer(Authorizer):
 
     def __init__(self, settings: Settings, reviewer: Reviewer, clock: Callable[[], float] = time.monotonic) -> None:
         self._remember_for = settings.auth_cache
+        self._deploy_allows_rollback = settings.deploy_allows_rollback
         self._reviewer = reviewer
         self._clock = clock
         self._answers: Cache[bool] = Cache(REMEMBERED, clock)
@@ -174,6 +176,13 @@ class ClusterAuthorizer(Authorizer):
     def refusal(self, caller: Principal, permission: Permission, namespace: str, name: str) -> str:
         if not isinstance(caller, ClusterPrincipal):
             return "the caller has no token"
+        # First what most have who roll back, so that one question is enough.
+        implied = permission == ROLLBACK and self._deploy_allows_rollback
+        if implied and not self._refusal(caller, _DEPLOY, namespace, name):
+            return ""
+        return self._refusal(caller, permission, namespace, name)
+
+    def _refusal(self, caller: ClusterPrincipal, permission: Permission, namespace: str, name: str) -> str:
         everywhere = namespace == EVERYWHERE and permission.resource == "freezes"
         where = "in all namespaces" if everywhere else "in this namespace"
         said = f"{caller.name} may not {permission.verb} {permission.resource}.{GROUP} {where}"

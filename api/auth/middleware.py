@@ -13,7 +13,9 @@ from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.principal import Forbidden, Principal, Unauthenticated, Unsure
 from deployer.api.auth.route_permissions import RoutePermissions
+from deployer.api.fairness.callers import Callers
 from deployer.api.routes import Anybody, Permission
+from deployer.core import log_context
 
 REFUSED = (401, 403)
 
@@ -25,9 +27,11 @@ class AuthMiddleware:
     are; what the caller may do is asked once the route is known, and before anything is looked up.
     """
 
-    def __init__(self, access: Access, permissions: RoutePermissions) -> None:
+    def __init__(self, access: Access, permissions: RoutePermissions, callers: Callers) -> None:
+        """`callers` learn of credentials that are good."""
         self._access = access
         self._demands = permissions
+        self._callers = callers
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         if not self._demands.maybe_public(req.method, req.path):
@@ -52,12 +56,14 @@ class AuthMiddleware:
                 raise
 
     def _identify(self, req: falcon.Request, resp: falcon.Response) -> Principal:
+        header = req.get_header("Authorization")
         try:
-            caller = self._access.identify(credentials.from_header(req.get_header("Authorization")))
+            caller = self._access.identify(credentials.from_header(header))
         except (Unauthenticated, Unsure) as error:
             resp.context.refusal = str(error)
             raise
         req.context.caller = caller
+        self._callers.were_good(header or "")
         return caller
 
 
@@ -96,6 +102,7 @@ class AuditMiddleware:
             app=getattr(resp.context, "app", None) or _one(req, "appname"),
             id=getattr(resp.context, "id", None),
             reason=refusal,
+            request=log_context.request(),
             override=_one(req, "override") if any(self._demands.besides(req)) else None,
             freeze=getattr(resp.context, "freeze", None),
             decision=getattr(resp.context, "decision", None),

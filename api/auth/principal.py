@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from deployer.api.routes import Permission
@@ -90,6 +91,10 @@ class Authorizer(ABC):
 
         `name` is the id that is asked about; empty when it is about none, or about many.
         """
+
+    def named(self, caller: Principal) -> Collection[str]:
+        """The namespaces that the caller's rights name one by one; none where only questions about one are answered."""
+        return ()
 
 
 def check_name(name: object, where: str) -> str:

@@ -14,11 +14,11 @@ from deployer.api.openapi.operations import OPERATIONS
 # What the API takes and gives; of what browsers allow anyway (Fetch, 2.2.2), `Accept` is not for every value.
 _ALLOWED_HEADERS = ", ".join(
     sorted(
-        {"Accept", "Authorization", "Content-Type"}
+        {"Accept", "Authorization", "Content-Type", "X-Request-Id", "traceparent"}
         | {p.name for operation in OPERATIONS.values() for p in operation.parameters if p.where == "header"}
     )
 )
-_EXPOSED_HEADERS = ", ".join(sorted({"Allow", *HEADERS}))
+_EXPOSED_HEADERS = ", ".join(sorted({"Allow", "X-Request-Id", *HEADERS}))
 _GOOD_FOR = "600"  # seconds for which a browser need not ask again
 
 
@@ -46,7 +46,8 @@ class CorsMiddleware:
 
     def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: object, _ok: bool) -> None:
         resp.set_header("X-Content-Type-Options", "nosniff")
-        resp.set_header("Cache-Control", "no-store")
+        if resp.get_header("Cache-Control") is None:
+            resp.set_header("Cache-Control", "no-store")
         if self._allowed:
             self._cross_origin(req, resp)
 

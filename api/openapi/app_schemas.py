@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deployer.api.openapi.shapes import COUNT, ID, REF, TEXT, TIME, object_of
+from deployer.core.model.occurrence import Occurrence
 from deployer.core.model.operation.timeline import StepState
 from deployer.core.model.records import Document
 
@@ -36,9 +37,25 @@ PROGRESS: Document = {
             state={"type": "string", "enum": [state.value for state in StepState]},
             began=TIME,
             ended=TIME,
+            requests=object_of(
+                "Of a step that confirms a switch: the requests for the public host that the service sent to the "
+                "addresses of the data plane while traffic moved. Missing where they could not be counted.",
+                ("asked", "lost", "addresses", "seconds"),
+                asked={**COUNT, "description": "How many requests.", "example": 12},
+                lost={**COUNT, "description": "Those without an answer, or with a 502 to 504 that is not the app's."},
+                addresses={**COUNT, "description": "How many addresses were asked.", "example": 3},
+                seconds={
+                    "type": ["number", "null"],
+                    "description": "From the first of them until the last address came to answer with the new version; "
+                    "null: one never did.",
+                    "example": 0.21,
+                },
+            ),
         ),
     },
 }
+
+_PODS: Document = {"type": "object", "properties": {"wanted": COUNT, "ready": COUNT, "unknown": TEXT}}
 
 _MEMBER = object_of(
     "A version of an app, and how far it is.",
@@ -46,6 +63,9 @@ _MEMBER = object_of(
     deployment=ID,
     version={"type": "string", "description": "Empty until `#` has become a number."},
     since={**TIME, "description": "When it went live, was replaced, or was asked for."},
+    by={"type": "string", "description": "Who asked for it, when that is known."},
+    waitsForApproval={"type": "string", "description": "The gate that waits for a person to decide."},
+    replicas={**_PODS, "description": "Pods of a version that is not live; missing while it has no controller."},
     **_HOW_FAR,
 )
 
@@ -56,9 +76,8 @@ _APP: Document = {
     "warm": {"description": "The version before, while its pods run.", "$ref": f"{REF}AppVersion"},
     "upcoming": {"description": "What is deployed, or rolled back to, first.", "$ref": f"{REF}AppVersion"},
     "replicas": {
+        **_PODS,
         "description": "Pods of the live version; `unknown` says why nobody can count them.",
-        "type": "object",
-        "properties": {"wanted": COUNT, "ready": COUNT, "unknown": TEXT},
     },
     "hosts": {
         "description": "Those that belong to the app; for callers who may list descriptors.",
@@ -102,6 +121,35 @@ APPS: dict[str, Any] = {
             "items": object_of("One of them.", ("id", "lastModified"), id=ID, lastModified=TIME),
         },
     ),
+    "DataPlane": object_of(
+        "What the data plane answers for an app.",
+        ("addresses",),
+        addresses={
+            "type": "array",
+            "items": object_of(
+                "One of them.",
+                ("address", "tls", "milliseconds"),
+                address={"type": "string", "example": "10.0.0.7:443"},
+                tls={"type": "boolean", "description": "It was asked over TLS."},
+                milliseconds={"type": "number", "minimum": 0, "description": "Until it answered, or was given up."},
+                status={"type": "integer", "description": "Of HTTP; missing without an answer.", "example": 200},
+                deployment={**ID, "description": "Whose answer it is, when that is known."},
+                version={"type": "string", "description": "Its version.", "example": "42"},
+                live={"type": "boolean", "description": "False: it is not the live version that answers."},
+                unknown={
+                    "type": "string",
+                    "description": "Why it is not known which version answers: there was no answer, or it names none.",
+                    "example": "gave no answer in time",
+                },
+            ),
+        },
+        leftOut={"type": "integer", "minimum": 1, "description": "Addresses that were not asked: there are so many."},
+        askedAt=TIME,
+        provider={"type": "string", "description": "The ingress provider of the live version.", "example": "nginx"},
+        host={"type": "string", "description": "What was asked for; for callers who may list descriptors."},
+        path={"type": "string", "description": "The path of that host.", "example": "/"},
+        unknown={"type": "string", "description": "Why there are no addresses."},
+    ),
     "HistoryEntry": object_of(
         "What was done.",
         ("what", "deployment", "version", "asked"),
@@ -116,7 +164,7 @@ APPS: dict[str, Any] = {
         seconds={"type": "number", "minimum": 0, "description": "From the first step to the end."},
         outcome={
             "type": "string",
-            "enum": ["deployed", "upgraded", "rolledback", "failed", "cancelled", "removed", "replaced"],
+            "enum": [each.value for each in Occurrence if each not in (Occurrence.STARTED, Occurrence.HELD)],
             "description": "How it ended; missing while it is under way.",
         },
         failure={"$ref": f"{REF}Failure"},

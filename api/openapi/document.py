@@ -31,16 +31,18 @@ is the same as none; one that is given twice is a 400.
 _STATUS_SAYS: Mapping[int, str] = {
     400: "A parameter or the descriptor is wrong; `errors` names everything that is.",
     401: "No valid credentials.",
-    403: "Not allowed: this namespace is not the caller's, or a web page of another origin sent the request.",
+    403: "Not allowed: this namespace is not the caller's, or a web page of another origin sent the request. "
+    "Also when a quota of the namespace is used up: `quota` says which.",
     404: "There is no such thing in this namespace.",
     406: "`Accept` refuses everything that it names (`q=0`).",
     409: "It contradicts what is there, such as a host that belongs to another app.",
     412: "`If-Match` names a revision that is no longer current.",
     413: f"The body is larger than {MAX_BODY >> 20} MiB.",
     421: "`Host` names something that this service does not answer to; the setting `allowed_hosts` has more names.",
+    422: "The `Idempotency-Key` was sent before with another request.",
     423: "The namespace is frozen; `freezes` says why, until when, and by whom.",
     426: "This is a WebSocket: no `Upgrade` was asked for.",
-    429: "Too many deployments are waiting.",
+    429: "Too much at once: `detail` says of what. Try again after `Retry-After`.",
     500: "An error of the service's own; its log says more.",
     503: "Not now: nothing can be recorded or read, or the service is not ready.",
 }
@@ -61,9 +63,9 @@ HEADERS: Mapping[str, Document] = {
         "example": "/deployments/3f2b8c1e-6d0a-4c57-9b43-5f1f0c9a7e21/?namespace=default",
     },
     "Link": {
-        "description": 'Where the next ones are (RFC 8288, `rel="next"`); missing with the last.',
+        "description": 'Where the next ones are (RFC 8288, `rel="next"`), relative; missing with the last.',
         "schema": {"type": "string"},
-        "example": '</apps/?namespace=default&limit=20&after=my-app>; rel="next"',
+        "example": '</descriptors/?namespace=default&limit=20&continue=WzE0LCI0MiJd>; rel="next"',
     },
     "WWW-Authenticate": {
         "description": "How to authenticate (RFC 6750).",
@@ -74,6 +76,12 @@ HEADERS: Mapping[str, Document] = {
         "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1},
         "example": 5,
+    },
+    "Idempotent-Replayed": {
+        "description": "`true` when the request had been carried out before, under the same `Idempotency-Key`; missing "
+        "otherwise.",
+        "schema": {"enum": ["true"]},
+        "example": "true",
     },
     "X-Next-After": {
         "description": "The number of the last line: `after` for whoever wants only what comes next.",

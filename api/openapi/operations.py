@@ -8,17 +8,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from deployer.api.lists.answers import UNPAGED
+from deployer.api.lists.continuation import PAGE
 from deployer.api.openapi.parts import (
     AFTER,
     APPNAME,
+    CONTINUE,
     EXAMPLE_ID,
     FROZEN_NAMESPACE,
-    HTML,
     ID,
+    IDEMPOTENCY_KEY,
     IF_MATCH,
     IF_NONE_MATCH,
-    JSON,
-    LARGEST,
     NAMESPACE,
     NAMESPACE_OR_ALL,
     ONE_APPNAME,
@@ -26,6 +27,7 @@ from deployer.api.openapi.parts import (
     SAME_NAMESPACE,
     STATED_NAMESPACE,
     TEXT,
+    UNCHANGED,
     Operation,
     Parameter,
     Reply,
@@ -33,7 +35,9 @@ from deployer.api.openapi.parts import (
 from deployer.api.openapi.parts import empty as _empty
 from deployer.api.openapi.parts import flag as _flag
 from deployer.api.openapi.parts import json_of as _json
+from deployer.api.openapi.parts import limit as _limit
 from deployer.api.openapi.parts import list_of as _list
+from deployer.api.openapi.service import SERVICE
 from deployer.api.stream.feed import SEND_TIMEOUT
 from deployer.commands.apps import HISTORY, LONGEST_HISTORY
 from deployer.core.model.records import Document, Status
@@ -45,14 +49,9 @@ PATH_APPNAME = dataclasses.replace(
 )
 
 
-def _limit(description: str, default: int | None = None) -> Parameter:
-    schema: Document = {"type": "integer", "minimum": 1, "maximum": LARGEST}
-    schema |= {} if default is None else {"default": default}
-    return Parameter(name="limit", description=description, schema=schema, example=20)
-
-
-_UNCHANGED = _empty("Unchanged: `If-None-Match` names what would be shown.", "ETag")
-_QUEUED = _json("Queued.", "Deployment", "Location", "ETag", reduced="DeploymentSummary")
+_PAGE = f"{PAGE} at most, and fewer when they are large"
+_ALL = f"Without {{}} the answer has everything, up to {UNPAGED:,}; a `Link` leads to what is missing."
+_QUEUED = _json("Queued.", "Deployment", "Location", "ETag", "Idempotent-Replayed", reduced="DeploymentSummary")
 _DEPLOYMENT_LINKS: Mapping[int, Document] = {
     202: {
         "read": ("readDeployment", {"id": "$response.body#/id", "namespace": "$request.query.namespace"}),
@@ -82,57 +81,16 @@ answers with 401, 403 and 404. Before 4404 comes the text `!!error` with the rea
 # --- the table --------------------------------------------------------------------------------------------------------
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
-    ("/", "GET"): Operation(
-        id="start",
-        tag="Service",
-        summary="What this is, and where to go from here",
-        description="Links are templates (RFC 6570). A browser, which asks for `text/html`, gets a page.",
-        replies={200: Reply(description="Name, version and links.", content={JSON: "Start", HTML: {"type": "string"}})},
-    ),
-    ("/healthz", "GET"): Operation(
-        id="healthz",
-        tag="Service",
-        summary="Liveness: the process answers",
-        replies={200: _json("Always.", "State")},
-    ),
-    ("/readyz", "GET"): Operation(
-        id="readyz",
-        tag="Service",
-        summary="Readiness: deployments can be taken and carried out",
-        replies={200: _json("Ready.", "State")},
-        problems=(503,),
-    ),
-    ("/plugins", "GET"): Operation(
-        id="listPlugins",
-        tag="Service",
-        summary="What is installed, quarantined plugins with the reason",
-        replies={200: _json("In the order of loading.", _list("Plugin"))},
-    ),
-    ("/metrics", "GET"): Operation(
-        id="metrics",
-        tag="Service",
-        summary="Figures for Prometheus",
-        replies={200: Reply(description="In the text format 0.0.4.", content={TEXT: {"type": "string"}})},
-    ),
-    ("/openapi.json", "GET"): Operation(
-        id="openapi",
-        tag="Service",
-        summary="This API as an OpenAPI 3.1 document",
-        replies={200: _json("The document.", {"type": "object", "required": ["openapi", "info", "paths"]})},
-    ),
-    ("/docs", "GET"): Operation(
-        id="docs",
-        tag="Service",
-        summary="This API as a page for people",
-        replies={200: Reply(description="The page.", content={HTML: {"type": "string"}})},
-    ),
+    **SERVICE,
     ("/descriptors", "GET"): Operation(
         id="listDescriptors",
         tag="Descriptors",
-        summary="All descriptors of a namespace, or of one app",
-        parameters=(NAMESPACE, APPNAME),
-        replies={200: _json("In order of arrival; `[]` when there are none.", _list("StoredDescriptor"))},
-        problems=(400, 503),
+        summary="All descriptors of a namespace, or of one app, newest first",
+        description="With `limit` or `continue` a page, and a `Link` to the next one as long as there is one. "
+        + _ALL.format("them"),
+        parameters=(NAMESPACE, APPNAME, _limit(f"The size of a page: {_PAGE}."), CONTINUE, IF_NONE_MATCH),
+        replies={200: _json("`[]` when there are none.", _list("StoredDescriptor"), "ETag", "Link"), 304: UNCHANGED},
+        problems=(400, 429, 503),
     ),
     ("/descriptors", "POST"): Operation(
         id="createDescriptor",
@@ -140,14 +98,17 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Store a new descriptor",
         description="Nothing is deployed by it. `validation.remarks` in the answer has what means something else than "
         "it seems, or has no effect.",
-        parameters=(NAMESPACE,),
+        parameters=(NAMESPACE, IDEMPOTENCY_KEY),
         body="Descriptor",
         replies={
             201: _json(
-                "Stored, in its normal form.", "CreatedDescriptor", "Location", "ETag", reduced="DescriptorSummary"
+                "Stored, in its normal form.",
+                "CreatedDescriptor",
+                *("Location", "ETag", "Idempotent-Replayed"),
+                reduced="DescriptorSummary",
             )
         },
-        problems=(400, 409, 413, 503),
+        problems=(400, 404, 409, 413, 422, 503),
         links=_DESCRIPTOR_LINKS,
     ),
     ("/descriptors", "DELETE"): Operation(
@@ -174,7 +135,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Descriptors",
         summary="One descriptor",
         parameters=(ID, NAMESPACE, IF_NONE_MATCH),
-        replies={200: _json("The descriptor.", "StoredDescriptor", "ETag"), 304: _UNCHANGED},
+        replies={200: _json("The descriptor.", "StoredDescriptor", "ETag"), 304: UNCHANGED},
         problems=(400, 404, 503),
     ),
     ("/descriptors/{id}", "PUT"): Operation(
@@ -200,24 +161,26 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         id="listDeployments",
         tag="Deployments",
         summary="All deployments of a namespace, or of one app, newest first",
+        description="With `continue`, even an empty one, a page, and a `Link` to the next one while there is one. "
+        + _ALL.format("it"),
         parameters=(
             NAMESPACE,
             APPNAME,
-            Parameter(
-                name="limit",
-                description="Maximum number per app.",
-                schema={"type": "integer", "minimum": 1, "maximum": LARGEST},
-                example=5,
-            ),
+            _limit(f"Maximum number per app; with `continue` the size of a page: {_PAGE}.", example=5),
+            CONTINUE,
             Parameter(
                 name="status",
                 description="Only those in this status.",
                 schema={"type": "string", "enum": [status.value for status in Status]},
                 example="DEPLOYED",
             ),
+            IF_NONE_MATCH,
         ),
-        replies={200: _json("`[]` when there are none.", _list("Deployment"), reduced="DeploymentSummary")},
-        problems=(400, 503),
+        replies={
+            200: _json("`[]` when there are none.", _list("Deployment"), "ETag", "Link", reduced="DeploymentSummary"),
+            304: UNCHANGED,
+        },
+        problems=(400, 429, 503),
     ),
     ("/deployments", "POST"): Operation(
         id="deploy",
@@ -235,9 +198,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 example=EXAMPLE_ID,
             ),
             OVERRIDE,
+            IDEMPOTENCY_KEY,
         ),
         replies={202: _QUEUED},
-        problems=(400, 404, 423, 429, 503),
+        problems=(400, 404, 409, 422, 423, 429, 503),
         links=_DEPLOYMENT_LINKS,
     ),
     ("/deployments", "DELETE"): Operation(
@@ -259,7 +223,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Deployments",
         summary="One deployment",
         parameters=(ID, NAMESPACE, IF_NONE_MATCH),
-        replies={200: _json("The deployment.", "Deployment", "ETag", reduced="DeploymentSummary"), 304: _UNCHANGED},
+        replies={200: _json("The deployment.", "Deployment", "ETag", reduced="DeploymentSummary"), 304: UNCHANGED},
         problems=(400, 404, 503),
     ),
     ("/deployments/{id}", "PUT"): Operation(
@@ -268,9 +232,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Deploy once more what this deployment deployed",
         description="A new deployment of its copy of the descriptor; of a version that is still warm: a rollback to "
         "it, whose `Location` is its own. A body is not needed and not read.",
-        parameters=(ID, NAMESPACE, OVERRIDE, IF_MATCH),
+        parameters=(ID, NAMESPACE, OVERRIDE, IF_MATCH, IDEMPOTENCY_KEY),
         replies={202: _QUEUED},
-        problems=(400, 404, 409, 412, 423, 429, 503),
+        problems=(400, 404, 409, 412, 422, 423, 429, 503),
     ),
     ("/deployments/{id}", "DELETE"): Operation(
         id="undeploy",
@@ -306,7 +270,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         summary="Go back to an earlier version",
         description="To `to`, or to the version that was live before. One that is still warm is switched to at once, "
         "with the pods that run; one that is gone is deployed once more, as it was. A deployment that is under way is "
-        "cancelled first; without `to`, that is all. The stored descriptor does not change.",
+        "cancelled first; without `to`, that is all. The stored descriptor does not change. Needs the permission "
+        "`rollback`, which whoever may deploy has as well unless the settings say otherwise.",
         parameters=(
             NAMESPACE,
             ONE_APPNAME,
@@ -316,24 +281,24 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 schema={"type": "string", "format": "uuid"},
                 example=EXAMPLE_ID,
             ),
+            IDEMPOTENCY_KEY,
         ),
         replies={
             202: _json(
                 "Queued; the deployment is the one that will be live.",
                 "RollbackDeployment",
-                "Location",
-                "ETag",
+                *("Location", "ETag", "Idempotent-Replayed"),
                 reduced="DeploymentSummary",
             )
         },
-        problems=(400, 404, 409, 429, 503),
+        problems=(400, 404, 409, 422, 429, 503),
     ),
     ("/apps", "GET"): Operation(
         id="listApps",
         tag="Apps",
         summary="What is live, warm and to come of the apps of a namespace, by name",
-        description="An app is there once it has a descriptor or a deployment. With `limit` the answer has a `Link` to "
-        "the next ones, as long as there are some.",
+        description="An app is there once it has a descriptor or a deployment. With `limit` or `continue` the answer "
+        "has a `Link` to the next ones, as long as there are some. " + _ALL.format("them"),
         parameters=(
             NAMESPACE,
             _limit("Maximum number of apps."),
@@ -343,9 +308,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 schema={"type": "string"},
                 example="my-app",
             ),
+            CONTINUE,
             IF_NONE_MATCH,
         ),
-        replies={200: _json("`[]` when there are none.", _list("App"), "ETag", "Link"), 304: _UNCHANGED},
+        replies={200: _json("`[]` when there are none.", _list("App"), "ETag", "Link"), 304: UNCHANGED},
         problems=(400, 503),
     ),
     ("/apps/{appname}", "GET"): Operation(
@@ -353,7 +319,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Apps",
         summary="One app, with all that is queued",
         parameters=(PATH_APPNAME, NAMESPACE, IF_NONE_MATCH),
-        replies={200: _json("The app.", "AppDetails", "ETag"), 304: _UNCHANGED},
+        replies={200: _json("The app.", "AppDetails", "ETag"), 304: UNCHANGED},
         problems=(400, 404, 503),
     ),
     ("/apps/{appname}/history", "GET"): Operation(
@@ -361,14 +327,27 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Apps",
         summary="What was done to an app, newest first",
         description="Deployments, rollbacks and undeployments, those under way included. What was done to a deployment "
-        "whose record is deleted is not in it.",
+        "whose record is deleted is not in it. A `Link` leads to the entries before, as long as there are some.",
         parameters=(
             PATH_APPNAME,
             NAMESPACE,
             _limit(f"Maximum number of entries; {LONGEST_HISTORY} at most.", HISTORY),
+            CONTINUE,
             IF_NONE_MATCH,
         ),
-        replies={200: _json("The entries.", _list("HistoryEntry"), "ETag"), 304: _UNCHANGED},
+        replies={200: _json("The entries.", _list("HistoryEntry"), "ETag", "Link"), 304: UNCHANGED},
+        problems=(400, 404, 503),
+    ),
+    ("/apps/{appname}/dataplane", "GET"): Operation(
+        id="readDataPlane",
+        tag="Apps",
+        summary="Which address of the data plane answers with which version of an app",
+        description="Every address of the ingress controller is asked once for the host of the live version, on a "
+        "fresh connection, and has 2 s to answer. While a deployment switches, some answer with the new version and "
+        "some with the old one. Whoever asks within a second gets the same answers; `askedAt` says how old they are. "
+        "It is 503 when Kubernetes does not say which addresses there are.",
+        parameters=(PATH_APPNAME, NAMESPACE),
+        replies={200: _json("The addresses; none, and `unknown`, when there is nothing to ask.", "DataPlane")},
         problems=(400, 404, 503),
     ),
     ("/freezes", "GET"): Operation(
@@ -381,8 +360,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             dataclasses.replace(
                 NAMESPACE, schema=NAMESPACE_OR_ALL, description="The namespace; `*` for all that is frozen anywhere."
             ),
+            IF_NONE_MATCH,
         ),
-        replies={200: _json("`[]` when it is not frozen.", _list("Freeze"))},
+        replies={200: _json("`[]` when it is not frozen.", _list("Freeze"), "ETag"), 304: UNCHANGED},
         problems=(400, 503),
     ),
     ("/freezes/{namespace}", "GET"): Operation(
@@ -390,7 +370,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         tag="Freezes",
         summary="The freeze that somebody put on a namespace, or on all",
         parameters=(FROZEN_NAMESPACE, SAME_NAMESPACE, IF_NONE_MATCH),
-        replies={200: _json("The freeze.", "Freeze", "ETag"), 304: _UNCHANGED},
+        replies={200: _json("The freeze.", "Freeze", "ETag"), 304: UNCHANGED},
         problems=(400, 404, 503),
     ),
     ("/freezes/{namespace}", "PUT"): Operation(
@@ -428,14 +408,17 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
                 headers=("X-Next-After",),
             )
         },
-        problems=(400, 404, 503),
+        problems=(400, 404, 429, 503),
     ),
     ("/deployments/{id}/healthcheckdata", "GET"): Operation(
         id="readHealthCheckData",
         tag="Deployments",
         summary="What the pods answered to their health checks",
-        parameters=(ID, NAMESPACE),
-        replies={200: _json("One entry for each pod; `[]` before the checks have ended.", _list("HealthCheckData"))},
+        parameters=(ID, NAMESPACE, IF_NONE_MATCH),
+        replies={
+            200: _json("One entry for each pod; `[]` before the checks have ended.", _list("HealthCheckData"), "ETag"),
+            304: UNCHANGED,
+        },
         problems=(400, 404, 503),
     ),
     ("/stream/deployments/{id}/logs", "GET"): Operation(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployer.api.http import IDEMPOTENCY_KEY_PATTERN
 from deployer.api.openapi.shapes import REF
 from deployer.core.model.records import Document
 from deployer.descriptor import SCHEMA
@@ -126,11 +127,25 @@ IF_NONE_MATCH = Parameter(
     where="header",
     example='"42"',
 )
+IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key",
+    description="A name that the client makes up for this request: sent again with the same name, by the same caller "
+    "in the same namespace, it is not carried out again, and the answer is about what the first one made, as it is "
+    "now. The same name with another request is a 422. Printable ASCII, in quotes or without.",
+    schema={"type": "string", "pattern": f"^({IDEMPOTENCY_KEY_PATTERN})$"},
+    where="header",
+)
 AFTER = Parameter(
     name="after",
     description="Only the lines after this many.",
     schema={"type": "integer", "minimum": 0, "maximum": LARGEST, "default": 0},
     example=0,
+)
+CONTINUE = Parameter(
+    name="continue",
+    description="Where the next page begins: what the `Link` of the page before has. It is good for that list only "
+    "(400), and does not expire. Empty: the first page.",
+    schema={"type": "string"},
 )
 _APP = "An app's name; it is normalised like `appName` in descriptors."
 APPNAME = Parameter(
@@ -154,6 +169,13 @@ def json_of(description: str, schema: str | Mapping[str, Any], *headers: str, re
     return Reply(description=description, content={JSON: schema}, headers=headers, reduced=reduced)
 
 
+def limit(description: str, default: int | None = None, example: int = 20) -> Parameter:
+    """A parameter that says how many are wanted."""
+    schema: Document = {"type": "integer", "minimum": 1, "maximum": LARGEST}
+    schema |= {} if default is None else {"default": default}
+    return Parameter(name="limit", description=description, schema=schema, example=example)
+
+
 def list_of(schema: str) -> Mapping[str, Any]:
     """The schema of a list of a component."""
     return {"type": "array", "items": {"$ref": f"{REF}{schema}"}}
@@ -162,3 +184,6 @@ def list_of(schema: str) -> Mapping[str, Any]:
 def empty(description: str, *headers: str) -> Reply:
     """An answer without a body."""
     return Reply(description=description, content={}, headers=headers)
+
+
+UNCHANGED = empty("Unchanged: `If-None-Match` names what would be shown.", "ETag")

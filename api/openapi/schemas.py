@@ -324,6 +324,13 @@ _RECORDS: dict[str, Any] = {
         detail={"type": "string", "description": "What is wrong, in a sentence."},
         validation={"$ref": f"{REF}Validation"},
         freezes={"type": "array", "items": {"$ref": f"{REF}Freeze"}, "description": "What freezes the namespace."},
+        quota=_object(
+            "The quota of the namespace that is used up.",
+            ("name", "used", "limit"),
+            name={"type": "string", "enum": ["descriptors", "stored_bytes", "log_bytes"]},
+            used={"type": "integer", "minimum": 0},
+            limit={"type": "integer", "minimum": 0},
+        ),
         errors={
             "description": "Everything that is wrong with a descriptor or a parameter.",
             "type": "array",
@@ -377,10 +384,60 @@ _RECORDS: dict[str, Any] = {
     ),
     "Start": _object(
         "What this service is.",
-        ("service", "version", "links"),
+        ("service", "version", "authentication", "links"),
         service={"type": "string", "const": "deployer"},
         version={"type": "string"},
+        authentication=_object(
+            "How callers prove who they are.",
+            ("method",),
+            method={"type": "string", "enum": ["none", "jwt", "kubernetes"]},
+            audiences={"type": "array", "items": {"type": "string"}},
+            issuers={
+                "type": "array",
+                "items": _object(
+                    "Who signs tokens that are good here.",
+                    ("name", "issuer", "audience"),
+                    name={"type": "string"},
+                    issuer={"type": "string"},
+                    audience={"type": "string"},
+                    clientId={"type": "string"},
+                    scopes={"type": "string"},
+                ),
+            },
+        ),
         links={"type": "object", "additionalProperties": {"type": "string"}},
     ),
-    "State": _object("How it is.", ("status",), status={"type": "string", "enum": ["ok", "ready"]}),
+    "Whoami": _object(
+        "Who the caller is to the service.",
+        ("namespaces",),
+        name={"type": "string", "description": "Missing where nobody has to say who they are."},
+        expires={**_TIME, "description": "When the credentials end, as far as that is known."},
+        namespaces={
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Those that have something of the service in them, or that the credentials name, and whose "
+            "deployments the caller may list.",
+        },
+        namespace={"type": "string", "description": "The one that `may` is about, as it was asked for."},
+        may={
+            "type": "object",
+            "description": "By resource the verbs that the caller is allowed there.",
+            "additionalProperties": {"type": "array", "items": {"type": "string"}},
+        },
+    ),
+    "State": _object(
+        "How it is.",
+        ("status",),
+        status={"type": "string", "enum": ["ok", "ready"]},
+        replicas={"type": "array", "items": {"$ref": f"{REF}Replica"}},
+    ),
+    "Replica": _object(
+        "A process of the service on the same store.",
+        ("name", "self", "reachesCluster", "running", "workers"),
+        name={"type": "string"},
+        self={"type": "boolean", "description": "It is the one that answers."},
+        reachesCluster={"type": "boolean", "description": "While others do and it does not, it takes up nothing."},
+        running={**_COUNT, "description": "Operations that it carries out."},
+        workers={**_COUNT, "description": "Operations that it may carry out at a time."},
+    ),
 }

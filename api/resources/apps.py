@@ -1,4 +1,4 @@
-"""`/apps/`: what is live, warm and to come of each app, and its history."""
+"""`/apps/`: what is live, warm and to come of each app, its history, and what the data plane answers for it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from functools import partial
 import falcon
 
 from deployer.api import http
+from deployer.api.lists import answers, continuation
 from deployer.api.polling import Made, Polls
 from deployer.api.routes import Permission
 from deployer.commands.apps import HISTORY, LONGEST_HISTORY, AppViews, Shown
 from deployer.descriptor import fold
 
 _DESCRIPTORS, _FREEZES = Permission("descriptors", "list"), Permission("freezes", "list")
+
+
+def _shown(req: falcon.Request) -> Shown:
+    """What the caller gets to see."""
+    return Shown(http.may(req, _DESCRIPTORS), http.may(req, _FREEZES))
 
 
 class _Polled(http.Resource):
@@ -26,7 +32,7 @@ class _Polled(http.Resource):
 
     def _key(self, req: falcon.Request, *more: Hashable) -> tuple[str, Shown, Hashable]:
         """The namespace, what the caller gets to see, and the key of the answer."""
-        namespace, shown = http.namespace(req), Shown(http.may(req, _DESCRIPTORS), http.may(req, _FREEZES))
+        namespace, shown = http.namespace(req), _shown(req)
         return namespace, shown, (namespace, shown, *more)
 
 
@@ -35,14 +41,22 @@ class Apps(_Polled):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """By name; with `limit` at most so many `after` a name, and a `Link` to the next ones."""
-        limit, after = http.number(req, "limit", least=1), fold(http.text(req, "after") or "")
-        namespace, shown, key = self._key(req, limit, after)
+        limit = min(http.number(req, "limit", least=1) or answers.UNPAGED, answers.UNPAGED)
+        of = ("/apps/", http.namespace(req))
+        page = continuation.requested(req, *of) if continuation.NAME in req.params else None
+        after = fold(http.text(req, "after") or "")
+        if page is not None:
+            limit, after = page.limit, page.after[1] if page.after else ""
+        namespace, shown, key = self._key(req, limit, after, page is not None)
 
         def make() -> Made:
             found, last = self._apps.apps(namespace, after=after, limit=limit, shown=shown)
-            query = urllib.parse.urlencode({"namespace": namespace, "limit": limit, "after": last})
-            link = f'</apps/?{query}>; rel="next"' if last else ""
-            return Made(http.tag_of([found, last]), http.render(found), link)
+            query = {"namespace": namespace, "limit": limit}
+            if page is not None:
+                link = continuation.link("/apps/", query, (0, last), *of)
+            else:
+                link = f'</apps/?{urllib.parse.urlencode(query | {"after": last})}>; rel="next"'
+            return Made(http.tag_of([found, last]), http.render(found), link if last else "")
 
         self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)
 
@@ -61,16 +75,30 @@ class App(_Polled):
         self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)
 
 
+class DataPlane(http.Resource):
+    """Which address of the data plane answers with which version."""
+
+    def __init__(self, apps: AppViews) -> None:
+        self._apps = apps
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, appname: str) -> None:
+        """Ask them, or tell what they answered a moment ago."""
+        http.send(resp, self._apps.data_plane(http.namespace(req), fold(appname), shown=_shown(req)))
+
+
 class History(_Polled):
     """What was done to an app."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, appname: str) -> None:
-        """Newest first, at most `limit` entries."""
-        limit = min(http.number(req, "limit", least=1) or HISTORY, LONGEST_HISTORY)
-        namespace, _, key = self._key(req, fold(appname), limit)
+        """Newest first, at most `limit` entries, and a `Link` to those before."""
+        limit, app = min(http.number(req, "limit", least=1) or HISTORY, LONGEST_HISTORY), fold(appname)
+        of = (path := f"/apps/{urllib.parse.quote(app)}/history", http.namespace(req))
+        page = continuation.requested(req, *of)
+        namespace, _, key = self._key(req, app, limit, page.after)
 
         def make() -> Made:
-            found = self._apps.history(namespace, fold(appname), limit)
-            return Made(http.tag_of(found), http.render(found))
+            found, last = self._apps.history(namespace, app, limit, before=page.after)
+            link = continuation.link(path, {"namespace": namespace, "limit": limit}, last, *of) if last else ""
+            return Made(http.tag_of([found, last]), http.render(found), link)
 
         self._polls.answer(req, resp, key, partial(self._apps.moved, namespace), make)

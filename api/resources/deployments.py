@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import falcon
 
 from deployer.api import http
+from deployer.api.lists import continuation
+from deployer.api.lists.answers import Collection, Streams
 from deployer.api.polling import Made, Polls
+from deployer.api.routes import ROLLBACK
 from deployer.api.views import DeploymentView
 from deployer.commands.approvals import ApprovalCommands
 from deployer.commands.deployment_commands import DeploymentCommands
@@ -19,33 +21,38 @@ from deployer.core.model.records import Deployment as Record
 from deployer.core.model.records import Document, Status
 from deployer.descriptor import parse
 
-# Characters up to which a log is answered in one piece, with its length; a longer one is streamed.
-_WHOLE = 256 * 1024
-
 
 class Deployments(http.Resource):
     """The collection."""
 
-    def __init__(self, service: DeploymentCommands, progress: Progress) -> None:
+    def __init__(self, service: DeploymentCommands, progress: Progress, streams: Streams) -> None:
         self._service = service
         self._progress = progress
+        self._collection = Collection[Record]("/deployments/", streams)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Newest first, narrowed to `appname` and `status`; at most `limit` of each app."""
+        """Newest first, narrowed to `appname` and `status`; at most `limit` of each app. With `continue` a page."""
         view = DeploymentView(req, verb="list")
-        namespace, app = http.namespace(req), http.app(req)
-        found = self._service.deployments(
-            namespace, app, http.number(req, "limit", least=1), http.choice(req, "status", Status)
-        )
-        waiting = self._progress.open(namespace, app)
-        http.send_record(resp, [view.show(one, self._progress.among(one, waiting)) for one in found])
+        namespace, app, status = http.namespace(req), http.app(req), http.choice(req, "status", Status)
+        limit, paged = http.number(req, "limit", least=1), continuation.NAME in req.params
+
+        def render(found: Sequence[Record]) -> bytes:
+            waiting = self._progress.open(namespace, app)
+            return http.render_record([view.show(one, self._progress.among(one, waiting)) for one in found])
+
+        # Of one app it is the same whether so many are wanted of each app or of all.
+        per_app, most = (None, limit) if app or paged else (limit, None)
+        moved = (self._progress.moved(namespace), view.sort)
+        records = self._service.listed(namespace, app, status, per_app=per_app)
+        self._collection.answer(req, resp, records, render, moved=moved, paged=paged, most=most)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Queue a deployment of the descriptor `descriptorId`."""
         namespace, descriptor = http.namespace(req), http.required(req, "descriptorId")
-        view = DeploymentView(req)
+        view, key = DeploymentView(req), http.request_key(req, namespace)
         with view.checking():
-            deployment = self._service.deploy(namespace, descriptor, http.by(req), override=_override(req))
+            deployment = self._service.deploy(namespace, descriptor, http.by(req), override=_override(req), key=key)
+        http.tell_replayed(resp, key)
         _accepted(resp, deployment, view, self._progress)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -83,10 +90,18 @@ class Deployment(http.Resource):
     def on_put(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Queue a new deployment of the same descriptor copy; of a version that is still warm: switch back to it."""
         namespace, view = http.namespace(req), DeploymentView(req)
+        key = http.request_key(req, namespace)
         with view.checking():
             deployment = self._rollbacks.redeploy(
-                namespace, id, http.by(req), if_match=http.if_match(req), override=_override(req)
+                namespace,
+                id,
+                http.by(req),
+                if_match=http.if_match(req),
+                override=_override(req),
+                key=key,
+                to_warm=http.may(req, ROLLBACK),
             )
+        http.tell_replayed(resp, key)
         _accepted(resp, deployment, view, self._progress)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
@@ -107,9 +122,10 @@ class Rollbacks(http.Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Go back to `to`, or to the version before the live one; 202 with the deployment that will be live."""
         namespace, app = http.namespace(req), http.required_app(req)
-        view = DeploymentView(req)
+        view, key = DeploymentView(req), http.request_key(req, namespace)
         with view.checking():
-            rollback = self._rollbacks.roll_back(namespace, app, http.text(req, "to") or "", http.by(req))
+            rollback = self._rollbacks.roll_back(namespace, app, http.text(req, "to") or "", http.by(req), key=key)
+        http.tell_replayed(resp, key)
         _locate(resp, rollback.deployment)
         http.about(resp, app, rollback.deployment.id)
         progress = self._progress.of(rollback.deployment)
@@ -137,26 +153,20 @@ class Approval(http.Resource):
 class Logs(http.Resource):
     """A deployment's log as text."""
 
-    def __init__(self, service: DeploymentCommands) -> None:
+    def __init__(self, service: DeploymentCommands, streams: Streams) -> None:
         self._service = service
+        self._streams = streams
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """The lines so far; those after line number `after`, when it is given.
 
         `X-Next-After` is the number of the last line: the `after` of whoever wants only what comes next.
         """
-        pieces, last = self._service.log(http.namespace(req), id, http.number(req, "after", least=0) or 0)
+        namespace = http.namespace(req)
+        pieces, last = self._service.log(namespace, id, http.number(req, "after", least=0) or 0)
         resp.set_header("X-Next-After", str(last))
         resp.content_type = "text/plain; charset=utf-8"
-        start: list[str] = []
-        size = 0
-        for piece in pieces:
-            start.append(piece)
-            size += len(piece)
-            if size >= _WHOLE:
-                resp.stream = _encoded(itertools.chain(start, pieces))
-                return
-        resp.data = "".join(start).encode()
+        self._streams.send(req, resp, namespace, _encoded(pieces))
 
 
 class HealthCheckData(http.Resource):
@@ -167,7 +177,9 @@ class HealthCheckData(http.Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """`[{"podName", "value"}]`."""
-        http.send(resp, self._service.health_data(http.namespace(req), id))
+        found = self._service.health_data(http.namespace(req), id)
+        http.send(resp, found)
+        http.set_tag(resp, http.tag_of(found))
 
 
 def _encoded(pieces: Iterator[str]) -> Iterator[bytes]:

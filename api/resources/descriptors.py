@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import falcon
 
 from deployer.api import http
+from deployer.api.lists import continuation
+from deployer.api.lists.answers import Collection, Streams
 from deployer.api.views import DescriptorView
 from deployer.commands.descriptor_commands import DescriptorCommands
 from deployer.core.model.records import Document, StoredDescriptor
@@ -13,18 +17,24 @@ from deployer.core.model.records import Document, StoredDescriptor
 class Descriptors(http.Resource):
     """The collection."""
 
-    def __init__(self, commands: DescriptorCommands) -> None:
+    def __init__(self, commands: DescriptorCommands, streams: Streams) -> None:
         self._descriptors = commands
+        self._collection = Collection[StoredDescriptor]("/descriptors/", streams)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """All of a namespace, or of `appname`."""
-        found = self._descriptors.find(http.namespace(req), http.app(req))
-        http.send(resp, [descriptor.public() for descriptor in found])
+        """Newest first, narrowed to `appname`; with `limit` or `continue` a page."""
+        paged = "limit" in req.params or continuation.NAME in req.params
+        namespace, app = http.namespace(req), http.app(req)
+        moved = self._descriptors.moved(namespace)
+        found = self._descriptors.listed(namespace, app)
+        self._collection.answer(req, resp, found, _render, moved=moved, paged=paged)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Store a new one."""
         namespace, view, body = http.namespace(req), DescriptorView(req), http.body(req)
-        descriptor = self._descriptors.create(namespace, body)
+        key = http.request_key(req, namespace, with_body=True)
+        descriptor = self._descriptors.create(namespace, body, key=key)
+        http.tell_replayed(resp, key)
         resp.set_header("Location", http.location("descriptors", descriptor.id, namespace))
         validation = self._descriptors.remarked(body, descriptor)
         shown = view.show(descriptor) | ({"validation": validation} if validation else {})
@@ -72,6 +82,10 @@ class Validation(http.Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """200 with what would be stored, or 400 with everything that is wrong; `validation` says what was checked."""
         http.send(resp, self._descriptors.validate(http.stated_namespace(req), http.body(req)))
+
+
+def _render(found: Sequence[StoredDescriptor]) -> bytes:
+    return http.render([descriptor.public() for descriptor in found])
 
 
 def _show(resp: falcon.Response, descriptor: StoredDescriptor, document: Document, status: int = 200) -> None:

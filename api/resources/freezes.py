@@ -20,7 +20,9 @@ class Freezes(http.Resource):
         """What freezes the namespace, windows of the settings included; of `*`: everything that freezes anything."""
         namespace = http.frozen_namespace(req)
         found = self._freezes.everywhere() if namespace == EVERYWHERE else self._freezes.of(namespace)
-        http.send(resp, [freeze.document() for freeze in found])
+        documents = [freeze.document() for freeze in found]
+        http.send(resp, documents)
+        http.set_tag(resp, http.tag_of(documents))
 
 
 class Freeze(http.Resource):

@@ -12,8 +12,6 @@ from deployer.api.auth import credentials
 from deployer.api.auth.access import Access
 from deployer.api.auth.principal import Unauthenticated, Unsure
 from deployer.api.errors import MEDIA_TYPE, problem
-from deployer.api.openapi import page
-from deployer.api.resources import start
 from deployer.core.errors import Problem
 from deployer.core.model.records import Document
 
@@ -28,6 +26,9 @@ _LINKS = {
     "healthcheckdata": "/deployments/{id}/healthcheckdata?namespace={namespace}",
     "freezes": "/freezes/?namespace={namespace}",
     "stream": "/stream/deployments/{id}/logs?namespace={namespace}",
+    "apps": "/apps/?namespace={namespace}",
+    "whoami": "/whoami",
+    "page": "/ui/",
     "plugins": "/plugins",
     "metrics": "/metrics",
     "openapi": "/openapi.json",
@@ -40,20 +41,22 @@ _LINKS = {
 class Start(http.Resource):
     """The service itself."""
 
-    def __init__(self, *, secured: bool) -> None:
-        """`secured`: callers need a token."""
-        self._page = start.start(secured)
+    def __init__(self, authentication: Document) -> None:
+        """`authentication` says how callers prove who they are."""
+        self._authentication = authentication
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Name, version and where to go from here; the links are templates (RFC 6570, level 1).
+        """Name, version, how to log in, and where to go from here; the links are templates (RFC 6570, level 1).
 
-        For a browser it is a page.
+        A browser goes on to the page. That is relative, as the service may be behind a prefix that it does not know.
         """
         resp.set_header("Vary", "Accept")
         if negotiation.prefers_html(req.get_header("Accept")):
-            page.send(resp, self._page)
+            resp.status = 302
+            resp.set_header("Location", "ui/")
             return
-        http.send(resp, {"service": "deployer", "version": deployer.__version__, "links": _LINKS})
+        what = {"service": "deployer", "version": deployer.__version__, "authentication": self._authentication}
+        http.send(resp, what | {"links": _LINKS})
 
 
 class Healthz(http.Resource):
@@ -67,15 +70,24 @@ class Healthz(http.Resource):
 class Readyz(http.Resource):
     """Readiness: deployments can be taken and carried out."""
 
-    def __init__(self, health: Callable[[], Sequence[str]], access: Access | None = None) -> None:
+    def __init__(
+        self,
+        health: Callable[[], Sequence[str]],
+        access: Access | None = None,
+        replicas: Callable[[], list[Document]] = list,
+    ) -> None:
         self._health = health
         self._access = access
+        self._replicas = replicas
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """200, or 503 with every reason. A kubelet has no credentials; the reasons are for those who have."""
+        """200, with the replicas where there are several, or 503 with every reason. A kubelet has no credentials; what
+        is said besides the status is for those who have."""
         reasons = self._health()
         if not reasons:
-            http.send(resp, {"status": "ready"})
+            replicas = self._replicas()
+            shown = {"replicas": replicas} if len(replicas) > 1 and self._known(req) else {}
+            http.send(resp, {"status": "ready", **shown})
             return
         if not self._known(req):
             reasons = ["not ready; callers with credentials are told why, and the service's log says it"]

@@ -18,6 +18,7 @@ import re
 import resource
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, cast
 
@@ -89,7 +90,8 @@ class LogStream:
     ) -> None:
         """
         auth           lets viewers in and ends what they may no longer see; without one everybody may see everything
-        viewers        how many there may be at once; never more than a quarter of the process's file descriptors
+        viewers        how many there may be at once; never more than a quarter of the process's file descriptors. Those
+                       of one namespace leave a quarter of that to others.
         send_timeout   seconds in which a viewer must take what waits for it, at most a page of lines, or it is dropped
         ping_interval  seconds between pings, and how long a pong may take
         allowed_hosts  what `Host` may be; loopback names only where nobody says
@@ -104,6 +106,7 @@ class LogStream:
         self._allowed_hosts = allowed_hosts or AllowedHosts()
         self._grace = 5.0
         self._viewers = 0
+        self._viewers_of: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._opening: dict[Connection, None] = {}  # those that are no viewers yet, the oldest first
         self._feeds: dict[str, Feed] = {}
@@ -126,12 +129,18 @@ class LogStream:
         self._thread.start()
         self._ready.result(timeout=30)
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Close every connection with 1001; what is still open after `timeout` seconds is cut off. Idempotent."""
+    def leave(self, timeout: float = 5.0) -> None:
+        """Begin to close every connection with 1001 ("going away"), which tells viewers to come back; what is open
+        after `timeout` seconds is cut off. Idempotent."""
         if self._thread is not None:
             self._grace = timeout
             if self._ready.exception(timeout=30) is None:
                 self._ready.result()()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """`leave`, and return when that is done. Idempotent."""
+        if self._thread is not None:
+            self.leave(timeout)
             self._thread.join()
         self._listener.close()
         self._readers.shutdown()
@@ -236,9 +245,9 @@ class LogStream:
                 ticket = await self._auth.enter(connection, connection.asked.namespace, connection.asked.id)
                 if self._viewers >= self._limit:
                     raise Refused(LATER, _CROWDED)
-                connection.establish()
-                self._viewers += 1
+                self._count_in(connection.asked.namespace)
                 counted = True
+                connection.establish()
                 listener = asyncio.create_task(_ignore_messages(connection))
                 listener.add_done_callback(lambda _: viewer.leave())
                 code, reason = await self._auth.hold(ticket, self._outcome(connection.asked, viewer))
@@ -254,7 +263,22 @@ class LogStream:
         finally:
             if listener is not None:
                 listener.cancel()
-            self._viewers -= counted
+            if counted:
+                self._count_out(connection.asked.namespace)
+
+    def _count_in(self, namespace: str) -> None:
+        """One viewer more. Raises Refused when the namespace has as many as it may."""
+        most = min(self._service.quotas.limit(namespace, "viewers"), self._limit - self._limit // 4)
+        if self._viewers_of[namespace] >= most:
+            raise Refused(LATER, f"{most} are watching logs of this namespace, all that may; try again in a while")
+        self._viewers_of[namespace] += 1
+        self._viewers += 1
+
+    def _count_out(self, namespace: str) -> None:
+        self._viewers -= 1
+        self._viewers_of[namespace] -= 1
+        if not self._viewers_of[namespace]:
+            del self._viewers_of[namespace]
 
     async def _outcome(self, asked: Asked, viewer: Viewer) -> tuple[int, str]:
         """Send until there is nothing more to come; returns close code and reason."""

@@ -1,10 +1,12 @@
 """The issuer's keys from an HTTPS address (JWK Set, RFC 7517): fetched rarely, one at a time, in a thread of their own.
 
-Tokens never say where keys are: `jku`, `x5u`, `jwk` and the like in a token are not looked at.
+Where they are say the settings, or the issuer's own document (OpenID Connect Discovery 1.0, 4). Tokens never do: `jku`,
+`x5u`, `jwk` and the like in a token are not looked at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import logging
@@ -12,6 +14,7 @@ import ssl
 import threading
 import time
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
 import jwt
@@ -35,7 +38,9 @@ PATIENCE = 5.0
 """Seconds for a whole fetch, and how long a request waits for one."""
 
 WAITING = 2
-"""Requests that wait for a fetch at once; further ones are told to come again."""
+"""Requests that wait for fetches at once, of whatever issuer; further ones are told to come again."""
+
+DISCOVERY = "/.well-known/openid-configuration"
 
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 100
@@ -51,12 +56,21 @@ class KeySet(KeySource):
     """Keys that an HTTPS server gives out."""
 
     def __init__(
-        self, url: str, algorithm: str, ca_file: str = "", *, least: float = LEAST, keep: float = KEEP
-    ) -> None:
-        """`least` and `keep` are seconds. Raises SettingsError when `ca_file` is of no use."""
+        self, url: str, algorithms: Sequence[str], ca_file: str = "", *, issuer: str = "",
+        ca_setting: str = "--jwt-jwks-ca-file", waiting: threading.Semaphore | None = None,
+        least: float = LEAST, keep: float = KEEP,
+    ) -> None:  # fmt: skip
+        """`least` and `keep` are seconds. Raises SettingsError when `ca_file` is of no use.
+
+        url         of the keys; empty for where the document of `issuer` says
+        ca_setting  what `ca_file` is called in the settings
+        waiting     places for requests that wait, which several may share; `WAITING` of its own without it
+        """
         self._url = url
-        self._algorithm = algorithm
-        self._context = _context(ca_file)
+        self._issuer = issuer
+        self._algorithms = algorithms
+        self._ca_setting = ca_setting
+        self._context = _context(ca_file, ca_setting)
         self._least = least
         self._keep = keep
         self._changed = threading.Condition()
@@ -66,7 +80,7 @@ class KeySet(KeySource):
         self._tried = float("-inf")  # when the last fetch began
         self._thread: threading.Thread | None = None
         self._scope = CancelScope()
-        self._waiting = 0
+        self._waiting = waiting or threading.Semaphore(WAITING)
         self._trouble = ""
         self._closed = False
 
@@ -97,11 +111,14 @@ class KeySet(KeySource):
             return self._keys or than
 
     def problem(self) -> str:
-        try:
-            self.current()
-        except Unsure as error:
-            return error.detail
-        return ""
+        with self._changed:
+            if not self._good(REFRESH):
+                self._begin()
+            if not self._good() and not self._trouble:
+                # Of the first fetch only: probes ask this, and an issuer that hangs must not hold them up.
+                with contextlib.suppress(Unsure):
+                    self._wait()
+            return "" if self._good() else self._unsure().detail
 
     def close(self) -> None:
         with self._changed:
@@ -112,6 +129,10 @@ class KeySet(KeySource):
             thread.join(PATIENCE)
 
     # --- under the lock -------------------------------------------------------------------------------------------
+
+    def _good(self, age: float | None = None) -> bool:
+        """Are there keys that may still be used, or that are not older than so many seconds?"""
+        return self._keys is not None and time.monotonic() - self._fetched < (self._keep if age is None else age)
 
     def _begin(self) -> None:
         """Begin a fetch, unless one is under way or it is too soon."""
@@ -124,28 +145,31 @@ class KeySet(KeySource):
         """Wait for the fetch under way, if there is one."""
         if self._thread is None:
             return
-        if self._waiting >= WAITING:
+        if not self._waiting.acquire(blocking=False):
             raise Unsure("the issuer's keys are being fetched; try again")
-        self._waiting += 1
         try:
             self._changed.wait_for(lambda: self._thread is None, PATIENCE)
         finally:
-            self._waiting -= 1
+            self._waiting.release()
 
     def _unsure(self) -> Unsure:
         said = "tokens cannot be checked at the moment: the issuer's keys are not there"
-        return Unsure(said, self._trouble or f"the issuer's keys have not come from {self._url} yet")
+        return Unsure(said, self._trouble or f"the issuer's keys have not come from {self._url or self._issuer} yet")
 
     # --- the thread that fetches ----------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        keys, trouble = None, ""
+        keys, trouble, url = None, "", self._url or self._issuer
+        end = time.monotonic() + PATIENCE
         try:
-            keys = parse(self._fetch(), self._algorithm)
+            if not self._url:
+                url = self._issuer.rstrip("/") + DISCOVERY
+                url = keys_address(self._get(url, end), self._issuer)
+            keys = parse(self._get(url, end), self._algorithms)
         except _Unusable as error:
-            trouble = f"the issuer's keys cannot be had from {self._url}: {error}"
+            trouble = f"the issuer's keys cannot be had from {url}: {error}"
         except Exception as error:  # noqa: BLE001 - logged; whatever a server may answer
-            trouble = f"the issuer's keys cannot be had from {self._url}: {type(error).__name__}"
+            trouble = f"the issuer's keys cannot be had from {url}: {type(error).__name__}"
             _log.debug("fetching keys failed", exc_info=error)
         with self._changed:
             if keys is not None:
@@ -158,17 +182,17 @@ class KeySet(KeySource):
             self._thread = None
             self._changed.notify_all()
 
-    def _fetch(self) -> bytes:
-        """The body of the answer. Raises _Unusable or OSError."""
-        parts = urllib.parse.urlsplit(self._url)
+    def _get(self, url: str, end: float) -> bytes:
+        """The body of the answer, until `end` on the monotonic clock. Raises _Unusable or OSError."""
+        parts = urllib.parse.urlsplit(url)
         target = parts.path or "/"
         if parts.query:
             target += f"?{parts.query}"
-        host, port = parts.hostname or "", parts.port or 443
+        host, port, left = parts.hostname or "", parts.port or 443, max(0.01, end - time.monotonic())
         headers = {"Host": parts.netloc.rpartition("@")[2], "Accept": "application/json", "Accept-Encoding": "identity"}
         try:
             request = http_exchange.request("GET", target, headers | {"Connection": "close"})
-            sock = http_exchange.connect(host, port, self._scope, timeout=PATIENCE, connect_timeout=PATIENCE)
+            sock = http_exchange.connect(host, port, self._scope, timeout=left, connect_timeout=left)
             answer = http_exchange.exchange(sock, request, limit=MAX_BYTES, tls=self._context, server_name=host)
             if answer.status != 200:
                 # A redirect, too: the address is fixed.
@@ -181,7 +205,7 @@ class KeySet(KeySource):
         except ssl.SSLCertVerificationError as error:
             raise _Unusable(
                 f"its certificate cannot be verified ({error.verify_message}); name the file with the certificate of "
-                "its authority by --jwt-jwks-ca-file"
+                f"its authority by {self._ca_setting}"
             ) from error
         except TimeoutError as error:
             raise _Unusable(f"it gave no answer within {PATIENCE:g} s") from error
@@ -189,22 +213,48 @@ class KeySet(KeySource):
             raise _Unusable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
 
 
-def parse(body: bytes, algorithm: str) -> dict[str, PublicKey]:
-    """The keys of a JWK Set that are for checking signatures in that algorithm, by key id. Raises _Unusable."""
+def keys_address(body: bytes, issuer: str) -> str:
+    """`jwks_uri` of an issuer's document (OpenID Connect Discovery 1.0, 4.3), at the issuer's own host. Raises
+    _Unusable."""
+    document = _parsed(body)
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
+        # One issuer's document must never lead to another's keys.
+        raise _Unusable(f"the document is not that of the issuer {issuer}")
+    url = document.get("jwks_uri")
     try:
-        document = json.loads(body)
+        found, own = urllib.parse.urlsplit(url if isinstance(url, str) else ""), urllib.parse.urlsplit(issuer)
+        good = found.scheme == "https" and found.username is None
+        same = (found.hostname, found.port or 443) == (own.hostname, own.port or 443)
+    except ValueError:
+        good = same = False
+    if not good:
+        raise _Unusable("its jwks_uri is no address that begins with https://")
+    if not same:
+        raise _Unusable("its jwks_uri is at another host: if the keys are there, set jwks_url to it")
+    return str(url)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
     except (ValueError, RecursionError):
         raise _Unusable("the answer is not JSON") from None
+
+
+def parse(body: bytes, algorithms: Sequence[str]) -> dict[tuple[str, str], PublicKey]:
+    """The keys of a JWK Set that are for checking signatures, by algorithm and key id. Raises _Unusable."""
+    document = _parsed(body)
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
         raise _Unusable(f"the answer is no JWK Set of up to {MAX_KEYS} keys")
-    keys: dict[str, PublicKey] = {}
+    keys: dict[tuple[str, str], PublicKey] = {}
     for entry in listed:
-        key = _key(entry, algorithm)
-        if key is not None:
-            keys.setdefault(str(entry.get("kid", "")), key)
+        for algorithm in algorithms:
+            key = _key(entry, algorithm)
+            if key is not None:
+                keys.setdefault((algorithm, str(entry.get("kid", ""))), key)
     if not keys:
-        raise _Unusable(f"none of the {len(listed)} keys is for signatures in {algorithm}")
+        raise _Unusable(f"none of the {len(listed)} keys is for signatures in {' or '.join(algorithms)}")
     return keys
 
 
@@ -223,9 +273,9 @@ def _key(entry: Any, algorithm: str) -> PublicKey | None:
     return None if unfit(key, algorithm) else key
 
 
-def _context(ca_file: str) -> ssl.SSLContext:
+def _context(ca_file: str, setting: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
-        raise SettingsError(f"the file {ca_file} of --jwt-jwks-ca-file cannot be used: {why}") from error
+        raise SettingsError(f"the file {ca_file} of {setting} cannot be used: {why}") from error

@@ -39,20 +39,25 @@ _LOOK_AGAIN = 1.0  # seconds between two looks at the file
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """An issuer's keys at one moment. `generation` is another number whenever they are others."""
+    """An issuer's keys at one moment. `generation` is another number whenever they are others.
+
+    by_id     by algorithm and key id
+    nameless  keys that may have signed whatever token, whether it names a key or not
+    """
 
     generation: int
-    by_id: dict[str, PublicKey]
+    by_id: dict[tuple[str, str], PublicKey]
     nameless: tuple[PublicKey, ...] = ()
-    """Keys that may have signed whatever token, whether it names a key or not."""
 
-    def candidates(self, kid: str | None) -> Sequence[PublicKey]:
+    def candidates(self, algorithm: str, kid: str | None) -> Sequence[PublicKey]:
         """The keys by which a token with that key id may be signed. Without an id it must be the only one."""
         if self.nameless:
-            return self.nameless
+            return [key for key in self.nameless if not unfit(key, algorithm)]
         if kid is None:
-            return tuple(self.by_id.values()) if len(self.by_id) == 1 else ()
-        return (self.by_id[kid],) if kid in self.by_id else ()
+            only = {id for _, id in self.by_id}
+            kid = only.pop() if len(only) == 1 else None
+        found = self.by_id.get((algorithm, kid)) if isinstance(kid, str) else None
+        return () if found is None else (found,)
 
 
 class KeySource(ABC):
@@ -93,10 +98,10 @@ def unfit(key: Any, algorithm: str) -> str:
 class PemFile(KeySource):
     """Public keys or certificates in a file, read again when it changes; while it cannot be read the last ones stay."""
 
-    def __init__(self, path: Path, algorithm: str) -> None:
+    def __init__(self, path: Path, algorithms: Sequence[str]) -> None:
         """Raises SettingsError when the file is of no use now."""
         self._path = path
-        self._algorithm = algorithm
+        self._algorithms = algorithms
         self._lock = threading.Lock()
         self._looked = time.monotonic()
         self._seen = self._stat()
@@ -148,8 +153,10 @@ class PemFile(KeySource):
                 key: Any = _load(block.group(1), block.group(0))
             except (ValueError, UnsupportedAlgorithm) as error:
                 raise SettingsError(f"the key file {self._path} holds something else than public keys") from error
-            if wrong := unfit(key, self._algorithm):
-                raise SettingsError(f"the key file {self._path} does not go with {self._algorithm}: {wrong}")
+            wrong = [unfit(key, algorithm) for algorithm in self._algorithms]
+            if all(wrong):
+                names = " or ".join(self._algorithms)
+                raise SettingsError(f"the key file {self._path} does not go with {names}: {wrong[0]}")
             keys.append(key)
         if not keys:
             raise SettingsError(f"the key file {self._path} holds no public key or certificate in PEM form")
