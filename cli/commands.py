@@ -11,7 +11,10 @@ import click
 
 import deployer
 from deployer.cli.flags import SettingsCommand, config_flag, read_settings, settings_flags
+from deployer.cli.guide import guide
+from deployer.cli.moving import commands as moving
 from deployer.cli.sandbox.sample import DECIDED
+from deployer.cli.verbs import Verbs
 from deployer.core.errors import DeployerError
 from deployer.core.model.hosts import is_loopback
 
@@ -27,7 +30,7 @@ _ONLY_HERE = (
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-@click.group(context_settings=_CONTEXT, invoke_without_command=True)
+@click.group(cls=Verbs, context_settings=_CONTEXT, invoke_without_command=True)
 @click.version_option(deployer.__version__, message="deployer %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -37,7 +40,7 @@ def cli(context: click.Context) -> None:
     Neither needs a cluster.
     """
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        click.echo(guide(cli.list_commands(context)))
 
 
 @cli.command(cls=SettingsCommand, short_help="Run the service on a cluster.")
@@ -53,11 +56,12 @@ def serve(config: Path | None, **flags: Any) -> None:
     from deployer.cli import process, wiring
 
     ending = process.Ending()
-    process.log_to_stderr(settings.log_level)
+    process.log_to_stderr(settings.log_level, settings.log_format)
     running = wiring.start(settings, loading=ending.at_once())
-    click.echo(f"deployer {deployer.__version__} on {running.url}")
-    if settings.auth == "none" and is_loopback(settings.deployhost):
-        click.echo(_ONLY_HERE)
+    with contextlib.suppress(OSError):  # nobody can read it, as on a full disk; the service is there all the same
+        click.echo(f"deployer {deployer.__version__} on {running.url}")
+        if settings.auth == "none" and is_loopback(settings.deployhost):
+            click.echo(_ONLY_HERE)
     ending.wait()
     running.stop()
 
@@ -121,6 +125,10 @@ def plugins(config: Path | None, traceback: bool) -> None:
     registry = load_plugins(settings, strict=False)
     listing.show(redactor_for(settings).clean_document(registry.describe()), tracebacks=traceback)
     registry.check_tables()
+
+
+for moves in (moving.export, moving.import_, moving.backup):
+    cli.add_command(moves)
 
 
 @contextlib.contextmanager

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from deployer.settings import CONFIG_ENV, OPTIONS, Option, Settings, load
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-HEADINGS: Mapping[str, str] = {
-    "kubernetes": "The cluster",
-    "etcd": "Injected variables",
-    "deployport": "Listening, and who may call",
-    "timeout": "Times of a deployment",
-    "data_dir": "Records",
-    "ingress": "Ingress",
-    "protected_namespaces": "What may be deployed",
-    "queue_limit": "Limits",
-    "unschedulable_grace": "Readiness and health",
-    "log_level": "Log",
-}
-"""In the help, by the first setting under each; the settings are in the order of their table."""
 
 
 class SettingsCommand(click.Command):
@@ -33,13 +21,11 @@ class SettingsCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own flags first, then those of settings."""
-        settings = {option.name for option in OPTIONS}
+        subjects = {option.name: option.subject for option in OPTIONS}
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        heading = "Options"
         for parameter in self.get_params(ctx):
-            heading = HEADINGS.get(parameter.name or "", heading)
-            if row := parameter.get_help_record(ctx):
-                sections.setdefault(heading if parameter.name in settings else "Options", []).append(row)
+            if not isinstance(parameter, click.Argument) and (row := parameter.get_help_record(ctx)):
+                sections.setdefault(subjects.get(parameter.name or "", "Options"), []).append(row)
         for name, rows in sections.items():
             with formatter.section(name):
                 formatter.write_dl(rows)
@@ -93,7 +79,18 @@ def _flag(option: Option, *, hidden: bool = False) -> Callable[[F], F]:
     more: dict[str, Any] = {} if option.kind == "switch" else {"metavar": _metavar(option)}
     if option.kind == "names":
         more["multiple"] = True
+    if option.choices or option.kind == "path" or option.name.endswith("_file"):
+        more["shell_complete"] = functools.partial(_completions, option)
     return click.option(_names(option), option.name, default=None, help=_help(option), hidden=hidden, **more)
+
+
+def _completions(
+    option: Option, _context: click.Context, _parameter: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """What a shell offers for the flag's value."""
+    if option.choices:
+        return [CompletionItem(choice) for choice in option.choices if choice and choice.startswith(typed)]
+    return [CompletionItem(typed, type="dir" if option.kind == "path" else "file")]
 
 
 def _refused_flag(option: Option, why: str) -> Callable[[F], F]:

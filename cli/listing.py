@@ -28,7 +28,9 @@ def show(plugins: Sequence[Document], *, tracebacks: bool = False) -> None:
 
 
 def _table(plugins: Sequence[Document]) -> Table:
-    table = Table("plugin", "distribution", "state", "provides")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("NAME", "DISTRIBUTION", "STATE", "PROVIDES"):
+        table.add_column(name, no_wrap=name != "PROVIDES")
     for plugin in plugins:
         # Text, not markup: what a plugin says of itself may hold brackets.
         style = "red" if plugin["state"] == "quarantined" else ""
@@ -45,4 +47,4 @@ def _about(plugin: Document) -> str:
     if plugin["state"] == "quarantined":
         return str(plugin["error"])
     remark = f" ({plugin['remark']})" if plugin.get("remark") else ""
-    return (", ".join(plugin["provides"]) or "nothing") + remark
+    return (", ".join(plugin["provides"]) or "nothing with these settings") + remark

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import json
 import logging
 import os
 import signal
@@ -10,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from deployer.api.auth import audit as audit_log
 
@@ -18,8 +21,24 @@ _log = logging.getLogger(__name__)
 _NUDGE = signal.SIGURG  # ignored by default, so that nobody else waits for it
 
 
-def log_to_stderr(level: str, *, audit: Path | bool = True) -> None:
-    """Log to standard error, a line for each message: `2026-11-23T10:00:00.123Z WARNING deployer.kube.informer: ...`.
+class JsonLines(logging.Formatter):
+    """An object a line: `time`, `level`, `logger`, `message`, `exception` and `stack` if there are, and the ids of what
+    the line is about (`log_context`). ASCII only, with everything else escaped: no text can end the line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {"time": moment.replace("+00:00", "Z"), "level": record.levelname}
+        line |= {"logger": record.name, "message": record.getMessage(), **getattr(record, "ids", {})}
+        exception = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        line |= {"exception": exception} if exception else {}
+        line |= {"stack": record.stack_info} if record.stack_info else {}
+        return json.dumps(line, ensure_ascii=True)
+
+
+def log_to_stderr(level: str, style: str = "text", *, audit: Path | bool = True) -> None:
+    """Log to standard error, a line for each message: `2026-11-23T10:00:00.123Z WARNING deployer.kube.informer: ...`,
+    or as `JsonLines` when `style` is `json`.
 
     Lines of the audit log stand there as they are, whatever the level is. With a path as `audit` they are appended to
     that file instead, without `audit` they go nowhere.
@@ -28,7 +47,7 @@ def log_to_stderr(level: str, *, audit: Path | bool = True) -> None:
     handler.setLevel(level.upper())
     formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+    handler.setFormatter(JsonLines() if style == "json" else formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What ends a thread is a line of the log like any other, and no secret may stand in it either.
     threading.excepthook = _log_end_of_thread

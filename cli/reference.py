@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Sequence
 
 from deployer.settings import CONFIG_ENV, OPTIONS, Option
 
@@ -29,14 +31,11 @@ takes `true` or `false`. Settings with several names take them separated by comm
 
 The flags of the original Deployer work with one dash or two, also without the command: `deployer -kubernetes
 http://localhost:8080 -timeout=30`. They are in the last column.
-
-| setting | default | meaning | original |
-|---|---|---|---|
 """
 
-_TABLES = """
-## In the TOML file only
-
+_COLUMNS = """
+| setting | default | meaning | original |
+|---|---|---|---|
 """
 
 _EXAMPLE = """
@@ -61,15 +60,21 @@ revision_header = true
 Without `--kubernetes` the service uses the account of the pod it runs in; without one, the kubeconfig. What plugins
 take is in their own pages: [ingress_nginx](../plugins/ingress_nginx/README.md),
 [ingress_gateway](../plugins/ingress_gateway/README.md), [env_etcd](../plugins/env_etcd/README.md),
-[notify_webhook](../plugins/notify_webhook/README.md), [gate_prometheus](../plugins/gate_prometheus/README.md).
+[notify_webhook](../plugins/notify_webhook/README.md), [gate_prometheus](../plugins/gate_prometheus/README.md),
+[traces_otel](../plugins/traces_otel/README.md).
 """
 
 
 def settings_page() -> str:
     """The whole page."""
-    rows = "".join(map(_row, (option for option in OPTIONS if option.flag)))
-    tables = "".join(f"- `{option.name}`: {_text(option.help)}\n" for option in OPTIONS if not option.flag)
-    return _HEAD + rows + _TABLES + tables + _EXAMPLE
+    sections = (_section(subject, list(of)) for subject, of in itertools.groupby(OPTIONS, lambda o: o.subject))
+    return "".join([_HEAD, *sections, _EXAMPLE])
+
+
+def _section(subject: str, options: Sequence[Option]) -> str:
+    rows = "".join(map(_row, (option for option in options if option.flag)))
+    tables = "".join(f"- `{option.name}`: {_text(option.help)}\n" for option in options if not option.flag)
+    return f"\n## {subject}\n" + (_COLUMNS + rows if rows else "") + ("\n" + tables if tables else "")
 
 
 def _row(option: Option) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -14,12 +16,15 @@ from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.stream_auth import StreamAuth
 from deployer.api.browsers.hosts import AllowedHosts
-from deployer.api.metrics import Metrics
+from deployer.api.fairness.callers import Callers
+from deployer.api.figures.port import FiguresPort
+from deployer.api.metrics import CONTENT_TYPE, Metrics
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.cli import figures
 from deployer.commands.apps import AppViews
 from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.idempotency import IdempotencyKey
 from deployer.commands.progress import Progress
 from deployer.core.calls import Invocation
 from deployer.core.cancel_scope import CancelScope
@@ -28,6 +33,7 @@ from deployer.core.deployment_log import DeploymentLog
 from deployer.core.errors import Interrupted, KubeError, PluginError, SettingsError, StoreError
 from deployer.core.model.hosts import is_loopback
 from deployer.core.model.records import App
+from deployer.core.operations.activity import Activities
 from deployer.core.operations.dependencies import Dependencies
 from deployer.core.operations.dispatcher import Engine
 from deployer.core.ports.store import Store
@@ -40,16 +46,19 @@ from deployer.plugin_manager.loader import load_plugins
 from deployer.plugin_manager.observers import Observers
 from deployer.redaction.log_records import guard_logging
 from deployer.redaction.redactor import redactor_for
+from deployer.replicas.leases import Leases
+from deployer.replicas.membership import Membership
 from deployer.settings import Settings, check_exposure
-from deployer.store.sqlite import SqliteStore
+from deployer.store import reserve
+from deployer.store.retention import Retention, Rules
+from deployer.store.selection import name_of, open_store
+from deployer.store.transfer.state import require_whole
 from deployer.toolkit.cluster import KubernetesCluster
+from deployer.toolkit.dataplane.shared_answers import SharedAnswers
 from deployer.toolkit.dry_run import DryRun
 from deployer.toolkit.remarks import remarks
 from deployer.toolkit.replicas import ReplicaCounts
 from deployer.toolkit.versions import KubernetesVersions
-
-STORE_FILE = "deployer.db"
-"""Name of the embedded store in the data directory."""
 
 GRACE = 20.0
 """Seconds for an orderly stop; less than the 30 that Kubernetes gives a pod by default before it kills it."""
@@ -92,15 +101,25 @@ class Running:
         access = open_access(settings, self.client)
         if access is not None:
             opened.callback(access.close)
-        store = SqliteStore(settings.data_dir / STORE_FILE)
+        store = open_store(settings, reserve=reserve.SIZE)
         opened.callback(store.close)
+        require_whole(store, name_of(settings))
         deployment_log = DeploymentLog(store, redactor)
         opened.callback(deployment_log.close)
         informers = Informers(self.client)
         opened.callback(informers.close)
         cluster = KubernetesCluster(self.client, informers, store, settings)
         opened.callback(cluster.close)
-        metrics = Metrics()
+        metrics = Metrics(settings.metrics_namespaces)
+        leases, activities = Leases(store), Activities()
+        replicas = Membership(
+            store,
+            holder=leases.holder,
+            name=f"{socket.gethostname()}-{os.getpid()}",
+            slots=settings.workers,
+            activities=activities,
+            problem=partial(ask, self.client),
+        )
         dependencies = Dependencies(
             store=store,
             deployment_log=deployment_log,
@@ -109,16 +128,20 @@ class Running:
             settings=settings,
             cluster=cluster,
             planning=Decisions(store, self.registry, settings, KubernetesVersions()),
+            leases=leases,
+            activities=activities,
+            replicas=replicas,
         )
         observers = Observers.of(dependencies, metrics.told)
         engine = Engine(dependencies, observers)
-        progress = Progress(store, dependencies.activities, dependencies.clock)
+        progress = Progress(store, activities, dependencies.clock, others=replicas.others)
         service = DeploymentCommands(
             store, deployment_log, self.registry, settings, dry_run=DryRun(self.client, settings), remarks=remarks
         )
         audit = Audit()
         opened.callback(audit.close)
         hosts = AllowedHosts.of(settings)
+        callers = Callers(secured=access is not None)
         logs = LogStream(
             service, auth=StreamAuth(access, audit), allowed_origins=settings.allowed_origins, allowed_hosts=hosts
         )
@@ -131,6 +154,7 @@ class Running:
             logs=logs,
             settings=settings,
             freezes=service.freezes,
+            replicas=replicas,
         )
         app = create_app(
             service,
@@ -142,15 +166,38 @@ class Running:
             allowed_origins=settings.allowed_origins,
             allowed_hosts=hosts,
             redactor=redactor,
-            apps=AppViews(store, progress, ReplicaCounts(informers), service.freezes.shown_for),
+            apps=AppViews(
+                store,
+                progress,
+                ReplicaCounts(informers),
+                service.freezes.shown_for,
+                SharedAnswers(
+                    self.client,
+                    informers,
+                    self.registry,
+                    redactor,
+                    instance=settings.instance,
+                    clock=dependencies.clock,
+                ),
+            ),
+            replicas=replicas.shown,
+            callers=callers,
         )
-        self._server = Server(app, logs, settings.deployhost, settings.deployport)
+        age, limit, least = settings.history_days * 86_400.0, settings.history_limit, settings.history_rollbacks
+        retention = Retention(store, Rules(age, limit, least), expiring=[IdempotencyKey], holder=leases.holder)
+        opened.callback(retention.stop)
+        at = settings.deployhost, settings.deployport
+        self._server = Server(app, logs, *at, callers=callers, refused=audit.refused_unread)
         opened.callback(self._let_go, engine)
+        if settings.metrics_port:
+            port = FiguresPort(settings.deployhost, settings.metrics_port, metrics.render, CONTENT_TYPE)
+            opened.callback(port.close)
         # Listening before anything moves: a port that is taken must not be found out in the middle of a deployment.
         self._server.start()
         if access is not None:
             access.start()
         engine.start()
+        retention.start()
 
     @property
     def url(self) -> str:
@@ -200,6 +247,8 @@ class Readiness:
         return [reason for reason in reasons if reason]
 
     def _look_at_store(self) -> str:
+        if problem := self._store.problem():
+            return problem
         try:
             self._store.get(App, "/")  # no app has this name
         except StoreError as error:

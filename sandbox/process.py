@@ -105,6 +105,10 @@ def start(
     state_dir.mkdir(parents=True, exist_ok=True)
     with (state_dir / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two at once the second attaches
+        try:
+            print(os.getpid(), file=lock, flush=True)
+        except OSError as error:  # on a full disk a sandbox could not even say why it does not start
+            raise SandboxError(f"{state_dir} cannot be used ({error.strerror}); free space on its disk") from error
         if found := Sandbox.attach(state_dir):
             return found
         command = [sys.executable, "-m", "deployer.sandbox", "--state", str(state_dir), "--port", str(port)]

@@ -14,9 +14,13 @@ from urllib.request import ProxyHandler, Request, build_opener
 from deployer import sandbox
 from deployer.cli import wiring
 from deployer.cli.process import Interrupts
-from deployer.cli.rest import Client
 from deployer.cli.sandbox import sample
 from deployer.cli.sandbox.screen import Screen, by_version
+from deployer.client.configuration import Profile
+from deployer.client.connection import Connection
+from deployer.client.deploying import new_key
+from deployer.client.log_stream import LogStream
+from deployer.client.service import Service
 from deployer.core.errors import DeployerError
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, INGRESS, POD, SERVICE
 from deployer.core.model.records import Document
@@ -53,7 +57,8 @@ def run(rate: float, interrupts: Interrupts) -> int:
         parts.callback(running.stop, 5.0)
         parts.callback(interrupts.ignore)
         screen.say(f"  sandbox {cluster.api}, its ingress {cluster.ingress}, Deployer {running.url}")
-        play = Play(screen, Client(running.url, sample.NAMESPACE), cluster, rate)
+        service = Service(Connection(Profile(server=running.url)), sample.NAMESPACE)
+        play = Play(screen, service, cluster, rate)
         play.all()
         wrong = play.wrong() + left_behind(running.client, play.ids[1])
     play.summary()
@@ -76,7 +81,7 @@ class Play:
     """The three deployments and the load. `ids`, `ended`: of the deployments, in order."""
 
     screen: Screen
-    client: Client
+    service: Service
     cluster: Sandbox
     rate: float
     ids: list[str] = field(default_factory=list)
@@ -88,7 +93,7 @@ class Play:
     def all(self) -> None:
         """From nothing to version 2 live and version 3 refused."""
         self.screen.title("Version 1 of the app shop is deployed")
-        descriptor = self.client.call("POST", "/descriptors/", sample.descriptor())["id"]
+        descriptor = self.service.create_descriptor(sample.descriptor())["id"]
         self.deploy(descriptor, "DEPLOYED")
         with self.load() as load:
             self.screen.title(f"From now on {sample.HOST} gets {self.rate:g} requests a second; version 2 is deployed")
@@ -98,26 +103,30 @@ class Play:
             self.screen.title("Version 1 is kept for requests under way, then removed")
             self.follow(self.ids[0])
             self.screen.title("Version 3 is deployed; its health check says no")
-            self.client.call("PUT", f"/descriptors/{descriptor}/", sample.descriptor(FAIL="1"))
+            self.service.replace_descriptor(
+                descriptor, sample.descriptor(FAIL="1"), self.service.descriptor(descriptor)[1]
+            )
             self.deploy(descriptor, "FAILURE")
             self.answered(load, "2", more=True)
-        self.ended = [self.client.call("GET", f"/deployments/{id}/") for id in self.ids]
+        self.ended = [self.service.deployment(id) for id in self.ids]
         self.serving = ask(self.cluster.ingress, sample.HOST)
 
     def deploy(self, descriptor: str, expected: str) -> None:
         """Deploy, show the log while it grows, and insist on how it ends."""
-        id = self.client.call("POST", "/deployments/", descriptorId=descriptor)["id"]
+        id = self.service.deploy(descriptor, key=new_key())["id"]
         self.ids.append(id)
         self.follow(id)
-        found = self.client.call("GET", f"/deployments/{id}/")
+        found = self.service.deployment(id)
         if found["status"] != expected:
             why = (found.get("failure") or {}).get("message", "see its log above")
             raise Failed(f"deployment {len(self.ids)} ended with {found['status']} instead of {expected}: {why}")
 
     def follow(self, id: str) -> None:
         """Show what is new in a deployment's log until it has ended."""
-        for line in self.client.follow(id, PATIENCE, self._lines.get(id, 0)):
-            self._lines[id] = self._lines.get(id, 0) + 1
+        stream = LogStream(self.service.connection, self.service.namespace, id, timeout=PATIENCE)
+        stream.after = self._lines.get(id, 0)
+        for line in stream.messages():
+            self._lines[id] = stream.after
             self.screen.log(line)
 
     @contextlib.contextmanager

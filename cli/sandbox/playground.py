@@ -22,6 +22,7 @@ from deployer.cli.sandbox import sample
 from deployer.core.errors import SettingsError
 from deployer.sandbox import Sandbox
 from deployer.settings import Settings, option
+from deployer.store.advice import advice
 
 INGRESS_PORT = 8081
 """Of the sandbox's ingress, when nobody else has it: what was typed yesterday works today."""
@@ -42,7 +43,7 @@ def run(settings: Settings, ingress_port: int | None = None) -> None:
         raise SettingsError("the sandbox has no accounts to ask about: --auth kubernetes needs a real cluster")
     base = settings.data_dir.absolute()
     settings = _with_plugins(settings)
-    process.log_to_stderr(settings.log_level, audit=base / _AUDIT)
+    process.log_to_stderr(settings.log_level, settings.log_format, audit=base / _AUDIT)
     wiring.checked(settings, complete=False)
     if ignored := [name for name in sample.DECIDED if getattr(settings, name)]:
         click.echo(f"without effect, since the sandbox is the cluster: {', '.join(ignored)}", err=True)
@@ -89,9 +90,7 @@ def _usable(base: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingsError(
-            f"--data-dir {base} cannot be used ({error.strerror or error}); choose a directory that this user may write"
-        ) from None
+        raise SettingsError(f"--data-dir {base} cannot be used ({error.strerror or error}); {advice(error)}") from None
 
 
 def _port(settings: Settings) -> int:
@@ -141,10 +140,14 @@ The Deployer runs on the embedded sandbox; Ctrl-C ends both.
 
 For another terminal, and for the tour in the README:
 
-  export API={api} INGRESS={cluster.ingress} EXAMPLE={example} KUBECONFIG={kubeconfig}
+  export API={api} DEPLOYER_SERVER={api} INGRESS={cluster.ingress} EXAMPLE={example} KUBECONFIG={kubeconfig}
 
-Store a descriptor, deploy it with the id that it was given, look at the log of
-the deployment by the id of that, and ask the app itself:
+Deploy the example and follow it:
+
+  deployer deploy {example} --server {api}
+
+The same by REST: store a descriptor, deploy it with the id that it was given,
+look at the log of the deployment by the id of that, and ask the app itself:
 
   curl -d @{example} '{api}/descriptors/?namespace={namespace}'
 

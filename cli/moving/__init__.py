@@ -1,0 +1,1 @@
+"""Commands that move what a store holds: export, import, backup."""

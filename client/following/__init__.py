@@ -1,0 +1,1 @@
+"""Following a deployment until something is so, and saying what happens on the way."""

@@ -1,0 +1,1 @@
+"""Taking over what the original Deployer recorded: its records become ours, and its live versions ours to run."""
