@@ -33,6 +33,7 @@ from typing import Any
 
 from waitress.channel import HTTPChannel
 
+import figures
 from deployer.api import server as rest_server
 from deployer.api.app import create_app
 from deployer.api.server import Server
@@ -260,8 +261,13 @@ def posts() -> list[str]:
     return [f"{head}{len(body)}\r\n\r\n{body}" for body in bodies]
 
 
-def show(name: str, result: dict[str, Any]) -> None:
-    """One line."""
+RAW: list[dict[str, Any]] = []
+"""The figures of every line, for the report."""
+
+
+def show(name: str, result: dict[str, Any], **of: Any) -> None:
+    """One line; `of` says to a program what it is about, as the name does to people."""
+    RAW.append({"name": name, **of, **{key: result.get(key) for key in ("rate", "p50", "p99", "cpu")}})
     rate = f"{result['rate']:8,.0f}/s" if "rate" in result else f"{result['done']:8,d}  "
     cpu = f"  CPU {result['cpu']:6.3f} s" if "cpu" in result else ""
     print(f"  {name:<44}{rate}  p50 {result['p50'] * 1e3:7.2f} ms  p99 {result['p99'] * 1e3:7.2f} ms{cpu}", flush=True)
@@ -271,18 +277,20 @@ def one_deployment(options: argparse.Namespace) -> None:
     """GET of one deployment does not depend on how many there are."""
     print(f"GET /deployments/<id>/, {options.connections} connections")
     with running() as remote:
-        for size in SIZES:
+        for size in options.sizes:
             id = remote.ask(f"fill {size}")["id"]
-            show(f"{size:,} stored", load(remote, get(f"/deployments/{id}/?namespace={NS}"), options))
+            result = load(remote, get(f"/deployments/{id}/?namespace={NS}"), options)
+            show(f"{size:,} stored", result, part="get", stored=size)
 
 
 def lists(options: argparse.Namespace) -> None:
     """Nor does the list of an app."""
     print(f"GET /deployments/?appname=, 20 deployments, {options.connections} connections")
     with running() as remote:
-        for size in SIZES:
+        for size in options.sizes:
             remote.ask(f"fill {size}")
-            show(f"{size:,} stored", load(remote, get(f"/deployments/?namespace={NS}&appname=app-2"), options))
+            result = load(remote, get(f"/deployments/?namespace={NS}&appname=app-2"), options)
+            show(f"{size:,} stored", result, part="lists", stored=size)
 
 
 def post(options: argparse.Namespace) -> None:
@@ -331,7 +339,7 @@ def viewers(options: argparse.Namespace) -> None:
                     run = arrived(processes)
                     run["cpu"] = (remote.ask("cpu")["cpu"] - before) / run["done"] * 1000
                 runs.append(run)
-            show(name, min(runs, key=lambda run: run["p99"]))
+            show(name, min(runs, key=lambda run: run["p99"]), part="viewers", viewers=options.viewers)
 
 
 def shared(options: argparse.Namespace) -> None:
@@ -413,6 +421,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--viewers", type=int, default=1000)
     parser.add_argument("--lines", type=int, default=100)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="deployments stored, in get and lists")
+    figures.add_option(parser)
     for flag in ("--no-peek", "--empty"):
         parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
@@ -426,6 +436,7 @@ def main() -> None:
     for name, part in PARTS.items():
         if name in options.parts or not options.parts:
             part(options)
+    figures.write(options.json, RAW)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from deployer.api.app import create_app
 from deployer.api.auth.access import open_access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.stream_auth import StreamAuth
+from deployer.api.fairness.callers import Callers
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.commands.deployment_commands import DeploymentCommands
@@ -45,14 +46,15 @@ NS = "bench"
 
 
 def serve(directory: Path, auth: str) -> None:
-    """The server's process, until standard input ends."""
+    """The server's process, until standard input ends. `shared`: with tokens, and shares of its threads."""
     fields: dict[str, Any] = {}
+    name, auth = auth, "jwt" if auth == "shared" else auth
     if auth == "jwt":
         fields = {"jwt_algorithm": "ES256", "jwt_issuer": "bench", "jwt_audience": "bench"}
         fields["jwt_key_file"] = str(directory / "key.pem")
     settings = Settings(own_namespace="deployer", ingress="none", auth=auth, **fields)
     access = open_access(settings, None)  # type: ignore[arg-type] # no cluster is asked
-    store = SqliteStore(directory / f"{auth}.db")
+    store = SqliteStore(directory / f"{name}.db")
     deployment_log = DeploymentLog(store, Redactor())
     service = DeploymentCommands(store, deployment_log, load_plugins(settings, entry_points=[]), settings)
     now = timestamp()
@@ -61,8 +63,9 @@ def serve(directory: Path, auth: str) -> None:
         namespace=NS, app="shop", id=new_id(), descriptor=document, created=now, last_modified=now, version="1"
     )
     store.commit(Create(deployment))
-    app = create_app(service, list, list, access=access)
-    server = Server(app, LogStream(service, auth=StreamAuth(access, Audit())), "127.0.0.1", 0)
+    callers = Callers(secured=name == "shared")
+    app = create_app(service, list, list, access=access, callers=callers)
+    server = Server(app, LogStream(service, auth=StreamAuth(access, Audit())), "127.0.0.1", 0, callers=callers)
     server.start()
     print(json.dumps({"port": server.port, "id": deployment.id}), flush=True)
     sys.stdin.read()

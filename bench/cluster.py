@@ -3,6 +3,7 @@
 The overhead of a deployment is the time from the moment at which the API server shows its last pod Ready (a watch of
 this process sees it) to the moment at which DEPLOYED arrives in the deployment's log stream, health check on, no
 frontend. The service runs in a process of its own; every deployment is polled over REST once a second meanwhile.
+Beside it stands the bare switch: one PATCH of a Service's selector, until a watch shows it, for as many apps at once.
 
 KUBECONFIG names the cluster, whose nodes reach the pods; DEPLOYER_TEST_IMAGE an image like the tests' (`lab/demo:1`).
 """
@@ -23,17 +24,19 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import connect as open_stream
 
+import figures
 from deployer.cli import process, wiring
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.kube import is_ready
 from deployer.core.errors import Revoked
-from deployer.core.model.kind import NAMESPACE, POD
+from deployer.core.model.kind import NAMESPACE, POD, SERVICE
 from deployer.kube.client import KubeClient, connect
 from deployer.settings import Settings
 
@@ -68,7 +71,7 @@ def serve(directory: Path, keep_warm: float) -> None:
         keep_warm=keep_warm,
         health_via="direct",
     )
-    process.log_to_stderr("warning")
+    process.log_to_stderr("warning", audit=False)
     running = wiring.start(settings)
     print(json.dumps({"url": running.url}), flush=True)
     for _ in sys.stdin:
@@ -288,6 +291,11 @@ def show(title: str, results: list[tuple[float, dict[str, float]]]) -> None:
         print(f"  {name:<24}{statistics.median(values) * 1e3:>9.1f}{max(values) * 1e3:>9.1f}", flush=True)
 
 
+def show_bare(took: list[float]) -> None:
+    """A row below such a table."""
+    print(f"  {'bare selector switch':<24}{statistics.median(took) * 1e3:>9.1f}{max(took) * 1e3:>9.1f}", flush=True)
+
+
 @contextlib.contextmanager
 def scenario(service: Service, client: KubeClient) -> Iterator[Scenario]:
     """One that cleans up after itself."""
@@ -296,6 +304,56 @@ def scenario(service: Service, client: KubeClient) -> Iterator[Scenario]:
         yield made
     finally:
         made.close()
+
+
+def bare_switch(client: KubeClient, namespace: str, count: int, turn: int = 0) -> list[float]:
+    """Seconds from a PATCH of a Service's selector to its arrival in a watch, for so many Services at once.
+
+    It is what somebody does by hand who neither waits nor checks: no way to switch costs less.
+    """
+    names = [f"bare{turn}-{n}" for n in range(count)]
+    for name in names:
+        spec = {"selector": {"version": "1"}, "ports": [{"port": 80}]}
+        body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+        client.create(SERVICE, body, namespace)
+    scope = CancelScope()
+    seen: dict[str, float] = {}
+    since = client.list(SERVICE, namespace)[1]
+    begin = threading.Barrier(count + 1)
+
+    def watch() -> None:
+        for _, found in client.watch(SERVICE, namespace, since, scope=scope):
+            name, selector = found["metadata"]["name"], found["spec"].get("selector") or {}
+            if name in names and selector.get("version") == "2":
+                seen[name] = time.monotonic()
+            if len(seen) == count:
+                return
+
+    def patch(name: str) -> float:
+        begin.wait(PATIENCE)
+        began = time.monotonic()
+        client.patch(SERVICE, name, {"spec": {"selector": {"version": "2"}}}, namespace)
+        return began
+
+    with ThreadPoolExecutor(count + 1) as pool:
+        watching = pool.submit(watch)
+        patches = {name: pool.submit(patch, name) for name in names}
+        begin.wait(PATIENCE)
+        try:
+            watching.result(PATIENCE)
+        finally:
+            scope.close(Revoked("the scenario is over"))
+        return [seen[name] - began.result() for name, began in patches.items()]
+
+
+RAW: list[dict[str, Any]] = []
+"""The figures of every table, for the report."""
+
+
+def record(apps: int, count: int, results: list[Any], spent: Counter[str], **more: Any) -> None:
+    """Those of one table; `count` deployments sent the requests that were `spent`."""
+    calls = {verb: number / count for verb, number in sorted(spent.items())}
+    RAW.append({"apps": apps, "overhead": [whole for whole, _ in results], "calls": calls, **more})
 
 
 def one_by_one(service: Service, client: KubeClient, count: int) -> None:
@@ -308,8 +366,12 @@ def one_by_one(service: Service, client: KubeClient, count: int) -> None:
         results = [asyncio.run(one.deploy([id]))[0] for _ in range(count)]
         one.settled()
         after = service.used()
+        bare = [bare_switch(client, one.namespace, 1, n)[0] for n in range(count)]
     spent = Counter(after["requests"]) - Counter(before["requests"])
+    cpu = (after["cpu"] - before["cpu"]) / count
+    record(1, count, results, spent, bare=bare, cpu=cpu, resident=after["VmRSS"] / 1024, retirement=True)
     show(f"one app, {count} deployments one after the other", results)
+    show_bare(bare)
     each = ", ".join(f"{verb} {number / count:.1f}" for verb, number in sorted(spent.items()))
     print(
         f"  per deployment, retirement of the old version included: {spent.total() / count:.1f} API requests ({each}),"
@@ -325,8 +387,12 @@ def at_once(service: Service, client: KubeClient, count: int) -> None:
         results = asyncio.run(many.deploy(descriptors))
         after = service.used()
         inflight = many.in_flight
+        bare = bare_switch(client, many.namespace, count)
     spent = Counter(after["requests"]) - Counter(before["requests"])
+    cpu = (after["cpu"] - before["cpu"]) / count
+    record(count, count, results, spent, bare=bare, cpu=cpu, resident=inflight["VmRSS"] / 1024, retirement=False)
     show(f"{count} apps at once", results)
+    show_bare(bare)
     print(
         f"  per deployment: {spent.total() / count:.1f} API requests, "
         f"{(after['cpu'] - before['cpu']) / count * 1e3:.0f} ms of processor time (polling and log streams included)"
@@ -344,6 +410,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, nargs="*", default=[20, 60, 100], help="apps at once (20 60 100)")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--keep-warm", type=float, default=0.0, help=argparse.SUPPRESS)
+    figures.add_option(parser)
     options = parser.parse_args()
     if not os.environ.get("KUBECONFIG"):
         raise SystemExit("needs a Kubernetes whose nodes reach the pods: set KUBECONFIG")
@@ -356,8 +423,10 @@ def main() -> None:
         try:
             if options.single:
                 one_by_one(service, client, options.single)
+                figures.write(options.json, RAW)
             for count in options.at_once:
                 at_once(service, client, count)
+                figures.write(options.json, RAW)
         finally:
             service.stop()
             client.close()

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 
+import figures
 from cluster import Scenario, Service, scenario
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Revoked
@@ -87,15 +88,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure rollbacks on a real Kubernetes.")
     parser.add_argument("--at-once", type=int, nargs="*", default=[1, 20], help="apps at once (1 20)")
     parser.add_argument("--rounds", type=int, default=5, help="rollbacks of each app (5)")
+    figures.add_option(parser)
     options = parser.parse_args()
     if not os.environ.get("KUBECONFIG"):
         raise SystemExit("needs a Kubernetes whose nodes reach the pods: set KUBECONFIG")
     client = connect(Settings(kubeconfig=os.environ["KUBECONFIG"]))
+    raw = []
     with tempfile.TemporaryDirectory() as directory:
         service = Service(directory, keep_warm=3600)
         try:
             for count in options.at_once:
                 took = asyncio.run(measure(service, client, count, options.rounds))
+                raw.append({"apps": count, "seconds": took})
                 print(
                     f"{count} apps at once, {len(took)} rollbacks, POST to the Service's selector: median "
                     f"{statistics.median(took) * 1e3:.0f} ms, most {max(took) * 1e3:.0f} ms",
@@ -104,6 +108,7 @@ def main() -> None:
         finally:
             service.stop()
             client.close()
+    figures.write(options.json, raw)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Constant load goes through a real ingress controller (keep-alive and fresh conne
 version on fresh connections after DEPLOYED. For each provider and mode:
 
     calm        deployments with time between them, as in most of an app's life: nothing else keeps the controller busy
+    rollback    deployments, each followed by a rollback to the version before, which is kept warm
     plain       consecutive deployments, a failing one, another app's undeployment, and back to the first version
     slow        pods that take 3 s to start
     neighbour   another tenant changes two routes four times a second, so that the controller throttles
@@ -25,11 +26,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import figures
 from deployer.core.model.kind import POD
-from support.switching import TABLES, Drive, Neighbour, driving, missing, site
+from support.switching import TABLES, Drive, Neighbour, Site, Switch, driving, missing, site
 from support.traffic import Report
 
 
@@ -48,6 +51,31 @@ def calm(drive: Drive, count: int) -> None:
         drive.site.quiet()
         time.sleep(3.0)
         drive.deploy()
+
+
+def rollback(drive: Drive, count: int) -> None:
+    """Each from a version that has just become live to the one before, while that is kept warm."""
+    for _ in range(max(1, count // 4)):
+        drive.site.quiet()
+        drive.switches.append(drive.site.deployed({**drive.site.descriptor(), "keepWarm": 20}))
+        time.sleep(3.0)
+        drive.switches.append(rolled_back(drive.site))
+
+
+def rolled_back(site: Site) -> Switch:
+    """Once it is over; `took` is from the POST."""
+    began = time.time()
+    target = f"/rollbacks/?namespace={site.name}&appname=shop"
+    status, _, answer = site.user.rest.request("POST", target)
+    if status != 202:
+        raise SystemExit(f"no rollback: {answer}")
+    version = answer["rollback"]["version"]
+    while not any(one["version"] == version and one["status"] == "DEPLOYED" for one in site.user.all("shop")):
+        if time.time() > began + 60:
+            raise SystemExit(f"version {version} did not come back")
+        time.sleep(0.05)
+    at = time.time()
+    return Switch(version, at, at - began)
 
 
 def slow(drive: Drive, count: int) -> None:
@@ -82,8 +110,12 @@ def hasty(drive: Drive, _: int) -> None:
 
 
 SCENARIOS: dict[str, Callable[[Drive, int], None]] = {
-    scenario.__name__: scenario for scenario in (calm, plain, slow, neighbour, killed, swapped, hasty)
+    scenario.__name__: scenario for scenario in (calm, rollback, plain, slow, neighbour, killed, swapped, hasty)
 }
+
+
+RAW: list[dict[str, Any]] = []
+"""The figures of every table, for the report."""
 
 
 def measure(mode: str, scenario: str, count: int) -> bool:
@@ -95,6 +127,17 @@ def measure(mode: str, scenario: str, count: int) -> bool:
             made.quiet()
             report = drive.traffic.stop()
         problems = drive.problems(report)
+        RAW.append(
+            {
+                "mode": mode,
+                "scenario": scenario,
+                "switches": len(drive.switches),
+                "answered": sum(account.answered for account in report.kinds.values()),
+                "failed": sum(account.failed for account in report.kinds.values()),
+                "late": sum(len(drive.late(report, number)) for number in range(len(drive.switches))),
+                "took": [switch.took for switch in drive.switches],
+            }
+        )
         show(f"{mode}, {scenario}: {len(drive.switches)} switches in {time.monotonic() - began:.0f} s", drive, report)
         for problem in problems:
             print(f"    {problem}")
@@ -125,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=20, help="deployments one after the other (20)")
     parser.add_argument("--mode", action="append", choices=list(TABLES), help="only this one; may be repeated")
     parser.add_argument("--scenario", action="append", choices=list(SCENARIOS), help="only this one; may be repeated")
+    figures.add_option(parser)
     options = parser.parse_args(arguments)
     if not os.environ.get("KUBECONFIG"):
         raise SystemExit("needs a Kubernetes with an ingress controller: set KUBECONFIG")
@@ -135,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         for scenario in options.scenario or SCENARIOS:
             well = measure(mode, scenario, options.count)
+            figures.write(options.json, RAW)
             good = good and (well or scenario == hasty.__name__)
     raise SystemExit(0 if good else 1)
 
