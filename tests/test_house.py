@@ -19,7 +19,7 @@ ROOMS = sorted(link.resolve() for link in (ROOT / "src" / "deployer").iterdir() 
 LINES = 500
 MODULES = 12
 LAYERS = 8
-CORE = 5_600
+CORE = 5_825
 """Lines of code in the core."""
 
 NO_CODE = {

@@ -22,6 +22,7 @@ from deployer.api.auth.access import Access
 from deployer.api.auth.audit import Audit
 from deployer.api.auth.stream_auth import StreamAuth
 from deployer.api.browsers.hosts import AllowedHosts
+from deployer.api.fairness.callers import Callers
 from deployer.api.server import Server
 from deployer.api.stream.server import LogStream
 from deployer.commands.deployment_commands import DeploymentCommands
@@ -201,6 +202,7 @@ def served(  # noqa: PLR0917 - pytest fills them in by name
     auth = StreamAuth(access, audit, **auth_options)
     logs = LogStream(service, auth=auth, allowed_origins=origins, allowed_hosts=hosts, **stream_options)
     reasons: list[str] = []
+    callers = Callers(secured=access is not None)
     app = create_app(
         service,
         lambda: [{"name": "one", "state": "ok"}],
@@ -210,8 +212,9 @@ def served(  # noqa: PLR0917 - pytest fills them in by name
         allowed_origins=origins,
         allowed_hosts=hosts,
         redactor=deployment_log.redactor,
+        callers=callers,
     )
-    server = Server(app, logs, "127.0.0.1", 0, **server_options)
+    server = Server(app, logs, "127.0.0.1", 0, callers=callers, refused=audit.refused_unread, **server_options)
     server.start()
     yield Served(store, deployment_log, service, logs, server, reasons)
     server.stop(5)

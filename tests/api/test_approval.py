@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from deployer.api.auth.access import Access, open_access
+from deployer.api.auth.access import Access
 from deployer.core.model.gates import GateDecision
 from deployer.core.model.plan import PlannedGate
 from deployer.core.model.records import Deployment, Plan
 from deployer.core.ports.store import Create, Update
 from support.gates import waiting_gate
-from support.issuer import Issuer, bearer, jwt_settings
+from support.issuer import Issuer, access_by, bearer
 
 from .conftest import NS, Answer, Served
 
@@ -96,6 +96,13 @@ def test_who_is_not_asked(served: Served) -> None:
     assert approve(served, gone.id).status == 409
 
 
+def test_a_gate_that_was_decided_about_asks_nobody_any_more(served: Served) -> None:
+    deployment = waiting(served)
+    assert approve(served, deployment.id).status == 200
+    (gate,) = served.call("GET", f"/deployments/{deployment.id}/?namespace={NS}").json["gates"]
+    assert not gate["waitsForApproval"]
+
+
 def test_gates_are_shown_with_one_deployment_and_not_in_lists(served: Served) -> None:
     measured = {"time": 1.0, "name": "status", "value": "status: 3", "threshold": "x", "verdict": "failed"}
     deployment = waiting(served, measurements=(measured,), measured=1, reason='"status":')
@@ -123,12 +130,8 @@ class TestWithTokens:
 
     @pytest.fixture
     def access(self, issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
-        file = tmp_path / "key.pem"
-        file.write_bytes(issuer.pem)
-        made = open_access(jwt_settings(file), None)  # type: ignore[arg-type]
-        assert made is not None
-        yield made
-        made.close()
+        with access_by(issuer, tmp_path) as made:
+            yield made
 
     def test_another_person(self, served: Served, issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
         deployment = waiting(served)

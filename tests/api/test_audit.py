@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from deployer.api.auth import audit as audit_module
 from deployer.api.auth.access import Access
 from deployer.api.auth.audit import SOURCES, WRITTEN, Audit
-from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.jwt.issuers import GrantAuthorizer, open_issuers
 from deployer.settings import Settings
 from support.issuer import AUDIENCE, ISSUER, Issuer, bearer
 
@@ -35,7 +35,7 @@ def access(issuer: Issuer, tmp_path: Path) -> Access:
     settings = Settings(
         auth="jwt", jwt_algorithm="ES256", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_key_file=str(file)
     )
-    return Access(TokenAuthenticator(settings, open_keys(settings)), TokenAuthorizer(settings))
+    return Access(open_issuers(settings), GrantAuthorizer(settings))
 
 
 @pytest.fixture

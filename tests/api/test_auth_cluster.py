@@ -16,7 +16,7 @@ import pytest
 from deployer.api.auth import circuit_breaker, cluster
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
-from deployer.api.routes import Permission
+from deployer.api.routes import ROLLBACK, Permission
 from deployer.kube.client import KubeClient, connect
 from deployer.settings import Settings
 from support.issuer import Issuer, bearer
@@ -112,6 +112,42 @@ def test_the_questions_have_everything_that_is_known(access: Access, server: Rev
     assert create["spec"]["resourceAttributes"] == {
         "namespace": NS, "verb": "create", "group": "kube-deployer", "resource": "descriptors"
     }  # fmt: skip
+
+
+def verbs(server: Reviews) -> list[str]:
+    """What was asked about rights."""
+    asked = [question["spec"] for question in server.asked if question["kind"] == "SubjectAccessReview"]
+    return [spec["resourceAttributes"]["verb"] for spec in asked]
+
+
+def only(*granted: str) -> Callable[[Any], dict[str, bool]]:
+    return lambda question: {"allowed": question["spec"]["resourceAttributes"]["verb"] in granted}
+
+
+@pytest.mark.parametrize(
+    ("granted", "allowed", "asked"),
+    [
+        (["create"], True, ["create"]),
+        (["rollback"], True, ["create", "rollback"]),
+        (["get"], False, ["create", "rollback"]),
+    ],
+)
+def test_whoever_may_deploy_may_roll_back_too(
+    access: Access, server: Reviews, granted: list[str], allowed: bool, asked: list[str]
+) -> None:
+    server.allowed = only(*granted)
+    assert access.allows(access.identify("t"), ROLLBACK, NS) == allowed
+    assert verbs(server) == asked
+
+
+@pytest.mark.parametrize("granted", ["create", "rollback"])
+def test_unless_that_needs_a_right_of_its_own(client: KubeClient, server: Reviews, granted: str) -> None:
+    access = open_access(Settings(auth="kubernetes", deploy_allows_rollback=False), client)
+    assert access is not None
+    server.allowed = only(granted)
+    assert access.allows(access.identify("t"), ROLLBACK, NS) == (granted == "rollback")
+    assert verbs(server) == ["rollback"]
+    assert access.described == {"method": "kubernetes", "audiences": ["kube-deployer"]}
 
 
 @pytest.mark.parametrize("name", ["x/y", "a" * 100, "é", "*", "\udc80", "a b"])

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from deployer.api.auth.access import Access, open_access
+from deployer.api.auth.access import Access
 from deployer.api.auth.credentials import MAX_TOKEN
 from deployer.core.model.records import Deployment, Status
 from deployer.settings import Settings
-from support.issuer import Issuer, bearer, jwt_settings
+from support.issuer import Issuer, access_by, bearer
 
 from .conftest import NS, Served, document
 
@@ -31,12 +31,8 @@ def issuer() -> Issuer:
 
 @pytest.fixture
 def access(issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
-    file = tmp_path / "key.pem"
-    file.write_bytes(issuer.pem)
-    made = open_access(jwt_settings(file), None)  # type: ignore[arg-type]
-    assert made is not None
-    yield made
-    made.close()
+    with access_by(issuer, tmp_path) as made:
+        yield made
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------
@@ -231,7 +227,9 @@ def test_a_page_of_an_allowed_origin_may_ask(served: Served, issuer: Issuer) -> 
     assert preflight.headers["Access-Control-Allow-Origin"] == PAGE
     assert {"GET", "PUT", "DELETE"} <= set(preflight.headers["Access-Control-Allow-Methods"].split(", "))
     allowed = preflight.headers["Access-Control-Allow-Headers"]
-    assert allowed == "Accept, Authorization, Content-Type, If-Match, If-None-Match"
+    assert allowed == (
+        "Accept, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id, traceparent"
+    )
     answer = served.call("POST", f"/descriptors{Q}", document(), bearer(issuer.token()) | {"Origin": PAGE})
     assert answer.status == 201
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE

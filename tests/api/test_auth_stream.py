@@ -18,7 +18,7 @@ from websockets.typing import Subprotocol
 
 from deployer.api.auth.access import Access
 from deployer.api.auth.credentials import BEARER_PROTOCOL, PROTOCOL
-from deployer.api.auth.jwt.tokens import TokenAuthenticator, TokenAuthorizer, open_keys
+from deployer.api.auth.jwt.issuers import GrantAuthorizer, open_issuers
 from deployer.api.auth.principal import Authenticator, Authorizer, Principal, Unauthenticated, Unsure
 from deployer.api.routes import Permission
 from deployer.api.stream import server as stream
@@ -74,7 +74,7 @@ def parts(issuer: Issuer, tmp_path: Path) -> tuple[Counting, Revocable]:
         jwt_key_file=str(file),
         jwt_leeway=0.0,
     )
-    return Counting(TokenAuthenticator(settings, open_keys(settings))), Revocable(TokenAuthorizer(settings))
+    return Counting(open_issuers(settings)), Revocable(GrantAuthorizer(settings))
 
 
 @pytest.fixture

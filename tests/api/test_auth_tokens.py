@@ -21,13 +21,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from deployer.api.auth.access import Access, open_access
 from deployer.api.auth.jwt import jwks
+from deployer.api.auth.jwt.issuers import open_keys
 from deployer.api.auth.jwt.jwks import KeySet
 from deployer.api.auth.jwt.keys import PemFile
-from deployer.api.auth.jwt.tokens import TokenAuthenticator, open_keys
+from deployer.api.auth.jwt.tokens import TokenAuthenticator
 from deployer.api.auth.principal import Forbidden, Unauthenticated, Unsure
 from deployer.api.routes import Permission
 from deployer.core.errors import SettingsError
 from deployer.settings import Settings
+from deployer.settings.issuers.configured import default_issuer
 from support.issuer import AUDIENCE, ISSUER, Issuer, KeyServer, bearer, part
 
 from .conftest import NS, Served
@@ -53,8 +55,8 @@ def settings_of(file: Path | str, **more: Any) -> Settings:
 
 
 def authenticator(file: Path, **more: Any) -> TokenAuthenticator:
-    settings = settings_of(file, **more)
-    return TokenAuthenticator(settings, open_keys(settings))
+    issuer = default_issuer(settings_of(file, **more))
+    return TokenAuthenticator(issuer, open_keys(issuer))
 
 
 @pytest.fixture
@@ -172,6 +174,8 @@ def test_what_is_a_bit_off_is_good(issuer: Issuer, pem: Path) -> None:
         issuer.token(),
         issuer.token(aud=["other", AUDIENCE]),
         issuer.token(exp=now - 20),
+        issuer.token(exp=10**300),
+        issuer.token(exp=10**400),
         issuer.token(nbf=now + 20),
         issuer.token(headers={"typ": "at+jwt"}),
         issuer.token(headers={"typ": None}),
@@ -183,9 +187,9 @@ def test_what_is_a_bit_off_is_good(issuer: Issuer, pem: Path) -> None:
 
 def test_nothing_outlives_its_token(issuer: Issuer, pem: Path) -> None:
     """Neither in memory nor otherwise; the clock is the test's."""
-    settings = settings_of(pem, jwt_leeway=0.0)
+    checked = default_issuer(settings_of(pem))
     now = [time.time()]
-    check = TokenAuthenticator(settings, open_keys(settings), lambda: now[0])
+    check = TokenAuthenticator(checked, open_keys(checked), leeway=0.0, clock=lambda: now[0])
     token = issuer.token(exp=int(now[0]) + 1)
     assert check.authenticate(token) is check.authenticate(token)  # remembered
     caller = check.authenticate(token)
@@ -330,7 +334,7 @@ def test_a_short_rsa_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_bytes(public(rsa.generate_private_key(65537, 1024)))
     with pytest.raises(SettingsError, match="less than 2048 bits"):
-        PemFile(file, "RS256")
+        PemFile(file, ["RS256"])
 
 
 # --- keys from an address ---------------------------------------------------------------------------------------------
@@ -345,13 +349,13 @@ def server(tmp_path: Path, issuer: Issuer) -> Iterator[KeyServer]:
 
 @pytest.fixture
 def key_set(server: KeyServer) -> Iterator[KeySet]:
-    made = KeySet(server.url, "ES256", str(server.ca), least=3600.0)
+    made = KeySet(server.url, ["ES256"], str(server.ca), least=3600.0)
     yield made
     made.close()
 
 
 def checking(keys: KeySet) -> TokenAuthenticator:
-    return TokenAuthenticator(settings_of("", jwt_jwks_url="https://unused"), keys)
+    return TokenAuthenticator(default_issuer(settings_of("", jwt_jwks_url="https://unused")), keys)
 
 
 def test_keys_are_fetched_once_however_many_ask(server: KeyServer, key_set: KeySet, issuer: Issuer) -> None:
@@ -383,7 +387,7 @@ def test_unknown_key_ids_fetch_no_more_often_than_is_allowed(
 
 
 def test_a_new_key_is_found_by_its_id(server: KeyServer, issuer: Issuer) -> None:
-    keys = KeySet(server.url, "ES256", str(server.ca), least=0.0)
+    keys = KeySet(server.url, ["ES256"], str(server.ca), least=0.0)
     check = checking(keys)
     check.authenticate(issuer.token())
     new = Issuer("two")
@@ -403,7 +407,7 @@ def test_a_new_key_is_found_by_its_id(server: KeyServer, issuer: Issuer) -> None
 
 
 def test_a_token_without_a_key_id_needs_a_set_of_one(server: KeyServer, issuer: Issuer) -> None:
-    keys = KeySet(server.url, "ES256", str(server.ca), least=0.0)
+    keys = KeySet(server.url, ["ES256"], str(server.ca), least=0.0)
     check = checking(keys)
     nameless = jwt.encode(issuer.claims(), issuer.key, algorithm="ES256")
     assert check.authenticate(nameless).name == "ann"
@@ -421,7 +425,7 @@ def test_keys_outlive_a_server_that_fails_but_not_for_ever(
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH", 0.0)
     keep = 2.0
-    keys = KeySet(server.url, "ES256", str(server.ca), least=0.0, keep=keep)
+    keys = KeySet(server.url, ["ES256"], str(server.ca), least=0.0, keep=keep)
     check = checking(keys)
     check.authenticate(issuer.token())
     server.reply = lambda request: server.send(request, b"", 500)
@@ -524,7 +528,7 @@ def test_a_server_that_answers_anything_else(  # noqa: PLR0917
 
 
 def test_a_certificate_of_a_stranger_is_not_accepted(server: KeyServer, issuer: Issuer) -> None:
-    keys = KeySet(server.url, "ES256", "")
+    keys = KeySet(server.url, ["ES256"], "")
     with pytest.raises(Unsure) as caught:
         checking(keys).authenticate(issuer.token())
     assert "its certificate cannot be verified" in caught.value.detail and "--jwt-jwks-ca-file" in caught.value.detail
@@ -538,7 +542,7 @@ def test_a_ca_file_of_no_use_is_refused_at_the_start(tmp_path: Path) -> None:
         if content:
             file.write_bytes(content)
         with pytest.raises(SettingsError, match="jwt-jwks-ca-file cannot be used"):
-            KeySet("https://127.0.0.1:1/", "ES256", str(file))
+            KeySet("https://127.0.0.1:1/", ["ES256"], str(file))
 
 
 class TestWhileTheKeysAreAway:

@@ -153,6 +153,25 @@ def test_reading_a_deployment_shows_its_descriptor_to_those_who_may_read_descrip
     assert ("descriptor" in body) == (CANARY in answer.body.decode()) == (rights == "both")
 
 
+@pytest.mark.parametrize("path", ["/deployments/", "/descriptors/"])
+def test_the_tag_of_a_list_is_worth_nothing_to_those_who_may_see_less_of_it(
+    served: Served, rbac: Rbac, path: str
+) -> None:
+    live(served)
+    rbac.rights = RIGHTS["both"]
+    whole = served.call("GET", f"{path}?{Q}", headers=TOKEN)
+    known = TOKEN | {"If-None-Match": whole.headers["ETag"]}
+    assert served.call("GET", f"{path}?{Q}", headers=known).status == 304
+    rbac.rights = RIGHTS["deployments"]
+    less = served.call("GET", f"{path}?{Q}", headers=known)
+    if path == "/deployments/":
+        assert less.status == 200 and "descriptor" not in less.json[0] and CANARY not in less.body.decode()
+    else:
+        assert less.status == 403
+    rbac.rights = RIGHTS["nothing"]
+    assert served.call("GET", f"{path}?{Q}", headers=known).status == 403
+
+
 @pytest.mark.parametrize("rights", RIGHTS)
 def test_creating_a_descriptor(served: Served, rbac: Rbac, rights: str) -> None:
     rbac.rights = RIGHTS[rights]

@@ -47,7 +47,7 @@ def paths(route: Any, id: str = NOBODY) -> list[str]:
 def test_a_trailing_slash_changes_nothing(served: Any, route: Any) -> None:
     for method in route.methods:
         answers = [served.call(method, path + Q) for path in paths(route)]
-        assert len({(answer.status, answer.body) for answer in answers}) == 1 or route.path == "/metrics"
+        assert len({(answer.status, answer.body) for answer in answers}) == 1 or route.path in ("/metrics", "/ui")
 
 
 def test_leading_slashes_are_one_and_empty_ids_are_nobody(served: Any, deployed: str) -> None:
@@ -83,7 +83,7 @@ def test_a_method_that_there_is_not_is_a_501(served: Any) -> None:
 def test_head_is_get_without_its_body(served: Any, route: Any, deployed: str) -> None:
     descriptor = served.store.get(Deployment, deployed).descriptor_id
     path = paths(route, descriptor if route.path.startswith("/descriptors") else deployed)[-1] + Q
-    get, head = served.call("GET", path), served.call("HEAD", path)
+    get, head = (served.call(method, path, headers={"X-Request-Id": "one"}) for method in ("GET", "HEAD"))
     assert (head.status, head.body) == (get.status, b"")
     if route.path != "/metrics":  # which counts the first of the two
         assert dict(head.headers) | {"Date": ""} == dict(get.headers) | {"Date": ""}
@@ -147,7 +147,9 @@ def test_text_and_pages_are_negotiated(served: Any, deployed: str) -> None:
         assert (log.status, log.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
     browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
     for accept in (browser, "text/html"):
-        for path, status in (("/", 200), ("/docs", 200), ("/nowhere", 404)):
+        way_in = served.call("GET", "/", headers={"Accept": accept})
+        assert (way_in.status, way_in.headers["Location"]) == (302, "ui/")
+        for path, status in (("/ui/", 200), ("/docs", 200), ("/nowhere", 404)):
             answer = served.call("GET", path, headers={"Accept": accept})
             assert (answer.status, answer.headers["Content-Type"]) == (status, "text/html; charset=utf-8"), path
             assert served.call("HEAD", path, headers={"Accept": accept}).status == status
@@ -236,6 +238,7 @@ def test_errors_are_problems_of_two_spaces_and_one_field_a_line(served: Any) -> 
 
 
 def test_the_links_of_the_start_lead_somewhere(served: Any) -> None:
+    assert served.call("GET", "/").json["authentication"] == {"method": "none"}
     links = served.call("GET", "/").json["links"]
     assert {path.partition("?")[0] for path in links.values()} >= {"/metrics", "/openapi.json", "/docs", "/plugins"}
 

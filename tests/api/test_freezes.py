@@ -16,7 +16,7 @@ from deployer.core.model.records import Deployment
 from deployer.kube.client import connect
 from deployer.settings import Settings
 from deployer.store.sqlite import SqliteStore
-from support.issuer import Issuer, bearer, jwt_settings
+from support.issuer import Issuer, access_by, bearer
 
 from .conftest import NS, Served, document
 from .test_auth_cluster import Reviews
@@ -259,12 +259,8 @@ class TestTokens:
 
     @pytest.fixture
     def access(self, issuer: Issuer, tmp_path: Path) -> Iterator[Access]:
-        file = tmp_path / "key.pem"
-        file.write_bytes(issuer.pem)
-        made = open_access(jwt_settings(file), None)  # type: ignore[arg-type]
-        assert made is not None
-        yield made
-        made.close()
+        with access_by(issuer, tmp_path) as made:
+            yield made
 
     @pytest.mark.parametrize("everywhere", [False, True])
     @pytest.mark.parametrize(

@@ -166,7 +166,8 @@ SCRIPT = """
     from deployer.api.server import Server
     from deployer.api.stream.server import LogStream
     logs = LogStream(None)
-    service = types.SimpleNamespace(descriptors=None, freezes=types.SimpleNamespace(shown_for=list), store=None)
+    store = types.SimpleNamespace(namespaces=list)
+    service = types.SimpleNamespace(descriptors=None, freezes=types.SimpleNamespace(shown_for=list), store=store)
     server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)
     server.start()
     print(server.port, flush=True)

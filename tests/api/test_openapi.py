@@ -18,7 +18,7 @@ from schemathesis.specs.openapi import definitions
 
 from deployer.api import routes
 from deployer.api.openapi import document as openapi
-from deployer.api.openapi import operations, schemas
+from deployer.api.openapi import operations, parts, schemas
 from deployer.api.stream import feed
 from deployer.commands.descriptor_commands import rules
 from deployer.core.model.records import Deployment, Failure
@@ -237,8 +237,8 @@ def test_parameters_have_the_values_that_are_taken(served: Any, document: Any) -
     statuses = {p.name: p for p in operations.OPERATIONS["/deployments", "GET"].parameters}["status"].schema["enum"]
     for status in statuses:
         assert served.call("GET", f"/deployments/{Q}&status={status}").status == 200
-    assert served.call("GET", f"/deployments/{Q}&limit={operations.LARGEST}").status == 200
-    assert served.call("GET", f"/deployments/{Q}&limit={operations.LARGEST + 1}").status == 400
+    assert served.call("GET", f"/deployments/{Q}&limit={parts.LARGEST}").status == 200
+    assert served.call("GET", f"/deployments/{Q}&limit={parts.LARGEST + 1}").status == 400
 
 
 def test_limits_are_those_of_the_code(document: Any) -> None:

@@ -1,4 +1,4 @@
-"""The pages, at `/docs` and `/`: they show what they should, need nothing from elsewhere, and work in a browser."""
+"""The pages at `/docs` and where there is nothing: they need nothing from elsewhere, and work in a browser."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ import pytest
 
 from deployer.api.openapi import document as openapi
 from deployer.api.openapi import page
-from deployer.api.resources import start
-from deployer.api.routes import ROUTES, Anybody
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -99,32 +97,10 @@ def test_what_plugins_write_is_text_there(served: Any) -> None:
     assert "Authorization: Bearer $TOKEN" in html
 
 
-def test_the_start_page_leads_everywhere(served: Any) -> None:
-    answer = served.call("GET", "/", headers={"Accept": "text/html"})
-    elements = Elements(answer.body.decode())
-    assert elements.open == []
-    links = [attributes["href"] for tag, attributes in elements.found if tag == "a"]
-    assert links == ["/docs", "/openapi.json", "/plugins", "/readyz", "/healthz", "/metrics"]
-    assert {served.call("GET", link).status for link in links} == {200}
-    assert 'curl "$API/deployments/?namespace=default"' in elements.text and "TOKEN" not in elements.text
-    assert served.call("GET", "/").json["version"] in elements.text
-    # Everything in it is its own, and nothing else may run.
-    policy = answer.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy and "unsafe" not in policy
-    assert policy == served.call("GET", "/docs").headers["Content-Security-Policy"]
-
-
-def test_the_example_of_the_start_page_is_a_descriptor(served: Any) -> None:
-    html = served.call("GET", "/", headers={"Accept": "text/html"}).body.decode()
-    [example] = re.findall(r"<code>(\{.*?\n\})</code>", html, re.DOTALL)
-    assert served.call("POST", "/descriptors/?namespace=default", example.encode()).status == 201
-
-
-def test_with_authentication_the_start_page_says_what_needs_a_token() -> None:
-    elements = Elements(start.start(secured=True)[0].decode())
-    assert elements.text.count('-H "Authorization: Bearer $TOKEN"') == elements.text.count("curl ") > 3
-    guarded = [route.path for route in ROUTES if route.methods.get("GET") is Anybody.AUTHENTICATED]
-    assert elements.text.count("(with your token)") == len(guarded)
+def test_a_browser_goes_on_to_the_page_and_programs_get_json(served: Any) -> None:
+    answer = served.call("GET", "/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (answer.status, answer.headers["Location"]) == (302, "ui/")  # relative: a proxy may have put a prefix before
+    assert served.call("GET", "/", headers={"Accept": "*/*"}).json["links"]["page"] == "/ui/"
 
 
 def test_where_there_is_nothing_a_browser_is_led_to_the_start(served: Any) -> None:
@@ -137,7 +113,7 @@ def test_where_there_is_nothing_a_browser_is_led_to_the_start(served: Any) -> No
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-@pytest.mark.parametrize(("path", "examples"), [("/docs", 20), ("/", 3), ("/nowhere", 0)])
+@pytest.mark.parametrize(("path", "examples"), [("/docs", 20), ("/nowhere", 0)])
 def test_a_browser_runs_it(served: Any, tmp_path: Path, path: str, examples: int) -> None:
     """Its script may run: every example got a button, and the address of the service."""
     assert BROWSER is not None

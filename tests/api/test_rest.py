@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import deployer
+from deployer.commands.descriptor_commands import DescriptorCommands
 from deployer.core.errors import KubeError, KubeUnavailable, StoreUnavailable
 from deployer.core.model.records import Deployment, HealthData, Operation, Status, StoredDescriptor
 from deployer.core.ports.store import Create, Delete
@@ -62,8 +63,8 @@ def test_json_has_one_field_a_line(served: Any, make_document: Any) -> None:
 def test_lists_of_descriptors(served: Any, make_document: Any) -> None:
     assert served.call("GET", f"/descriptors/{Q}").json == []
     ids = [served.call("POST", f"/descriptors/{Q}", make_document(app)).json["id"] for app in ("a", "b", "a")]
-    assert [d["id"] for d in served.call("GET", f"/descriptors{Q}").json] == ids
-    assert [d["id"] for d in served.call("GET", f"/descriptors/{Q}&appname=a").json] == [ids[0], ids[2]]
+    assert [d["id"] for d in served.call("GET", f"/descriptors{Q}").json] == ids[::-1]
+    assert [d["id"] for d in served.call("GET", f"/descriptors/{Q}&appname=a").json] == [ids[2], ids[0]]
     assert served.call("GET", "/descriptors/?namespace=other").json == []
 
 
@@ -75,6 +76,24 @@ def test_descriptors_are_deleted_in_bulk(served: Any, make_document: Any, query:
     assert (answer.status, answer.json) == (200, {"deleted": deleted})
     assert len(served.call("GET", f"/descriptors/{Q}&appname=a").json) == 3 - deleted
     assert len(served.call("GET", f"/descriptors/{Q}&appname=b").json) == 1
+
+
+def test_what_somebody_else_deletes_at_the_same_time_is_no_error(
+    served: Any, make_document: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [served.call("POST", f"/descriptors/{Q}", make_document("a")).json["id"] for _ in range(3)]
+    listed = DescriptorCommands.listed
+
+    def and_one_goes(commands: DescriptorCommands, *arguments: Any) -> Any:
+        found = list(listed(commands, *arguments))
+        monkeypatch.undo()
+        commands.delete("shop-ns", ids[1])
+        return found
+
+    monkeypatch.setattr(DescriptorCommands, "listed", and_one_goes)
+    answer = served.call("DELETE", f"/descriptors/{Q}&appname=a&keepLatest=false")
+    assert (answer.status, answer.json) == (200, {"deleted": 2})
+    assert served.call("GET", f"/descriptors/{Q}").json == []
 
 
 def test_if_match_guards_a_put(served: Any, make_document: Any) -> None:

@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from deployer.api import server as server_module
 from deployer.api.server import Server
@@ -139,7 +142,8 @@ def test_without_file_descriptors_the_port_recovers() -> None:
         from deployer.api.server import Server
         from deployer.api.stream.server import LogStream
         logs = LogStream(None)
-        service = types.SimpleNamespace(descriptors=None, freezes=types.SimpleNamespace(shown_for=list), store=None)
+        store = types.SimpleNamespace(namespaces=list)
+        service = types.SimpleNamespace(descriptors=None, freezes=types.SimpleNamespace(shown_for=list), store=store)
         server = Server(create_app(service, list, list), logs, "127.0.0.1", 0)
         server._connections = 1000  # so that they do run out
         server.start()
@@ -183,3 +187,68 @@ def test_headers_and_answer_are_sent_together(served: Any, monkeypatch: pytest.M
     assert sent == [len(data)]
     assert body == (b'{\n  "status": "ok"\n}\n' if method == "GET" else b"")
     assert b"Content-Length: 21" in head
+
+
+# --- an orderly stop --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_accepted_is_answered_and_nobody_else(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what waits in the kernel when the service is told to stop, and what arrives a moment later."""
+    rest, go_on = served.server._rest, threading.Event()
+    turn, held = rest.turn, threading.Event()
+
+    def hold(timeout: float) -> None:
+        held.set()
+        assert go_on.wait(20)
+        turn(timeout)
+
+    monkeypatch.setattr(rest, "turn", hold)
+    rest.pull_trigger()
+    assert held.wait(20)
+    with contextlib.ExitStack() as stack:
+        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        socks = [stack.enter_context(raw(served, request)) for _ in range(30)]
+        late = stack.enter_context(raw(served))
+        stopping = threading.Thread(target=served.server.stop)
+        stopping.start()
+        served.server._stopping.wait(20)
+        go_on.set()
+        late.sendall(request)
+        for sock in [*socks, late]:
+            answer = read_all(sock)
+            assert answer.startswith(b"HTTP/1.1 200 ") and b"\r\nConnection: close\r\n" in answer, answer
+        stopping.join(20)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", served.port), timeout=5)
+
+
+def test_viewers_are_told_to_come_back_before_the_last_request_is_answered(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = served.deployment().id
+    asked, go_on = threading.Event(), threading.Event()
+    whole = served.service.health_data
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        asked.set()
+        assert go_on.wait(30)
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(served.service, "health_data", slowly)
+    request = f"GET /deployments/{id}/healthcheckdata?namespace=shop-ns HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    url = f"ws://127.0.0.1:{served.port}/stream/deployments/{id}/logs?namespace=shop-ns"
+    with raw(served, request) as sock, connect(url, proxy=None) as viewer:
+        assert asked.wait(20)
+        stopping = threading.Thread(target=served.server.stop)
+        stopping.start()
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                viewer.recv(timeout=20)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", served.port), timeout=5)
+        assert stopping.is_alive()
+        go_on.set()
+        assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+        stopping.join(20)
+        assert not stopping.is_alive()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployer.api.http import render, send_record
+from deployer.api.http import render, send_record, tag_of
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 # Floats whose spelling has an exponent may look otherwise: `1e16` is `1e+16` as well.
@@ -82,3 +82,8 @@ def test_only_the_records_own_status_can_be_grepped(inner: Any, listed: bool) ->
     assert json.loads(text) == ([record, record] if listed else record)
     found = [line.strip() for line in text.split("\n") if re.search("status|Location", line)]
     assert found == ['"status": "DEPLOYED",'] * (2 if listed else 1)
+
+
+def test_what_utf8_cannot_express_has_a_tag_too() -> None:
+    """As the answer of a health check may be that has an `ETag`."""
+    assert tag_of([{"value": "\udc80"}]) == tag_of([{"value": "\udc80"}]) != tag_of([{"value": "\udc81"}])

@@ -138,14 +138,16 @@ def test_the_example_of_rights_gives_exactly_what_the_routes_demand() -> None:
     reads = {(p.resource, p.verb) for p in demanded if p.reads}
     freezes = {(p.resource, p.verb) for p in demanded if p.resource == "freezes"}
     approve = {("deployments", "approve")}
-    verbs = {p.verb for p in demanded} - {"approve"}
+    rollback = {("deployments", "rollback")}
+    verbs = {p.verb for p in demanded} - {"approve", "rollback"}
     writes = {(r, v) for r in ("descriptors", "deployments") for v in verbs}
-    assert {(p.resource, p.verb) for p in demanded} <= writes | freezes | approve
+    assert {(p.resource, p.verb) for p in demanded} <= writes | freezes | approve | rollback
     assert granted("users.yaml") == {"kube-deployer-deploy": writes | reads, "kube-deployer-read": reads}
     override = {("freezes", "override")}
     assert {(p.resource, p.verb) for route in ROUTES for p in route.parameters.values()} == override
     looks = {("deployments", verb) for verb in ("get", "list")}
     assert granted("approve.yaml") == {"kube-deployer-approve": approve | looks}
+    assert granted("rollback.yaml") == {"kube-deployer-rollback": rollback | looks}
     assert granted("freezes.yaml") == {
         "kube-deployer-freeze": freezes,
         "kube-deployer-override-freeze": override,

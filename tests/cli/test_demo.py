@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from deployer.cli.rest import Client
 from deployer.cli.sandbox import demo, sample
 from deployer.cli.sandbox.screen import Screen
+from deployer.client.configuration import Profile
+from deployer.client.connection import Connection
+from deployer.client.service import Service
 from deployer.sandbox import Report, Sandbox
 
 
@@ -61,7 +63,9 @@ def report(**more: Any) -> Report:
 @pytest.fixture
 def play(cluster: Sandbox) -> demo.Play:
     """One that went well."""
-    made = demo.Play(Screen(), Client("http://127.0.0.1:1", sample.NAMESPACE), cluster, 1.0)
+    made = demo.Play(
+        Screen(), Service(Connection(Profile(server="http://127.0.0.1:1")), sample.NAMESPACE), cluster, 1.0
+    )
     made.ended = [{"status": "UNDEPLOYED"}, {"status": "DEPLOYED"}, {"status": "FAILURE"}]
     made.ended[2]["failure"] = {"reason": "Unhealthy", "message": "no"}
     made.serving = "2"

@@ -32,6 +32,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *ROOT.glob("docs/*.md"),
     *ROOT.glob("*/*/README.md"),
 ]
@@ -115,7 +116,7 @@ def test_every_reason_of_a_failure_is_documented() -> None:
     reasons: set[str] = set()
     for file in (
         f
-        for room in ("core", "commands", "descriptor", "kube", "planning", "toolkit", "plugins")
+        for room in ("core", "commands", "descriptor", "kube", "original", "planning", "toolkit", "plugins")
         for f in ROOT.glob(f"{room}/**/*.py")
     ):
         source = file.read_text()

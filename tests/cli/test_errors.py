@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -93,6 +94,7 @@ def test_a_data_directory_that_is_in_use(deployer: Any, tmp_path: Path) -> None:
     first, _ = deployer.serve(*arguments)
     line = sentence(deployer.run(*arguments, "--deployport=0"), 2)
     assert f"in use by process {first.child.pid}" in line
+    assert "several replicas share an etcd (--etcd)" in line
     assert first.end() == 0
 
 
@@ -110,10 +112,23 @@ def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= threads
 
 
-def test_without_arguments_it_says_what_there_is(deployer: Any) -> None:
+def test_without_arguments_it_says_where_to_begin(deployer: Any) -> None:
     done = deployer.run()
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == deployer.run("--help").stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 20 and max(map(len, lines)) <= 80
+    named = re.findall(r"^  deployer (\w+)", done.stdout, re.MULTILINE)
+    assert {"demo", "sandbox", "serve"} <= set(named)
+    listed = re.findall(r"^  (\w+)  ", deployer.run("--help").stdout, re.MULTILINE)
+    assert set(named) <= set(listed)
+
+
+def test_an_ingress_provider_that_there_is_not_is_a_wrong_flag(deployer: Any, tmp_path: Path) -> None:
+    done = deployer.run("serve", "--ingress=nonsense", f"--kubernetes={NOBODY}", f"--data-dir={tmp_path / 'data'}")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("deployer: --ingress: there is no ingress provider 'nonsense'; installed: gateway, nginx")
+    assert not (tmp_path / "data").exists()
 
 
 def test_version_and_help(deployer: Any) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from deployer.cli.commands import cli, serve
-from deployer.cli.flags import HEADINGS, read_settings, settings_flags
+from deployer.cli.flags import read_settings, settings_flags
 from deployer.core.errors import SettingsError
 from deployer.settings import OPTIONS, Settings
 
@@ -73,15 +74,38 @@ def test_a_flag_wins_over_variable_and_file(tmp_path: Path, flag: list[str], off
 
 
 def test_the_help_has_every_setting_once_under_its_heading() -> None:
-    names = [option.name for option in OPTIONS]
-    assert set(HEADINGS) <= set(names)
     text = CliRunner().invoke(cli, ["serve", "--help"], terminal_width=120).output
     flags = re.findall(r"^  (--[a-z0-9-]+)", text, re.MULTILINE)
     assert sorted(flag for flag in flags if flag != "--help") == sorted(
         ["--config", *(option.flag for option in OPTIONS if option.flag)]
     )
-    for first, heading in HEADINGS.items():
-        assert f"\n{heading}:\n  {OPTIONS[names.index(first)].flag}" in text
+    sections = dict(re.findall(r"^([A-Z].*):\n((?:  .*\n?)+)", text, re.MULTILINE))
+    for option in OPTIONS:
+        if option.flag:
+            assert re.search(rf"^  {option.flag}\b", sections[option.subject], re.MULTILINE), option.name
+    assert [name for name in sections if name not in ("Options", "Usage")] == list(
+        dict.fromkeys(option.subject for option in OPTIONS if option.flag)
+    )
+
+
+def completions(*words: str) -> list[tuple[str, str]]:
+    """Type and value of what a shell offers for the last word."""
+    found = ShellComplete(cli, {}, "deployer", "_DEPLOYER_COMPLETE").get_completions(list(words[:-1]), words[-1])
+    return [(item.type, item.value) for item in found]
+
+
+def test_a_shell_completes_commands_flags_and_the_choices_of_settings() -> None:
+    assert ("plain", "serve") in completions("se")
+    assert completions("get", "de") == [("plain", "deployments"), ("plain", "descriptors")]
+    assert completions("serve", "--au") == [
+        ("plain", "--auth"),
+        ("plain", "--auth-cache"),
+        ("plain", "--auto-rollback"),
+    ]
+    assert completions("serve", "--auth", "j") == [("plain", "jwt")]
+    assert completions("serve", "--health-via", "") == [("plain", c) for c in ("auto", "direct", "apiserver")]
+    assert completions("serve", "--data-dir", "x") == [("dir", "x")]
+    assert completions("serve", "--jwt-key-file", "x") == [("file", "x")]
 
 
 def test_the_help_of_the_sandbox_is_short_and_takes_the_rest_too() -> None:

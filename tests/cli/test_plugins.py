@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from deployer.cli.rest import Client
 from deployer.cli.sandbox import sample
 from deployer.sandbox import Sandbox
+from support.user import User
 from support.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,5 +149,4 @@ def test_the_plugin_of_the_readme_decides_over_a_deployment(
 
 def ended(rest: Any, id: str) -> None:
     """Wait for the end of a deployment's log."""
-    for _ in Client(rest.url, rest.namespace).follow(id, 60):
-        pass
+    User(rest.url, rest.namespace).follow(id)

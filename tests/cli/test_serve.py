@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,20 @@ def test_it_is_ready_when_the_cluster_is(deployer: Any, flags: list[str]) -> Non
     assert process.rest("err") == ""
 
 
+def test_figures_have_a_port_of_their_own_for_those_without_a_token(deployer: Any, flags: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process, rest = deployer.serve(*flags, "--auth", "kubernetes", "--metrics-port", str(port))
+    assert rest.call("GET", "/metrics")[0] == 401
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        assert b"\ndeployer_queue_limit 200.0\n" in answer.read()
+    assert process.end() == 0
+
+
 def test_an_etcd_that_does_not_answer_is_told_of_and_delays_nothing(deployer: Any, flags: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        process, rest = deployer.serve(*flags, "-etcd", url)
+        process, rest = deployer.serve(*flags, "-etcd", url, "--store", "sqlite")
         assert rest.call("GET", "/readyz") == (200, {"status": "ready"})
         assert f"the environment cannot be read from etcd: {url}" in process.line("etcd", "err")
         assert process.end() == 0
@@ -115,9 +126,14 @@ def test_its_figures_tell_of_a_deployment(deployer: Any, flags: list[str], world
     )
     # Who follows the log may know it before those who are told of the end.
     end = time.monotonic() + 20
-    while figures(rest)['deployer_deployments_ended_total{status="DEPLOYED"}'] != "1.0":
+    where = f'namespace="{world.namespace}"'
+    while figures(rest)[f'deployer_deployments_ended_total{{{where},status="DEPLOYED"}}'] != "1.0":
         assert time.monotonic() < end
-    assert figures(rest)['deployer_deployment_duration_seconds_count{status="DEPLOYED"}'] == "1.0"
+    found = figures(rest)
+    assert found[f'deployer_deployment_duration_seconds_count{{{where},status="DEPLOYED"}}'] == "1.0"
+    for part in ("queue", "start", "verify", "switch"):
+        assert found[f'deployer_deployment_part_duration_seconds_count{{{where},part="{part}"}}'] == "1.0"
+    assert 'deployer_deployment_part_duration_seconds_count{part="drain"}' not in found
 
 
 def figures(rest: Any) -> dict[str, str]:

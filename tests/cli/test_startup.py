@@ -34,7 +34,12 @@ def test_settings_load_without_kubernetes_and_the_like():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *([c, "--help"] for c in ("serve", "sandbox", "demo", "plugins"))]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([c, "--help"] for c in ("serve", "sandbox", "demo", "plugins", "export", "import", "backup")),
+    ],
 )
 def test_help_loads_next_to_nothing(arguments):
     assert offending(HELP.format(arguments), "click") == set()
@@ -43,6 +48,18 @@ def test_help_loads_next_to_nothing(arguments):
 def test_a_mistake_in_a_flag_is_told_as_quickly():
     code = "from deployer.cli import main; assert main(['serve', '--timeout', 'soon']) == 2"
     assert offending(code, "click") == set()
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["logs", "shop"], ["rollback", "shop"], ["deploy", "shop"]])
+def test_a_verb_loads_what_it_needs_to_ask_and_no_more(arguments):
+    """No drawing, no YAML, no WebSocket before something is drawn, read or followed."""
+    code = (
+        "import deployer.client.connection as connection; connection.TRIES = 1; from deployer.cli import main; "
+        f"assert main([*{arguments}, '--server', 'http://127.0.0.1:1']) == 5"
+    )
+    heavy = {"asyncio", "multiprocessing", "sqlite3"}
+    loaded = offending(code, "click", "urllib3", "backports") - (HEAVY - heavy)  # which urllib3 takes where it is
+    assert loaded == set()
 
 
 def test_the_check_sees_what_is_loaded():

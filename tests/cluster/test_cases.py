@@ -394,7 +394,7 @@ def stage(world: RealWorld) -> Iterator[Stage]:
     """Everything at once, then everything again."""
     found = Stage(world)
     images = [image for node in world.eyes.list(NODE, None)[0] for image in node["status"].get("images", ())]
-    there = {name for image in images for name in image["names"]}
+    there = {name for image in images for name in image.get("names") or ()}
     runs = dict(RUNS)
     if not any(name.endswith(END_IMAGE) for name in there):
         del runs["prepared"]

@@ -28,6 +28,8 @@ from deployer.settings import Settings
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench
 from support import originals
 from support.controller import Controller, find
+from support.original_import import bring
+from support.original_records import Records, deployment, descriptor
 from support.traffic import CALM, Traffic
 from support.world import HEALTHY
 
@@ -127,6 +129,11 @@ class Site:
             scope.pause(0.1)
         raise AssertionError(f"not after {seconds:g} s")
 
+    def told(self) -> set[tuple[str, bool, bool]]:
+        """Which version each address of the controller names, whether it is live, and whether it was asked over TLS."""
+        found = self.world.apps.data_plane(self.world.namespace, "shop")
+        return {(answer.get("version", ""), answer.get("live", False), answer["tls"]) for answer in found["addresses"]}
+
     def deployed(self, **fields: Any) -> str:
         """The version that is live then; what is asked right after is answered by it."""
         made = self.world.deployed(**{"frontend": self.host, **HEALTHY, **fields})
@@ -220,11 +227,13 @@ def test_tls(site: Site, tmp_path: Path) -> None:
     assert (redirect.status // 100, redirect.getheader("Location")) == (3, f"https://{site.host}/")
     assert site.deployed() == "version 2"
     assert site.get(tls=True).body.startswith("version 2")  # type: ignore[attr-defined]
+    assert site.told() == {("2", True, True)}
 
 
-def test_what_the_original_exposed_is_taken_over_under_load(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("imported", [False, True])
+def test_what_the_original_exposed_is_taken_over_under_load(site: Site, tmp_path: Path, imported: bool) -> None:
     """As it left it, with TLS that only its Ingress knows of: every connection shows that certificate, no request is
-    lost, www. is redirected and the Service keeps its nodePort."""
+    lost, www. is redirected and the Service keeps its nodePort. With its records or without."""
     authority, world = certificate(site, tmp_path, "shop-tls"), site.world
     notes = {"affinity": "cookie", "configuration_snippet": "gzip on;\ngzip_comp_level 5;\n"}
     originals.leave(world.eyes, world.namespace, site.host, IMAGE, port_name="http", www=True, **notes)
@@ -236,9 +245,15 @@ def test_what_the_original_exposed_is_taken_over_under_load(site: Site, tmp_path
     traffic = Traffic((where, int(number)), site.host, kinds, authority=str(authority))
     try:
         site.until(lambda: all(account.answered for account in traffic.report().kinds.values()), 30)
+        if imported:
+            world.stop()
+            of = descriptor(world.namespace, image=IMAGE, frontend=site.host, redirectWww=True)
+            bring(world, Records().descriptor(of).deployment(deployment("0b5b5a6e", "41", "DEPLOYED", of)))
+            world.start()
         made = world.deployed(frontend=site.host, redirectWww=True, **HEALTHY)
         at = time.time()
         assert made.version == "42"
+        assert ("adopting" in world.log(made.id)) is not imported
         site.until(lambda: site.get(f"www.{site.host}", tls=True).status in (301, 302, 307, 308))
         world.quiet()
         report = traffic.stop()
@@ -295,6 +310,7 @@ def test_the_mode_can_be_changed_back_and_forth(site: Site) -> None:
         restart(site, site.controller.settings(**MODES[mode]))
         assert site.deployed() == f"version {number}"
         assert {site.version() for _ in range(5)} == {f"version {number}"}
+        assert site.told() == {(str(number), True, False)}
         rule, *_held = site.world.objects(INGRESS)["shop"]["spec"]["rules"]
         leads.append(rule["http"]["paths"][0]["backend"]["service"]["name"])
     assert leads == ["shop-1", "shop", "shop", "shop-4"]

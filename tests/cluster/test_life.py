@@ -200,9 +200,10 @@ def test_a_version_that_is_named(site: Site) -> None:
     for again in (lambda: site.deploy(site.app(newVersion="blue")), lambda: site.redeploy(blue.deployment["id"])):
         refused = site.ended(again(), "FAILURE")
         assert refused["failure"] == {
-            "reason": "VersionInUse",
-            "message": f"version blue of shop is live (deployment {blue.deployment['id']})",
-            "hint": "choose another newVersion, or '#' to count on",
+            "reason": "AlreadyLive",
+            "message": "version blue of shop is live already, from the same descriptor "
+            f"(deployment {blue.deployment['id']})",
+            "hint": "nothing is left to do; choose another newVersion, or '#' to count on, to start it anew",
         }
         site.contract.check(blue)
     assert site.eyes.get(CONTROLLER, "shop-blue", site.namespace) == before

@@ -14,11 +14,15 @@ from typing import Any, TypeVar
 import pytest
 
 from cluster.conftest import IMAGE, RealWorld
+from deployer.core.errors import KubeForbidden
 from deployer.core.model.kind import CONFIG_MAP, CONTROLLER, EVENT, INGRESS, SECRET, SERVICE, Kind
 from deployer.core.model.records import Deployment, Document, HealthData, Status
 from deployer.kube.client import connect
 from deployer.kube.ownership import LABEL_MANAGED_BY
 from deployer.settings import Settings
+from support import originals
+from support.original_import import bring
+from support.original_records import Records, deployment, descriptor
 from support.rights import FILES, ROLE, Account, Recorder, Right, allowed, await_allowed, documents, rights
 from support.world import HEALTHY, describe
 
@@ -121,6 +125,24 @@ def test_a_deployment_whose_health_is_asked_through_the_api_server(
         assert world.client.requests["proxy"] >= 4
         data = world.store.get(HealthData, live.id)
         assert data and ['"healthy": true' in entry["value"] for entry in data.entries] == [True, True]
+    finally:
+        world.close()
+
+
+def test_an_import_from_the_original(account: Account, tmp_path: Path, namespace: str, controller: str) -> None:
+    account.space(namespace)
+    account.grant(namespace, *APP)
+    world = world_of(account, tmp_path, namespace, controller)
+    world.start()
+    world.stop()
+    originals.leave(world.eyes, namespace, f"{namespace}.example", IMAGE, deployment="d41")
+    of = descriptor(namespace, image=IMAGE, frontend=f"{namespace}.example")
+    records = Records().descriptor(of).deployment(deployment("d41", "41", "DEPLOYED", of))
+    try:
+        with pytest.raises(KubeForbidden, match=r"cannot patch resource .*replicationcontrollers"):
+            bring(world, records)
+        account.grant(namespace, "app-import.yaml")
+        assert f"{namespace}/shop: version 41 is live (deployment d41)" in bring(world, records).lines
     finally:
         world.close()
 

@@ -16,7 +16,17 @@ from typing import Any
 import pytest
 
 from deployer.sdk.errors import Cancelled, StepFailed
-from deployer.sdk.ingress import Address, Backend, DataPlane, PodAnswers, Route, RouteContext, ask
+from deployer.sdk.ingress import (
+    Address,
+    Backend,
+    DataPlane,
+    PodAnswers,
+    Requests,
+    Route,
+    RouteAnswers,
+    RouteContext,
+    ask,
+)
 from deployer.sdk.plugin import CancelScope
 from deployer.toolkit.dataplane import proof as dataplane
 
@@ -87,6 +97,7 @@ def confirm(
     route_path: str = "/",
     pods: PodAnswers | None = None,
     serving: bool = False,
+    count: Callable[[Requests], None] | None = None,
     **plane: Any,
 ) -> list[str]:
     """Wait for the route to NEW, or with `path` for its health; returns the log."""
@@ -101,7 +112,7 @@ def confirm(
     )
     log: list[str] = []
     scope = scope or CancelScope(time.monotonic() + 10)
-    context = RouteContext(route, None, log.append, scope, pods or PodAnswers())  # type: ignore[arg-type]
+    context = RouteContext(route, None, log.append, scope, pods or PodAnswers(), count=count)  # type: ignore[arg-type]
     values = {"revision_header": "X-Deployer-Revision", "propagation": 0.05} | plane
     data_plane = DataPlane(addresses=tuple(each.address for each in controllers), **values)
     more = {"objection": objection, "headers": headers}
@@ -126,6 +137,54 @@ def test_right_answers_are_counted_from_the_last_one_of_another_version_on(contr
     one = controller(old, new, new, old, new, new, b"nonsense\r\n\r\n", new)
     confirm(one, confirmations=3)
     assert len(one.requests) == 7 + 3
+
+
+# --- how requests fare while traffic moves ----------------------------------------------------------------------------
+
+
+def test_requests_are_counted_until_the_last_address_answers_with_the_new_version(controller):
+    new, old, gone = reply(revision=NEW), reply(revision=OLD), b"nonsense\r\n\r\n"
+    found: list[Requests] = []
+    confirm(controller(old, old, new), controller(old, gone, reply(502), new), count=found.append, confirmations=3)
+    (counted,) = found
+    assert (counted.asked, counted.lost, counted.addresses) == (2 + 3 + 3 + 3, 2, 2)
+    assert counted.seconds is not None and 0 < counted.seconds < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "pods", "lost"),
+    [
+        pytest.param(reply(200, OLD), PodAnswers(), 0, id="the-old-version"),
+        pytest.param(reply(404), PodAnswers(), 0, id="404"),
+        pytest.param(reply(429), PodAnswers(), 0, id="limited"),
+        pytest.param(reply(503), PodAnswers(), 1, id="the-controllers-503"),
+        pytest.param(reply(503, NEW), PodAnswers(frozenset({200}), answered=True), 1, id="503-not-of-the-pods"),
+        pytest.param(reply(503, NEW), PodAnswers(frozenset({503}), answered=True), 0, id="503-of-the-pods"),
+        pytest.param(reply(504, OLD), PodAnswers(), 0, id="504-of-pods-that-nobody-can-ask"),
+        pytest.param(b"nonsense\r\n\r\n", PodAnswers(frozenset({503}), answered=True), 1, id="no-answer"),
+    ],
+)
+def test_what_is_a_lost_request(controller, answer, pods, lost):
+    found: list[Requests] = []
+    confirm(controller(answer, reply(revision=NEW)), pods=pods, count=found.append)
+    assert [counted.lost for counted in found] == [lost]
+
+
+def test_requests_are_counted_as_well_when_the_switch_is_not_confirmed(controller):
+    found: list[Requests] = []
+    with pytest.raises(StepFailed):
+        confirm(controller(reply(502)), scope=CancelScope(time.monotonic() + 0.5), count=found.append)
+    (counted,) = found
+    assert counted.asked == counted.lost > 1
+    assert counted.seconds is None
+
+
+@pytest.mark.parametrize("plane", [{"revision_header": ""}, {"addresses": ()}], ids=["no-header", "nobody"])
+def test_nothing_is_counted_where_nothing_tells_the_versions_apart(controller, plane):
+    found: list[Requests] = []
+    controllers = [] if "addresses" in plane else [controller(reply())]
+    confirm(*controllers, count=found.append, **{name: plane[name] for name in plane if name != "addresses"})
+    assert found == []
 
 
 @pytest.mark.parametrize("status", [200, 404, 500, 502, 503, 504])
@@ -296,6 +355,73 @@ def server_context(path: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path / "cert.pem", path / "key.pem")
     return context
+
+
+def look(*addresses: Address, seconds: float = 10.0, version_header: str | None = None, **plane: Any) -> RouteAnswers:
+    """What the data plane answers to somebody who looks."""
+    backend = Backend("shop-1", 80)
+    host, path = "shop.example.com", "/status?deep"
+    route = Route(namespace="web", app="shop", host=host, version="1", deployment=OLD, backend=backend, path=path)
+    scope = CancelScope(time.monotonic() + seconds)
+    context = RouteContext(route, None, print, scope)  # type: ignore[arg-type]
+    values = {"revision_header": "X-Deployer-Revision", "plugin": "ingress_nginx"} | plane
+    return DataPlane(addresses=addresses, **values).ask_route(context, tls=False, version_header=version_header)
+
+
+def test_every_address_tells_by_itself_which_version_answers(controller, monkeypatch):
+    monkeypatch.setattr(dataplane, "LOOK_TIMEOUT", 0.5)
+    replies = [reply(revision=OLD), reply(503, NEW), reply(404), b"nonsense\r\n\r\n", b""]
+    asked = [controller(one) for one in replies]
+    gone = controller(b"")
+    gone.close()
+    began = time.monotonic()
+    found = look(*(one.address for one in asked), gone.address)
+    assert time.monotonic() - began < 1.5  # they are asked at the same time
+    assert [(answer.status, answer.deployment, answer.unknown) for answer in found.addresses] == [
+        (200, OLD, ""),
+        (503, NEW, ""),
+        (404, "", "the answer has no header X-Deployer-Revision"),
+        (0, "", "gave no answer (BadStatusLine)"),
+        (0, "", "gave no answer in time"),
+        (0, "", "gave no answer (ConnectionRefusedError)"),
+    ]
+    assert [answer.address for answer in found.addresses[:2]] == [str(one.address) for one in asked[:2]]
+    assert 0.4 < found.addresses[4].seconds < 1.5 and found.left_out == 0
+    for one in asked:
+        assert [request.split(b"\r\nUser")[0] for request in one.requests] == [
+            b"GET /status?deep HTTP/1.1\r\nHost: shop.example.com"
+        ]
+
+
+def test_of_many_addresses_some_are_asked_and_the_others_are_counted(controller):
+    one = controller(reply(revision=NEW))
+    found = look(*[one.address] * 40)
+    assert (len(found.addresses), found.left_out, len(one.requests)) == (32, 8, 32)
+
+
+def test_whoever_looks_gets_an_answer_when_there_is_hardly_any_time_left(controller):
+    for seconds in (0.4, 0.0):
+        (answer,) = look(controller(b"").address, seconds=seconds).addresses
+        assert (answer.status, answer.unknown) == (0, "gave no answer in time")
+
+
+def test_why_no_address_or_no_version_is_told(controller):
+    """With the setting that would change it."""
+    nobody = look()
+    assert nobody.addresses == () and nobody.unknown == (
+        "no addresses of the controller are configured (set controller or addresses in [plugins.ingress_nginx])"
+    )
+    one = controller(reply(revision=NEW))
+    for header, setting in ((None, "revision_header"), ("", "version_header")):
+        (answer,) = look(one.address, revision_header="", version_header=header).addresses
+        why = f"no response header names the version (set {setting} in [plugins.ingress_nginx])"
+        assert (answer.status, answer.deployment, answer.unknown) == (200, "", why)
+
+
+def test_the_header_of_the_app_names_a_version(controller):
+    one = controller(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Version: 7\r\n\r\n")
+    (answer,) = look(one.address, version_header="X-Version").addresses
+    assert (answer.version, answer.deployment, answer.unknown) == ("7", "", "")
 
 
 def test_what_speaks_against_the_route_ends_the_wait(controller):

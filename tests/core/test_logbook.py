@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployer.core.deployment_log import MAX_MESSAGE, DeploymentLog
-from deployer.core.model.records import Deployment, Status
+from deployer.core.model.records import Deployment, Plan, Status
 from deployer.core.ports.store import Create, Store, Update
 from deployer.redaction.redactor import Redactor
 from deployer.store.sqlite import SqliteStore
@@ -39,6 +39,26 @@ def deployment_log(store: Store, redactor: Redactor) -> DeploymentLog:
 def only_text(deployment_log: DeploymentLog) -> str:
     (line,) = deployment_log.read("d1")
     return line.text
+
+
+def test_secrets_that_another_process_pinned_are_hidden(store: Store, deployment_log: DeploymentLog) -> None:
+    """It asked the injectors; this one has looked up what was secret before that."""
+    deployment = Deployment(
+        namespace="shop",
+        app="cart",
+        id="d1",
+        descriptor={"appName": "cart", "namespace": "shop", "newVersion": "1"},
+        created="2026-01-01T00:00:00Z",
+        last_modified="2026-01-01T00:00:00Z",
+    )
+    store.commit(Create(deployment))
+    assert deployment_log.line("d1", "queued with hunter-two").text == "queued with hunter-two"
+    told = threading.Event()
+    store.subscribe(lambda kind, _: told.set() if kind == Plan.KIND else None)
+    environment = [{"name": "PASSWORD", "value": "hunter-two"}]
+    store.commit(Create(Plan(namespace="shop", app="cart", deployment="d1", version="1", environment=environment)))
+    assert told.wait(20.0)
+    assert deployment_log.line("d1", "approved with hunter-two").text == "approved with ***"
 
 
 # --- messages -------------------------------------------------------------------------------------------------------

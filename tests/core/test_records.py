@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from deployer.commands.freezes import Freeze
+from deployer.commands.idempotency import IdempotencyKey
 from deployer.core.errors import Conflict
 from deployer.core.model.gates import GateDecision, GateResults
 from deployer.core.model.json_codec import dumps
@@ -37,7 +38,7 @@ from deployer.core.model.records import (
 
 T = TypeVar("T")
 
-KINDS = (*RECORDS, Freeze, GateResults, GateDecision)
+KINDS = (*RECORDS, Freeze, GateResults, GateDecision, IdempotencyKey)
 
 ENDS = {Status.FAILURE, Status.UNDEPLOYED}
 

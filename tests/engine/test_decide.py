@@ -172,7 +172,7 @@ def test_an_injector_is_told_of_the_descriptor_its_options_and_the_namespace(wor
     with pytest.raises(Invalid) as refused:
         world.deploy(extensions={"looks": {"path": 3}, "lookz": {}})
     assert [(p.path, p.message) for p in refused.value.problems] == [
-        ("extensions.looks.path", "must be text, not a number"),
+        ("extensions.looks.path", "must be text, not a number: put it in quotes"),
         ("extensions.lookz", "no plugin of this name takes options; did you mean looks?"),
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deployer.core.errors import Invalid, Problem
-from deployer.core.model.records import Deployment, Document, Operation, Status
+from deployer.core.model.records import Deployment, Document, Operation, Status, StoredDescriptor
 from deployer.core.operations import dispatcher, machine
 from deployer.core.operations.execution import budgets
 from deployer.core.registry import Entry
@@ -562,7 +562,7 @@ def test_a_provider_that_cannot_check_a_descriptor_is_named_and_nothing_is_store
     restart_with(world, Unsure(check))
     with pytest.raises(PluginError, match=f"^{words}"):
         world.descriptor(deploymentType="unsure")
-    assert not world.service.descriptors.find(world.namespace)
+    assert not world.store.find(StoredDescriptor, namespace=world.namespace)
 
 
 def test_a_provider_cannot_change_the_descriptor_that_it_checks(world: World) -> None:

@@ -36,7 +36,7 @@ from support.history import History, backend_of, broken
 from support.snapshots import Moment
 from support.world import World
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 AT_ONCE = 6
 """Moments at a time: most of each is waiting."""

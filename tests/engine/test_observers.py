@@ -11,12 +11,13 @@ import pytest
 
 from deployer.core.clock import SteadyClock
 from deployer.core.contract.observer import Notification
-from deployer.core.errors import PluginError, SettingsError
-from deployer.core.model.records import Document, Event, new_id
-from deployer.core.ports.store import Create
+from deployer.core.errors import PluginError, SettingsError, StoreUnavailable
+from deployer.core.model.records import Event, new_id
+from deployer.core.ports.store import Change, Create, Delete, Lease
 from deployer.plugin_manager import observers as module
 from deployer.plugin_manager.observers import Observers
 from deployer.redaction.redactor import Redactor
+from deployer.replicas.leases import Leases
 from deployer.store.sqlite import SqliteStore
 
 PATIENCE = 20.0
@@ -92,9 +93,9 @@ class Bench:
             changed.clear()
         forget()
 
-    def watch(self, name: str, occurrence: str, deployment: Document) -> None:
+    def watch(self, event: Event) -> None:
         with self._came:
-            self.watched.append(f"{name} {deployment['id']}")
+            self.watched.append(f"{event.name} {event.deployment['id']}")
             self._came.notify_all()
 
     def await_watched(self, count: int) -> None:
@@ -137,7 +138,10 @@ def test_one_that_hangs_delays_nobody_and_is_counted_once(bench: Bench, monkeypa
         bench.happen("2")
         quick.await_heard("deployment_started 1", "deployment_started 2")
         assert slow.heard == ["deployment_started 1"]
-        assert [sorted(event.told) for event in bench.store.find(Event)] in ([["quick"], ["quick"]], [["quick"], []])
+        assert [sorted({*event.told} - {module.COUNTED}) for event in bench.store.find(Event)] in (
+            [["quick"], ["quick"]],
+            [["quick"], []],
+        )
         go.set()
         # It came back late, but it came back: it is not told the same again.
         bench.await_told()
@@ -244,3 +248,105 @@ def test_of_progress_a_slow_one_hears_the_newest(bench: Bench, monkeypatch: pyte
         bench.await_watched(1)
         go.set()
         slow.await_heard("deployment_changed 0", "deployment_finished 2", "deployment_changed 3")
+
+
+def test_what_the_store_does_not_let_go_of_is_let_go_of_later_and_nothing_behind_it_waits_for_a_restart(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails, commit = [StoreUnavailable("the disk is full"), StoreUnavailable("the disk is full")], bench.store.commit
+
+    def refuse(*changes: Change, fence: Lease | None = None) -> int:
+        if fails and any(isinstance(change, Delete) for change in changes):
+            raise fails.pop()
+        return commit(*changes, fence=fence)
+
+    monkeypatch.setattr(bench.store, "commit", refuse)
+    bench.happen("1")
+    bench.happen("2", "deployment_finished")
+    with bench.telling(last := Told("last", hooks=frozenset({"deployment_finished"}))):
+        last.await_heard("deployment_finished 2")
+        bench.await_told()
+    assert not fails
+    assert bench.watched == ["deployment_started 1", "deployment_finished 2"]
+
+
+# --- several replicas -------------------------------------------------------------------------------------------------
+
+
+class Sides:
+    """Two replicas on one store, each with an observer of its own that has the same name."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "LEASE", 0.3)
+        self.bench = bench
+        self.told = [Told("one"), Told("one")]
+        self.leases = [Leases(bench.store), Leases(bench.store)]
+        self.counted: list[str] = []
+        self.all = [self._observers(told, leases) for told, leases in zip(self.told, self.leases, strict=True)]
+
+    def _observers(self, told: Told, leases: Leases) -> Observers:
+        return Observers(
+            self.bench.store,
+            [told],
+            redactor=Redactor(),
+            secrets=lambda deployment: set(),
+            clock=self.bench.clock,
+            hung=self.bench.hung.append,
+            watch=lambda event: self.counted.append(event.deployment["id"]),
+            leases=leases,
+        )
+
+    def __enter__(self) -> Sides:
+        self._forget = [self.bench.store.subscribe(lambda *_, o=o: o.wake()) for o in self.all]
+        for observers in self.all:
+            observers.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for forget in self._forget:
+            forget()
+        for observers in self.all:
+            for thread in observers.stop():
+                thread.join(PATIENCE)
+
+
+def test_of_several_replicas_one_tells_each_event_and_counts_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sides(bench, monkeypatch) as sides:
+        for number in range(20):
+            bench.happen(str(number))
+        bench.await_told()
+        heard = [told.heard for told in sides.told]
+        assert sorted(heard, key=len) == [[], [f"deployment_started {number}" for number in range(20)]]
+        assert sides.counted == [str(number) for number in range(20)]
+
+
+def test_another_replica_goes_on_where_one_stopped_telling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sides(bench, monkeypatch) as sides:
+        bench.happen("1")
+        bench.await_told()
+        first = next(number for number in (0, 1) if sides.told[number].heard)
+        for thread in sides.all[first].stop():
+            thread.join(PATIENCE)
+        bench.happen("2")
+        bench.happen("3")
+        sides.told[1 - first].await_heard("deployment_started 2", "deployment_started 3")
+        assert sides.told[first].heard == ["deployment_started 1"]
+        assert sides.counted == ["1", "2", "3"]
+
+
+def test_a_replica_that_lost_its_lease_tells_nothing_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sides(bench, monkeypatch) as sides:
+        bench.happen("1")
+        bench.await_told()
+        first = next(number for number in (0, 1) if sides.told[number].heard)
+        (held,) = sides.leases[first].held()
+        bench.store.release(held.lease)
+        successor = bench.store.acquire(held.lease.namespace, held.lease.app, "successor", 60.0)
+        assert successor is not None
+        held.end("it is another one's")
+        bench.happen("2")
+        bench.until(lambda: bench.store.count(Event) == 1)
+        bench.store.release(successor)
+        bench.await_told()
+        assert sorted(sides.counted) == ["1", "2"]
+        assert sum(told.heard.count("deployment_started 2") for told in sides.told) == 1

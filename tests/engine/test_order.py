@@ -633,13 +633,13 @@ def test_a_version_in_use_is_refused(world: World) -> None:
     restart_with(world, VisitedBlueGreen(stop))
     world.deployed(newVersion="1")
     second = world.deployed(newVersion="2")
-    found = world.ended(world.deploy(newVersion="2"), Status.FAILURE)
+    found = world.ended(world.deploy(newVersion="2", replicas=2), Status.FAILURE)
     assert found.failure and found.failure["reason"] == "VersionInUse"
     assert found.failure["message"] == f"version 2 of shop is live (deployment {second.id})"
     assert "choose another newVersion" in found.failure["hint"]
     third = world.deploy(**VISITED, newVersion="3")
     stop.reached()
-    fourth = world.deploy(newVersion="3")
+    fourth = world.deploy(newVersion="3")  # of another deploymentType
     stop.go.set()
     world.ended(third, Status.DEPLOYED)
     assert world.ended(fourth, Status.FAILURE).failure == {
@@ -650,12 +650,26 @@ def test_a_version_in_use_is_refused(world: World) -> None:
     assert (world.names()["replicationcontrollers"], world.live_version()) == ({"shop-1", "shop-2", "shop-3"}, "3")
 
 
+def test_a_version_that_is_live_from_the_same_descriptor_is_told_apart(world: World) -> None:
+    """Whether it was stored anew or redeployed: a client may take it for a success."""
+    first = world.deployed(newVersion="2")
+    before = world.objects(CONTROLLER)
+    for again in (world.deploy(newVersion="2"), world.service.redeploy(world.namespace, first.id)):
+        assert world.ended(again, Status.FAILURE).failure == {
+            "reason": "AlreadyLive",
+            "message": f"version 2 of shop is live already, from the same descriptor (deployment {first.id})",
+            "hint": "nothing is left to do; choose another newVersion, or '#' to count on, to start it anew",
+        }
+    assert world.objects(CONTROLLER) == before
+    assert world.live_version() == "2"
+
+
 def test_of_two_of_one_version_the_first_is_deployed(world: World) -> None:
     stored = [world.descriptor(newVersion="1") for _ in range(2)]
     first, second = (world.service.deploy(world.namespace, s.id) for s in stored)
     world.ended(first, Status.DEPLOYED)
     failure = world.ended(second, Status.FAILURE).failure
-    assert failure and failure["message"] == f"version 1 of shop is live (deployment {first.id})"
+    assert failure and failure["reason"] == "AlreadyLive" and first.id in failure["message"]
 
 
 # --- what is carried over, and what is dropped --------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_what_waits_in_vain_fails_in_the_end(world: World) -> None:
     again = world.service.redeploy(world.namespace, first.id)
     world.until(lambda: "is still draining" in world.log(again.id), "the log to say so")
     (waiting,) = [o for o in world.store.find(Operation, tag="open") if o.target.awaits]
-    world.store.commit(Update(dataclasses.replace(waiting, due=time.time())))
+    world.store.commit(Update(dataclasses.replace(waiting, due=time.time(), least=0.0)))
     failure = world.ended(again, Status.FAILURE).failure
     assert failure and failure["message"] == f"version 1 of shop is still held or being removed (deployment {first.id})"
 

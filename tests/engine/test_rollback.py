@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from deployer.core.clock import SteadyClock
 from deployer.core.errors import Conflict, NotFound, QueueFull
 from deployer.core.model.kind import CONTROLLER, EVENT, HTTP_ROUTE, INGRESS, POD, SERVICE
 from deployer.core.model.records import Deployment, Operation, OperationKind, OperationState, Status
-from deployer.core.ports.store import Update
+from deployer.core.ports.store import Change, Lease, Update
 from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sandbox import Load
 from support import late
@@ -171,6 +172,9 @@ def test_a_rollback_that_fails_is_undone_and_the_version_is_as_warm_as_before(
     assert world.answer(HOST)[1].startswith("version 2 ")
     failed = record(world, first.id).failure or {}
     assert (failed["reason"], "the last step fails" in failed["message"]) == ("RollbackFailed", True)
+    entry = world.apps.history(world.namespace, "shop", limit=9)[0][0]
+    assert (entry["what"], entry["outcome"]) == ("rollback", "rollbackfailed")
+    assert "the last step fails" in entry["failure"]["message"]
     world.until(lambda: "RollbackFailed" in {e["reason"] for e in world.objects(EVENT).values()}, "an Event of it")
     (again,) = retirements(world)
     assert (again.deployment, again.target) == (retirement.deployment, retirement.target)
@@ -271,6 +275,36 @@ def test_what_was_rolled_back_leaves_nothing_when_its_record_is_deleted_meanwhil
     assert any(name.startswith("shop-2-") for name in world.pods())
     world.quiet()
     assert world.names()["replicationcontrollers"] == {"shop-1"}
+    assert world.store.get(Deployment, second.id) is None
+    assert world.answer(HOST)[1].startswith("version 1 ")
+
+
+def test_a_deletion_asked_for_at_the_very_end_of_draining_is_not_lost(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world: World = make_world(proxysleep=0.5)
+    first, second = two_versions(world)
+    commit, asked = world.store.commit, threading.Event()
+
+    def late(*changes: Change, fence: Lease | None = None) -> int:
+        ends = any(
+            isinstance(change, Update)
+            and isinstance(change.record, Operation)
+            and change.record.deployment == second.id
+            and change.record.kind is OperationKind.RETIRE
+            and change.record.state is OperationState.DONE
+            for change in changes
+        )
+        if ends and not asked.is_set():
+            asked.set()  # everything was read for the commit by now
+            world.service.delete_deployments(world.namespace, "shop")
+        return commit(*changes, fence=fence)
+
+    monkeypatch.setattr(world.store, "commit", late)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(first, Status.DEPLOYED)
+    world.quiet()
+    assert asked.is_set()
     assert world.store.get(Deployment, second.id) is None
     assert world.answer(HOST)[1].startswith("version 1 ")
 

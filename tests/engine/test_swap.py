@@ -15,6 +15,8 @@ from deployer.plugin_manager.hookspecs import ENTRY_POINT_GROUP
 from deployer.sandbox import Load
 from deployer.sdk.kube import CONFIG_MAP, INGRESS, SERVICE
 from support import late, originals
+from support.original_import import bring
+from support.original_records import Records, deployment, descriptor
 from support.world import GATEWAY, HEALTHY, NGINX, World
 
 TABLES = {"ingress_nginx": NGINX, "ingress_gateway": GATEWAY}
@@ -58,9 +60,17 @@ def lost_nothing(load: Load, version: str, *versions: str) -> None:
     assert (report.failed, report.failures, set(report.by_version)) == (0, {}, {version, *versions})
 
 
-def test_what_the_original_exposed_is_taken_over_by_routes_of_another_kind(world: World, host: str) -> None:
+@pytest.mark.parametrize("imported", [False, True])
+def test_what_the_original_exposed_is_taken_over_by_routes_of_another_kind(
+    world: World, host: str, imported: bool
+) -> None:
     use(world, "gateway")
-    originals.leave(world.eyes, world.namespace, host, world.image, version="1", www=True)
+    originals.leave(world.eyes, world.namespace, host, world.image, version="1", www=True, deployment="d1")
+    if imported:
+        world.stop()
+        of = descriptor(world.namespace, image=world.image, frontend=host, redirectWww=True)
+        bring(world, Records().deployment(deployment("d1", "1", "DEPLOYED", of)))
+        world.start()
     load = loaded(world, host, "1")
     before = load.wait_for(lambda report: True, 1).failed  # as it was not there from the start
     second = world.deployed(**HEALTHY, frontend=host)

@@ -301,9 +301,10 @@ def scripted(world: World) -> Iterator[Any]:
         server.close()
 
 
-def ask(world: World, service: DeploymentCommands, **fields: Any) -> Document:
-    document = describe(world.namespace, **fields)
-    found: Document = service.descriptors.validate(world.namespace, json.dumps(document).encode())["validation"]
+def ask(world: World, service: DeploymentCommands, namespace: str = "", **fields: Any) -> Document:
+    namespace = namespace or world.namespace
+    document = describe(namespace, **fields)
+    found: Document = service.descriptors.validate(namespace, json.dumps(document).encode())["validation"]
     return found
 
 
@@ -379,6 +380,31 @@ def test_no_more_than_a_few_ask_at_once(world: World, scripted: Any, monkeypatch
     server.released.set()
     thread.join()
     assert results
+
+
+def test_no_namespace_keeps_others_from_asking(world: World, scripted: Any) -> None:
+    """It has half of what may ask at once, however often it tries; another one still gets its turn."""
+    server, service = scripted(0)
+    threads = []
+
+    def begin(namespace: str) -> None:
+        threads.append(threading.Thread(target=lambda: ask(world, service, namespace)))
+        threads[-1].start()
+        world.until(lambda: len(server.asked) >= len(threads) or None, f"{namespace} to ask")
+
+    begin("busy")
+    begin("busy")
+    for _ in range(3):
+        assert "being checked already" in ask(world, service, "busy")["notChecked"][0]["reason"]
+    begin("other")
+    server.released.set()
+    for thread in threads:
+        thread.join()
+    server.asked.clear()
+    threads.clear()
+    begin("busy")
+    for thread in threads:
+        thread.join()
 
 
 def test_every_object_that_is_sent_is_a_dry_run_without_secrets_of_others(world: World, scripted: Any) -> None:

@@ -46,7 +46,7 @@ from support.history import (
 )
 from support.world import World
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 AT_ONCE = 4
 """Cases at a time: most of a case is waiting."""
@@ -281,7 +281,8 @@ def test_a_kill_at_every_write(lab: Lab, clean: Clean, chosen: str, flow: str) -
     run_all(cases)
     # Lines of the log and notes of observers share a commit with others or not, as their threads come, so the last hits
     # of a clean run need not be there in another.
-    missed = [case.name for case in cases if not case.died]
+    last = {f"{name}:{number}" for name, hit in hits.items() for number in range(hit - hit // 6, hit + 1)}
+    missed = [case.name for case in cases if not case.died and case.kills[0] not in last]
     assert len(missed) <= max(2, len(cases) // 20), f"these were to die, but did not: {missed}"
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from deployer import sandbox
 from deployer.sdk.errors import StepFailed
-from deployer.sdk.ingress import IngressProvider, RouteClaim, RouteContext, RouteReader, data_plane
+from deployer.sdk.ingress import IngressProvider, RouteAnswers, RouteClaim, RouteContext, RouteReader, data_plane
 from deployer.sdk.kube import INGRESS
 from deployer.testing.ingress import CHECKS, Bench, checks, open_bench, ownership
 from support.ingressroutes import IngressRoutes, defined
@@ -98,6 +98,26 @@ class WaitsForEver(Plain):  # type: ignore[misc]
             return
 
 
+class Guesses(Plain):  # type: ignore[misc]
+    def ask_route(self, context: RouteContext) -> RouteAnswers:
+        """Believes the plan."""
+        found = super().ask_route(context)
+        told = [dataclasses.replace(answer, deployment=context.route.deployment) for answer in found.addresses]
+        return RouteAnswers(told)
+
+
+class TellsNoReason(Plain):  # type: ignore[misc]
+    def ask_route(self, context: RouteContext) -> RouteAnswers:
+        found = super().ask_route(context)
+        return RouteAnswers([dataclasses.replace(answer, unknown="") for answer in found.addresses])
+
+
+class WritesToTell(Plain):  # type: ignore[misc]
+    def ask_route(self, context: RouteContext) -> RouteAnswers:
+        self.switch(context)
+        return super().ask_route(context)
+
+
 class Overwrites(Plain):  # type: ignore[misc]
     def switch(self, context: RouteContext) -> None:
         """Writes what it would write if it were alone."""
@@ -166,6 +186,10 @@ class HandleOfTheOperation(Plain):  # type: ignore[misc]
         (NeverConfirms, "confirm_returns_when_the_new_version_answers"),
         (NeverConfirms, "a_silent_data_plane_ends_at_the_deadline"),
         (WaitsForEver, "a_silent_data_plane_ends_at_the_deadline"),
+        (Guesses, "confirm_returns_when_the_new_version_answers"),
+        (TellsNoReason, "confirm_returns_when_the_new_version_answers"),
+        (WritesToTell, "confirm_returns_when_the_new_version_answers"),
+        (TellsNoReason, "a_silent_data_plane_ends_at_the_deadline"),
         (Overwrites, "what_others_add_at_the_same_time_is_kept"),
         (TakesAnything, "a_foreign_route_is_never_touched"),
         (SwitchesEarly, "state_tells_where_the_route_leads"),

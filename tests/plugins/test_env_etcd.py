@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import shutil
 import socket
 import subprocess
@@ -24,73 +23,16 @@ from deployer.sdk.environment import EnvContext, KubeReader
 from deployer.sdk.errors import SettingsError, StepFailed
 from deployer.settings import Settings
 from deployer.testing.environment import CHECKS, InjectorBench
+from support.etcd import Etcd, free_ports, with_both_stores
 
 PREFIX = "/deployer/environment/"
 
 
-class Etcd:
-    """One member of its own, killed by its process id."""
-
-    def __init__(self, path: Path, **flags: object) -> None:
-        ports = free_ports(3)
-        client, peer, self._metrics = (f"http://127.0.0.1:{port}" for port in ports)
-        client = client.replace("http:", "https:") if "cert_file" in flags else client
-        self.url = client
-        arguments = {
-            "name": "test",
-            "data-dir": path / "data",
-            "listen-client-urls": client,
-            "advertise-client-urls": client,
-            "listen-peer-urls": peer,
-            "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"test={peer}",
-            "listen-metrics-urls": self._metrics,
-            "unsafe-no-fsync": "true",
-            "log-level": "error",
-            **{name.replace("_", "-"): value for name, value in flags.items()},
-        }
-        command = ["etcd", *(f"--{name}={value}" for name, value in arguments.items())]
-        self._log = (path / "etcd.log").open("wb")
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-        self._await_health()
-
-    def _await_health(self) -> None:
-        end = time.monotonic() + 30
-        pause = threading.Event()
-        while time.monotonic() < end and self._process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection(self._metrics.removeprefix("http://"), timeout=2)
-                with contextlib.closing(connection):
-                    connection.request("GET", "/health")
-                    if b'"true"' in connection.getresponse().read():
-                        return
-            pause.wait(0.05)
-        self.stop()
-        raise AssertionError(f"etcd did not start: {Path(self._log.name).read_text()}")
-
-    def client(self, **login: str) -> Any:
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
-        return pyetcd.client(host=host, port=int(port), timeout=5, **login)
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait(10)
-        self._log.close()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    if not shutil.which("etcd"):
-        pytest.skip("the program etcd is missing; on Debian: apt-get install etcd-server")
     server = Etcd(tmp_path_factory.mktemp("etcd"))
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture
@@ -152,22 +94,10 @@ def warnings(*endpoints: str) -> list[str]:
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[Etcd]:
     """An etcd with both stores; the environment of the original is in the older one."""
-    if not shutil.which("etcd"):
-        pytest.skip("the program etcd is missing; on Debian: apt-get install etcd-server")
-    try:
-        server = Etcd(tmp_path, enable_v2="true")
-    except AssertionError as error:
-        if "enable-v2" not in str(error):
-            raise
-        pytest.skip("this etcd has no v2 store any more")
-    for key in ("database-url", "token", "deeper/key"):
-        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
-        with contextlib.closing(connection):
-            form = {"Content-Type": "application/x-www-form-urlencoded"}
-            connection.request("PUT", f"/v2/keys{PREFIX}{key}", "value=canary-value", form)
-            assert connection.getresponse().status == 201
-    yield server
-    server.stop()
+    with with_both_stores(tmp_path) as server:
+        for key in ("database-url", "token", "deeper/key"):
+            server.put_v2(f"{PREFIX}{key}", "canary-value")
+        yield server
 
 
 def test_an_environment_that_is_only_in_the_v2_store_is_told_of(old):
@@ -389,6 +319,26 @@ def test_authentication(locked, tmp_path):
         assert "canary" not in str(caught.value) + repr(caught.value)
 
 
+def test_the_services_own_user_is_used_for_the_same_etcd(locked):
+    def inject(**table):
+        core = Settings(
+            own_namespace="",
+            etcd=locked.url,
+            etcd_username="reader",
+            etcd_password="canary-pw",
+            plugins={"env_etcd": table} if table else {},
+        )
+        (injector,) = load_plugins(core).injectors
+        context = EnvContext("shop", "web", "1", lambda line: None, CancelScope(), KubeReader(None))
+        return injector.environment(context)
+
+    assert inject() == [{"name": "A", "value": "1"}]
+    with pytest.raises(StepFailed, match="authentication failed"):
+        inject(username="reader", password="canary-wrong")
+    with pytest.raises(StepFailed, match="user name is empty"):
+        inject(endpoints=[locked.url])
+
+
 def test_a_password_for_an_etcd_without_authentication(etcd, put):
     with pytest.raises(StepFailed, match="authentication is not enabled"):
         environment(endpoints=[etcd.url], username="reader", password="canary-pw")
@@ -409,18 +359,12 @@ def certificates(path: Path) -> dict[str, Path]:
 
 
 def test_tls_with_certificates_on_both_sides(tmp_path):
-    if not shutil.which("etcd"):
-        pytest.skip("the program etcd is missing; on Debian: apt-get install etcd-server")
     pair = certificates(tmp_path)
     files = {"ca_file": str(pair["cert"]), "cert_file": str(pair["cert"]), "key_file": str(pair["key"])}
-    server = Etcd(
-        tmp_path, cert_file=pair["cert"], key_file=pair["key"], trusted_ca_file=pair["cert"], client_cert_auth="true"
-    )
+    flags = {"cert_file": pair["cert"], "key_file": pair["key"], "trusted_ca_file": pair["cert"]}
+    server = Etcd(tmp_path / "etcd", scheme="https", client_cert_auth="true", **flags)
     try:
-        host, _, port = server.url.removeprefix("https://").rpartition(":")
-        with pyetcd.client(
-            host=host, port=int(port), timeout=5, ca_cert=pair["cert"], cert_cert=pair["cert"], cert_key=pair["key"]
-        ) as client:
+        with server.client(ca_cert=pair["cert"], cert_cert=pair["cert"], cert_key=pair["key"]) as client:
             client.put(f"{PREFIX}a", "1")
         assert environment(endpoints=[server.url], **files) == [{"name": "A", "value": "1"}]
         with pytest.raises(StepFailed, match=r"cannot be reached|gave no answer in time"):
@@ -428,7 +372,7 @@ def test_tls_with_certificates_on_both_sides(tmp_path):
         with pytest.raises(StepFailed, match=server.url):
             environment(endpoints=[server.url], timeout=1)
     finally:
-        server.stop()
+        server.close()
 
 
 # --- settings -----------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ EXPORTS = {
         HealthChecker HealthTarget HttpAnswer PodUnreachable Verdict
     """,
     "ingress": """
-        Address Answer Backend Capability DataPlane IngressProvider ORIGINAL_ANNOTATIONS Objection
-        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Route RouteClaim
+        Address AddressAnswer Answer Backend Capability DataPlane IngressProvider ORIGINAL_ANNOTATIONS Objection
+        PREVIEW_OPTIONS PodAnswers Preview REVISION_HEADER RequestMatch Requests Route RouteAnswers RouteClaim
         RouteContext RouteReader RouteState Share ask
         backends_behind claimants data_plane data_plane_schema ingress_hosts redirect_name require_only
         shares_of www_twin www_twin_is_free

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -75,19 +76,25 @@ def test_every_option_can_be_given_in_every_way(toml):
     """Flag, variable and file agree on what a text means."""
     samples = {"text": "x", "integer": "7", "seconds": "7.5", "switch": "true", "path": "/p", "names": "a,b*"}
     special = {"kubernetes": "https://k8s:6443", "etcd": "http://a:2379,http://b:2379", "log_level": "debug"}
+    special |= {"log_format": "json"}
     special |= {"pod_security": "restricted", "image_pull_policy": "Never", "health_via": "direct"}
-    special |= {"enable_service_links": "false", "auto_rollback": "false"}
+    special |= {"enable_service_links": "false", "auto_rollback": "false", "deploy_allows_rollback": "no"}
     special |= {"auth": "kubernetes", "jwt_algorithm": "ES256", "jwt_jwks_url": "https://idp.example/keys"}
     special |= {"allowed_volume_types": "configMap,secret"}
     special |= {"allowed_origins": "https://a.example,http://[::1]:8080", "allowed_hosts": "a,*.b.example"}
     issuer = {"auth": "jwt", "jwt_issuer": "i", "jwt_audience": "a", "jwt_key_file": "k"}
+    special |= {"store": "sqlite", "etcd_prefix": "/other/", "etcd_timeout": "7.5"}
     special |= {"preview_host": "{app}.{namespace}.preview.example", "preview_check": "/health?deep=1"}
     for option in OPTIONS:
         if not option.flag:
             continue
         text = special.get(option.name, samples[option.kind])
-        partner = {"kubernetes_username": "kubernetes_password", "kubernetes_password": "kubernetes_username"}
+        pairs = [(f"{where}_username", f"{where}_password") for where in ("kubernetes", "etcd")]
+        pairs.append(("etcd_cert_file", "etcd_key_file"))
+        partner = dict(pairs) | {b: a for a, b in pairs}
         also = {partner[option.name]: "y"} if option.name in partner else {}
+        if option.name.startswith("etcd_"):
+            also["etcd"] = "http://a:2379"
         if option.name.startswith("jwt_"):
             source = "jwt_key_file" if "jwks" not in option.name else "jwt_jwks_url"
             also = {**issuer, "jwt_key_file": None, source: "https://k.example", option.name: None}
@@ -128,7 +135,10 @@ def test_what_is_checked_through_the_preview_is_a_path(path):
 
 
 def test_the_table_is_the_dataclass():
-    assert [o.name for o in OPTIONS] == [f.name for f in dataclasses.fields(Settings)]
+    """By subject; those about one subject are in the order in which they are written."""
+    assert sorted(o.name for o in OPTIONS) == sorted(f.name for f in dataclasses.fields(Settings))
+    subjects = [subject for subject, _ in itertools.groupby(o.subject for o in OPTIONS)]
+    assert len(set(subjects)) == len(subjects) > 8
     assert all(o.help.endswith(".") for o in OPTIONS)
     assert {o.original for o in OPTIONS if o.original} == {
         "kubernetes",
@@ -203,6 +213,11 @@ def test_a_namespace_with_an_empty_list_of_hosts_may_use_none():
         ({}, {"DEPLOYER_PROXY_SLEEP": "3"}, "", "no such setting (did you mean DEPLOYER_PROXYSLEEP?)"),
         ({"kubernetes_username": "ann"}, {}, "", "belong together"),
         ({"kubernetes": "http://k", "kubeconfig": "/k"}, {}, "", "exclude each other"),
+        ({"store": "etcd"}, {}, "", "--store etcd also needs --etcd"),
+        ({"etcd": "http://e", "etcd_username": "ann"}, {}, "", "--etcd-username and --etcd-password belong together"),
+        ({"etcd": "http://e", "etcd_cert_file": "/c"}, {}, "", "--etcd-cert-file and --etcd-key-file belong together"),
+        ({"etcd_ca_file": "/ca"}, {}, "", "--etcd-ca-file has no effect without --etcd"),
+        ({"etcd": "http://e", "etcd_prefix": "store"}, {}, "", "'store' is not a prefix like /deployer/store/"),
         ({"proxy_sleep": 1}, {}, "", "there is no setting named 'proxy_sleep' (did you mean proxysleep?)"),
     ],
 )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -143,6 +143,11 @@ class Rest:
         except ValueError:
             return status, headers, content.decode()
 
+    def status(self, id: str) -> str:
+        """Of a deployment; `404` for one that is gone."""
+        code, deployment = self.call("GET", f"/deployments/{id}/")
+        return str(deployment["status"]) if code == 200 else str(code)
+
     def deploy(self, descriptor: dict[str, Any]) -> str:
         """Store and deploy; the deployment's id."""
         status, stored = self.call("POST", "/descriptors/", descriptor)
@@ -150,6 +155,15 @@ class Rest:
         status, deployment = self.call("POST", "/deployments/", query=f"&descriptorId={stored['id']}")
         assert status == 202, deployment
         return str(deployment["id"])
+
+
+def awaited(ask: Callable[[], Any], what: str) -> Any:
+    """What `ask` answers, as soon as that is something: over REST nobody is told."""
+    end, pause = time.monotonic() + PATIENCE, threading.Event()
+    while not (found := ask()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        pause.wait(0.05)
+    return found
 
 
 def of_a_new_user(path: Path) -> dict[str, str]:

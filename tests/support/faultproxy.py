@@ -187,13 +187,16 @@ class Stream:
 class FaultProxy:
     """Forwards what no rule befalls. `seen` has all requests in their order; `url` is its address."""
 
-    def __init__(self) -> None:
-        """For the cluster that KUBECONFIG names."""
+    def __init__(self, target: str = "") -> None:
+        """For the cluster that KUBECONFIG names, or the API server at `target`, which asks for no credentials."""
         from kubernetes.client import Configuration
         from kubernetes.config import load_kube_config
 
         configuration = Configuration()
-        load_kube_config(client_configuration=configuration)
+        if target:
+            configuration.host = target
+        else:
+            load_kube_config(client_configuration=configuration)
         self._target = urlsplit(configuration.host)
         self.token = (configuration.auth_settings().get("BearerToken") or {}).get("value", "").removeprefix("Bearer ")
         self._anonymous = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
@@ -243,7 +246,7 @@ class FaultProxy:
             self.dark_now = False
 
     def refuse(self) -> None:
-        """As if its process had died: nobody listens, and every connection ends."""
+        """As if its process had died: nobody listens, and every connection ends. Once more changes nothing."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -74,7 +74,7 @@ class Flow:
     stays: bool = True
     reason: str = ""
     again: Callable[[World, Tell], None] = lambda world, tell: None
-    timeout: float = 1.0
+    timeout: float = 3.0
     watch: float = 3600.0
     writes: int = 3
     before: str = "nginx"

@@ -71,11 +71,11 @@ class Child:
         with contextlib.suppress(OSError):
             self._channel.write(message)
 
-    def read(self) -> Message | None:
+    def read(self, patience: float = PATIENCE) -> Message | None:
         """What it says next; None when it has ended, then `exit` says how. Raises TimeoutError."""
         if self.exit is not None:
             return None
-        message = self._channel.read()
+        message = self._channel.read(patience)
         if "exit" in message:
             self.exit = message["exit"]
             self._channel.close()

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deployer.core.cancel_scope import CancelScope
-from deployer.core.errors import Interrupted, KubeError, KubeNotFound, Revoked
+from deployer.core.errors import Interrupted, KubeError, KubeNotFound, KubeUnavailable, Revoked
 from deployer.core.model.kind import CONFIG_MAP, ENDPOINT_SLICE, HTTP_ROUTE, INGRESS, JOB, POD, SERVICE, Kind
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
@@ -50,19 +50,26 @@ class History:
     def _follow(self, kind: Kind) -> None:
         try:
             while True:
-                start = str(self._seen[kind])
-                for what, found in self._eyes.watch(kind, self._namespace, start, scope=self._scope):
-                    revision = int(found["metadata"]["resourceVersion"])
-                    with self._changed:
-                        self._seen[kind] = revision
-                        if what != "BOOKMARK":
-                            self._changes.append((revision, kind, what, found))
-                        self._changed.notify_all()
+                # A real server has nothing to say for a minute of what does not change: then it is asked again for
+                # what came after the last that was seen, so nothing is missed.
+                with contextlib.suppress(KubeUnavailable):
+                    self._follow_once(kind)
+                self._scope.pause(0.05)
         except Interrupted:
             return
         except (KubeError, KeyError) as error:
             with self._changed:
                 self._problem = f"the watch of {kind.plural} broke off: {error!r}"
+                self._changed.notify_all()
+
+    def _follow_once(self, kind: Kind) -> None:
+        start = str(self._seen[kind])
+        for what, found in self._eyes.watch(kind, self._namespace, start, scope=self._scope):
+            revision = int(found["metadata"]["resourceVersion"])
+            with self._changed:
+                self._seen[kind] = revision
+                if what != "BOOKMARK":
+                    self._changes.append((revision, kind, what, found))
                 self._changed.notify_all()
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from deployer.api.auth.access import Access, open_access
 from deployer.settings import Settings
 
 ISSUER = "https://idp.example"
@@ -83,11 +84,16 @@ Reply = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
 class KeyServer:
-    """Gives out a JWK Set over TLS, with a certificate of an authority of its own (`ca`), and counts."""
+    """Gives out a JWK Set over TLS, with a certificate of an authority of its own (`ca`), and counts.
+
+    `base` is an issuer whose document says where the keys are; `asked` has every path.
+    """
 
     def __init__(self, directory: Path, *issuers: Issuer) -> None:
         self.issuers = list(issuers)
         self.fetches = 0
+        self.asked: list[str] = []
+        self.document: dict[str, Any] = {}
         self.reply: Reply = self._keys
         self.ca = directory / "ca.pem"
         outer = self
@@ -95,6 +101,7 @@ class KeyServer:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.fetches += 1
+                outer.asked.append(self.path)
                 with contextlib.suppress(OSError):
                     outer.reply(self)
 
@@ -105,7 +112,9 @@ class KeyServer:
         self._server.daemon_threads = False
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         self._server.socket = server_context(directory).wrap_socket(self._server.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self._server.server_port}/keys"
+        self.base = f"https://127.0.0.1:{self._server.server_port}"
+        self.url = f"{self.base}/keys"
+        self.document = {"issuer": self.base, "jwks_uri": self.url}
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
@@ -115,6 +124,9 @@ class KeyServer:
         self._thread.join()
 
     def _keys(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        if request.path == "/.well-known/openid-configuration":
+            self.send(request, json.dumps(self.document).encode())
+            return
         self.send(request, json.dumps({"keys": [issuer.jwk for issuer in self.issuers]}).encode())
 
     @staticmethod
@@ -166,6 +178,19 @@ def _certificate(
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
     return builder.sign(by_key, hashes.SHA256())
+
+
+@contextlib.contextmanager
+def access_by(issuer: Issuer, directory: Path) -> Iterator[Access]:
+    """Who may do what, by tokens of that issuer."""
+    file = directory / "key.pem"
+    file.write_bytes(issuer.pem)
+    made = open_access(jwt_settings(file), None)  # type: ignore[arg-type]
+    assert made is not None
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def jwt_settings(file: Path, **more: Any) -> Settings:

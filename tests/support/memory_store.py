@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from deployer.core.errors import Fenced, StaleRevision, StoreUnavailable
 from deployer.core.model import json_codec
 from deployer.core.model.records import Deployment, Record
-from deployer.core.ports.store import Append, Change, Create, Delete, Expect, Lease, LogLine, R, Store, Update
+from deployer.core.ports.store import (
+    Append,
+    Change,
+    Create,
+    Delete,
+    Expect,
+    Lease,
+    LogLine,
+    Place,
+    R,
+    Update,
+    require_namespace,
+)
+from deployer.store.members import Members, StoreOfOneProcess
+from deployer.store.transfer.port import Grouped, Item, Lines, Row, Token, Transferable
+from deployer.store.transfer.state import ImportState
 
 
-class MemoryStore(Store):
+class MemoryStore(StoreOfOneProcess, Transferable):
     """Keeps the contract of `Store` for one process. Records go through JSON, as they do in a real one."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
@@ -25,6 +41,7 @@ class MemoryStore(Store):
         self._leases: dict[tuple[str, str], Lease] = {}
         self._subscribers: dict[object, Callable[[str, str], None]] = {}
         self._closed = False
+        self._members = Members(clock)
 
     # --- records ---------------------------------------------------------------------------------------------
 
@@ -42,9 +59,11 @@ class MemoryStore(Store):
         tag: str | None = None,
         newest_first: bool = False,
         limit_per_app: int | None = None,
+        limit: int | None = None,
+        after: Place | None = None,
+        size: int | None = None,
     ) -> list[R]:
-        if app is not None and namespace is None:
-            raise ValueError("find: an app's name means something in its namespace only; give that too")
+        require_namespace(namespace, app)
         self._open()
         with self._lock:
             found = [
@@ -55,7 +74,13 @@ class MemoryStore(Store):
         found.sort(key=lambda record: (record.sequence, record.key))
         if limit_per_app is not None:
             found = _newest_of_each(found, limit_per_app)
-        return found[::-1] if newest_first else found  # type: ignore[return-value]
+        if newest_first:
+            found.reverse()
+        if after is not None:
+            found = [r for r in found if ((r.sequence, r.key) < after if newest_first else (r.sequence, r.key) > after)]
+        if size is not None:
+            found = _up_to(size, found)
+        return found if limit is None else found[: max(0, limit)]  # type: ignore[return-value]
 
     def apps(self, kind: type[Record], namespace: str, *, after: str = "", limit: int | None = None) -> list[str]:
         self._open()
@@ -63,9 +88,21 @@ class MemoryStore(Store):
         names = sorted({record.app for record in records if record.namespace == namespace and record.app > after})
         return names if limit is None else names[:limit]
 
-    def count(self, kind: type[Record], *, tag: str | None = None) -> int:
+    def count(
+        self, kind: type[Record], *, namespace: str | None = None, app: str | None = None, tag: str | None = None
+    ) -> int:
+        return len(self.find(kind, namespace=namespace, app=app, tag=tag))
+
+    def namespaces(self) -> list[str]:
         self._open()
-        return sum(tag in (None, record.tag) for record in list(self._records[kind.KIND].values()))
+        return sorted({r.namespace for kind in self._records.values() for r in list(kind.values())} - {""})
+
+    def usage(self, namespace: str) -> tuple[int, int]:
+        self._open()
+        records = [r for kind in self._records.values() for r in list(kind.values()) if r.namespace == namespace]
+        logs = [line for r in records if isinstance(r, Deployment) for line in self._lines.get(r.id, ())]
+        documents = sum(len(json_codec.dumps(record.to_document()).encode()) for record in records)
+        return documents, sum(len(line.text.encode()) for line in logs)
 
     def changed(self, namespace: str) -> int:
         return self._revision
@@ -166,14 +203,18 @@ class MemoryStore(Store):
         self._open()
         with self._lock:
             self._check(lease)
+            if not self._leases[lease.namespace, lease.app].expires:
+                raise Fenced(f"the lease of {lease.namespace}/{lease.app} was given back")
             return self._lend(Lease(lease.namespace, lease.app, lease.holder, lease.token, self._clock() + ttl))
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, *, above: int = 0) -> None:
         self._open()
         with self._lock:
             known = self._leases.get((lease.namespace, lease.app))
             if known is not None and (known.holder, known.token) == (lease.holder, lease.token):
-                self._lend(Lease(lease.namespace, lease.app, lease.holder, lease.token, 0.0))
+                raised = above > lease.token
+                holder, token = ("", above) if raised else (lease.holder, lease.token)
+                self._lend(Lease(lease.namespace, lease.app, holder, token, 0.0))
 
     def holds(self, namespace: str, app: str, token: int) -> bool:
         """Is that the token of the app's lease? For tests."""
@@ -187,15 +228,52 @@ class MemoryStore(Store):
     def _check(self, lease: Lease) -> None:
         known = self._leases.get((lease.namespace, lease.app))
         if known is None or (known.holder, known.token) != (lease.holder, lease.token):
-            now = f"{known.holder} with token {known.token}" if known else "nobody"
-            raise Fenced(f"the lease of {lease.namespace}/{lease.app} belongs to {now}; nothing was written")
+            now = f"{known.holder} with token {known.token}" if known and known.holder else "nobody"
+            raise Fenced(
+                f"the lease of {lease.namespace}/{lease.app} belongs to {now}, "
+                f"not to {lease.holder} with token {lease.token}; nothing was written"
+            )
+
+    # --- moving ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def dump(self) -> Iterator[Iterator[Item]]:
+        self._open()
+        with self._lock:
+            items: list[Item] = [Token(lease.namespace, lease.app, lease.token) for lease in self._leases.values()]
+            records = [r for found in self._records.values() for r in found.values() if r.KIND != ImportState.KIND]
+            records.sort(key=lambda record: (record.sequence, record.KIND, record.key))
+            items += map(Row.of, records)
+            for record in records:
+                if record.KIND == Deployment.KIND:
+                    items += Grouped(record.key, iter(self._lines.get(record.key, ())))
+        yield iter(items)
+
+    def load(self, items: Sequence[Item]) -> None:
+        self._open()
+        kinds = {kind.KIND: kind for kind in Record.__subclasses__()}
+        with self._lock:
+            for item in items:
+                match item:
+                    case Row():
+                        record = kinds[item.kind].from_document(
+                            item.document, revision=item.sequence, sequence=item.sequence
+                        )
+                        self._records[item.kind].setdefault(item.key, record)
+                        self._revision = max(self._revision, item.sequence)
+                    case Lines():
+                        kept = self._lines[item.deployment]
+                        kept += [line for line in item.lines if line.number > len(kept)]
+                    case Token(namespace, app, token):
+                        known = self._leases.get((namespace, app))
+                        self._lend(Lease(namespace, app, "", max(token, known.token if known else 0), 0.0))
 
     # --- the rest --------------------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[str, str], None]) -> Callable[[], None]:
         token = object()
         self._subscribers[token] = callback
-        return lambda: self._subscribers.pop(token, None) and None
+        return self._members.subscribe(callback, lambda: self._subscribers.pop(token, None) and None)
 
     def _tell(self, notices: Sequence[tuple[str, str]]) -> None:
         for callback in list(self._subscribers.values()):
@@ -207,10 +285,20 @@ class MemoryStore(Store):
 
     def close(self) -> None:
         self._closed = True
+        self._members.close()
 
     def _open(self) -> None:
         if self._closed:
             raise StoreUnavailable("the store is closed")
+
+
+def _up_to(size: int, found: list[Record]) -> list[Record]:
+    """The records up to the one that brings their JSON to `size` characters."""
+    for number, record in enumerate(found, 1):
+        size -= len(json_codec.dumps(record.to_document()))
+        if size <= 0:
+            return found[:number]
+    return found
 
 
 def _newest_of_each(found: list[Record], limit: int) -> list[Record]:

@@ -47,6 +47,7 @@ def objects(
     port_name: str = "",
     secret: str = "shop-tls",
     www: bool = False,
+    deployment: str = "0b5b5a6e",
     **annotations: str,
 ) -> Sequence[tuple[Kind, Object]]:
     """All that an exposed version consists of, in the order of creation."""
@@ -64,7 +65,7 @@ def objects(
         "metadata": {"labels": labels},
         "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
     }
-    about = {"deploymentId": "0b5b5a6e", "deploymentTs": "2017-10-12T14:30:32Z", "appName": app, "version": version}
+    about = {"deploymentId": deployment, "deploymentTs": "2017-10-12T14:30:32Z", "appName": app, "version": version}
     about |= {"useHealthCheck": "false", "healthCheckPath": "", "healthCheckPort": "0", "healthCheckType": ""}
     about |= {"frontend": host}
     common = {"type": "ClusterIP", "sessionAffinity": "None"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import threading
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from deployer.core.cancel_scope import CancelScope
+from deployer.core.errors import KubeNotFound
 from deployer.core.model.kind import CONFIG_MAP, NAMESPACE, Kind
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient, connect
@@ -156,7 +158,8 @@ class Account:
         """Let all namespaces go."""
         self.client.close()
         for name in self.spaces:
-            self.delete(NAMESPACE, name)
+            with contextlib.suppress(KubeNotFound):  # the test may have deleted it
+                self.delete(NAMESPACE, name)
 
 
 def allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from unittest import mock
 
 from deployer.commands.deployment_commands import DeploymentCommands
+from deployer.commands.idempotency import Claim, Idempotency
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.strategy import Park, Phase, Step
 from deployer.core.deployment_log import DeploymentLog
@@ -36,9 +37,12 @@ from deployer.core.operations.gates import step as gates
 from deployer.core.operations.rollbacks import NOT_WARM
 from deployer.core.ports.observers import Observers
 from deployer.core.ports.planning import Handles, Planning
+from deployer.core.ports.replicas import Replicas
 from deployer.core.ports.store import Append, Change, Create, Lease, Store
 from deployer.planning.gates import inserted
 from deployer.redaction.redactor import Redactor
+from deployer.replicas import leases
+from deployer.replicas.leases import Leases
 from deployer.settings import Settings
 from support.memory_store import MemoryStore
 from support.simulated_cluster import BACK, Kube, SimulatedCluster, make_step, planned
@@ -141,6 +145,21 @@ class NoObservers(Observers):
         pass
 
 
+class Alone(Replicas):
+    """It never waits for others: whoever is pumped has its turn."""
+
+    alone = True
+
+    def start(self, moved: Callable[[bool], None], hand_over: Callable[[str], None]) -> None:
+        pass
+
+    def stop(self) -> list[threading.Thread]:
+        return []
+
+    def patience(self, namespace: str, app: str) -> float:
+        return 0.0
+
+
 class NoLogger:
     """The service's own log, which nobody reads. An error that the engine does not know is a violation."""
 
@@ -200,8 +219,8 @@ class ProcessStore(MemoryStore):
     def acquire(self, namespace: str, app: str, holder: str, ttl: float) -> Lease | None:
         return self._reach().acquire(namespace, app, holder, ttl)
 
-    def release(self, lease: Lease) -> None:
-        self._reach().release(lease)
+    def release(self, lease: Lease, *, above: int = 0) -> None:
+        self._reach().release(lease, above=above)
 
     def subscribe(self, callback: Callable[[str, str], None]) -> Callable[[], None]:
         def tell(kind: str, key: str) -> None:
@@ -222,6 +241,7 @@ class Process:
         self.dead = False
         self.store = ProcessStore(world, self)
         self.cluster = SimulatedCluster(world.state, world)
+        self.leases = Leases(self.store)
         dependencies = Dependencies(
             store=self.store,
             deployment_log=QuickLog(self.store),
@@ -230,6 +250,8 @@ class Process:
             settings=SETTINGS,
             cluster=self.cluster,  # type: ignore[arg-type]
             planning=SimulatedPlanning(self),
+            leases=self.leases,
+            replicas=Alone(),
             clock=world.clock,
         )
         self.engine = Engine(dependencies, NoObservers())
@@ -299,7 +321,8 @@ class Process:
 
     def works_under_lease(self) -> bool:
         """Is the lease under which it works still its own?"""
-        return all(self.world.store.holds(*app, lease.token) for app, (lease, _) in self.engine._leases.items())
+        held = [held.lease for held in self.leases.held()]
+        return all(self.world.store.holds(lease.namespace, lease.app, lease.token) for lease in held)
 
     def take_in(self) -> None:
         """Hear of a cancellation while an operation is under way."""
@@ -307,8 +330,8 @@ class Process:
 
     def lose_lease(self) -> None:
         """Learn of it."""
-        for _, running in list(self.engine._leases.values()):
-            running.stop(Revoked("the lease is lost"))
+        for held in self.leases.held():
+            held.end("it is another one's")
 
 
 class SimulatedPlanning(Planning):
@@ -367,9 +390,12 @@ class Client(DeploymentCommands):
 
     def __init__(self, store: MemoryStore, queue: Callable[[str], Deployment]) -> None:
         self.store, self.deployment_log = store, QuickLog(store)
+        self.idempotency = Idempotency(store, 86_400.0)
         self._queue_again = queue
 
-    def again(self, earlier: Deployment, by: str = "", also: Sequence[Change] = ()) -> Deployment:
+    def again(
+        self, earlier: Deployment, by: str = "", also: Sequence[Change] = (), *, claim: Claim, details: Document
+    ) -> Deployment:
         if also:
             self.store.commit(*also)
         return self._queue_again(earlier.version)
@@ -426,6 +452,9 @@ def simulated(world: World) -> Iterator[None]:
             (executor, "time", time),
             (dispatcher, "time", time),
             (dispatcher, "threading", threads),
+            (leases, "threading", threads),
+            (leases, "time", time),
+            (leases, "logger", log),
             (dispatcher, "logger", log),
             (executor, "logger", log),
             (records, "uuid", ids),

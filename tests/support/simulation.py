@@ -20,7 +20,7 @@ from deployer.core.contract.strategy import Phase, Step, Work
 from deployer.core.errors import Conflict, KubeUnavailable, NotFound, StoreUnavailable
 from deployer.core.model.plan import PlannedGate
 from deployer.core.model.records import App, Deployment, Event, Operation, Status
-from deployer.core.operations import dispatcher
+from deployer.core.ports.leases import LEASE
 from deployer.core.ports.store import Update
 from support import simulated_gates
 from support.memory_store import MemoryStore
@@ -235,7 +235,7 @@ class World:
         for process in self.processes:
             process.dead = True
         self.checks.disrupted()
-        self.now += dispatcher.LEASE + 1
+        self.now += LEASE + 1
         self.processes = [Process(self, complete=complete)]
 
     def _second_process(self) -> None:
@@ -255,7 +255,7 @@ class World:
                 process.dead = True
             alive = [Process(self, complete=True)]
             self.checks.disrupted()
-        self.now += dispatcher.LEASE + 1
+        self.now += LEASE + 1
         for turn in range(LIMIT):
             self.state.ending.clear()
             pauses = []
@@ -295,7 +295,7 @@ class World:
             return
         self.note("the process stalls; another one carries on")
         self.checks.disrupted()
-        self.now += dispatcher.LEASE + 1
+        self.now += LEASE + 1
         if self.choices.rare(2):  # so that the other one undoes what the first is about to do
             for deployment in self.store.find(Deployment, tag=Status.DEPLOYING.value)[:1]:
                 self._rid_of(deployment)

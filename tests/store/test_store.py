@@ -30,36 +30,17 @@ from hypothesis.stateful import (
 
 from deployer.core import failpoints
 from deployer.core.errors import Fenced, SettingsError, StaleRevision, StoreUnavailable
+from deployer.core.model import json_codec
 from deployer.core.model.records import App, Deployment, Event, HostClaim, Status
-from deployer.core.ports.store import Append, Create, Delete, Expect, Store, Update
+from deployer.core.ports.store import REPLICA, Append, Create, Delete, Expect, Replica, Store, Update
 from deployer.store import sqlite, writer
 from deployer.store.sqlite import SqliteStore
+from deployer.store.transfer.port import Item, Lines, Row, Token, Transferable, numbered
 from support.memory_store import MemoryStore
 
+from .conftest import Clock
+
 NOON = "2026-01-01T12:00:00.000Z"
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    """Whatever keeps the contract: the store of the service, and that of the simulation."""
-    path = tmp_path / "deployer.db"
-    opened: Store = SqliteStore(path, clock=clock) if request.param == "sqlite" else MemoryStore(clock=clock)
-    yield opened
-    opened.close()
 
 
 sqlite_only = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
@@ -88,7 +69,10 @@ def ids(found: list[Deployment]) -> list[str]:
 
 def test_created_record_comes_back_with_its_revision(store: Store) -> None:
     revision = store.commit(Create(a_deployment("d1")))
-    assert store.get(Deployment, "d1") == dataclasses.replace(a_deployment("d1"), revision=revision, sequence=revision)
+    stored = store.get(Deployment, "d1")
+    assert stored is not None
+    assert stored.sequence > 0
+    assert stored == dataclasses.replace(a_deployment("d1"), revision=revision, sequence=stored.sequence)
 
 
 def test_what_is_not_there_is_none(store: Store) -> None:
@@ -108,15 +92,15 @@ def test_update_keeps_the_place_in_the_order_of_arrival(store: Store) -> None:
     assert second > first
     again = store.get(Deployment, "d1")
     assert again is not None
-    assert (again.status, again.revision, again.sequence) == (Status.FAILURE, second, first)
+    assert (again.status, again.revision, again.sequence) == (Status.FAILURE, second, stored.sequence)
     assert ids(store.find(Deployment)) == ["d1", "d2"]
 
 
 def test_every_commit_raises_the_revision_and_its_records_share_it(store: Store) -> None:
     one = store.commit(Create(a_deployment("b")), Create(a_deployment("a")))
     found = store.find(Deployment)
-    assert [(r.id, r.revision, r.sequence) for r in found] == [("a", one, one), ("b", one, one)]
-    assert store.commit(Expect(found[0])) == one + 1
+    assert [(r.id, r.revision) for r in found] == [("a", one), ("b", one)]
+    assert store.commit(Expect(found[0])) > one
     assert store.get(Deployment, "a") == found[0]
 
 
@@ -157,7 +141,9 @@ def test_one_refused_change_undoes_the_whole_commit(store: Store) -> None:
             Delete(dataclasses.replace(a_deployment("d1"), revision=99)),
         )
     assert store.get(App, "shop/cart") is None
-    assert store.get(Deployment, "d1") == dataclasses.replace(stored, sequence=stored.revision)
+    again = store.get(Deployment, "d1")
+    assert again is not None
+    assert again == dataclasses.replace(stored, sequence=again.sequence)
 
 
 def test_a_record_moves_between_lists_when_its_tag_changes(store: Store) -> None:
@@ -199,6 +185,129 @@ def test_limit_per_app_keeps_the_newest_of_each(store: Store) -> None:
         "x1",
     ]
     assert store.find(Deployment, limit_per_app=0) == []
+
+
+NARROWED: list[dict[str, Any]] = [
+    {},
+    {"namespace": "one"},
+    {"namespace": "one", "app": "x"},
+    {"namespace": "one", "tag": "DEPLOYED"},
+    {"namespace": "one", "app": "x", "tag": "DEPLOYED"},
+    {"tag": "DEPLOYED"},
+    {"namespace": "one", "limit_per_app": 2},
+]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("narrowed", NARROWED, ids=lambda filters: "-".join(filters) or "all")
+def test_pages_are_the_list_in_pieces(store: Store, narrowed: dict[str, Any], newest_first: bool) -> None:
+    for number in range(4):
+        # Records of one commit share their sequence: the key decides.
+        store.commit(
+            *(
+                Create(a_deployment(f"{namespace}{app}{number}", namespace=namespace, app=app, status=status))
+                for namespace, app, status in (
+                    ("one", "y", Status.DEPLOYED),
+                    ("one", "x", Status.DEPLOYED if number % 2 else Status.FAILURE),
+                    ("two", "x", Status.DEPLOYED),
+                )
+            )
+        )
+    whole = store.find(Deployment, **narrowed, newest_first=newest_first)
+    assert len(whole) >= 2
+    for limit in (1, 2, 3, 100):
+        pages: list[Deployment] = []
+        after = None
+        while page := store.find(Deployment, **narrowed, newest_first=newest_first, limit=limit, after=after):
+            assert len(page) <= limit
+            pages += page
+            after = (page[-1].sequence, page[-1].key)
+        assert pages == whole
+    assert store.find(Deployment, **narrowed, limit=0) == []
+
+
+def test_a_page_goes_on_where_the_last_one_ended_whatever_became_of_that_record(store: Store) -> None:
+    for number in range(4):
+        store.commit(Create(a_deployment(f"d{number}")))
+    first = store.find(Deployment, namespace="shop", newest_first=True, limit=2)
+    assert ids(first) == ["d3", "d2"]
+    store.commit(Delete(first[-1]))
+    store.commit(Create(a_deployment("d4")))
+    after = (first[-1].sequence, first[-1].key)
+    assert ids(store.find(Deployment, namespace="shop", newest_first=True, limit=2, after=after)) == ["d1", "d0"]
+
+
+def test_a_page_may_end_with_the_record_that_is_enough(store: Store) -> None:
+    for number in range(6):
+        store.commit(Create(a_deployment(f"d{number}", size=1000)))
+    seen: list[str] = []
+    after, pages = None, 0
+    while page := store.find(Deployment, namespace="shop", size=1, after=after):
+        seen += ids(page)
+        after, pages = (page[-1].sequence, page[-1].key), pages + 1
+    assert seen == [f"d{number}" for number in range(6)]
+    assert len(store.find(Deployment, namespace="shop", size=10**6)) == 6
+
+
+def test_records_are_counted_by_namespace_app_and_tag(store: Store) -> None:
+    for number, (namespace, status) in enumerate(
+        [("one", Status.DEPLOYING), ("one", Status.DEPLOYED), ("two", Status.DEPLOYING)]
+    ):
+        store.commit(Create(a_deployment(f"d{number}", namespace=namespace, status=status)))
+    assert store.count(Deployment, namespace="one") == 2
+    assert store.count(Deployment, namespace="one", tag="DEPLOYING") == 1
+    assert store.count(Deployment, tag="DEPLOYING") == 2
+    assert store.count(Deployment, namespace="three") == 0
+    app = store.find(Deployment, namespace="two")[0].app
+    assert store.count(Deployment, namespace="two", app=app) == 1
+    assert store.count(Deployment, namespace="two", app=app, tag="DEPLOYED") == 0
+    assert store.count(Deployment, namespace="two", app=app[:-1]) == 0
+    with pytest.raises(ValueError, match="in its namespace only"):
+        store.count(Deployment, app=app)
+
+
+def test_the_bytes_of_a_namespace_are_those_of_its_records_and_logs(store: Store) -> None:
+    """Whatever was stored, changed, said and deleted."""
+
+    def right() -> bool:
+        for namespace in ("one", "two", "none"):
+            records = store.find(Deployment, namespace=namespace)
+            size = sum(len(json_codec.dumps(record.to_document()).encode()) for record in records)
+            lines = sum(len(line.text.encode()) for record in records for line in store.read_log(record.id))
+            if store.usage(namespace) != (size, lines):
+                return False
+        return True
+
+    assert right()
+    for number in range(4):
+        namespace = "one" if number % 2 else "two"
+        store.commit(
+            Create(a_deployment(f"d{number}", namespace=namespace, size=1000 * number)), Append(f"d{number}", NOON, "ü")
+        )
+        store.append_log(f"d{number}", [(NOON, "x" * 10), (NOON, "€" * 10)])
+    assert right() and store.usage("one")[0] > 8000
+    for id in ("d1", "d2"):
+        grown = store.get(Deployment, id)
+        assert grown is not None
+        store.commit(Update(dataclasses.replace(grown, descriptor={"text": "y" * 99})))
+    assert right()
+    for id in ("d0", "d3"):
+        gone = store.get(Deployment, id)
+        assert gone is not None
+        store.commit(Delete(gone))
+    store.append_log("d3", [(NOON, "after its end")])
+    assert store.last_line("d3") and right()
+
+
+def test_the_namespaces_are_those_that_have_records(store: Store) -> None:
+    assert store.namespaces() == []
+    store.commit(Create(a_deployment("a", namespace="two")), Create(a_deployment("b", namespace="one")))
+    store.commit(Create(a_deployment("c", namespace="one")))
+    assert store.namespaces() == ["one", "two"]
+    kept = store.get(Deployment, "a")
+    assert kept is not None
+    store.commit(Delete(kept))
+    assert store.namespaces() == ["one"]
 
 
 def test_any_text_survives(store: Store) -> None:
@@ -295,7 +404,7 @@ def test_a_lease_is_refused_until_it_expires_and_its_token_grows(store: Store, c
     assert (lease.holder, lease.token) == ("one", 1)
     assert store.acquire("shop", "cart", "two", 10) is None
     assert store.acquire("shop", "blog", "two", 10) is not None
-    clock.now += 10.1
+    clock.advance(10.1)
     taken = store.acquire("shop", "cart", "two", 10)
     assert taken is not None
     assert (taken.holder, taken.token) == ("two", 2)
@@ -306,10 +415,10 @@ def test_a_lease_is_refused_until_it_expires_and_its_token_grows(store: Store, c
 def test_renewing_extends_and_acquiring_again_keeps_the_token(store: Store, clock: Clock) -> None:
     lease = store.acquire("shop", "cart", "one", 10)
     assert lease is not None
-    clock.now += 8
+    clock.advance(8)
     renewed = store.renew(lease, 10)
     assert renewed.expires > lease.expires
-    clock.now += 8
+    clock.advance(8)
     assert store.acquire("shop", "cart", "two", 10) is None
     again = store.acquire("shop", "cart", "one", 10)
     assert again is not None
@@ -333,14 +442,14 @@ def test_the_writes_of_a_stale_holder_are_refused(store: Store, clock: Clock) ->
     old = store.acquire("shop", "cart", "one", 10)
     assert old is not None
     store.commit(Create(a_deployment("d1")), fence=old)
-    clock.now += 20
+    clock.advance(20)
     store.commit(Create(a_deployment("d2")), fence=old)  # late, but nobody else has it: still the current token
     new = store.acquire("shop", "cart", "two", 10)
     assert new is not None
     with pytest.raises(Fenced, match="two with token 2"):
         store.commit(Create(a_deployment("d3")), fence=old)
     store.commit(Create(a_deployment("d4")), fence=new)
-    clock.now += 20
+    clock.advance(20)
     back = store.acquire("shop", "cart", "one", 10)
     assert back is not None
     assert back.token == 3
@@ -354,6 +463,186 @@ def test_a_fence_of_a_lease_that_was_never_given_is_refused(store: Store) -> Non
     assert lease is not None
     with pytest.raises(Fenced, match="nobody"):
         store.commit(Create(a_deployment("d1")), fence=dataclasses.replace(lease, app="blog"))
+
+
+def test_a_lease_that_nobody_has_any_more_is_said_to_be_nobodys(store: Store) -> None:
+    lease = store.acquire("shop", "cart", "one", 10)
+    assert lease is not None
+    store.release(lease, above=7)
+    with pytest.raises(Fenced, match="belongs to nobody, not to one with token 1"):
+        store.commit(Create(a_deployment("d1")), fence=lease)
+
+
+def test_a_lease_that_was_given_back_cannot_be_renewed(store: Store) -> None:
+    """A renewal may be under way when it is given back; it must not keep others waiting afterwards."""
+    lease = store.acquire("shop", "cart", "one", 15.0)
+    assert lease is not None
+    store.release(lease)
+    with pytest.raises(Fenced, match="given back"):
+        store.renew(lease, 15.0)
+    assert store.acquire("shop", "cart", "two", 15.0) is not None
+
+
+# --- moving ---------------------------------------------------------------------------------------------------------
+
+
+def everything(store: Store) -> list[Item]:
+    assert isinstance(store, Transferable)
+    with store.dump() as items:
+        return list(items)
+
+
+def filled(store: Store) -> None:
+    """Two records of one transaction, one that was changed, one that is gone, lines, and a lease that changed hands."""
+    store.commit(Create(a_deployment("b")), Create(a_deployment("a", status=Status.DEPLOYED)))
+    store.commit(Create(HostClaim(namespace="shop", app="cart", host="shop.example")))
+    store.append_log("b", [(NOON, "one"), (NOON, "two\nof it")])
+    stored = store.get(Deployment, "b")
+    assert stored is not None
+    store.commit(Update(stored.to(Status.FAILURE)))
+    store.commit(Create(a_deployment("gone")))
+    stored = store.get(Deployment, "gone")
+    assert stored is not None
+    store.append_log("gone", [(NOON, "never mind")])
+    store.commit(Delete(stored))
+    for holder in ("x", "y"):
+        lease = store.acquire("shop", "cart", holder, 10)
+        assert lease is not None
+        store.release(lease)
+
+
+def test_a_dump_has_everything_in_order_of_arrival(store: Store) -> None:
+    filled(store)
+    found = everything(store)
+    assert [(row.kind, row.key, row.tag) for row in found if isinstance(row, Row)] == [
+        ("deployment", "a", "DEPLOYED"),
+        ("deployment", "b", "FAILURE"),
+        ("host", "shop.example", ""),
+    ]
+    assert [item for item in found if isinstance(item, Token)] == [Token("shop", "cart", 2)]
+    lines = [line for item in found if isinstance(item, Lines) for line in item.lines]
+    assert [(line.number, line.text) for line in lines] == [(1, "one"), (2, "two\nof it")]
+
+
+def test_a_dump_is_of_one_moment(store: Store) -> None:
+    filled(store)
+    before = everything(store)
+    assert isinstance(store, Transferable)
+    with store.dump() as items:
+        first = next(items)
+        store.commit(Create(a_deployment("later")))
+        store.append_log("b", [(NOON, "three")])
+        assert store.last_line("b") == 3
+        assert [first, *items] == before
+
+
+def test_what_is_loaded_is_there_and_may_be_loaded_again(store: Store, clock: Clock) -> None:
+    other = MemoryStore(clock=clock)
+    filled(other)
+    assert isinstance(store, Transferable)
+    for _ in range(2):
+        for item in numbered(everything(other)):
+            store.load([item])
+    assert [(d.id, d.status) for d in store.find(Deployment)] == [("a", Status.DEPLOYED), ("b", Status.FAILURE)]
+    assert [(line.number, line.text) for line in store.read_log("b")] == [(1, "one"), (2, "two\nof it")]
+    assert store.read_log("gone") == []
+    assert [(r.kind, r.key, r.text) for r in everything(store) if isinstance(r, Row)] == [
+        (r.kind, r.key, r.text) for r in everything(other) if isinstance(r, Row)
+    ]
+
+
+def test_life_goes_on_with_what_was_loaded(store: Store, clock: Clock) -> None:
+    other = MemoryStore(clock=clock)
+    filled(other)
+    assert isinstance(store, Transferable)
+    store.load(list(numbered(everything(other))))
+    stored = store.get(Deployment, "a")
+    assert stored is not None
+    store.commit(Update(stored.to(Status.UNDEPLOYING)))
+    store.commit(Create(a_deployment("new")))
+    store.append_log("b", [(NOON, "three")])
+    assert ids(store.find(Deployment)) == ["a", "b", "new"]
+    assert [line.number for line in store.read_log("b")] == [1, 2, 3]
+
+
+def test_a_fencing_token_is_never_lowered_by_loading(store: Store) -> None:
+    filled(store)
+    assert isinstance(store, Transferable)
+    store.load([Token("shop", "cart", 1), Token("shop", "other", 7)])
+    tokens = {(item.app, item.token) for item in everything(store) if isinstance(item, Token)}
+    assert tokens == {("cart", 2), ("other", 7)}
+    for app, least in (("cart", 2), ("other", 7)):
+        lease = store.acquire("shop", app, "me", 10)
+        assert lease is not None and lease.token > least
+
+
+def test_a_lease_that_is_behind_the_cluster_is_given_back_for_a_higher_token(store: Store) -> None:
+    lease = store.acquire("shop", "cart", "me", 1000)
+    assert lease is not None
+    store.release(lease, above=7)
+    with pytest.raises(Fenced):
+        store.renew(lease, 10)
+    again = store.acquire("shop", "cart", "me", 1000)
+    assert again is not None and again.token == 8
+    store.release(again, above=3)
+    same = store.acquire("shop", "cart", "me", 10)
+    assert same is not None and same.token == 8
+
+
+def test_who_lost_the_lease_raises_no_token(store: Store) -> None:
+    old = store.acquire("shop", "cart", "one", 1000)
+    assert old is not None
+    store.release(old)
+    new = store.acquire("shop", "cart", "two", 1000)
+    assert new is not None
+    store.release(old, above=7)
+    assert store.renew(new, 1000).token == new.token
+
+
+# --- replicas ---------------------------------------------------------------------------------------------------------
+
+
+def test_replicas_are_those_that_joined_and_say_what_they_said_last(store: Store) -> None:
+    assert store.replicas() == []
+    store.join(Replica("two", {"slots": 1}), 15.0)
+    store.join(Replica("one", {"slots": 2}), 15.0)
+    store.join(Replica("two", {"slots": 3, "name": "é"}), 15.0)
+    assert store.replicas() == [Replica("one", {"slots": 2}), Replica("two", {"slots": 3, "name": "é"})]
+    store.leave("two")
+    store.leave("two")
+    assert store.replicas() == [Replica("one", {"slots": 2})]
+
+
+def test_a_replica_that_does_not_join_again_is_gone_when_its_time_is_up(store: Store, clock: Clock) -> None:
+    store.join(Replica("dies", {}), 15.0)
+    store.join(Replica("lives", {}), 15.0)
+    clock.advance(10)
+    store.join(Replica("lives", {}), 15.0)
+    assert [replica.holder for replica in store.replicas()] == ["dies", "lives"]
+    clock.advance(6)
+    assert [replica.holder for replica in store.replicas()] == ["lives"]
+    store.join(Replica("dies", {"again": True}), 15.0)
+    assert [replica.holder for replica in store.replicas()] == ["dies", "lives"]
+
+
+def test_subscribers_hear_of_replicas_that_come_say_something_new_and_go(store: Store) -> None:
+    heard: queue.Queue[tuple[str, str]] = queue.Queue()
+    forget = store.subscribe(lambda *notice: heard.put(notice))
+    for act in (
+        lambda: store.join(Replica("one", {}), 15.0),
+        lambda: store.join(Replica("one", {"busy": 1}), 15.0),
+        lambda: store.leave("one"),
+    ):
+        act()
+        assert heard.get(timeout=20.0) == (REPLICA, "one")
+    store.join(Replica("two", {}), 15.0)
+    assert heard.get(timeout=20.0) == (REPLICA, "two")
+    store.join(Replica("two", {}), 15.0)  # it only stays
+    forget()
+    store.leave("two")
+    store.commit(Create(a_deployment("d1")))
+    store.last_line("d1")
+    assert heard.empty()
 
 
 # --- subscriptions, closing -----------------------------------------------------------------------------------------
@@ -635,6 +924,26 @@ def test_opening_again_finds_everything_and_ends_the_leases_of_the_dead(tmp_path
         second.close()
 
 
+def test_the_bytes_of_a_database_of_before_are_counted_at_its_first_opening(tmp_path: Path) -> None:
+    path = tmp_path / "deployer.db"
+    store = SqliteStore(path)
+    store.commit(Create(a_deployment("d1", size=500)), Append("d1", NOON, "ü" * 7))
+    store.commit(Create(a_deployment("d2", namespace="other")))
+    expected = store.usage("shop"), store.usage("other")
+    store.close()
+    assert expected[0][1] == 14 and expected[1][1] == 0
+    for name in ("TRIGGER usage_insert", "TRIGGER usage_update", "TRIGGER usage_delete", "TRIGGER usage_log"):
+        with_sqlite(path, f"DROP {name}")
+    with_sqlite(path, "DROP TABLE usage")
+    store = SqliteStore(path)
+    assert (store.usage("shop"), store.usage("other")) == expected
+    gone = store.get(Deployment, "d1")
+    assert gone is not None
+    store.commit(Delete(gone))
+    assert store.usage("shop") == (0, 0)
+    store.close()
+
+
 def test_closing_leaves_no_descriptor_open(tmp_path: Path) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     opened = SqliteStore(tmp_path / "deployer.db")
@@ -662,10 +971,19 @@ def with_sqlite(path: Path, statement: str) -> list[tuple[object, ...]]:
     ("query", "index"),
     [
         ((sqlite._GET, ["deployment", "d1"]), "records_key"),
-        (sqlite._find_query({"kind": "k", "namespace": "n", "app": "a"}, False, None), "records_app"),
-        (sqlite._find_query({"kind": "k", "namespace": "n", "app": "a"}, True, None), "records_app"),
-        (sqlite._find_query({"kind": "k", "tag": "t"}, False, None), "records_tag"),
-        (sqlite._find_query({"kind": "k", "tag": "t"}, True, None), "records_tag"),
+        *(
+            (sqlite._find_query({"kind": "k", **filters}, newest_first, None, limit, after), index)
+            for filters, index in (
+                ({}, "records_all"),
+                ({"namespace": "n"}, "records_namespace"),
+                ({"namespace": "n", "app": "a"}, "records_app"),
+                ({"namespace": "n", "tag": "t"}, "records_tagged"),
+                ({"namespace": "n", "tag": "t", "app": "a"}, "records_state"),
+                ({"tag": "t"}, "records_tag"),
+            )
+            for newest_first in (False, True)
+            for limit, after in ((None, None), (100, (7, "d7")))
+        ),
         ((writer.LAST_LINE, ["d1"]), "PRIMARY KEY"),
     ],
 )
@@ -680,6 +998,7 @@ def test_queries_use_an_index_and_need_no_sorting(tmp_path: Path, query: tuple[s
     assert len(plan) == 1
     assert plan[0].startswith("SEARCH")
     assert index in plan[0]
+    assert ("(?, ?)" in query[0]) == ("(sequence,key)" in plan[0])
 
 
 def test_the_limit_per_app_reads_documents_only_of_what_it_keeps(tmp_path: Path) -> None:
