@@ -10,17 +10,18 @@ import contextlib
 import errno
 import http.client
 import io
-import os
 import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from deployer.core.cancel_scope import CancelScope
+
+_RECORD = 16_384 + 256  # bytes; the largest record of TLS 1.3 (RFC 8446, 5.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,11 @@ def exchange(
     what is not HTTP, as long as the head is not complete; after that what came is returned (`Response.cut`). Whether
     the scope was the reason is for the caller to ask.
     """
-    with contextlib.ExitStack() as stack:
-        wire: socket.socket = stack.enter_context(sock)
-        if tls is not None:
-            wire = _secured(sock, tls, server_name, stack)
+    with sock:
         try:
-            wire.settimeout(_left(sock.deadline))
+            wire = sock if tls is None else _Secured(sock, tls, server_name)
             wire.sendall(request)
-            answer = http.client.HTTPResponse(_Timed(wire, sock.deadline), method=method)  # type: ignore[arg-type]
+            answer = http.client.HTTPResponse(_Readable(wire), method=method)  # type: ignore[arg-type]
             with contextlib.closing(answer):
                 answer.begin()
                 return _read(answer, limit)
@@ -171,23 +169,6 @@ def shut(sock: socket.socket) -> None:
     """Wake whoever waits for the other end; the descriptor stays open."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def _secured(sock: GuardedSocket, tls: ssl.SSLContext, name: str, stack: contextlib.ExitStack) -> socket.socket:
-    """The connection over TLS, which takes the socket over: a second handle ends it."""
-    handle = stack.enter_context(socket.socket(fileno=os.dup(sock.fileno())))
-    stack.callback(sock.scope.on_close(lambda: shut(handle)))
-    # The time-out of a handshake is one of each of its reads.
-    timer = threading.Timer(_left(sock.deadline), shut, (handle,))
-    timer.daemon = True
-    timer.start()
-    stack.callback(timer.join)
-    stack.callback(timer.cancel)
-    sock.settimeout(_left(sock.deadline))
-    try:
-        return stack.enter_context(tls.wrap_socket(sock, server_hostname=name))
-    except OSError as error:
-        raise _timely(error, sock.deadline) from None
 
 
 def _read(answer: http.client.HTTPResponse, limit: int) -> Response:
@@ -217,13 +198,62 @@ def _left(deadline: float) -> float:
     return left
 
 
-class _Timed(io.RawIOBase):
-    """A connection as http.client reads it, each read within what is left of the time."""
+class _Secured:
+    """The client's end of TLS over a guarded socket, whose deadline and scope hold for each read and write.
 
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        super().__init__()
+    `SSLContext.wrap_socket` takes the descriptor over instead: the scope would no longer reach it, each read of a
+    handshake would have a time-out of its own, and Python 3.11 leaves it open when the connection is reset just before.
+    """
+
+    def __init__(self, sock: GuardedSocket, tls: ssl.SSLContext, name: str) -> None:
+        """Shake hands with a server that is called `name`. Raises OSError (ssl.SSLError among them) and ValueError."""
         self._sock = sock
-        self._deadline = deadline
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = tls.wrap_bio(self._received, self._to_send, server_hostname=name)
+        self._do(self._tls.do_handshake)
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it."""
+        view = memoryview(data)
+        while view:
+            view = view[self._do(self._tls.write, view) :]
+
+    def recv_into(self, buffer: Any) -> int:
+        """The number of bytes read; 0 at the end, also where the server just closes instead of saying so first."""
+        try:
+            return int(self._do(self._tls.read, len(buffer), buffer))
+        except ssl.SSLEOFError:
+            return 0
+
+    def _do(self, act: Callable[..., Any], *args: Any) -> Any:
+        while True:
+            try:
+                done = act(*args)
+            except ssl.SSLWantReadError:
+                self._flush()
+                if data := self._sock.recv(_RECORD):
+                    self._received.write(data)
+                else:
+                    self._received.write_eof()
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    self._flush()  # what the server is told of it
+                raise
+            else:
+                self._flush()
+                return done
+
+    def _flush(self) -> None:
+        if data := self._to_send.read():
+            self._sock.sendall(data)
+
+
+class _Readable(io.RawIOBase):
+    """A connection as http.client reads it."""
+
+    def __init__(self, wire: GuardedSocket | _Secured) -> None:
+        super().__init__()
+        self._wire = wire
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """As of a socket."""
@@ -233,5 +263,4 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left(self._deadline))
-        return self._sock.recv_into(buffer)
+        return self._wire.recv_into(buffer)

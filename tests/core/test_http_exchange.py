@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import os
+import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ import pytest
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.errors import Revoked
 from deployer.toolkit.http_exchange import Response, connect, exchange, request
+from support.issuer import server_context
 
 Serve = Callable[[Callable[[socket.socket], None]], int]
 
@@ -155,6 +160,53 @@ def test_a_closing_gate_ends_it(serve: Serve, secure: bool) -> None:
     closing.join()
     with pytest.raises(Revoked):
         scope.check()
+
+
+def test_a_large_answer_comes_whole_over_tls(serve: Serve, tmp_path: Path) -> None:
+    secure = server_context(tmp_path)
+    head, body = b"HTTP/1.1 200 OK\r\n\r\n", bytes(range(256)) * 8000
+
+    def act(connection: socket.socket) -> None:
+        with secure.wrap_socket(connection, server_side=True) as wire:
+            answering(head, body)(wire)  # and closes without saying so first, as many servers do
+
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    found = ask(serve(act), limit=3_000_000, tls=trusting, server_name="127.0.0.1")
+    assert (found.status, found.body == body, found.cut) == (200, True, None)
+
+
+def test_a_server_that_is_not_trusted_is_told_why(serve: Serve, tmp_path: Path) -> None:
+    secure, heard = server_context(tmp_path), []
+
+    def act(connection: socket.socket) -> None:
+        try:
+            secure.wrap_socket(connection, server_side=True)
+        except ssl.SSLError as error:
+            heard.append(error.reason)
+
+    with pytest.raises(ssl.SSLCertVerificationError):
+        ask(serve(act), tls=ssl.create_default_context(), server_name="127.0.0.1")
+    end = time.monotonic() + 10
+    while not heard:
+        assert time.monotonic() < end
+    assert heard == ["TLSV1_ALERT_UNKNOWN_CA"]
+
+
+def test_a_connection_that_is_reset_before_tls_begins_is_closed_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = connect("127.0.0.1", listener.getsockname()[1], CancelScope(), timeout=5.0, connect_timeout=5.0)
+        accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()  # which is a reset now
+        poll = select.poll()
+        poll.register(sock, 0)
+        assert poll.poll(10_000)  # it has come
+        number = sock.fileno()
+        with pytest.raises(ConnectionResetError) as raised:
+            exchange(sock, b"", limit=1, tls=ssl.create_default_context(), server_name="x")
+        with pytest.raises(OSError):  # although the error, which holds all that was going on, is still there
+            os.fstat(number)
+    assert raised.value.__traceback__ is not None
 
 
 def test_nothing_is_asked_through_a_closed_gate() -> None:
