@@ -27,7 +27,7 @@ from deployer.settings import Settings
 from support.command import Rest, awaited
 from support.etcd import Etcd, free_ports
 from support.helm import CHART, PATH, ROOT, RefusedError, helm, needs_helm, template, values_flags
-from support.installation import bring_image, is_ready, kubectl, local_volume, node_of
+from support.installation import bring_image, is_ready, kubectl, local_volume, node_of, reachable
 from support.switching import ADDRESS, TABLES, missing
 from support.traffic import CALM, Traffic
 from support.world import HEALTHY, describe
@@ -70,8 +70,7 @@ class Release:
 
     def user(self) -> Rest:
         """A pipeline, with a token of its own, at the Service."""
-        address = self.admin.get(SERVICE, "deployer", self.namespace)["spec"]["clusterIP"]
-        made = Rest(f"http://{address}/", self.apps)
+        made = Rest(f"http://{reachable(self.admin, self.namespace)}/", self.apps)
         token = kubectl("--namespace", self.apps, "create", "token", "pipeline", "--audience", "kube-deployer")
         made.headers["Authorization"] = f"Bearer {token.strip()}"
         return made

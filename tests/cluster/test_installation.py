@@ -21,7 +21,7 @@ from deployer.core.model.records import Document
 from deployer.kube.client import connect
 from deployer.settings import Settings
 from support.command import Rest, awaited
-from support.installation import FILE, ROOT, bring_image, is_ready, kubectl, local_volume, pipeline
+from support.installation import FILE, ROOT, bring_image, is_ready, kubectl, local_volume, pipeline, reachable
 from support.rights import Account
 from support.world import HEALTHY, describe
 
@@ -83,15 +83,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
         kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(objects))
         namespace = account.space(f"t-install-{uuid.uuid4().hex[:8]}")
         account.grant(namespace, "app.yaml")
-        address = account.admin.get(SERVICE, "deployer", account.namespace)["spec"]["clusterIP"]
-        user = Rest(f"http://{address}/", namespace)
-        user.headers["Authorization"] = f"Bearer {pipeline(namespace)}"
-        made = Installed(account, namespace, user)
+        in_there = ("--namespace", account.namespace)
         try:
-            made.kubectl("rollout", "status", "statefulset/deployer", "--timeout=100s")
+            kubectl(*in_there, "rollout", "status", "statefulset/deployer", "--timeout=100s")
         except AssertionError as error:
-            raise AssertionError(made.kubectl("describe", "pod,pvc")) from error
-        yield made
+            raise AssertionError(kubectl(*in_there, "describe", "pod,pvc")) from error
+        user = Rest(f"http://{reachable(account.admin, account.namespace)}/", namespace)
+        user.headers["Authorization"] = f"Bearer {pipeline(namespace)}"
+        yield Installed(account, namespace, user)
     finally:
         kubectl("delete", "--ignore-not-found", "--wait=false", "clusterrole,clusterrolebinding", account.namespace)
         admin = account.admin

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from deployer.core.model.kind import Kind
+from deployer.core.model.kind import SERVICE, Kind
 from deployer.core.model.records import Document
 from deployer.kube.client import KubeClient
+from support.command import awaited
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "build" / "image" / "kube-deployer.tar"
@@ -27,7 +30,7 @@ def bring_image() -> None:
     Skips the test where that cannot be done.
     """
     sockets = [os.environ.get("CONTAINERD_ADDRESS", ""), *RUNTIMES]
-    found = next((socket for socket in sockets if socket and Path(socket).is_socket()), None)
+    found = next((path for path in sockets if path and Path(path).is_socket()), None)
     if not found:
         pytest.skip("needs the socket of the node's containerd: set CONTAINERD_ADDRESS")
     for program in ("ctr", "kubectl"):
@@ -87,3 +90,19 @@ def run(*command: str, stdin: str | None = None) -> str:
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
+
+
+def reachable(admin: KubeClient, namespace: str) -> str:
+    """The address of the service's Service, as soon as it leads to a pod.
+
+    Nodes learn a moment after everybody else that a pod is ready; until then they refuse connections.
+    """
+    address = str(admin.get(SERVICE, "deployer", namespace)["spec"]["clusterIP"])
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((address, 80), timeout=1):
+            return True
+        return False
+
+    awaited(answers, "the Service to lead to a pod")
+    return address
