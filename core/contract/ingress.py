@@ -314,7 +314,11 @@ class IngressProvider(Provider):
 
     @abstractmethod
     def switch(self, context: RouteContext) -> None:
-        """One edit that leads the host to `route.backend`. Creates the route when there is none."""
+        """One edit that leads the host to `route.backend`. Creates the route when there is none.
+
+        Whatever a split left for another version ends before: a rollback may come while the canary that went live still
+        has its part of the route, until `release`.
+        """
 
     @abstractmethod
     def confirm(self, context: RouteContext) -> bool | None:

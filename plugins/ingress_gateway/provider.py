@@ -148,6 +148,7 @@ class Gateway(IngressProvider):
         route = context.route
         kube = context.kube.for_deployment(route.deployment)
         wanted = self._redirects(context)
+        _end_matches_of_others(kube, route)
         for role in wanted:
             name = render.redirect_name(route.app, role)
             kube.put_shared(
@@ -181,10 +182,7 @@ class Gateway(IngressProvider):
         route, (old, new) = context.route, shares_of(context.route, shares)
         ends = old.weight == 100 and new.match is None
         kube = context.kube.for_deployment(route.deployment)
-        for earlier in objects_of_app(kube, HTTP_ROUTE, {render.ROLE_MATCH}):
-            if deployment_of(earlier) != route.deployment:
-                # That of the version which is live by now, whose predecessor still drains. Being older it would win.
-                kube.delete(HTTP_ROUTE, earlier["metadata"]["name"], deployment=deployment_of(earlier))
+        _end_matches_of_others(kube, route)  # being older they would win
         if new.match is None:
             kube.delete(HTTP_ROUTE, render.match_name(route))
         else:
@@ -448,6 +446,14 @@ def _is_of(rule: Mapping[str, Any], mark: str) -> bool:
         for m in matches
         for h in m.get("headers") or ()
     )
+
+
+def _end_matches_of_others(kube: KubeAccess, route: Route) -> None:
+    """Delete what leads requests that match to another version: one that went live as a canary has that until its
+    predecessor is drained."""
+    for found in objects_of_app(kube, HTTP_ROUTE, {render.ROLE_MATCH}):
+        if deployment_of(found) != route.deployment:
+            kube.delete(HTTP_ROUTE, found["metadata"]["name"], deployment=deployment_of(found))
 
 
 def _require_expected(found: dict[str, Any], route: Route) -> None:

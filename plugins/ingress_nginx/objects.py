@@ -88,6 +88,25 @@ def divided(kube: KubeAccess, backends: tuple[Backend, ...]) -> tuple[Backend, .
     )
 
 
+def end_division(kube: KubeAccess, route: Route) -> None:
+    """Take the traffic from a canary that leads elsewhere than the route will.
+
+    It stays until the version that it leads to has gone, or divides again. As long as it is there, one right answer
+    does not prove that all requests are answered so (`confirm`), also after a restart in between.
+    """
+    found = kube.get(INGRESS, render.canary_name(route.app))
+    if found is None or not kube.is_ours(found) or not render.canary_weight(found):
+        return
+    if route.backend.service in {backend.service for backend in render.all_backends_of(found)}:
+        return  # it is the canary's own version that gets the rest now
+    kube.for_deployment(deployment_of(found)).put_shared(
+        INGRESS,
+        render.canary_name(route.app),
+        lambda now: now and render.end_canary(now),
+        role=render.ROLE_CANARY,
+    )
+
+
 def redirects_www(kube: KubeAccess, main: Mapping[str, Any]) -> bool:
     """Does the app's Ingress redirect the `www.` twin, or that which the original had for it?"""
     if annotation_of(main, render.REDIRECT) == "true":

@@ -201,6 +201,7 @@ class Nginx(IngressProvider):
         kube = context.kube.for_deployment(route.deployment)
         objects.put_headers(kube, route, self._config, stable=route.stable)
         redirect_www = self._redirects_www(context, context.log)
+        objects.end_division(context.kube, route)
         key = (route.namespace, route.app)
 
         def change(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -295,7 +296,7 @@ class Nginx(IngressProvider):
             return self._data_plane.ask_route(context, tls=tls, version_header=self._version_header(route))
         found = self._data_plane.ask_route(context, tls=tls)
         canary = context.kube.get(INGRESS, render.canary_name(route.app))
-        if canary is None or not context.kube.is_ours(canary):
+        if canary is None or not context.kube.is_ours(canary) or not render.canary_weight(canary):
             return found
         sure = ("", deployment_of(canary))
         told = [a if a.deployment in sure else replace(a, deployment="", unknown=_DIVIDED) for a in found.addresses]

@@ -238,6 +238,14 @@ def set_canary(found: Object, wanted: Object) -> Object:
     return found
 
 
+def end_canary(found: Object) -> Object:
+    """The canary that is there, without any traffic."""
+    notes = found["metadata"].get("annotations") or {}
+    kept = {key: value for key, value in notes.items() if not key.startswith(PREFIX + "canary-by-")}
+    found["metadata"]["annotations"] = kept | {PREFIX + "canary-weight": "0"}
+    return found
+
+
 def canary_weight(found: Object) -> int:
     """Per cent of the requests that a canary takes; 1 for one that takes only those with a header or a cookie."""
     notes = found["metadata"].get("annotations") or {}

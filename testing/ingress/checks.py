@@ -12,6 +12,7 @@ Check = Callable[[Bench], None]
 SPLIT_CHECKS: Sequence[Check] = (
     splits.a_split_divides_the_traffic_until_it_is_taken_back,
     splits.a_switch_ends_a_split,
+    splits.the_way_back_ends_a_split_that_went_live,
     splits.a_match_leads_only_those_requests_to_the_new_version,
     splits.a_split_can_be_made_again_and_cleared,
     splits.a_crash_in_a_split_is_mended_either_way,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from deployer.core.cancel_scope import CancelScope
 from deployer.core.contract.ingress import IngressProvider, RequestMatch, RouteContext, Share
 from deployer.core.errors import Fenced, Interrupted
+from deployer.core.model.plan import Backend
 from deployer.core.model.records import Document
 from deployer.testing.ingress.bench import APP, DEPLOYMENTS, PORT, Bench, Exhausted
 from deployer.testing.ingress.situations import MOST_WRITES, difference, exposed, without_host
@@ -75,6 +76,30 @@ def a_switch_ends_a_split(bench: Bench) -> None:
 
     plain, after = switched(()), switched((10, 60))
     assert after == plain, difference(plain, after)
+
+
+def the_way_back_ends_a_split_that_went_live(bench: Bench) -> None:
+    """`release` clears what a split left, once the old version has drained. A rollback comes before that."""
+    if not _divides(bench):
+        return
+    host, provider = exposed(bench)
+    match = RequestMatch(header="X-Try", value="new") if "match" in provider.capabilities else None
+    new = bench.context(bench.route(host, "2"))
+    provider.prepare(new)
+    _split(provider, new, 40, match)
+    bench.switch(provider, new)
+    provider.confirm(new)
+    back = bench.context(bench.route(host, "1", previous=Backend(f"{APP}-2", PORT)))
+    provider.prepare(back)
+    bench.switch(provider, back)
+    provider.confirm(back)
+    bench.require_version(host, "1", times=30)
+    if match:
+        answers = {bench.version(host, match.as_headers()) for _ in range(10)}
+        assert answers == {"1"}, f"with {match.as_headers()} {host} answers {answers} after the way back"
+    told = provider.ask_route(back)
+    unknown = [answer.unknown for answer in (told.addresses if told else ()) if answer.unknown]
+    assert not unknown, f"ask_route() does not know who answers: {unknown}"
 
 
 def a_match_leads_only_those_requests_to_the_new_version(bench: Bench) -> None:

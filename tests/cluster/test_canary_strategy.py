@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployer.commands.rollback_commands import RollbackCommands
 from deployer.core.model.records import Deployment, Status
 from deployer.sdk.kube import CONTROLLER, HTTP_ROUTE, INGRESS
 from support.real import RealWorld
@@ -90,3 +91,15 @@ def test_a_canary_takes_over_and_loses_nothing(world: RealWorld) -> None:
     assert set(found) <= {"1", "2"}, found
     world.quiet()
     assert versions(world, 100) == {"2": 100}
+
+
+def test_nothing_of_a_canary_that_went_live_gets_traffic_after_the_way_back(world: RealWorld) -> None:
+    """Its part of the route is there until its predecessor is drained, which is not over when it is rolled back."""
+    options = {"steps": [{"weight": 30, "pause": 0.5}], "match": {"header": "X-Try", "value": "new"}}
+    fields = {**HEALTHY, "frontend": host(world), "replicas": 2, "keepWarm": 600}
+    world.deployed(**fields, deploymentType="canary", strategyOptions=options)
+    asked = RollbackCommands(world.service).roll_back(world.namespace, "shop")
+    assert asked.warm
+    world.ended(asked.deployment, Status.DEPLOYED)
+    assert versions(world, 300) == {"1": 300}
+    assert versions(world, 30, **{"X-Try": "new"}) == {"1": 30}

@@ -532,6 +532,20 @@ def test_what_was_purged_is_not_known_any_more(make_world: Any) -> None:
         rollbacks(world).roll_back(world.namespace, "shop")
 
 
+@pytest.mark.parametrize("mode", ["versioned", "stable-service", "gateway"])
+def test_nothing_of_a_canary_that_went_live_gets_traffic_after_the_way_back(make_world: Any, mode: str) -> None:
+    """Its part of the route is there until its predecessor is drained, which is not over when it is rolled back."""
+    nginx = STABLE if mode == "stable-service" else NGINX
+    plugins = {"ingress_nginx": nginx, "ingress_gateway": GATEWAY}
+    world: World = make_world(proxysleep=120.0, plugins=plugins, ingress="gateway" if mode == "gateway" else "nginx")
+    canary = {"deploymentType": "canary", "strategyOptions": {"steps": [{"weight": 30, "pause": 0.1}]}}
+    first = world.deployed(**HEALTHY, frontend=HOST)
+    world.deployed(**HEALTHY, **canary, frontend=HOST)
+    rollbacks(world).roll_back(world.namespace, "shop")
+    world.ended(first, Status.DEPLOYED)
+    assert {world.answer(HOST)[1].split()[1] for _ in range(60)} == {"1"}
+
+
 # --- by itself, with every strategy ----------------------------------------------------------------------------------
 
 
